@@ -1,0 +1,68 @@
+"""Search a small CNN for 8x8 digits, look at it, and test it: what ``make demo`` runs.
+
+The study lives in a SQLite file, so you can stop it with Ctrl-C and run it again: it goes on where it was,
+up to the number of trials asked for. The data come with scikit-learn; nothing is downloaded.
+Takes a few minutes on two CPU cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import optuna
+from optuna.trial import TrialState
+
+from optuna_trlhpo import TRLHPOSampler
+from optuna_trlhpo.cnn import CNNObjective
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--storage", default="sqlite:///digits.db", help="where it is kept (%(default)s)")
+    parser.add_argument("--trials", type=int, default=40, help="finished trials to reach (%(default)s)")
+    args = parser.parse_args(argv)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)  # the progress bar says enough
+
+    objective = CNNObjective("digits")
+    study = optuna.create_study(
+        study_name="digits",
+        storage=args.storage,
+        load_if_exists=True,
+        direction="maximize",
+        sampler=TRLHPOSampler(seed=0),
+    )
+
+    finished = len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
+    missing = args.trials - finished
+    if missing > 0:
+        print(f"{args.storage}: {finished} of {args.trials} trials are finished, {missing} to go")
+        study.optimize(objective, n_trials=missing, show_progress_bar=True)
+    else:
+        print(f"{args.storage}: all {args.trials} trials are finished; for more: --trials {2 * finished}")
+
+    best = study.best_trial
+    print(f"\nThe best network, trial {best.number}, validation accuracy {best.value:.2%}:\n")
+    print(objective.table(best))
+
+    refit = objective.refit(best)
+    print(f"\nTrained again, then tested once: test accuracy {refit.test_accuracy:.2%}")
+    print(f"{refit.parameters:,} parameters, {refit.macs:,} MACs an image, {refit.seconds:.0f} s of training")
+    print(f"\nEvery trial, in the browser:\n\n    {dashboard_command(args.storage)}")
+
+
+def dashboard_command(storage: str) -> str:
+    """The command that opens the study, with the path of this environment where it is installed there."""
+    beside = Path(sys.executable).with_name("optuna-dashboard")
+    if beside.exists():
+        program = beside.relative_to(Path.cwd()) if beside.is_relative_to(Path.cwd()) else beside
+    else:
+        program = Path("optuna-dashboard")
+    return shlex.join([str(program), storage])
+
+
+if __name__ == "__main__":
+    main()

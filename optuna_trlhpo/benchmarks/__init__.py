@@ -1,0 +1,1 @@
+"""Problems and measurements: ``python -m optuna_trlhpo.benchmarks``."""

@@ -1,0 +1,6 @@
+"""The ready objective: a small CNN for a dataset, grown layer by layer inside a trial."""
+
+from optuna_trlhpo.cnn.model import build_network
+from optuna_trlhpo.cnn.objective import CNNObjective, Refit
+
+__all__ = ["CNNObjective", "Refit", "build_network"]

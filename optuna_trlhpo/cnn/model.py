@@ -1,0 +1,104 @@
+"""Layers -> a network in PyTorch. It trains nothing, and the initial weights are the caller's concern."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+from torch import nn
+
+from optuna_trlhpo.layers import FCL, Conv, Layer, MaxPool, Shape
+
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "none": nn.Identity,
+    "relu": nn.ReLU,
+    "leakyrelu": nn.LeakyReLU,
+    "tanh": nn.Tanh,
+    "sigmoid": nn.Sigmoid,
+    "elu": nn.ELU,
+    "gelu": nn.GELU,
+}
+"""The activations of Table I by name, with PyTorch's own parameters."""
+
+
+class IllegalNetworkError(ValueError):
+    """A layer cannot stand where it stands; the message names the layer and the shape it met."""
+
+
+def build_network(
+    layers: Sequence[Layer],
+    input_shape: tuple[int, int, int],
+    num_classes: int,
+    *,
+    conv_activation: str = "relu",
+) -> nn.Sequential:
+    """The layers, then the classifier: one linear layer to ``num_classes`` logits.
+
+    Args:
+        layers: First to last, without the classifier.
+        input_shape: ``(channels, height, width)`` of one image.
+        num_classes: Outputs of the classifier.
+        conv_activation: What follows each convolution, one of `ACTIVATIONS`. The paper has "none", with which
+            two convolutions in a row are together linear.
+
+    Returns:
+        A module from images ``[B, C, H, W]`` to logits ``[B, num_classes]``.
+
+    Raises:
+        IllegalNetworkError: If a layer does not fit on the shape before it.
+        ValueError: If ``conv_activation`` is not known.
+
+    Example:
+        >>> from optuna_trlhpo.layers import parse
+        >>> build_network(parse("Conv(8,3,1) > MaxPool(2,2,0)"), (1, 8, 8), 10)
+        Sequential(
+          (0): Conv2d(1, 8, kernel_size=(3, 3), stride=(1, 1))
+          (1): ReLU()
+          (2): MaxPool2d(kernel_size=2, stride=2, padding=0, dilation=1, ceil_mode=False)
+          (3): Flatten(start_dim=1, end_dim=-1)
+          (4): Linear(in_features=72, out_features=10, bias=True)
+        )
+    """
+    check_activation("conv_activation", conv_activation)
+    modules: list[nn.Module] = []
+    shape: Shape = input_shape
+    for k, layer in enumerate(layers, start=1):
+        out = layer.output_shape(shape)
+        if out is None:
+            raise IllegalNetworkError(f"layer {k}, {layer}, does not fit on shape {shape}")
+        modules += layer_modules(layer, shape, conv_activation=conv_activation)
+        shape = out
+    return nn.Sequential(*modules, *classifier_modules(shape, num_classes))
+
+
+def layer_modules(layer: Layer, shape: Shape, *, conv_activation: str = "relu") -> list[nn.Module]:
+    """The modules of one layer that stands on ``shape``, activation included."""
+    if isinstance(layer, Conv):
+        conv = nn.Conv2d(shape[0], layer.filters, layer.kernel, layer.stride)
+        return [conv, *_activation(conv_activation)]
+    if isinstance(layer, MaxPool):
+        return [nn.MaxPool2d(layer.kernel, layer.stride, layer.padding)]
+    if isinstance(layer, FCL):
+        check_activation(f"the activation of {layer}", layer.activation)
+        linear = nn.Linear(math.prod(shape), layer.neurons, bias=layer.bias)
+        return [*_flatten(shape), linear, *_activation(layer.activation)]
+    raise IllegalNetworkError(f"{layer} is of a kind that is not known here; Conv, MaxPool and FCL are")
+
+
+def classifier_modules(shape: Shape, num_classes: int) -> list[nn.Module]:
+    """The linear layer that ends every network."""
+    return [*_flatten(shape), nn.Linear(math.prod(shape), num_classes)]
+
+
+def check_activation(what: str, name: str) -> None:
+    """Raise a ``ValueError`` unless ``name`` is one of `ACTIVATIONS`."""
+    if name not in ACTIVATIONS:
+        raise ValueError(f"{what} is {name!r}; it must be one of {', '.join(ACTIVATIONS)}")
+
+
+def _activation(name: str) -> list[nn.Module]:
+    return [] if name == "none" else [ACTIVATIONS[name]()]
+
+
+def _flatten(shape: Shape) -> list[nn.Module]:
+    return [nn.Flatten()] if len(shape) == 3 else []

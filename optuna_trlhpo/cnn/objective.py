@@ -1,0 +1,407 @@
+"""`CNNObjective`: grows a CNN inside a trial, trains every prefix and reports its accuracy.
+
+Notation: S layers; accuracy is a share of images, 0-1; MACs are for one image, classifier included.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import torch
+from optuna.study import StudyDirection
+from optuna.trial import BaseTrial, FrozenTrial, Trial
+from torch import Tensor, nn
+
+from optuna_trlhpo.cnn.cost import count_parameters
+from optuna_trlhpo.cnn.data import load_data
+from optuna_trlhpo.cnn.model import build_network, check_activation, classifier_modules, layer_modules
+from optuna_trlhpo.cnn.training import SCHEDULES, cpu_threads, predict_correct, train
+from optuna_trlhpo.episode import report_performance
+from optuna_trlhpo.layers import LayerSpace, Network, Shape, describe, parse
+
+PERFORMANCE_BATCHES, PERFORMANCE_BATCH_SIZE = 32, 16
+"""The performance of a network, as the paper's agent sees it: its accuracy on 32 validation batches of 16."""
+
+_DEFAULTS: dict[str, Any] = {"epochs": 5, "batch_size": 128, "learning_rate": 3e-3}
+_DEFAULTS_OF: dict[str, dict[str, Any]] = {
+    # With under a thousand images the usual five epochs of 128 would be 40 steps.
+    "digits": {"epochs": 10, "batch_size": 64, "learning_rate": 5e-3},
+}
+
+_INITIALISING = threading.Lock()
+
+_logger = optuna.logging.get_logger("optuna.trlhpo.cnn")  # outside the "optuna." tree INFO would be lost
+
+
+@dataclass(frozen=True, eq=False)
+class Refit:
+    """A trial's best network, trained anew on training and validation images together.
+
+    Attributes:
+        network: Trained, in evaluation mode, on the objective's device; standardised images to logits.
+        architecture: As `describe` writes it.
+        layers: The same as layers, without the classifier.
+        parameters: All weights and biases.
+        macs: For one image.
+        test_accuracy: On the test images, read this once; None if the data has none.
+        seconds: What the training took.
+    """
+
+    network: nn.Module
+    architecture: str
+    layers: Network
+    parameters: int
+    macs: int
+    test_accuracy: float | None
+    seconds: float
+
+
+class CNNObjective:
+    """An Optuna objective that finds a small CNN for a dataset, layer by layer. Maximise it.
+
+    Every network that `LayerSpace.grow` yields is trained from scratch on the training images and reported
+    with its accuracy on all validation images. The value of a trial is the accuracy of its best prefix; the
+    user attributes ``architecture``, ``parameters`` and ``macs`` say which that is. If a network does not fit
+    in memory, the trial fails, with the attribute ``failed``, and the study goes on.
+
+    One network gets one value in whichever trial, thread or process it is trained: the seed of a training is
+    made of ``seed`` and the architecture. (Other hardware, and a GPU, may round differently.)
+
+    Args:
+        data: ``"digits"`` (8x8, no file needed), ``"mnist"``, ``"fashion_mnist"``, ``"kmnist"``,
+            ``"cifar10"``, arrays or a ``Dataset``; see `load_data`.
+        data_root: Where torchvision's files lie or go.
+        download: Whether torchvision may fetch what is missing.
+        train_size: Training images; see `load_data` for the default.
+        validation_size: Validation images; see `load_data` for the default.
+        num_classes: Default: the highest label + 1.
+        epochs: Passes over the training images for each network. Default: 5; 10 for digits.
+        batch_size: Images in a training step. Default: 128; 64 for digits.
+        learning_rate: Adam's, at its peak. Default: 0.003; 0.005 for digits.
+        schedule: ``"one_cycle"`` (linear warm-up, linear decay) or ``"constant"``.
+        conv_activation: What follows each convolution: none, relu, leakyrelu, tanh, sigmoid, elu or gelu.
+        max_layers: The most layers of a network.
+        min_improvement: Growth stops at a layer that adds less accuracy than this; None: never.
+        min_accuracy: Growth stops below this accuracy; None: never.
+        max_macs: The most MACs of a network for one image; None: no limit.
+        device: Default: the GPU if there is one.
+        threads: Of the CPU, for one training. More than one helps only large networks, on idle cores; to use
+            several cores, run several trials at once.
+        seed: Of the splits, the initial weights and the order of the images.
+
+    Raises:
+        ValueError: For an argument out of range, or data that cannot be used.
+        FileNotFoundError: If the dataset's files are missing and ``download`` is off.
+
+    Example::
+
+        objective = CNNObjective("digits")
+        study = optuna.create_study(direction="maximize", sampler=TRLHPOSampler(seed=0))
+        study.optimize(objective, n_trials=100, show_progress_bar=True)
+        print(objective.table(study.best_trial))
+        print(objective.refit(study.best_trial).test_accuracy)
+
+    Attributes:
+        space: The `LayerSpace` that trials grow in.
+        data: The `ImageData` that networks are trained on.
+    """
+
+    def __init__(
+        self,
+        data: Any,
+        *,
+        data_root: str | Path = "data",
+        download: bool = False,
+        train_size: int | None = None,
+        validation_size: int | None = None,
+        num_classes: int | None = None,
+        epochs: int | None = None,
+        batch_size: int | None = None,
+        learning_rate: float | None = None,
+        schedule: str = "one_cycle",
+        conv_activation: str = "relu",
+        max_layers: int = 6,
+        min_improvement: float | None = 0.001,
+        min_accuracy: float | None = 0.60,
+        max_macs: float | None = None,
+        device: str | torch.device | None = None,
+        threads: int = 1,
+        seed: int = 0,
+    ) -> None:
+        defaults = _DEFAULTS_OF.get(data, _DEFAULTS) if isinstance(data, str) else _DEFAULTS
+        self.epochs: int = defaults["epochs"] if epochs is None else epochs
+        self.batch_size: int = defaults["batch_size"] if batch_size is None else batch_size
+        self.learning_rate: float = defaults["learning_rate"] if learning_rate is None else learning_rate
+        self.schedule = schedule
+        self.conv_activation = conv_activation
+        self.threads = threads
+        self.seed = seed
+        _check_positive_integer("epochs", self.epochs)
+        _check_positive_integer("batch_size", self.batch_size)
+        _check_positive_integer("threads", threads)
+        if not 0 < self.learning_rate < float("inf"):
+            raise ValueError(f"learning_rate is {learning_rate!r}; it must be a positive number")
+        if schedule not in SCHEDULES:
+            raise ValueError(f"schedule is {schedule!r}; it must be one of {', '.join(SCHEDULES)}")
+        check_activation("conv_activation", conv_activation)
+        _check_seed(seed)
+
+        self.data = load_data(
+            data,
+            data_root=data_root,
+            download=download,
+            train_size=train_size,
+            validation_size=validation_size,
+            num_classes=num_classes,
+            seed=seed,
+            device=device,
+        )
+        self.space = LayerSpace(
+            input_shape=self.data.input_shape,
+            num_classes=self.data.num_classes,
+            max_layers=max_layers,
+            min_improvement=min_improvement,
+            min_accuracy=min_accuracy,
+            max_macs=max_macs,
+        )
+        self._batches = performance_batches(len(self.data.validation_labels), np.random.default_rng(seed))
+
+    @classmethod
+    def paper(cls, data: Any = "mnist", **overrides: Any) -> CNNObjective:
+        """The paper's setting: batches of 16, 5 epochs, Adam at 0.001, convolutions without activation.
+
+        Args:
+            data: 20,000 training and 10,000 validation images for those of torchvision.
+            overrides: Any argument of `CNNObjective`.
+        """
+        setting = {
+            "epochs": 5,
+            "batch_size": 16,
+            "learning_rate": 1e-3,
+            "schedule": "constant",
+            "conv_activation": "none",
+        }
+        return cls(data, **{**setting, **overrides})
+
+    def __call__(self, trial: BaseTrial) -> float:
+        """Grow, train and report; the validation accuracy of the best prefix.
+
+        A frozen or fixed trial is trained again as it is: ``objective(study.best_trial)``.
+
+        Raises:
+            optuna.TrialPruned: If the study's pruner says so.
+            ValueError: If the study does not maximise, or a fixed trial holds no network.
+        """
+        if isinstance(trial, Trial) and trial.study.directions != [StudyDirection.MAXIMIZE]:
+            raise ValueError(
+                "the study does not maximise one value; CNNObjective returns an accuracy, so create the "
+                'study with direction="maximize"'
+            )
+        best: float | None = None
+        for layers in self.space.grow(trial):
+            correct = self._train_and_validate(layers)
+            if correct is None:
+                trial.set_user_attr("failed", f"out of memory while training {describe(layers)}")
+                return float("nan")  # to Optuna a failed trial, which stops no study
+            accuracy = float(correct.mean())
+            step = len(layers) - 1
+            report_performance(trial, [float(correct[batch].mean()) for batch in self._batches], step)
+            trial.report(accuracy, step=step)
+            if best is None or accuracy > best:
+                best = accuracy
+                trial.set_user_attr("architecture", describe(layers))
+                trial.set_user_attr("parameters", sum(self._parameters_per_part(layers)))
+                trial.set_user_attr("macs", self.space.macs(layers))
+            if trial.should_prune():
+                raise optuna.TrialPruned()
+        if best is None:
+            raise ValueError(
+                "the trial has no parameter 'layer1_kind'; a fixed trial must hold a network, in the form "
+                "that LayerSpace.to_params gives"
+            )
+        return best
+
+    def refit(self, trial: BaseTrial, *, epochs: int | None = None, seed: int | None = None) -> Refit:
+        """Train the best network of a finished trial on training and validation images; test it once.
+
+        Args:
+            trial: Such as ``study.best_trial``.
+            epochs: Default: the objective's; more cost little now and usually help.
+            seed: Default: the objective's.
+
+        Raises:
+            ValueError: If the trial has no user attribute ``architecture``, or an argument is out of range.
+        """
+        architecture, layers = self._network_of(trial)
+        epochs, seed = self.epochs if epochs is None else epochs, self.seed if seed is None else seed
+        _check_positive_integer("epochs", epochs)
+        _check_seed(seed)
+        data = self.data
+        start = time.perf_counter()
+        images = torch.cat([data.train_images, data.validation_images])
+        labels = torch.cat([data.train_labels, data.validation_labels])
+        with cpu_threads(self.threads):
+            network = self._train(layers, images, labels, epochs=epochs, seed=seed)
+        if data.device.type == "cuda":
+            torch.cuda.synchronize(data.device)
+        seconds = time.perf_counter() - start
+        test_accuracy = None
+        if data.test_images is not None and data.test_labels is not None:
+            with cpu_threads(self.threads):
+                correct = predict_correct(network, data.test_images, data.test_labels)
+            test_accuracy = float(correct.double().mean())
+        return Refit(
+            network=network.eval(),
+            architecture=architecture,
+            layers=layers,
+            parameters=count_parameters(network),
+            macs=self.space.macs(layers),
+            test_accuracy=test_accuracy,
+            seconds=seconds,
+        )
+
+    def table(self, trial: FrozenTrial) -> str:
+        """The best network of a finished trial, a row per layer: what it made of the image, gained and cost.
+
+        The reward of a layer is the accuracy it added; a layer that was not reported on its own shows ``-``.
+
+        Raises:
+            ValueError: If the trial has no user attribute ``architecture``.
+        """
+        _, layers = self._network_of(trial)
+        reports = getattr(trial, "intermediate_values", {})
+        rows = [("layer", "output", "accuracy", "reward", "parameters", "MACs")]
+        shapes: tuple[Shape, ...] = (self.space.input_shape, *self.space.shapes(layers))
+        *parameters, classifier_parameters = self._parameters_per_part(layers)
+        previous = 0.0
+        for k, layer in enumerate(layers):
+            scores = ("-", "-")
+            if k in reports:
+                scores = (f"{reports[k]:.4f}", f"{reports[k] - previous:+.4f}")
+                previous = reports[k]
+            macs = layer.macs(shapes[k])
+            rows.append((str(layer), _shape_text(shapes[k + 1]), *scores, f"{parameters[k]:,}", f"{macs:,}"))
+        classes, final = self.space.num_classes, f"{previous:.4f}" if previous else "-"
+        macs = math.prod(shapes[-1]) * classes
+        rows.append(("classifier", str(classes), "", "", f"{classifier_parameters:,}", f"{macs:,}"))
+        total = sum(parameters) + classifier_parameters
+        rows.append(("total", "", final, "", f"{total:,}", f"{self.space.macs(layers):,}"))
+        return _aligned(rows)
+
+    # Private ------------------------------------------------------------------------------------------------
+
+    def _train_and_validate(self, layers: Network) -> np.ndarray | None:
+        """Whether each validation image is classified correctly, bool ``[N]``; None if memory ran out."""
+        data, epochs, seed = self.data, self.epochs, self.seed
+        try:
+            with cpu_threads(self.threads):
+                network = self._train(layers, data.train_images, data.train_labels, epochs=epochs, seed=seed)
+                correct = predict_correct(network, data.validation_images, data.validation_labels)
+                return correct.cpu().numpy()
+        except RuntimeError as error:
+            if not _is_out_of_memory(error):
+                raise
+        # Outside the except clause, whose traceback holds the tensors that are to be freed.
+        if data.device.type == "cuda":
+            torch.cuda.empty_cache()
+        _logger.warning(f"Out of memory while training {describe(layers)} on {data.device}; the trial fails.")
+        return None
+
+    def _train(self, layers: Network, images: Tensor, labels: Tensor, *, epochs: int, seed: int) -> nn.Module:
+        training_seed = zlib.crc32(f"{seed} {describe(layers)}".encode())
+        # Initialised on the CPU whatever the device, so that the initial weights are the same on all. Fork
+        # and seed belong to the process, hence the lock: threads of one study (n_jobs) must not mix them.
+        with _INITIALISING, torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(training_seed)
+            network = build_network(
+                layers, self.data.input_shape, self.data.num_classes, conv_activation=self.conv_activation
+            )
+        # The CPU pools several times faster where the channels of a pixel lie side by side.
+        on_cpu = self.data.device.type == "cpu"
+        layout = torch.channels_last if on_cpu else torch.contiguous_format
+        network.to(self.data.device, memory_format=layout)  # type: ignore[call-overload]
+        train(
+            network,
+            images,
+            labels,
+            epochs=epochs,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
+            schedule=self.schedule,
+            generator=torch.Generator(self.data.device).manual_seed(training_seed),
+        )
+        return network
+
+    def _parameters_per_part(self, layers: Network) -> list[int]:
+        """Parameters of each layer, then of the classifier."""
+        shapes: tuple[Shape, ...] = (self.space.input_shape, *self.space.shapes(layers))
+        with torch.device("meta"):
+            parts = [layer_modules(layer, shape) for layer, shape in zip(layers, shapes, strict=False)]
+            parts.append(classifier_modules(shapes[-1], self.space.num_classes))
+        return [count_parameters(nn.Sequential(*part)) for part in parts]
+
+    def _network_of(self, trial: BaseTrial) -> tuple[str, Network]:
+        architecture = trial.user_attrs.get("architecture")
+        if not isinstance(architecture, str):
+            raise ValueError(
+                f"the trial has the user attributes {sorted(trial.user_attrs)}; it must have 'architecture', "
+                "as a trial has in which a CNNObjective has trained a network"
+            )
+        return architecture, parse(architecture)
+
+
+def performance_batches(images: int, rng: np.random.Generator) -> list[np.ndarray]:
+    """Indices of 32 batches of 16 of the validation images; of fewer than 512 the batches are smaller.
+
+    With fewer than 32 images, batches of 16 are drawn with replacement.
+
+    Example:
+        >>> [len(batch) for batch in performance_batches(100, np.random.default_rng(0))][:6]
+        [4, 4, 4, 4, 3, 3]
+    """
+    if images < PERFORMANCE_BATCHES:
+        return list(rng.integers(images, size=(PERFORMANCE_BATCHES, PERFORMANCE_BATCH_SIZE)))
+    chosen = rng.permutation(images)[: PERFORMANCE_BATCHES * PERFORMANCE_BATCH_SIZE]
+    return np.array_split(chosen, PERFORMANCE_BATCHES)
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    # The CPU's allocator has no exception class of its own.
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def _check_positive_integer(name: str, value: Any) -> None:
+    if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{name} is {value!r}; it must be a positive integer")
+
+
+def _check_seed(seed: Any) -> None:
+    if not isinstance(seed, int | np.integer) or isinstance(seed, bool) or seed < 0:
+        raise ValueError(f"seed is {seed!r}; it must be an integer of at least 0")
+
+
+def _shape_text(shape: Shape) -> str:
+    return "x".join(map(str, shape))
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> str:
+    """The rows as text: the first two columns to the left, the numbers to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        "  ".join(
+            cell.ljust(width) if column < 2 else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    ]
+    lines.insert(1, "-" * len(lines[0]))
+    return "\n".join(line.rstrip() for line in lines)

@@ -1,0 +1,152 @@
+"""What a trial was worth, step by step. Sign, NaN, pruned and failed trials are decided here and nowhere
+else.
+
+Notation: B trials, S steps, K objectives. A *worth* is an objective's value with its sign turned so that more
+is better. ``worths[k]`` is what was measured after step k, NaN where nothing was.
+
+===========  =================================================================================================
+complete     its values; and its reports after each layer, if they are of the values' kind
+pruned       its last report, and those before it that a parameter followed
+failed       nothing (so do trials whose value is NaN: Optuna fails them)
+infinite     counts as the worst or the best rank; never enters arithmetic
+===========  =================================================================================================
+
+A step's *return* is the best worth at or behind it: with gamma = 1 the progressive rewards, what each layer
+adds (section IV of the paper), telescope to it.
+"""
+
+from __future__ import annotations
+
+import bisect
+import math
+from collections.abc import Sequence
+from statistics import NormalDist
+
+import numpy as np
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from optuna_trlhpo.episode import Episode
+
+
+def worths_of(
+    trial: FrozenTrial, episode: Episode, directions: Sequence[StudyDirection]
+) -> np.ndarray | None:
+    """Worths ``[S, K]`` of a finished trial, or None if nothing can be learned from it.
+
+    Reports count only where they are values of layers: some came between the layers, one behind the last, and
+    the trial's value is the last or the best of them. Otherwise they are something that the objective shows
+    on its way, and the final value alone is its worth.
+    """
+    values = trial.values
+    if trial.state not in (TrialState.COMPLETE, TrialState.PRUNED) or not values or len(episode) == 0:
+        return None
+    if len(values) != len(directions) or any(math.isnan(value) for value in values):
+        return None
+    signs = signs_of(directions)
+    worths = np.full((len(episode), len(directions)), np.nan)
+    worths[-1] = signs * np.asarray(values)
+    between = ~np.isnan(episode.reports)
+    if len(directions) == 1 and between.any():
+        reports = {step: signs[0] * report for step, report in trial.intermediate_values.items()}
+        last = reports[max(reports)]
+        behind_last_layer = max(reports) > episode.last_seen
+        best = max(reports.values(), key=lambda report: -math.inf if math.isnan(report) else report)
+        if behind_last_layer and worths[-1, 0] in (last, best):
+            worths[between, 0] = signs[0] * episode.reports[between]
+            worths[-1, 0] = last
+    return worths
+
+
+def signs_of(directions: Sequence[StudyDirection]) -> np.ndarray:
+    """``[K]``: 1 where more is better, -1 where less is."""
+    return np.array([-1.0 if direction == StudyDirection.MINIMIZE else 1.0 for direction in directions])
+
+
+def returns_of(worths: np.ndarray) -> np.ndarray:
+    """The best worth at or behind each step; axis 1 of ``[B, S, ...]`` are the steps.
+
+    Example:
+        >>> returns_of(np.array([[0.7, 0.9, np.nan, 0.8]]))
+        array([[0.9, 0.9, 0.8, 0.8]])
+    """
+    return np.fmax.accumulate(worths[:, ::-1], axis=1)[:, ::-1]
+
+
+def rewards_of(worths: np.ndarray) -> np.ndarray:
+    """What each step added, ``[B, S]``; the first step adds its worth, one without a worth adds 0.
+
+    Example:
+        >>> rewards_of(np.array([[0.75, np.nan, 0.5]]))
+        array([[ 0.75,  0.  , -0.25]])
+    """
+    known = np.zeros(len(worths))
+    rewards = np.zeros_like(worths)
+    for k in range(worths.shape[1]):
+        now = np.where(np.isnan(worths[:, k]), known, worths[:, k])
+        rewards[:, k] = now - known
+        known = now
+    return rewards
+
+
+class Scale:
+    """Turns raw numbers into numbers in [0, 1], by what was seen before."""
+
+    def __init__(self) -> None:
+        self._sorted: list[float] = []
+        self._array = np.empty(0)  # the same, made anew when it is asked for
+
+    def add(self, value: float) -> None:
+        bisect.insort(self._sorted, value)
+
+    def rank(self, values: np.ndarray) -> np.ndarray:
+        """The share of what was seen that lies below, ties counted half; NaN stays NaN.
+
+        Example:
+            >>> scale = Scale()
+            >>> for value in (1, 2, 3, 4):
+            ...     scale.add(value)
+            >>> scale.rank(np.array([0.0, 2.5, 4.0])).tolist()
+            [0.0, 0.5, 0.875]
+        """
+        if not self._sorted:
+            return np.where(np.isnan(values), np.nan, 0.5)
+        if len(self._array) != len(self._sorted):
+            self._array = np.asarray(self._sorted)
+        known = self._array
+        below = np.searchsorted(known, values, "left") + np.searchsorted(known, values, "right")
+        return np.where(np.isnan(values), np.nan, below / (2 * len(known)))
+
+    def unit(self, values: np.ndarray) -> np.ndarray:
+        """The values themselves where all that was seen is an accuracy, or a negated error, in [0, 1]; else
+        ranks."""
+        low, high = (self._sorted[0], self._sorted[-1]) if self._sorted else (0.0, 1.0)
+        if 0 <= low and high <= 1:
+            return np.clip(values, 0, 1)
+        if -1 <= low and high <= 0:
+            return np.clip(values + 1, 0, 1)
+        return self.rank(values)
+
+
+_GRID = np.linspace(0.001, 0.999, 999)
+_QUANTILES = np.array([NormalDist().inv_cdf(p) for p in _GRID])
+
+
+def normal_scores(ranks: np.ndarray) -> np.ndarray:
+    """Ranks in [0, 1] to [-1, 1] as quantiles of a normal distribution, so that the best stand well apart.
+
+    After Salinas et al., "A quantile-based approach for hyperparameter transfer learning", 2020.
+    """
+    return np.interp(ranks, _GRID, _QUANTILES) / _QUANTILES[-1]
+
+
+def scalarise(ranks: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Ranks ``[..., K]`` of several objectives to one number in [0, 1], by the weighted Chebyshev distance
+    from the best.
+
+    ``weights`` ``[..., K]`` are positive; with weights drawn anew for every trial, all of the Pareto front is
+    aimed at (Knowles, ParEGO, 2006).
+    """
+    if ranks.shape[-1] == 1:
+        return ranks[..., 0]
+    return 1 - np.max(weights * (1 - ranks), axis=-1) / np.max(weights, axis=-1)

@@ -1,0 +1,357 @@
+"""`TRLHPOSampler`: joins Optuna to the agent, and computes nothing itself.
+
+When a trial asks for its first parameter, the agent learns from every trial that has finished since. Then,
+step by step: what the trial has and has reported is read (`episode`), the agent plans the next step
+(`_agent`), and
+the plan is answered parameter by parameter. Everything random is drawn from generators made of the seed, the
+trial's number and the place in the trial, so nothing depends on the order in which trials run.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler, RandomSampler
+from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState
+
+from optuna_trlhpo._agent.config import AgentConfig
+from optuna_trlhpo._agent.ddpg import DDPG
+from optuna_trlhpo._agent.noise import ornstein_uhlenbeck
+from optuna_trlhpo._agent.proposals import propose
+from optuna_trlhpo.episode import (
+    PERFORMANCE_VALUES,
+    Request,
+    decode,
+    encode,
+    place_of_report,
+    read_episode,
+    read_request,
+)
+from optuna_trlhpo.experience import Experience
+from optuna_trlhpo.layers import ACTION_SLOTS
+from optuna_trlhpo.reward import worths_of
+
+_logger = optuna.logging.get_logger("optuna.trlhpo.sampler")
+
+_SEEN_ATTRIBUTE = "trlhpo:seen"
+_CATCH_UP = 10
+"""A sampler that meets many finished trials at once updates as often as for this many."""
+_MINIMUM_TRIALS = 2
+"""Finished trials before the first update."""
+
+
+@dataclass
+class _Plan:
+    """The step that the agent wants next."""
+
+    step: int
+    actions: np.ndarray  # [A]
+    names: np.ndarray | None  # [A] numbers of the names it is for; None: whatever they are called
+
+
+@dataclass
+class _Running:
+    """What is kept of a trial while it runs."""
+
+    seen: list[tuple[int, int]] = field(default_factory=list)
+    n_asked: int = 0  # parameters the trial had, with the one asked for, at the last call
+    plan: _Plan | None = None
+
+
+class TRLHPOSampler(BaseSampler):
+    """A sampler that grows a network layer by layer and reads, inside the trial, what each layer was worth.
+
+    A transformer actor-critic learns from every prefix of every trial: a layer's action, what was reported
+    after it, and what came of it. Before each step it weighs candidates with what the trial has reported so
+    far. It works on any objective, with any parameter names; without reports it learns from final values.
+
+    Args:
+        seed: Of all that is random; None: another one each time.
+        n_startup_trials: Trials sampled by ``independent_sampler`` before the agent takes over.
+        n_exploration_trials: Trials over which exploration fades out: the noise on the actor falls linearly
+            to 0, and until then each trial follows one member of the critic ensemble drawn for it (Thompson
+            sampling), after it their mean. None: it never ends.
+        agent: The agent's settings.
+        independent_sampler: Samples what the agent has no business with: the trials at the start, and
+            parameters that no finished trial had. None: uniformly, reproducible trial by trial.
+        warn_independent_sampling: Whether to log a warning when ``independent_sampler`` is used after the
+            start.
+
+    Raises:
+        ValueError: For an argument out of range.
+
+    Example:
+        >>> import optuna
+        >>> study = optuna.create_study(direction="maximize", sampler=TRLHPOSampler(seed=0))
+        >>> study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=3)
+        >>> len(study.trials)
+        3
+    """
+
+    def __init__(
+        self,
+        *,
+        seed: int | None = None,
+        n_startup_trials: int = 10,
+        n_exploration_trials: int | None = 200,
+        agent: AgentConfig | None = None,
+        independent_sampler: BaseSampler | None = None,
+        warn_independent_sampling: bool = True,
+    ) -> None:
+        _check_integer("seed", seed, optional=True)
+        _check_integer("n_startup_trials", n_startup_trials)
+        _check_integer("n_exploration_trials", n_exploration_trials, optional=True)
+        if agent is not None and not isinstance(agent, AgentConfig):
+            raise ValueError(f"agent is {agent!r}; it must be an AgentConfig, or None for the default")
+        self._seed = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else int(seed)
+        self._n_startup_trials = n_startup_trials
+        self._n_exploration_trials = n_exploration_trials
+        self._config = AgentConfig() if agent is None else agent
+        self._independent_sampler = independent_sampler
+        self._warn_independent_sampling = warn_independent_sampling
+        self._lock = threading.RLock()
+        self._study_name: str | None = None
+
+    @classmethod
+    def paper(
+        cls,
+        *,
+        seed: int | None = None,
+        n_startup_trials: int = 0,
+        n_exploration_trials: int | None = 200,
+        agent: AgentConfig | None = None,
+        independent_sampler: BaseSampler | None = None,
+        warn_independent_sampling: bool = True,
+    ) -> TRLHPOSampler:
+        """The agent as the paper describes it: the actor decides alone, with noise that fades, from the
+        first trial.
+
+        Source: Shaer, Nikan, Shami, "Efficient Transformer-based Hyper-parameter Optimization for
+        Resource-constrained IoT Environments", 2024, section IV. ``agent`` defaults to `AgentConfig.paper`.
+        """
+        return cls(
+            seed=seed,
+            n_startup_trials=n_startup_trials,
+            n_exploration_trials=n_exploration_trials,
+            agent=AgentConfig.paper() if agent is None else agent,
+            independent_sampler=independent_sampler,
+            warn_independent_sampling=warn_independent_sampling,
+        )
+
+    # What Optuna calls --------------------------------------------------------------------------------
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        return {}  # every parameter is proposed when it is asked for: by then more is known
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        return {}
+
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        with self._lock:
+            running = self._enter(study, trial)
+            self._note_reports(study, trial, running, param_name)
+            request = read_request(trial, running.seen, param_name, param_distribution)
+            startup = len(self._experience) < max(self._n_startup_trials, 1)
+            if not startup and self._experience.knows(request.slots):
+                return self._propose(trial, running, request, param_name, param_distribution)
+        if not startup and self._warn_independent_sampling:
+            _logger.warning(
+                f"The parameter '{param_name}' in trial#{trial.number} is sampled independently, as no "
+                "finished trial had it. You can suppress this warning by setting "
+                "`warn_independent_sampling` to `False`."
+            )
+        sampler = self._independent_sampler or RandomSampler(seed=self._draw_seed(trial))
+        return sampler.sample_independent(study, trial, param_name, param_distribution)
+
+    def before_trial(self, study: Study, trial: FrozenTrial) -> None:
+        # Learning waits for the first parameter: an error here would escape `catch` and end the study.
+        if self._independent_sampler is not None:
+            self._independent_sampler.before_trial(study, trial)
+
+    def after_trial(
+        self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
+    ) -> None:
+        if self._independent_sampler is not None:
+            self._independent_sampler.after_trial(study, trial, state, values)
+
+    def reseed_rng(self) -> None:
+        # Our own generators are made per trial, so parallel workers draw different numbers as they are.
+        if self._independent_sampler is not None:
+            self._independent_sampler.reseed_rng()
+
+    def __getstate__(self) -> dict[str, Any]:
+        with self._lock:
+            return {name: value for name, value in vars(self).items() if name != "_lock"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._lock = threading.RLock()
+
+    # From trials to the agent -------------------------------------------------------------------------
+
+    def _enter(self, study: Study, trial: FrozenTrial) -> _Running:
+        """What is kept of the running ``trial``; at its first parameter, learn from what has finished
+        since."""
+        if study.study_name != self._study_name:
+            self._begin(study)
+        if trial.number not in self._running:
+            self._learn(study)
+            # The note is in the storage if another process began this trial.
+            seen = [tuple(pair) for pair in trial.system_attrs.get(_SEEN_ATTRIBUTE, [])]
+            self._running[trial.number] = _Running(seen)
+        return self._running[trial.number]
+
+    def _begin(self, study: Study) -> None:
+        """Forget everything: another study is another problem."""
+        self._study_name = study.study_name
+        self._learned: set[int] = set()
+        self._running: dict[int, _Running] = {}
+        self._experience = Experience(self._config, study.directions, self._seed)
+        self._agent = DDPG(
+            self._config,
+            n_slots=ACTION_SLOTS,
+            n_performance=PERFORMANCE_VALUES,
+            n_weights=self._experience.n_weights,
+            seed=self._seed % 2**63,
+        )
+
+    def _learn(self, study: Study) -> None:
+        n_before = len(self._learned)
+        n_new = 0
+        for trial in study.get_trials(deepcopy=False):
+            if trial.number in self._learned or not trial.state.is_finished():
+                continue
+            self._learned.add(trial.number)
+            self._running.pop(trial.number, None)
+            episode = read_episode(trial, trial.system_attrs.get(_SEEN_ATTRIBUTE, []))
+            worths = worths_of(trial, episode, study.directions)
+            if worths is not None:
+                self._experience.add(trial.number, episode, worths)
+                n_new += 1
+        if len(self._experience) < _MINIMUM_TRIALS:
+            return
+        rng = self._generator("learn", n_before)
+        for _ in range(min(n_new, _CATCH_UP) * self._config.updates):
+            losses = self._agent.update(self._experience.batch(rng))
+        if n_new:
+            _logger.debug(f"Learned from {n_new} trials; critic loss {losses.critic:.4f}.")
+
+    def _note_reports(self, study: Study, trial: FrozenTrial, running: _Running, name: str) -> None:
+        """Note that the trial reported something before it asked for this parameter.
+
+        Optuna keeps no order between reports and parameters, so it can be seen only now.
+        """
+        names = [*trial.params, name]
+        earliest, running.n_asked = running.n_asked, len(names)
+        last = max(trial.intermediate_values, default=-1)
+        if len(names) == 1 or last <= max((step for _, step in running.seen), default=-1):
+            return
+        running.seen.append((place_of_report(names, earliest), last))
+        # Samplers have no public way to write an attribute of a running trial; Optuna's own go this way too.
+        study._storage.set_trial_system_attr(trial._trial_id, _SEEN_ATTRIBUTE, running.seen)
+
+    # From the agent to a value ------------------------------------------------------------------------
+
+    def _propose(
+        self,
+        trial: FrozenTrial,
+        running: _Running,
+        request: Request,
+        name: str,
+        distribution: BaseDistribution,
+    ) -> Any:
+        slot = len(request.actions)
+        names = self._experience.numbers_of(request.slots)
+        plan = running.plan
+        if (
+            plan is None
+            or plan.step != len(request.before)
+            or np.isnan(plan.actions[slot])
+            or (plan.names is not None and not np.array_equal(plan.names[: slot + 1], names[: slot + 1]))
+            or (plan.names is not None and not np.allclose(plan.actions[:slot], request.actions))
+        ):
+            plan = running.plan = self._plan(trial, request, names, name, distribution)
+        value = decode(name, distribution, plan.actions[slot])
+        plan.actions[slot] = encode(name, distribution, value)
+        return value
+
+    def _plan(
+        self,
+        trial: FrozenTrial,
+        request: Request,
+        names: np.ndarray,
+        name: str,
+        distribution: BaseDistribution,
+    ) -> _Plan:
+        """The next step, as the actor's or the critic's choice among candidates."""
+        step, slot = len(request.before), len(request.actions)
+        n_explore = self._n_exploration_trials
+        exploration = 1.0 if n_explore is None else max(0.0, 1 - trial.number / max(n_explore, 1))
+        weights = self._experience.draw_weights(self._generator("weights", trial.number), 1)[0]
+        state = self._experience.state(request.before, weights)
+
+        query = self._experience.candidates(np.full((1, ACTION_SLOTS), np.nan), names[None], weights)
+        noise = ornstein_uhlenbeck(
+            self._generator("noise", trial.number),
+            step + 1,
+            size=ACTION_SLOTS,
+            theta=self._config.noise_theta,
+            sigma=self._config.noise_sigma,
+        )[-1]
+        acted = np.clip(self._agent.act(state, query).numpy() + exploration * noise, 0, 1)
+        if self._config.n_candidates == 0:
+            return _Plan(step, acted, None)
+
+        rng = self._generator("propose", trial.number, len(trial.params))
+        candidates = propose(
+            rng,
+            self._experience.memory(rng, slot, request.slots[-1], weights),
+            n=self._config.n_candidates,
+            slot=slot,
+            settled=request.actions,
+            settled_names=names[:slot],
+            n_values=self._experience.n_values,
+            categorical=self._experience.categorical,
+            actor=acted,
+        )
+        queries = self._experience.candidates(candidates.actions, candidates.names, weights)
+        scores = self._agent.score(state, queries).numpy()  # [C, M]
+        member = self._generator("member", trial.number).integers(scores.shape[1])
+        score = scores[:, member] if exploration > 0 else scores.mean(axis=1)
+        repeats = self._experience.repeats(request.before, candidates.actions, candidates.names)
+        masked = np.zeros(len(score), dtype=bool)
+        if request.slots[-1].n_values:
+            wanted = candidates.actions[:, slot]
+            offered = [encode(name, distribution, decode(name, distribution, action)) for action in wanted]
+            masked = ~np.isclose(wanted, offered)
+        # Scores lie in [-1, 1]: what is not on offer comes last, and before it what was tried already.
+        best = np.argmax(score - 2 * repeats - 4 * masked)
+        return _Plan(step, candidates.actions[best], candidates.names[best])
+
+    def _generator(self, purpose: str, *place: int) -> np.random.Generator:
+        return np.random.default_rng((self._seed, _PURPOSES.index(purpose), *place))
+
+    def _draw_seed(self, trial: FrozenTrial) -> int:
+        return int(self._generator("independent", trial.number, len(trial.params)).integers(2**32))
+
+
+_PURPOSES = ("independent", "learn", "noise", "weights", "propose", "member")
+
+
+def _check_integer(name: str, value: Any, *, optional: bool = False) -> None:
+    if optional and value is None:
+        return
+    if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 0:
+        hint = ", or None" if optional else ""
+        raise ValueError(f"{name} is {value!r}; it must be an integer of at least 0{hint}")

@@ -1,0 +1,22 @@
+import optuna
+import pytest
+
+from optuna_trlhpo import AgentConfig, TRLHPOSampler
+
+
+@pytest.fixture(autouse=True)
+def _quiet():
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    yield
+    optuna.logging.set_verbosity(optuna.logging.INFO)
+
+
+@pytest.fixture
+def make_sampler():
+    """A sampler whose agent is small and acts from the fourth trial on."""
+
+    def make(**arguments):
+        agent = AgentConfig(width=16, heads=2, blocks=1, updates=2, n_critics=2)
+        return TRLHPOSampler(**({"seed": 0, "n_startup_trials": 3, "agent": agent} | arguments))
+
+    return make

@@ -1,0 +1,92 @@
+"""Arguments, the independent sampler, and its warning."""
+
+import re
+
+import optuna
+import pytest
+
+from optuna_trlhpo import AgentConfig, TRLHPOSampler
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"seed": -1}, "seed is -1; it must be an integer of at least 0, or None"),
+        ({"seed": 0.5}, "seed is 0.5; it must be an integer"),
+        ({"n_startup_trials": -3}, "n_startup_trials is -3; it must be an integer of at least 0"),
+        ({"n_exploration_trials": "many"}, "n_exploration_trials is 'many'; it must be an integer"),
+        ({"agent": {"width": 64}}, "agent is {'width': 64}; it must be an AgentConfig"),
+    ],
+)
+def test_bad_arguments_are_named(arguments, sentence):
+    with pytest.raises(ValueError, match=re.escape(sentence)):
+        TRLHPOSampler(**arguments)
+    with pytest.raises(ValueError, match=re.escape(sentence)):
+        TRLHPOSampler.paper(**arguments)
+
+
+def test_the_paper_is_the_same_machine_in_another_configuration():
+    assert TRLHPOSampler.paper()._config == AgentConfig.paper()
+    assert TRLHPOSampler()._config == AgentConfig()
+
+
+class _Counting(optuna.samplers.RandomSampler):
+    def __init__(self):
+        super().__init__(seed=0)
+        self.asked, self.reseeded, self.finished = [], 0, 0
+
+    def sample_independent(self, study, trial, param_name, param_distribution):
+        self.asked.append((trial.number, param_name))
+        return super().sample_independent(study, trial, param_name, param_distribution)
+
+    def reseed_rng(self):
+        self.reseeded += 1
+        super().reseed_rng()
+
+    def after_trial(self, study, trial, state, values):
+        self.finished += 1
+        super().after_trial(study, trial, state, values)
+
+
+def test_the_independent_sampler_plays_the_start_and_what_is_new(make_sampler):
+    independent = _Counting()
+    study = optuna.create_study(sampler=make_sampler(independent_sampler=independent))
+
+    def objective(trial):
+        value = trial.suggest_float("x", 0, 1)
+        if trial.number >= 5:
+            value += trial.suggest_float("new", 0, 1)
+        return value
+
+    study.optimize(objective, n_trials=7)
+    assert independent.asked == [(0, "x"), (1, "x"), (2, "x"), (5, "new")]
+    assert independent.finished == 7
+    study.sampler.reseed_rng()
+    assert independent.reseeded == 1
+
+
+@pytest.mark.parametrize("warn", [True, False])
+def test_the_warning(make_sampler, warn, caplog):
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.enable_propagation()
+    try:
+        study = optuna.create_study(sampler=make_sampler(warn_independent_sampling=warn))
+        study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=4)
+        assert "sampled independently" not in caplog.text  # the start is not worth a warning
+        study.optimize(lambda trial: trial.suggest_float("another", 0, 1), n_trials=1)
+    finally:
+        optuna.logging.disable_propagation()
+    assert ("'another' in trial#4 is sampled independently" in caplog.text) == warn
+
+
+def test_learning_never_raises_where_catch_does_not_help(make_sampler, monkeypatch):
+    sampler = make_sampler()
+    study = optuna.create_study(sampler=sampler)
+    study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=4)
+
+    def broken(batch):
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr(sampler._agent, "update", broken)
+    study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=1, catch=(RuntimeError,))
+    assert study.trials[-1].state == optuna.trial.TrialState.FAIL

@@ -1,0 +1,146 @@
+"""What the sampler finds, and that it finds it by what it reads inside the trial."""
+
+import numpy as np
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from optuna_trlhpo import AgentConfig, LayerSpace, TRLHPOSampler
+from optuna_trlhpo.benchmarks.problems import signpost
+
+
+def last_mean(sampler, objective, *, n_trials, n_last):
+    study = optuna.create_study(direction="maximize", sampler=sampler)
+    study.optimize(objective, n_trials=n_trials)
+    return np.mean([trial.value for trial in study.trials[-n_last:]])
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_report_inside_the_trial_decides_the_next_layer(seed):
+    found = last_mean(TRLHPOSampler(seed=seed), signpost(seed=seed), n_trials=150, n_last=25)
+    assert found >= 0.9
+
+
+@pytest.mark.parametrize("rival", [optuna.samplers.TPESampler, optuna.samplers.RandomSampler])
+def test_the_signpost_cannot_be_followed_without_reading_it(rival):
+    found = np.mean([last_mean(rival(seed=s), signpost(seed=s), n_trials=150, n_last=150) for s in range(3)])
+    assert abs(found - 1 / 3) < 0.1
+
+
+def test_a_plain_problem_is_solved():
+    def objective(trial):
+        x, kind = trial.suggest_float("x", -5, 5), trial.suggest_categorical("kind", ["a", "b", "c"])
+        return (x - 2) ** 2 + {"a": 3, "b": 0, "c": 5}[kind]
+
+    study = optuna.create_study(sampler=TRLHPOSampler(seed=0))
+    study.optimize(objective, n_trials=60)
+    assert study.best_value < 0.1  # random search reaches 0.1 in one study of six
+
+
+def test_the_papers_agent_learns_to_act():
+    """One action with its best value at 0.8, with learning rates that are not made for 99 hours."""
+    agent = AgentConfig.paper(actor_learning_rate=1e-3, critic_learning_rate=1e-3, updates=10)
+    sampler = TRLHPOSampler.paper(seed=1, agent=agent, n_exploration_trials=50)
+    study = optuna.create_study(direction="maximize", sampler=sampler)
+    study.optimize(lambda trial: 1 - (trial.suggest_float("x", 0, 1) - 0.8) ** 2, n_trials=70)
+    late = np.array([trial.params["x"] for trial in study.trials[-10:]])
+    assert np.abs(late - 0.8).max() < 0.2  # the first actions of this seed lie all over [0, 1]
+
+
+def test_several_objectives_are_learned_from_final_values():
+    study = optuna.create_study(directions=["minimize", "minimize"], sampler=TRLHPOSampler(seed=0))
+
+    def objective(trial):
+        x, y = trial.suggest_float("x", 0, 1), trial.suggest_float("y", 0, 1)
+        return x + y**2, 1 - x + y**2  # the front is y = 0
+
+    study.optimize(objective, n_trials=80)
+    late = np.array([[trial.params["x"], trial.params["y"]] for trial in study.trials[-30:]])
+    assert late[:, 1].mean() < 0.2
+    assert late[:, 0].std() > 0.1  # all of the front, not one point of it
+
+
+# What a report is taken for -----------------------------------------------------------------------------
+
+
+def worths_and_reports(sampler):
+    """What was remembered: worths [trials, S] and, beside them, the reports that were part of the state."""
+    rows = sampler._experience._replay.rows(np.arange(len(sampler._experience)))
+    return rows["worths"][..., 0], rows["reports"]
+
+
+def finish_and_learn(study):
+    """Ask for one more trial, so that all before it are learned from."""
+    trial = study.ask()
+    trial.suggest_float("asked_to_learn", 0, 1)
+    study.tell(trial, state=TrialState.FAIL)
+
+
+def test_layer_reports_are_the_worth_of_each_layer(make_sampler):
+    sampler = make_sampler()
+    study = optuna.create_study(direction="maximize", sampler=sampler)
+    space = LayerSpace(max_layers=3)
+
+    def objective(trial):
+        for layers in space.grow(trial):
+            trial.report(0.6 + 0.1 * len(layers), step=len(layers) - 1)
+        return 0.9
+
+    study.optimize(objective, n_trials=2)
+    finish_and_learn(study)
+    worths, reports = worths_and_reports(sampler)
+    np.testing.assert_allclose(worths, [[0.7, 0.8, 0.9]] * 2)
+    np.testing.assert_allclose(reports, [[0.7, 0.8, np.nan]] * 2)
+
+
+def test_per_epoch_reports_are_not_taken_for_layers(make_sampler):
+    sampler = make_sampler()
+    study = optuna.create_study(direction="maximize", sampler=sampler)
+
+    def objective(trial):
+        for i in range(trial.suggest_int("n_layers", 3, 3)):
+            trial.suggest_int(f"n_units_l{i}", 4, 128)
+        for epoch in range(5):
+            trial.report(0.1 * epoch, step=epoch)
+        return 0.4
+
+    study.optimize(objective, n_trials=6)
+    finish_and_learn(study)
+    worths, reports = worths_and_reports(sampler)
+    assert np.isnan(reports).all()
+    assert np.isnan(worths[:, :-1]).all()
+    np.testing.assert_allclose(worths[:, -1], 0.4)
+
+
+def test_reports_of_another_kind_than_the_value_are_state_but_not_worth(make_sampler):
+    sampler = make_sampler()
+    study = optuna.create_study(direction="maximize", sampler=sampler)
+
+    def objective(trial):
+        trial.suggest_float("a", 0, 1)
+        trial.report(123.0, step=0)
+        trial.suggest_float("b", 0, 1)
+        return 0.5
+
+    study.optimize(objective, n_trials=2)
+    finish_and_learn(study)
+    worths, reports = worths_and_reports(sampler)
+    np.testing.assert_allclose(worths, [[np.nan, 0.5]] * 2)
+    np.testing.assert_allclose(reports, [[123.0, np.nan]] * 2)
+
+
+def test_several_epochs_for_each_layer_count_by_their_last(make_sampler):
+    sampler = make_sampler()
+    study = optuna.create_study(direction="maximize", sampler=sampler)
+
+    def objective(trial):
+        for layer in range(2):
+            trial.suggest_float(f"width_{layer}", 0, 1)
+            for epoch in range(3):
+                trial.report(0.2 * layer + 0.1 * epoch, step=3 * layer + epoch)
+        return 0.4
+
+    study.optimize(objective, n_trials=1)
+    finish_and_learn(study)
+    worths, _ = worths_and_reports(sampler)
+    np.testing.assert_allclose(worths, [[0.2, 0.4]])
