@@ -53,8 +53,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         load_if_exists=True,
         direction="maximize",
         sampler=TRLHPOSampler(seed=0),
+        # Growth has stop rules of its own; Optuna's default pruner would end half of the trials at layer one.
+        pruner=optuna.pruners.NopPruner(),
     )
-    finished = len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
+    finished = len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED)))
     if finished < args.trials:
         study.optimize(
             objective,

@@ -27,16 +27,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     optuna.logging.set_verbosity(optuna.logging.WARNING)  # the progress bar says enough
 
-    objective = CNNObjective("digits")
+    objective = CNNObjective("digits", max_macs=1e6)
     study = optuna.create_study(
         study_name="digits",
         storage=args.storage,
         load_if_exists=True,
         direction="maximize",
         sampler=TRLHPOSampler(seed=0),
+        # Growth has stop rules of its own; Optuna's default pruner would end half of the trials at layer one.
+        pruner=optuna.pruners.NopPruner(),
     )
 
-    finished = len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
+    finished = len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED)))
     missing = args.trials - finished
     if missing > 0:
         print(f"{args.storage}: {finished} of {args.trials} trials are finished, {missing} to go")

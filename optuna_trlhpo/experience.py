@@ -27,6 +27,8 @@ from optuna_trlhpo.reward import Scale, normal_scores, returns_of, rewards_of, s
 
 _MEMBER_SHARE = 0.7
 """The share of the trials that each member of the critic learns from, so that they differ (bootstrap)."""
+_BATCH_STEPS = 256
+"""Steps in a batch at most: where trials are long a batch has fewer, so that learning takes no longer."""
 _RECALLED, _ELITES = 256, 32
 """Trials looked through for proposals: so many at random, and so many of the best."""
 
@@ -158,7 +160,8 @@ class Experience:
 
     def batch(self, rng: np.random.Generator) -> Batch:
         """What one update of the agent learns from."""
-        rows = self._replay.rows(self._replay.sample(rng, self._config.batch_size))
+        n = min(self._config.batch_size, max(_BATCH_STEPS // len(self._reports), 1))
+        rows = self._replay.rows(self._replay.sample(rng, n))
         B, S = rows["reports"].shape
         step = np.arange(S)[None, :]
         weights = self.draw_weights(rng, B)

@@ -277,7 +277,7 @@ def hyperparameter_of(name: str, distribution: BaseDistribution) -> Hyperparamet
     if isinstance(distribution, CategoricalDistribution):
         values: Sequence[Any] = distribution.choices
     elif isinstance(distribution, IntDistribution) and not distribution.log:
-        values = (distribution.low, distribution.high)
+        values = range(distribution.low, distribution.high + 1, distribution.step)
     else:
         return None
     return found if set(values) <= set(found.values) else None
@@ -477,7 +477,7 @@ class LayerSpace:
             2
         """
         layers: Network = ()
-        previous = 0.0
+        previous = -math.inf
         while self.kinds(layers):
             try:
                 layers = (*layers, self._suggest_layer(trial, layers))

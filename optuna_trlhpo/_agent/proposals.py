@@ -80,7 +80,7 @@ def propose(
     varied = _to_bins(varied, n_values[names])
 
     # A category that became another one brings the tail of a step that had it; where none did, no tail.
-    changed = unordered[:, slot] & (varied[:, slot] != actions[:, slot])
+    changed = unordered[:, slot] & ~np.isclose(varied[:, slot], actions[:, slot])
     for value in np.unique(varied[changed, slot]):
         rows = np.flatnonzero(changed & (varied[:, slot] == value))
         donors = np.flatnonzero(np.isclose(memory.actions[:, slot], value))

@@ -222,6 +222,8 @@ class CNNObjective:
                 trial.set_user_attr("parameters", sum(self._parameters_per_part(layers)))
                 trial.set_user_attr("macs", self.space.macs(layers))
             if trial.should_prune():
+                if accuracy < best:
+                    break  # the layer is hopeless; the network before it is not, and is what the trial found
                 raise optuna.TrialPruned()
         if best is None:
             raise ValueError(
