@@ -35,6 +35,9 @@ from optuna_trlhpo.layers import ACTION_SLOTS, hyperparameter_of
 PERFORMANCE_VALUES = 32
 """P: accuracies on validation batches that describe how a network performs (section IV of the paper)."""
 
+_COUNTABLE = 1_000_000
+"""A parameter of more values is treated as a continuous one."""
+
 _PERFORMANCE_ATTRIBUTE = "performance"
 
 Seen = Sequence[tuple[int, int]]
@@ -205,6 +208,7 @@ def encode(name: str, distribution: BaseDistribution, value: CategoricalChoiceTy
         return (round((value - low) / _step(distribution)) + 0.5) / n
     if high == low:
         return 0.5
+    value = min(max(value, low), high)
     transform = math.log if _is_log(distribution) else float
     return min(max((transform(value) - transform(low)) / (transform(high) - transform(low)), 0.0), 1.0)
 
@@ -243,7 +247,8 @@ def _n_values(distribution: BaseDistribution) -> int:
     if _is_log(distribution) or _step(distribution) == 0:
         return 0
     low, high = _bounds(distribution)
-    return round((high - low) / _step(distribution)) + 1
+    n = round((high - low) / _step(distribution)) + 1
+    return n if n <= _COUNTABLE else 0
 
 
 def _step(distribution: BaseDistribution) -> float:

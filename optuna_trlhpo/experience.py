@@ -54,14 +54,14 @@ class Experience:
         self.n_weights = len(directions) if len(directions) > 1 else 0
         self._outcomes = [Scale() for _ in directions]
         self._reports: list[Scale] = []  # by step
-        self._numbers: dict[str, int] = {}  # stem -> its number
-        self._known: set[tuple[int, str]] = set()  # the stems that were at each place of a step
+        self._numbers: dict[tuple[str, bool], int] = {}  # stem, and whether it is categorical -> its number
+        self._known: set[tuple[int, int]] = set()  # the names that were at each place of a step
         self._codes = torch.zeros(1, NAME_CODE)  # by number; the last row is that of no name
-        self._n_values = np.zeros(1, dtype=np.int64)
         self._categorical = np.zeros(1, dtype=bool)
         filling = dict(
             actions=np.nan,
             names=-1,
+            n_values=0,
             reports=np.nan,
             performance=np.nan,
             worths=np.nan,
@@ -79,9 +79,11 @@ class Experience:
     def add(self, number: int, episode: Episode, worths: np.ndarray) -> None:
         """Remember the finished trial ``number``; ``worths`` ``[S, K]`` as `reward.worths_of` gives them."""
         names = np.full((len(episode), ACTION_SLOTS), -1, dtype=np.int64)
+        n_values = np.zeros_like(names)
         for k, slots in enumerate(episode.slots):
             names[k, : len(slots)] = [self._learn_name(slot) for slot in slots]
-            self._known.update((place, slot.stem) for place, slot in enumerate(slots))
+            n_values[k, : len(slots)] = [slot.n_values for slot in slots]
+            self._known.update(enumerate(names[k, : len(slots)].tolist()))
         best = np.fmax.reduce(worths, axis=0)
         for scale, worth in zip(self._outcomes, best, strict=True):
             scale.add(worth)
@@ -100,6 +102,7 @@ class Experience:
             dict(
                 actions=episode.actions.astype(np.float32),
                 names=names,
+                n_values=n_values,
                 reports=reports,
                 performance=episode.performance.astype(np.float32),
                 worths=worths,
@@ -111,18 +114,19 @@ class Experience:
     # Names --------------------------------------------------------------------------------------------
 
     def knows(self, slots: Sequence[Slot]) -> bool:
-        """Whether the last of ``slots`` was in a trial before, at that place of a step."""
-        return (len(slots) - 1, slots[-1].stem) in self._known
+        """Whether the last of ``slots`` is in a remembered trial, at that place of a step."""
+        place, number = len(slots) - 1, self._numbers.get(_name_of(slots[-1]), -1)
+        if (place, number) not in self._known:
+            return False
+        if self._n_added <= self._config.replay_capacity:  # nothing was forgotten yet
+            return True
+        names = self._replay.rows(np.arange(len(self._replay)), "names")["names"]
+        return bool((names[:, :, place] == number).any())
 
     def numbers_of(self, slots: Sequence[Slot]) -> np.ndarray:
         """``[A]`` the numbers of the slots' names, -1 where there is none."""
-        numbers = [self._numbers.get(slot.stem, -1) for slot in slots]
+        numbers = [self._numbers.get(_name_of(slot), -1) for slot in slots]
         return np.array(numbers + [-1] * (ACTION_SLOTS - len(numbers)), dtype=np.int64)
-
-    @property
-    def n_values(self) -> np.ndarray:
-        """How many values a name has, by its number; 0 where they are continuous."""
-        return self._n_values
 
     @property
     def categorical(self) -> np.ndarray:
@@ -130,16 +134,14 @@ class Experience:
         return self._categorical
 
     def _learn_name(self, slot: Slot) -> int:
-        if slot.stem not in self._numbers:
+        name = _name_of(slot)
+        if name not in self._numbers:
             # A name's code depends on nothing but itself: the same in every study and process.
             code = np.random.default_rng(zlib.crc32(slot.stem.encode())).standard_normal(NAME_CODE)
-            self._numbers[slot.stem] = len(self._numbers)
+            self._numbers[name] = len(self._numbers)
             self._codes = torch.cat([self._codes[:-1], torch.tensor(code).float()[None], self._codes[-1:]])
-            self._n_values = np.append(self._n_values, 0)
-            self._categorical = np.append(self._categorical, False)
-        number = self._numbers[slot.stem]
-        self._n_values[number], self._categorical[number] = slot.n_values, slot.categorical
-        return number
+            self._categorical = np.append(self._categorical[:-1], [slot.categorical, False])
+        return self._numbers[name]
 
     # Tensors ------------------------------------------------------------------------------------------
 
@@ -184,12 +186,17 @@ class Experience:
         """Remembered steps whose slot number ``slot`` is called ``name``, with what became of them."""
         some = np.union1d(self._replay.sample(rng, _RECALLED), self._elites(weights))
         for chosen in (some, np.arange(len(self._replay))):  # all of them only for a name that is rare
-            rows = self._replay.rows(chosen, "actions", "names", "worths")
-            found = rows["names"][:, :, slot] == self._numbers[name.stem]
+            rows = self._replay.rows(chosen, "actions", "names", "n_values", "worths")
+            found = rows["names"][:, :, slot] == self._numbers[_name_of(name)]
             if found.any():
                 break
         values = self._scores(rows["worths"], weights[None])
-        return Memory(rows["actions"][found].astype(np.float64), rows["names"][found], values[found])
+        return Memory(
+            rows["actions"][found].astype(np.float64),
+            rows["names"][found],
+            rows["n_values"][found],
+            values[found],
+        )
 
     def _state_names(self, episode: Episode) -> np.ndarray:
         names = [self.numbers_of(slots) for slots in episode.slots]
@@ -267,6 +274,10 @@ class Experience:
         if self.n_weights:
             return scalarise(self._ranks(worths), weights[:, None, :])
         return self._outcomes[0].unit(worths[..., 0])
+
+
+def _name_of(slot: Slot) -> tuple[str, bool]:
+    return slot.stem, slot.categorical
 
 
 def _key(names: np.ndarray, actions: np.ndarray) -> bytes:

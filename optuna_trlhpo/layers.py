@@ -57,6 +57,9 @@ class Hyperparameter:
     labels: tuple[str, ...] = ()
 
     def encode(self, value: Any) -> float:
+        """The action for ``value``, or for the nearest integer where there is no such value."""
+        if value not in self.values and not self.labels:
+            value = min(self.values, key=lambda other: abs(other - value))
         return (self.values.index(value) + 0.5) / len(self.values)
 
     def decode(self, action: float) -> Any:
@@ -84,7 +87,13 @@ class Hyperparameter:
         """Ask ``trial`` for one of ``allowed``, which is a stretch of ``values``."""
         if self.labels:
             return trial.suggest_categorical(name, list(allowed))
-        return trial.suggest_int(name, allowed[0], allowed[-1], step=self.values[1] - self.values[0])
+        step = self.values[1] - self.values[0]
+        value = trial.suggest_int(name, allowed[0], allowed[-1], step=step)
+        if value not in allowed:  # Optuna takes an enqueued value as it is
+            raise ValueError(
+                f"parameter {name!r} is {value}; it must be {allowed[0]} to {allowed[-1]} in steps of {step}"
+            )
+        return value
 
 
 def _integers(name: str, low: int, high: int, step: int = 1) -> Hyperparameter:
@@ -280,7 +289,7 @@ def hyperparameter_of(name: str, distribution: BaseDistribution) -> Hyperparamet
         values = range(distribution.low, distribution.high + 1, distribution.step)
     else:
         return None
-    return found if set(values) <= set(found.values) else None
+    return found if all(value in found.values for value in values) else None
 
 
 @functools.lru_cache(maxsize=65536)
@@ -373,9 +382,9 @@ class LayerSpace:
             if not _is_positive_integer(value) or value < least:
                 raise ValueError(f"{name} is {value!r}; it must be an integer of at least {least}")
         for name, limit in (("min_improvement", min_improvement), ("min_accuracy", min_accuracy)):
-            if limit is not None and not 0 <= limit <= 1:
+            if limit is not None and not (_is_number(limit) and 0 <= limit <= 1):
                 raise ValueError(f"{name} is {limit!r}; it must be between 0 and 1, or None")
-        if max_macs is not None and not max_macs > 0:
+        if max_macs is not None and not (_is_number(max_macs) and max_macs > 0):
             raise ValueError(f"max_macs is {max_macs!r}; it must be positive, or None for no limit")
         self.input_shape = tuple(int(size) for size in input_shape)
         self.num_classes = num_classes
@@ -529,6 +538,11 @@ class LayerSpace:
         running = trial.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         reports = next(t.intermediate_values for t in running if t.number == trial.number)
         if step not in reports:
+            if len(trial.study.directions) > 1:
+                raise ValueError(
+                    "grow needs reports, which Optuna takes in studies with one objective only; with several "
+                    "use LayerSpace.suggest"
+                )
             raise ValueError(
                 f"no report at step {step}: call trial.report(accuracy, step=len(layers) - 1) after training "
                 "each network that grow yields, or use LayerSpace.suggest, which needs no report"
@@ -624,6 +638,10 @@ def _shape_behind(layer: Layer, shape: Shape) -> Shape:
 
 def _is_positive_integer(value: Any) -> bool:
     return isinstance(value, int | np.integer) and not isinstance(value, bool) and int(value) > 0
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float | np.number) and not isinstance(value, bool)
 
 
 class _Recorder:

@@ -54,7 +54,7 @@ def worths_of(
         best = max(reports.values(), key=lambda report: -math.inf if math.isnan(report) else report)
         if behind_last_layer and worths[-1, 0] in (last, best):
             worths[between, 0] = signs[0] * episode.reports[between]
-            worths[-1, 0] = last
+            worths[-1, 0] = -math.inf if math.isnan(last) else last  # diverged: nothing is worse
     return worths
 
 

@@ -12,13 +12,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, RandomSampler
-from optuna.study import Study
+from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from optuna_trlhpo._agent.config import AgentConfig
@@ -70,7 +71,8 @@ class TRLHPOSampler(BaseSampler):
 
     A transformer actor-critic learns from every prefix of every trial: a layer's action, what was reported
     after it, and what came of it. Before each step it weighs candidates with what the trial has reported so
-    far. It works on any objective, with any parameter names; without reports it learns from final values.
+    far. It works on any objective, with any parameter names; without reports it learns from final values. One
+    sampler serves one study at a time: at another one it forgets the first.
 
     Args:
         seed: Of all that is random; None: another one each time.
@@ -100,7 +102,7 @@ class TRLHPOSampler(BaseSampler):
         *,
         seed: int | None = None,
         n_startup_trials: int = 10,
-        n_exploration_trials: int | None = 200,
+        n_exploration_trials: int | None = 100,
         agent: AgentConfig | None = None,
         independent_sampler: BaseSampler | None = None,
         warn_independent_sampling: bool = True,
@@ -110,6 +112,10 @@ class TRLHPOSampler(BaseSampler):
         _check_integer("n_exploration_trials", n_exploration_trials, optional=True)
         if agent is not None and not isinstance(agent, AgentConfig):
             raise ValueError(f"agent is {agent!r}; it must be an AgentConfig, or None for the default")
+        if independent_sampler is not None and not isinstance(independent_sampler, BaseSampler):
+            raise ValueError(
+                f"independent_sampler is {independent_sampler!r}; it must be an Optuna sampler, or None"
+            )
         self._seed = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else int(seed)
         self._n_startup_trials = n_startup_trials
         self._n_exploration_trials = n_exploration_trials
@@ -117,7 +123,7 @@ class TRLHPOSampler(BaseSampler):
         self._independent_sampler = independent_sampler
         self._warn_independent_sampling = warn_independent_sampling
         self._lock = threading.RLock()
-        self._study_name: str | None = None
+        self._study: tuple[str, tuple[StudyDirection, ...]] | None = None
 
     @classmethod
     def paper(
@@ -203,7 +209,8 @@ class TRLHPOSampler(BaseSampler):
     def _enter(self, study: Study, trial: FrozenTrial) -> _Running:
         """What is kept of the running ``trial``; at its first parameter, learn from what has finished
         since."""
-        if study.study_name != self._study_name:
+        directions = tuple(study.directions)
+        if (study.study_name, directions) != self._study or trial.number in self._learned:
             self._begin(study)
         if trial.number not in self._running:
             self._learn(study)
@@ -214,8 +221,8 @@ class TRLHPOSampler(BaseSampler):
 
     def _begin(self, study: Study) -> None:
         """Forget everything: another study is another problem."""
-        self._study_name = study.study_name
-        self._learned: set[int] = set()
+        self._study = study.study_name, tuple(study.directions)
+        self._learned: dict[int, datetime | None] = {}  # trial number -> when it was finished
         self._running: dict[int, _Running] = {}
         self._experience = Experience(self._config, study.directions, self._seed)
         self._agent = DDPG(
@@ -227,13 +234,20 @@ class TRLHPOSampler(BaseSampler):
         )
 
     def _learn(self, study: Study) -> None:
-        n_before = len(self._learned)
-        n_new = 0
-        for trial in study.get_trials(deepcopy=False):
+        trials = study.get_trials(deepcopy=False)
+        if any(
+            trial.datetime_complete != self._learned.get(trial.number, trial.datetime_complete)
+            for trial in trials
+        ):
+            self._begin(study)  # these are other trials than those of before: a study of the same name
+        n_before, n_new = len(self._learned), 0
+        for trial in trials:
             if trial.number in self._learned or not trial.state.is_finished():
                 continue
-            self._learned.add(trial.number)
+            self._learned[trial.number] = trial.datetime_complete
             self._running.pop(trial.number, None)
+            if trial.state == TrialState.FAIL:
+                continue
             episode = read_episode(trial, trial.system_attrs.get(_SEEN_ATTRIBUTE, []))
             worths = worths_of(trial, episode, study.directions)
             if worths is not None:
@@ -321,20 +335,21 @@ class TRLHPOSampler(BaseSampler):
             slot=slot,
             settled=request.actions,
             settled_names=names[:slot],
-            n_values=self._experience.n_values,
+            n_values=request.slots[-1].n_values,
             categorical=self._experience.categorical,
             actor=acted,
         )
+        # What is on offer may be less than what the name stands for, and coarser than the action.
+        wanted = candidates.actions[:, slot].copy()
+        offered = [encode(name, distribution, decode(name, distribution, action)) for action in wanted]
+        candidates.actions[:, slot] = offered
+        masked = (request.slots[-1].n_values > 0) & ~np.isclose(wanted, offered)
+
         queries = self._experience.candidates(candidates.actions, candidates.names, weights)
         scores = self._agent.score(state, queries).numpy()  # [C, M]
         member = self._generator("member", trial.number).integers(scores.shape[1])
         score = scores[:, member] if exploration > 0 else scores.mean(axis=1)
         repeats = self._experience.repeats(request.before, candidates.actions, candidates.names)
-        masked = np.zeros(len(score), dtype=bool)
-        if request.slots[-1].n_values:
-            wanted = candidates.actions[:, slot]
-            offered = [encode(name, distribution, decode(name, distribution, action)) for action in wanted]
-            masked = ~np.isclose(wanted, offered)
         # Scores lie in [-1, 1]: what is not on offer comes last, and before it what was tried already.
         best = np.argmax(score - 2 * repeats - 4 * masked)
         return _Plan(step, candidates.actions[best], candidates.names[best])

@@ -112,7 +112,7 @@ _RANGES = {
     "critic_learning_rate": (_TINY, 1.0, "above 0 and at most 1"),
     "gamma": (0.0, 1.0, "between 0 and 1"),
     "tau": (_TINY, 1.0, "above 0 and at most 1"),
-    "prior_scale": (0.0, math.inf, "at least 0"),
+    "prior_scale": (0.0, 100.0, "between 0 and 100"),
     "noise_theta": (0.0, 1.0, "between 0 and 1"),
     "noise_sigma": (0.0, 1.0, "between 0 and 1"),
 }

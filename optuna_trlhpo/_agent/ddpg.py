@@ -62,7 +62,7 @@ class DDPG:
     ) -> None:
         self.config = config
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed every GPU too
             self.actor = Actor(config, n_slots=n_slots, n_performance=n_performance, n_weights=n_weights)
             self.critic = Critic(config, n_slots=n_slots, n_performance=n_performance, n_weights=n_weights)
         if not config.learned_imr:
@@ -115,10 +115,7 @@ class DDPG:
     @torch.no_grad()
     def _bootstrapped(self, batch: Batch, position: Tensor) -> Tensor:
         """``[B, S]`` y = r + gamma Q'(s', mu'(s')), and r alone at the end of an episode."""
-        query = batch.steps._replace(
-            actions=self.target_actor(batch.steps, batch.steps, position),
-            filled=torch.ones_like(batch.steps.filled),
-        )
+        query = batch.steps._replace(actions=self.target_actor(batch.steps, batch.steps, position))
         values = self.target_critic(batch.steps, query, position).mean(dim=-1)  # [B, S] of each state
         of_next = torch.cat([values[:, 1:], torch.zeros_like(values[:, :1])], dim=1)
         return (batch.rewards + self.config.gamma * (1 - batch.done) * of_next).clamp(-1, 1)

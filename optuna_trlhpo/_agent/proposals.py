@@ -21,6 +21,7 @@ class Memory(NamedTuple):
 
     actions: np.ndarray  # [H, A] in [0, 1], NaN where empty
     names: np.ndarray  # [H, A] name numbers, -1 where empty
+    n_values: np.ndarray  # [H, A] how many values there are; 0 where they are continuous
     values: np.ndarray  # [H] how good the step turned out to be
 
 
@@ -37,7 +38,7 @@ def propose(
     slot: int,
     settled: np.ndarray,
     settled_names: np.ndarray,
-    n_values: np.ndarray,
+    n_values: int,
     categorical: np.ndarray,
     actor: np.ndarray,
 ) -> Candidates:
@@ -53,7 +54,7 @@ def propose(
         slot: The first slot that is free.
         settled: ``[slot]`` the actions before it.
         settled_names: ``[slot]`` their name numbers.
-        n_values: How many values a name has, by its number; 0 where they are continuous.
+        n_values: How many values there are at ``slot`` now; 0 where they are continuous.
         categorical: Whether a name's values have no order, by its number.
         actor: ``[A]`` what the actor would do.
     """
@@ -64,12 +65,14 @@ def propose(
     anywhere = rng.integers(len(memory.values), size=n - n_near)
     parents = np.concatenate([near, anywhere])
     actions, names = memory.actions[parents].copy(), memory.names[parents].copy()
+    counts = memory.n_values[parents].copy()
+    counts[:, slot] = n_values
 
     by_chance = np.arange(n) >= n_near + n_any
     unordered = (names >= 0) & categorical[names]
     # Small and large steps alike; a continuous value is never just repeated.
     size = np.exp(rng.uniform(np.log(_SMALLEST), np.log(_LARGEST), size=(n, 1)))
-    continuous = (names >= 0) & (n_values[names] == 0)
+    continuous = (names >= 0) & (counts == 0)
     redraw = (rng.random(actions.shape) < np.where(unordered, 0.15, 0.1)) | by_chance[:, None]
     nudge = ~redraw & ~unordered & (continuous | (rng.random(actions.shape) < 0.5))
     varied = np.where(redraw, rng.random(actions.shape), actions)
@@ -77,7 +80,7 @@ def propose(
     by_actor = np.arange(n) >= n - _ACTORS
     varied[by_actor] = actor
     varied = np.where(names >= 0, varied, np.nan)
-    varied = _to_bins(varied, n_values[names])
+    varied = _to_bins(varied, counts)
 
     # A category that became another one brings the tail of a step that had it; where none did, no tail.
     changed = unordered[:, slot] & ~np.isclose(varied[:, slot], actions[:, slot])
@@ -88,10 +91,11 @@ def propose(
         if len(donors):
             chosen = donors[rng.integers(len(donors), size=len(rows))]
             varied[rows, tail], names[rows, tail] = memory.actions[chosen, tail], memory.names[chosen, tail]
+            counts[rows, tail] = memory.n_values[chosen, tail]
         else:
             varied[rows, tail], names[rows, tail] = np.nan, -1
 
-    acted = _to_bins(np.tile(actor, (n, 1)), n_values[names])
+    acted = _to_bins(np.tile(actor, (n, 1)), counts)
     varied = np.where(by_actor[:, None] & (names >= 0), acted, varied)
     varied[:, :slot], names[:, :slot] = settled, settled_names
     return Candidates(varied, names)

@@ -15,6 +15,10 @@ from optuna_trlhpo import AgentConfig, TRLHPOSampler
         ({"seed": 0.5}, "seed is 0.5; it must be an integer"),
         ({"n_startup_trials": -3}, "n_startup_trials is -3; it must be an integer of at least 0"),
         ({"n_exploration_trials": "many"}, "n_exploration_trials is 'many'; it must be an integer"),
+        (
+            {"independent_sampler": "tpe"},
+            "independent_sampler is 'tpe'; it must be an Optuna sampler, or None",
+        ),
         ({"agent": {"width": 64}}, "agent is {'width': 64}; it must be an AgentConfig"),
     ],
 )

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import textwrap
 
+import numpy as np
 import optuna
 import pytest
 
@@ -181,3 +182,14 @@ def test_another_study_is_learned_from_scratch(make_sampler):
         study = optuna.create_study(direction="maximize", sampler=sampler)
         study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=5)
         assert len(sampler._experience) == 4
+
+
+def test_another_study_of_the_same_name_is_learned_from_scratch(make_sampler):
+    sampler = make_sampler()
+    for direction, n_trials in (("maximize", 8), ("minimize", 6), ("minimize", 4), ("minimize", 7)):
+        study = optuna.create_study(study_name="same", direction=direction, sampler=sampler)
+        study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=n_trials)
+        assert len(sampler._experience) == n_trials - 1
+        rows = sampler._experience._replay.rows(np.arange(n_trials - 1))
+        sign = 1 if direction == "maximize" else -1
+        assert rows["worths"][:, 0, 0].tolist() == [sign * trial.value for trial in study.trials[:-1]]

@@ -8,6 +8,8 @@ import pytest
 from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState
 
+from optuna_trlhpo import LayerSpace
+
 SPACE = {"x": FloatDistribution(0, 1), "y": FloatDistribution(0, 1)}
 
 
@@ -54,6 +56,32 @@ def test_an_agent_obeys_what_is_enqueued_and_plans_the_rest(sampler, study):
     study.optimize(lambda trial: sum(ask_both(trial)), n_trials=1)
     assert study.trials[-1].params["x"] == 0.125
     assert 0 <= study.trials[-1].params["y"] <= 1
+
+
+def test_an_enqueued_value_outside_table_one_fails_that_trial_alone(sampler, study):
+    space = LayerSpace(max_layers=2)
+
+    def objective(trial):
+        for layers in space.grow(trial):
+            trial.report(0.7 + 0.1 * len(layers), step=len(layers) - 1)
+        return 0.9
+
+    study.enqueue_trial({"layer1_conv_filters": 12})
+    with (
+        pytest.warns(UserWarning, match="out of range"),
+        pytest.raises(ValueError, match="'layer1_conv_filters' is 12; it must be 8 to 128 in steps of 8"),
+    ):
+        study.optimize(objective, n_trials=1)
+    study.optimize(objective, n_trials=3)
+    assert learned(sampler, study) == [0.9] * 3
+
+
+def test_an_enqueued_value_outside_its_range_is_learned_as_the_nearest(sampler, study):
+    study.enqueue_trial({"x": 7.0, "y": 0.5})
+    with pytest.warns(UserWarning, match="out of range"):
+        study.optimize(lambda trial: sum(ask_both(trial)), n_trials=1)
+    study.optimize(lambda trial: sum(ask_both(trial)), n_trials=5)
+    assert sampler._experience._replay.rows(np.array([0]))["actions"][0, :, 0].tolist() == [1.0, 0.5]
 
 
 def test_pruned_trials_are_learned_with_their_last_report(sampler, study):
@@ -113,6 +141,18 @@ def test_an_infinite_report_is_learned_as_an_extreme(sampler, study):
     study.optimize(objective, n_trials=8)
     assert len(learned(sampler, study)) == 8
     assert all(parameter.isfinite().all() for parameter in sampler._agent.critic.parameters())
+
+
+def test_a_network_that_diverges_after_a_good_prefix_is_worth_nothing(sampler, study):
+    def objective(trial):
+        trial.suggest_float("width_0", 0, 1)
+        trial.report(0.5, step=0)
+        trial.suggest_float("width_1", 0, 1)
+        trial.report(math.nan, step=1)
+        return 0.5
+
+    study.optimize(objective, n_trials=2)
+    assert learned(sampler, study) == [-math.inf] * 2
 
 
 def test_added_trials_are_learned(sampler, study):
@@ -192,7 +232,7 @@ def test_hyperband_trials_are_learned_in_every_bracket(make_sampler, direction):
     assert {trial.state for trial in study.trials} == {TrialState.COMPLETE, TrialState.PRUNED}
     n_learned = len(sampler._experience)
     assert n_learned > 20  # what a bracket has not been asked about since is yet to come
-    assert sampler._learned <= set(range(30))
+    assert set(sampler._learned) <= set(range(30))
 
 
 @pytest.mark.parametrize("storage", ["memory", "sqlite", "journal"])

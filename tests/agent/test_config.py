@@ -1,0 +1,96 @@
+"""Settings: the paper's, and what is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import pytest
+
+from optuna_trlhpo._agent.config import AgentConfig
+
+
+def test_the_papers_settings() -> None:
+    """PAPER.md: two blocks, four heads, expansion 4, width 64, and so on."""
+    config = AgentConfig.paper()
+    assert (config.blocks, config.heads, config.expansion, config.width) == (2, 4, 4, 64)
+    assert (config.actor_learning_rate, config.critic_learning_rate) == (1e-5, 1e-4)
+    assert (config.gamma, config.tau) == (1.0, 0.01)
+    assert (config.noise_theta, config.noise_sigma) == (0.15, 0.2)
+    assert (config.batch_size, config.updates, config.replay_capacity) == (16, 5, 20_000)
+    assert (config.n_critics, config.prior_scale, config.n_candidates) == (1, 0.0, 0)
+    assert not config.learned_imr and config.progressive_reward
+
+
+def test_the_papers_settings_can_be_changed_one_by_one() -> None:
+    config = AgentConfig.paper(tau=0.5, n_candidates=8)
+    assert config == dataclasses.replace(AgentConfig.paper(), tau=0.5, n_candidates=8)
+    with pytest.raises(TypeError):
+        AgentConfig.paper(learning_rate=0.1)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.tau = 0.1  # type: ignore[misc]
+
+
+INTEGERS = ["width", "heads", "blocks", "expansion", "n_critics", "batch_size", "updates", "actor_interval"]
+REFUSED: list[tuple[str, Any, str]] = [
+    *[
+        (name, value, "an integer of at least 1")
+        for name in INTEGERS
+        for value in (0, -4, 4.0, "4", None, True)
+    ],
+    *[("replay_capacity", value, "an integer of at least 1") for value in (0, -1, 1e3)],
+    *[("n_candidates", value, "an integer of at least 0") for value in (-1, 0.0, False)],
+    *[
+        (name, value, "True or False")
+        for name in ("learned_imr", "progressive_reward")
+        for value in (0, 1, None)
+    ],
+    *[
+        (name, value, "above 0 and at most 1")
+        for name in ("actor_learning_rate", "critic_learning_rate", "tau")
+        for value in (0, 0.0, -1e-3, 1.5, math.nan, math.inf, "0.1", None)
+    ],
+    *[
+        (name, value, "between 0 and 1")
+        for name in ("gamma", "noise_theta", "noise_sigma")
+        for value in (-0.1, 1.1, math.nan, None)
+    ],
+    *[("prior_scale", value, "between 0 and 100") for value in (-0.5, math.nan, "1")],
+]
+
+
+@pytest.mark.parametrize(("name", "value", "allowed"), REFUSED)
+@pytest.mark.parametrize("make", [AgentConfig, AgentConfig.paper])
+def test_what_is_out_of_range_is_named(make: Any, name: str, value: Any, allowed: str) -> None:
+    with pytest.raises(ValueError) as caught:
+        make(**{name: value})
+    assert str(caught.value) == f"{name} is {value!r}; it must be {allowed}"
+
+
+def test_every_setting_is_checked() -> None:
+    assert {field.name for field in dataclasses.fields(AgentConfig)} == {name for name, _, _ in REFUSED}
+
+
+@pytest.mark.parametrize(("width", "heads"), [(30, 4), (33, 3), (2, 4)])
+def test_width_and_heads_must_agree(width: int, heads: int) -> None:
+    sentence = f"^width is {width}; it must be even and a multiple of heads, {heads}$"
+    with pytest.raises(ValueError, match=sentence):
+        AgentConfig(width=width, heads=heads)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        dict(tau=1.0, gamma=0.0, noise_sigma=0.0, noise_theta=1.0),
+        dict(tau=1, gamma=0, prior_scale=0, actor_learning_rate=1),
+        dict(
+            width=2, heads=1, blocks=1, expansion=1, n_critics=1, batch_size=1, updates=1, replay_capacity=1
+        ),
+        dict(n_candidates=0, prior_scale=100.0),
+    ],
+    ids=str,
+)
+def test_the_ends_of_the_ranges_are_allowed(settings: dict[str, Any]) -> None:
+    config = AgentConfig(**settings)
+    assert {name: getattr(config, name) for name in settings} == settings

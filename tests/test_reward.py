@@ -1,0 +1,288 @@
+"""What a trial was worth, by hand: states, signs, which reports count, returns, rewards, ranks."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import optuna
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from optuna.distributions import IntDistribution
+from optuna.study import StudyDirection
+from optuna.trial import TrialState
+
+from optuna_trlhpo.episode import read_episode
+from optuna_trlhpo.reward import (
+    Scale,
+    normal_scores,
+    returns_of,
+    rewards_of,
+    scalarise,
+    signs_of,
+    worths_of,
+)
+
+MAXIMIZE, MINIMIZE = StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE
+NAN, INF = math.nan, math.inf
+
+
+def worths(
+    values: float | Sequence[float] | None,
+    *,
+    reports: dict[int, float] | None = None,
+    seen: Sequence[tuple[int, int]] = (),
+    n_steps: int = 3,
+    state: TrialState = TrialState.COMPLETE,
+    directions: Sequence[StudyDirection] = (MAXIMIZE,),
+) -> Any:
+    """Worths of a trial of one parameter a step; ``seen`` as the sampler notes it."""
+    names = [f"x{k}" for k in range(n_steps)]
+    trial = optuna.trial.FrozenTrial(
+        number=0,
+        state=state,
+        value=None,
+        values=[values] if isinstance(values, int | float) else values,
+        datetime_start=None,
+        datetime_complete=None,
+        params={name: 0 for name in names},
+        distributions={name: IntDistribution(0, 3) for name in names},
+        user_attrs={},
+        system_attrs={},
+        intermediate_values=reports or {},
+        trial_id=0,
+    )
+    found = worths_of(trial, read_episode(trial, seen), directions)
+    return None if found is None else found.tolist()
+
+
+def assert_same(found: Any, expected: Any) -> None:
+    np.testing.assert_array_equal(np.array(found, dtype=float), np.array(expected, dtype=float))
+
+
+LAYERWISE = dict(reports={0: 0.7, 1: 0.8, 2: 0.75}, seen=[(1, 0), (2, 1)])
+
+
+# Which trials teach something -------------------------------------------------------------------------
+
+
+def test_a_complete_trial_is_worth_its_value() -> None:
+    assert_same(worths(0.8), [[NAN], [NAN], [0.8]])
+    assert_same(worths(0.8, directions=[MINIMIZE]), [[NAN], [NAN], [-0.8]])
+    assert_same(worths(-2.5, directions=[MINIMIZE]), [[NAN], [NAN], [2.5]])
+
+
+def test_infinite_values_are_kept() -> None:
+    assert_same(worths(INF), [[NAN], [NAN], [INF]])
+    assert_same(worths(INF, directions=[MINIMIZE]), [[NAN], [NAN], [-INF]])
+
+
+@pytest.mark.parametrize("state", [TrialState.FAIL, TrialState.RUNNING, TrialState.WAITING])
+def test_an_unfinished_or_failed_trial_teaches_nothing(state: TrialState) -> None:
+    assert worths(None, state=state, **LAYERWISE) is None
+    assert worths(0.8, state=state, **LAYERWISE) is None
+
+
+def test_what_else_teaches_nothing() -> None:
+    assert worths(NAN) is None
+    assert worths(None) is None
+    assert worths([], directions=[]) is None
+    assert worths(0.8, n_steps=0) is None
+    assert worths(None, state=TrialState.PRUNED) is None  # before its first report
+    assert worths([0.8, NAN], directions=[MAXIMIZE, MINIMIZE]) is None
+    assert worths([0.8, 0.1]) is None  # another number of objectives
+
+
+def test_several_objectives() -> None:
+    found = worths([0.8, 30.0], directions=[MAXIMIZE, MINIMIZE], n_steps=2)
+    assert_same(found, [[NAN, NAN], [0.8, -30.0]])
+
+
+# Which reports count ----------------------------------------------------------------------------------
+
+
+def test_reports_after_each_layer_count() -> None:
+    assert_same(worths(0.75, **LAYERWISE), [[0.7], [0.8], [0.75]])  # the value is the last of them
+    assert_same(worths(0.80, **LAYERWISE), [[0.7], [0.8], [0.75]])  # the value is the best of them
+    assert_same(worths(0.75, directions=[MINIMIZE], **LAYERWISE), [[-0.7], [-0.8], [-0.75]])
+    assert_same(worths(0.70, directions=[MINIMIZE], **LAYERWISE), [[-0.7], [-0.8], [-0.75]])
+
+
+def test_reports_that_are_not_of_the_values_kind_do_not_count() -> None:
+    assert_same(worths(0.9, **LAYERWISE), [[NAN], [NAN], [0.9]])  # neither the last nor the best
+    assert_same(worths(0.8, directions=[MINIMIZE], **LAYERWISE), [[NAN], [NAN], [-0.8]])  # the worst
+    # A signal on the way: nothing is reported behind the last layer.
+    signal = dict(reports={0: 0.7, 1: 0.8}, seen=[(1, 0), (2, 1)])
+    assert_same(worths(0.8, **signal), [[NAN], [NAN], [0.8]])
+    # Epochs: all of them behind the last parameter.
+    epochs = dict(reports={0: 0.5, 1: 0.6, 2: 0.7})
+    assert_same(worths(0.7, **epochs), [[NAN], [NAN], [0.7]])
+
+
+def test_a_layer_without_a_report_has_no_worth() -> None:
+    found = worths(0.9, reports={0: 0.7, 1: 0.9}, seen=[(2, 0)], n_steps=3)
+    assert_same(found, [[NAN], [0.7], [0.9]])
+    # Several reports after one layer: the last that was seen stands for it.
+    found = worths(0.9, reports={0: 0.2, 1: 0.7, 2: 0.3, 3: 0.9}, seen=[(1, 1)], n_steps=2)
+    assert_same(found, [[0.7], [0.9]])
+
+
+def test_a_pruned_trial_is_worth_its_reports() -> None:
+    assert_same(worths(0.75, state=TrialState.PRUNED, **LAYERWISE), [[0.7], [0.8], [0.75]])
+    epochs = dict(reports={0: 0.5, 1: 0.6}, state=TrialState.PRUNED)
+    assert_same(worths(0.6, **epochs), [[NAN], [NAN], [0.6]])
+
+
+def test_infinite_and_missing_numbers_among_reports() -> None:
+    found = worths(0.8, reports={0: -INF, 1: 0.7, 2: 0.8}, seen=[(1, 0), (2, 1)])
+    assert_same(found, [[-INF], [0.7], [0.8]])
+    found = worths(0.8, reports={0: NAN, 1: 0.7, 2: 0.8}, seen=[(1, 0), (2, 1)])
+    assert_same(found, [[NAN], [0.7], [0.8]])
+    found = worths(0.8, reports={0: NAN, 1: 0.8, 2: 0.7}, seen=[(1, 0), (2, 1)])
+    assert_same(found, [[NAN], [0.8], [0.7]])
+
+
+def test_a_real_study_end_to_end() -> None:
+    """Pruned, failed and complete, as Optuna stores them."""
+    study = optuna.create_study(direction="minimize")
+
+    def objective(trial: optuna.Trial) -> float:
+        trial.suggest_int("x0", 0, 3)
+        if trial.number == 0:
+            raise RuntimeError
+        trial.report(0.4, step=0)
+        if trial.number == 1:
+            raise optuna.TrialPruned
+        trial.suggest_int("x1", 0, 3)
+        trial.report(0.3, step=1)
+        return math.nan if trial.number == 2 else 0.3
+
+    study.optimize(objective, n_trials=4, catch=RuntimeError)
+    found = [
+        worths_of(trial, read_episode(trial, [(1, 0)] if "x1" in trial.params else []), study.directions)
+        for trial in study.trials
+    ]
+    assert found[0] is None and found[2] is None
+    assert_same(found[1], [[-0.4]])
+    assert_same(found[3], [[-0.4], [-0.3]])
+
+
+# Returns and rewards ----------------------------------------------------------------------------------
+
+
+def test_returns() -> None:
+    table = np.array(
+        [[0.7, 0.9, NAN, 0.8], [NAN, NAN, NAN, 0.1], [0.5, 0.6, NAN, NAN], [-INF, 0.2, INF, 0.3]]
+    )
+    expected = [[0.9, 0.9, 0.8, 0.8], [0.1] * 4, [0.6, 0.6, NAN, NAN], [INF, INF, INF, 0.3]]
+    assert_same(returns_of(table), expected)
+    several = np.array([[[0.1, -5.0], [NAN, NAN], [0.3, -9.0]]])
+    assert_same(returns_of(several), [[[0.3, -5.0], [0.3, -9.0], [0.3, -9.0]]])
+
+
+def test_rewards_telescope() -> None:
+    table = np.array([[0.75, NAN, 0.5, 1.0], [NAN, 0.25, NAN, NAN]])
+    rewards = rewards_of(table)
+    assert_same(rewards, [[0.75, 0, -0.25, 0.5], [0, 0.25, 0, 0]])
+    assert_same(rewards.sum(axis=1), [1.0, 0.25])  # what the last known prefix is worth
+
+
+def test_signs() -> None:
+    assert signs_of([MAXIMIZE, MINIMIZE]).tolist() == [1.0, -1.0]
+
+
+# Scales -----------------------------------------------------------------------------------------------
+
+
+def scale_of(*values: float) -> Scale:
+    scale = Scale()
+    for value in values:
+        scale.add(value)
+    return scale
+
+
+def test_ranks_by_hand() -> None:
+    scale = scale_of(3, 1, 2, 2)
+    # below / 4 and half of the ties: 1 -> 0.5 / 4, 2 -> (1 + 1) / 4, 3 -> 3.5 / 4
+    assert_same(scale.rank(np.array([0, 1, 1.5, 2, 3, 9, NAN])), [0, 0.125, 0.25, 0.5, 0.875, 1, NAN])
+    assert_same(scale.rank(np.array([[INF], [-INF]])), [[1], [0]])
+    scale.add(INF)
+    assert_same(scale.rank(np.array([INF, 3])), [0.9, 0.7])  # known by then: the new one counts at once
+
+
+def test_ranks_before_anything_was_seen() -> None:
+    assert_same(Scale().rank(np.array([0.3, NAN])), [0.5, NAN])
+
+
+@given(st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=30))
+def test_ranks_are_in_order_and_their_mean_is_a_half(values: list[float]) -> None:
+    ranks = scale_of(*values).rank(np.array(values))
+    assert ((0 < ranks) & (ranks < 1)).all()
+    assert ranks.mean() == pytest.approx(0.5)
+    for (a, rank_a), (b, rank_b) in itertools.product(zip(values, ranks, strict=True), repeat=2):
+        assert (a < b) == (rank_a < rank_b)
+
+
+def test_unit_leaves_accuracies_and_errors_alone() -> None:
+    values = np.array([0.0, 0.3, 1.0, 1.2, -0.1, NAN])
+    assert_same(scale_of(0.5, 0.9).unit(values), [0, 0.3, 1, 1, 0, NAN])
+    # Error rates, their sign turned: 1 - error.
+    assert_same(scale_of(-0.5, -0.25).unit(np.array([-0.25, -1.0, 0.0, -3.0])), [0.75, 0, 1, 0])
+    # Anything else: by rank, with what is infinite at the end.
+    for odd in (1.5, -0.5, INF, -INF):
+        scale = scale_of(0.5, 0.9, odd)
+        assert_same(scale.unit(np.array([0.5, odd])), scale.rank(np.array([0.5, odd])))
+    assert_same(scale_of(-2.0, -0.5).unit(np.array([-0.5])), [0.75])
+    assert_same(Scale().unit(np.array([0.3])), [0.3])
+
+
+def test_normal_scores() -> None:
+    ranks = np.linspace(0, 1, 1001)
+    scores = normal_scores(ranks)
+    assert (np.diff(scores) >= 0).all() and (np.diff(scores[1:-1]) > 0).all()
+    np.testing.assert_allclose(scores, -scores[::-1], atol=1e-12)
+    assert (scores[0], scores[500], scores[-1]) == (-1, pytest.approx(0, abs=1e-12), 1)
+    # Phi^-1(0.975) = 1.95996 and Phi^-1(0.999) = 3.09023
+    assert normal_scores(np.array([0.975]))[0] == pytest.approx(1.959964 / 3.090232, rel=1e-4)
+    assert np.isnan(normal_scores(np.array([NAN]))[0])
+
+
+# Several objectives -----------------------------------------------------------------------------------
+
+
+def test_one_objective_is_its_own_scalar() -> None:
+    assert_same(scalarise(np.array([[0.2], [0.9]]), np.array([[1.0], [1.0]])), [0.2, 0.9])
+
+
+def test_scalarise_by_hand() -> None:
+    ranks = np.array([[1.0, 1.0], [0.0, 0.0], [1.0, 0.5], [0.5, 1.0]])
+    weights = np.array([0.8, 0.2])
+    # 1 - max(w * (1 - rank)) / max(w): 0.2 * 0.5 / 0.8 = 0.125, 0.8 * 0.5 / 0.8 = 0.5
+    np.testing.assert_allclose(scalarise(ranks, weights), [1.0, 0.0, 0.875, 0.5])
+
+
+@given(
+    st.lists(st.tuples(st.floats(0, 1), st.floats(0, 0.5)), min_size=2, max_size=4),
+    st.lists(st.floats(0.01, 1), min_size=4, max_size=4),
+)
+def test_what_dominates_is_preferred(points: list[tuple[float, float]], weights: list[float]) -> None:
+    worse = np.array([p for p, _ in points])
+    better = np.minimum(worse + [gain for _, gain in points], 1)
+    w = np.array(weights[: len(points)])
+    assert 0 <= scalarise(worse, w) <= scalarise(better, w) <= 1
+    higher = (worse + 1.0) / 2  # better in every objective that is not at its best already
+    if (worse < 0.99).all():
+        assert scalarise(worse, w) < scalarise(higher, w)
+
+
+def test_weights_reach_all_of_the_front() -> None:
+    front = np.array([[1.0, 0.0], [0.9, 0.6], [0.6, 0.9], [0.0, 1.0]])
+    chosen = {
+        int(np.argmax(scalarise(front, np.array([share, 1 - share]))))
+        for share in np.linspace(0.01, 0.99, 99)
+    }
+    assert chosen == {0, 1, 2, 3}
