@@ -9,6 +9,7 @@ Notation: B trials, S steps, A action slots, P performance values, K objectives,
 from __future__ import annotations
 
 import zlib
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -55,7 +56,7 @@ class Experience:
         self._outcomes = [Scale() for _ in directions]
         self._reports: list[Scale] = []  # by step
         self._numbers: dict[tuple[str, bool], int] = {}  # stem, and whether it is categorical -> its number
-        self._known: set[tuple[int, int]] = set()  # the names that were at each place of a step
+        self._known: Counter[tuple[int, int]] = Counter()  # place of a step, name -> in how many steps
         self._codes = torch.zeros(1, NAME_CODE)  # by number; the last row is that of no name
         self._categorical = np.zeros(1, dtype=bool)
         filling = dict(
@@ -83,7 +84,6 @@ class Experience:
         for k, slots in enumerate(episode.slots):
             names[k, : len(slots)] = [self._learn_name(slot) for slot in slots]
             n_values[k, : len(slots)] = [slot.n_values for slot in slots]
-            self._known.update(enumerate(names[k, : len(slots)].tolist()))
         best = np.fmax.reduce(worths, axis=0)
         for scale, worth in zip(self._outcomes, best, strict=True):
             scale.add(worth)
@@ -96,6 +96,10 @@ class Experience:
         rng = np.random.default_rng((self._seed, number))
         mask = rng.random(self._config.n_critics) < _MEMBER_SHARE
         mask[rng.integers(len(mask))] = True  # every trial teaches somebody
+        self._known.update(_places(names))
+        if self._n_added >= self._config.replay_capacity:  # this one's row is the oldest one's
+            row = np.array([self._n_added % self._config.replay_capacity])
+            self._known.subtract(_places(self._replay.rows(row, "names")["names"][0]))
         self._n_added += 1
         self._finished.add(_key(names, episode.actions))
         self._replay.add(
@@ -116,12 +120,7 @@ class Experience:
     def knows(self, slots: Sequence[Slot]) -> bool:
         """Whether the last of ``slots`` is in a remembered trial, at that place of a step."""
         place, number = len(slots) - 1, self._numbers.get(_name_of(slots[-1]), -1)
-        if (place, number) not in self._known:
-            return False
-        if self._n_added <= self._config.replay_capacity:  # nothing was forgotten yet
-            return True
-        names = self._replay.rows(np.arange(len(self._replay)), "names")["names"]
-        return bool((names[:, :, place] == number).any())
+        return self._known[place, number] > 0
 
     def numbers_of(self, slots: Sequence[Slot]) -> np.ndarray:
         """``[A]`` the numbers of the slots' names, -1 where there is none."""
@@ -274,6 +273,11 @@ class Experience:
         if self.n_weights:
             return scalarise(self._ranks(worths), weights[:, None, :])
         return self._outcomes[0].unit(worths[..., 0])
+
+
+def _places(names: np.ndarray) -> list[tuple[int, int]]:
+    """Where the names ``[S, A]`` stand: place in its step, and number, of each."""
+    return [(place, number) for step in names.tolist() for place, number in enumerate(step) if number >= 0]
 
 
 def _name_of(slot: Slot) -> tuple[str, bool]:

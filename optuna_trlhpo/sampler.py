@@ -223,6 +223,7 @@ class TRLHPOSampler(BaseSampler):
         """Forget everything: another study is another problem."""
         self._study = study.study_name, tuple(study.directions)
         self._learned: dict[int, datetime | None] = {}  # trial number -> when it was finished
+        self._n_done = 0  # all trials of lower numbers are learned
         self._running: dict[int, _Running] = {}
         self._experience = Experience(self._config, study.directions, self._seed)
         self._agent = DDPG(
@@ -235,11 +236,11 @@ class TRLHPOSampler(BaseSampler):
 
     def _learn(self, study: Study) -> None:
         trials = study.get_trials(deepcopy=False)
-        if any(
-            trial.datetime_complete != self._learned.get(trial.number, trial.datetime_complete)
-            for trial in trials
-        ):
+        if trials and trials[-1].number == len(trials) - 1:  # the whole study, not a bracket of Hyperband's
+            trials = trials[max(self._n_done - 1, 0) :]
+        if any(t.datetime_complete != self._learned.get(t.number, t.datetime_complete) for t in trials):
             self._begin(study)  # these are other trials than those of before: a study of the same name
+            trials = study.get_trials(deepcopy=False)
         n_before, n_new = len(self._learned), 0
         for trial in trials:
             if trial.number in self._learned or not trial.state.is_finished():
@@ -253,6 +254,8 @@ class TRLHPOSampler(BaseSampler):
             if worths is not None:
                 self._experience.add(trial.number, episode, worths)
                 n_new += 1
+        while self._n_done in self._learned:
+            self._n_done += 1
         if len(self._experience) < _MINIMUM_TRIALS:
             return
         rng = self._generator("learn", n_before)
@@ -340,8 +343,9 @@ class TRLHPOSampler(BaseSampler):
             actor=acted,
         )
         # What is on offer may be less than what the name stands for, and coarser than the action.
-        wanted = candidates.actions[:, slot].copy()
-        offered = [encode(name, distribution, decode(name, distribution, action)) for action in wanted]
+        wanted, which = np.unique(candidates.actions[:, slot], return_inverse=True)
+        offered = np.array([encode(name, distribution, decode(name, distribution, a)) for a in wanted])
+        wanted, offered = wanted[which], offered[which]
         candidates.actions[:, slot] = offered
         masked = (request.slots[-1].n_values > 0) & ~np.isclose(wanted, offered)
 

@@ -253,6 +253,8 @@ def test_a_users_own_parameter_of_such_a_name(name: str, low: int, high: int, st
         ("n_units_l0", IntDistribution(4, 128), Slot("n_units_l", 125, False)),
         ("n_units_l12", IntDistribution(0, 100, step=25), Slot("n_units_l", 5, False)),
         ("lr", FloatDistribution(1e-5, 1, log=True), Slot("lr", 0, False)),
+        ("seed", IntDistribution(1, 1_000_000), Slot("seed", 1_000_000, False)),
+        ("seed", IntDistribution(0, 1_000_000), Slot("seed", 0, False)),  # too many to tell apart
         ("units", IntDistribution(1, 9, log=True), Slot("units", 0, False)),
         ("dropout", FloatDistribution(0, 0.5, step=0.1), Slot("dropout", 6, False)),
         ("dropout", FloatDistribution(0, 0.5), Slot("dropout", 0, False)),

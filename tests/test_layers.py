@@ -640,6 +640,16 @@ def test_a_fixed_trial_that_ends_within_a_layer_is_an_error() -> None:
         list(space.grow(FixedTrial(params)))
 
 
+@pytest.mark.filterwarnings("ignore:The value:UserWarning")
+def test_a_fixed_value_that_does_not_fit_is_an_error() -> None:
+    """Optuna itself only warns."""
+    space = LayerSpace(input_shape=(1, 8, 8))
+    params = space.to_params(parse("Conv(16,3,1) > FCL(64,tanh,nobias)"))
+    for wrong in ({"layer1_conv_kernel": 9}, {"layer2_fcl_neurons": 65}):
+        with pytest.raises(ValueError, match=f"{next(iter(wrong))}.* is {next(iter(wrong.values()))}"):
+            list(space.grow(FixedTrial(params | wrong)))
+
+
 def test_suggest_takes_several_objectives() -> None:
     study = optuna.create_study(directions=["minimize", "maximize"], sampler=SAMPLERS["random"]())
     space = LayerSpace(input_shape=(1, 8, 8), max_layers=3)

@@ -144,6 +144,8 @@ def test_infinite_and_missing_numbers_among_reports() -> None:
     assert_same(found, [[NAN], [0.7], [0.8]])
     found = worths(0.8, reports={0: NAN, 1: 0.8, 2: 0.7}, seen=[(1, 0), (2, 1)])
     assert_same(found, [[NAN], [0.8], [0.7]])
+    found = worths(0.8, reports={0: 0.7, 1: 0.8, 2: NAN}, seen=[(1, 0), (2, 1)])
+    assert_same(found, [[0.7], [0.8], [-INF]])  # the last layer broke it
 
 
 def test_a_real_study_end_to_end() -> None:

@@ -129,6 +129,8 @@ def load_data(
     """
     device = resolve_device(device)
     rng = np.random.default_rng(seed)
+    if not isinstance(data_root, str | Path):
+        raise ValueError(f"data_root is {data_root!r}; it must be the path of a directory")
     raw = _read(data, Path(data_root).expanduser(), download, rng)
     num_classes = _check_labels(raw, num_classes)
 
@@ -299,7 +301,7 @@ def _as_images(values: Any, name: str) -> Tensor:
     shape = tuple(images.shape)
     if images.ndim not in (3, 4):
         raise ValueError(f"{name} has shape {shape}; it must be (n, H, W) or (n, C, H, W)")
-    if images.ndim == 4 and shape[3] in (1, 3) and shape[1] > 4:
+    if images.ndim == 4 and shape[3] <= 4 < shape[1]:
         raise ValueError(
             f"{name} has shape {shape}; it must be (n, H, W) or (n, C, H, W), so move the channels forward, "
             "with numpy by images.transpose(0, 3, 1, 2)"
@@ -382,6 +384,9 @@ def _split_sizes(
     else:
         validation = max(available // 3, 1) if validation_size is None else validation_size
         train = available - validation
+    for name, size in (("train_size", train_size), ("validation_size", validation_size)):
+        if size is not None and size >= available:
+            raise ValueError(f"{name} is {size}; it must be less than {available}, the images there are")
     if train < 1 or validation < 1 or train + validation > available:
         raise ValueError(
             f"train_size {train} and validation_size {validation} do not fit: both must be at least 1, and "

@@ -148,7 +148,7 @@ class CNNObjective:
         _check_positive_integer("epochs", self.epochs)
         _check_positive_integer("batch_size", self.batch_size)
         _check_positive_integer("threads", threads)
-        if not 0 < self.learning_rate < float("inf"):
+        if not (isinstance(self.learning_rate, int | float) and 0 < self.learning_rate < float("inf")):
             raise ValueError(f"learning_rate is {learning_rate!r}; it must be a positive number")
         if schedule not in SCHEDULES:
             raise ValueError(f"schedule is {schedule!r}; it must be one of {', '.join(SCHEDULES)}")

@@ -157,14 +157,14 @@ def test_a_state_may_be_empty(cls: type[Actor] | type[Critic], config: AgentConf
 @every_body
 @torch.no_grad()
 def test_a_place_in_the_sequence_matters(cls: type[Actor] | type[Critic], config: AgentConfig) -> None:
-    """The same two steps in another order are another state; so is one step twice, and once."""
+    """The same two steps in another order are another state; and so is another depth."""
     net, query = make(cls, config), random_steps(1, 1)
     state = random_steps(1, 2, seed=1)
     turned = Steps(*(tensor.flip(1) for tensor in state))
-    one, two = torch.tensor([1]), torch.tensor([2])
-    assert (net(state, query, two) - net(turned, query, two)).abs().max() > 1e-6
-    twice = Steps(*(tensor[:, [0, 0]] for tensor in state))
-    assert (net(twice, query, two) - net(twice, query, one)).abs().max() > 1e-6
+    first, third = torch.tensor([0]), torch.tensor([2])
+    assert (net(state, query, third) - net(turned, query, third)).abs().max() > 1e-6
+    nothing = random_steps(1, 0)
+    assert (net(nothing, query, third) - net(nothing, query, first)).abs().max() > 1e-6
 
 
 @every_config
