@@ -38,7 +38,7 @@ PERFORMANCE_VALUES = 32
 _COUNTABLE = 1_000_000
 """A parameter of more values is treated as a continuous one."""
 
-_PERFORMANCE_ATTRIBUTE = "performance"
+_PERFORMANCE_ATTRIBUTE = "batch_accuracies"
 
 Seen = Sequence[tuple[int, int]]
 
@@ -206,11 +206,11 @@ def encode(name: str, distribution: BaseDistribution, value: CategoricalChoiceTy
         # A range may have changed since (Optuna allows it), so what is stored is told apart by position
         # alone.
         return (round((value - low) / _step(distribution)) + 0.5) / n
-    if high == low:
-        return 0.5
-    value = min(max(value, low), high)
     transform = math.log if _is_log(distribution) else float
-    return min(max((transform(value) - transform(low)) / (transform(high) - transform(low)), 0.0), 1.0)
+    span = transform(high) - transform(low)
+    if span == 0:
+        return 0.5
+    return min(max((transform(min(max(value, low), high)) - transform(low)) / span, 0.0), 1.0)
 
 
 def decode(name: str, distribution: BaseDistribution, action: float) -> CategoricalChoiceType:

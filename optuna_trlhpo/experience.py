@@ -161,7 +161,9 @@ class Experience:
 
     def batch(self, rng: np.random.Generator) -> Batch:
         """What one update of the agent learns from."""
-        n = min(self._config.batch_size, max(_BATCH_STEPS // len(self._reports), 1))
+        n = self._config.batch_size
+        if not self._config.progressive_reward:
+            n = min(n, max(_BATCH_STEPS // len(self._reports), 1))
         rows = self._replay.rows(self._replay.sample(rng, n))
         B, S = rows["reports"].shape
         step = np.arange(S)[None, :]
@@ -212,11 +214,8 @@ class Experience:
 
     def repeats(self, episode: Episode, actions: np.ndarray, names: np.ndarray) -> np.ndarray:
         """``[C]`` whether ``episode``, with each of the steps ``[C, A]`` behind it, is a finished trial."""
-        before = self._state_names(episode), episode.actions
-        keys = (
-            _key(np.vstack([before[0], n[None]]), np.vstack([before[1], a[None]]))
-            for n, a in zip(names, actions, strict=True)
-        )
+        before = _key(self._state_names(episode), episode.actions)
+        keys = (before + _key(n, a) for n, a in zip(names, actions, strict=True))
         return np.array([key in self._finished for key in keys])
 
     def draw_weights(self, rng: np.random.Generator, n: int) -> np.ndarray:
@@ -285,8 +284,8 @@ def _name_of(slot: Slot) -> tuple[str, bool]:
 
 
 def _key(names: np.ndarray, actions: np.ndarray) -> bytes:
-    """One short text for a sequence of steps ``[S, A]``, the same for the same values."""
-    return names.tobytes() + np.nan_to_num(actions, nan=-1.0).astype(np.float32).tobytes()
+    """Steps ``[S, A]`` as a short text, one after the other; the same for the same steps."""
+    return np.concatenate([names, actions], axis=-1, dtype=np.float32).tobytes()
 
 
 def _tensor(array: np.ndarray) -> Tensor:

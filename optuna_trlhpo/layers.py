@@ -67,9 +67,11 @@ class Hyperparameter:
 
     def nearest(self, action: float, allowed: Sequence[Any]) -> Any:
         """The one of ``allowed`` that lies nearest to what ``action`` stands for."""
-        index = self.values.index
-        wanted = index(self.decode(action))
-        return min(allowed, key=lambda value: abs(index(value) - wanted))
+        wanted = self.values.index(self.decode(action))
+        low, high = self.values.index(allowed[0]), self.values.index(allowed[-1])
+        if high - low == len(allowed) - 1:  # without holes
+            return self.values[min(max(wanted, low), high)]
+        return min(allowed, key=lambda value: abs(self.values.index(value) - wanted))
 
     def write(self, value: Any) -> str:
         return self.labels[self.values.index(value)] if self.labels else str(value)
@@ -263,6 +265,16 @@ def _form(cls: type[Layer]) -> str:
     return f"{cls.kind}({','.join(hp.name for hp in cls.hyperparameters)})"
 
 
+@functools.lru_cache(maxsize=4096)
+def _hyperparameter_named(name: str) -> Hyperparameter | None:
+    match = re.fullmatch(r"layer[1-9]\d*_(kind|[a-z]+_[a-z]+)(?:_of_.*)?", name)
+    if match is None:
+        return None
+    prefix, _, field = match[1].partition("_")
+    candidates = (_KIND,) if prefix == "kind" else getattr(_BY_PREFIX.get(prefix), "hyperparameters", ())
+    return next((hp for hp in candidates if hp.name in (field, match[1])), None)
+
+
 def hyperparameter_of(name: str, distribution: BaseDistribution) -> Hyperparameter | None:
     """The hyper-parameter of Table I that a parameter of a `LayerSpace` stands for, or None.
 
@@ -275,12 +287,7 @@ def hyperparameter_of(name: str, distribution: BaseDistribution) -> Hyperparamet
         >>> hyperparameter_of("n_units_l0", IntDistribution(4, 128)) is None
         True
     """
-    match = re.fullmatch(r"layer[1-9]\d*_(kind|[a-z]+_[a-z]+)(?:_of_.*)?", name)
-    if match is None:
-        return None
-    prefix, _, field = match[1].partition("_")
-    candidates = (_KIND,) if prefix == "kind" else getattr(_BY_PREFIX.get(prefix), "hyperparameters", ())
-    found = next((hp for hp in candidates if hp.name in (field, match[1])), None)
+    found = _hyperparameter_named(name)
     if found is None:
         return None
     if isinstance(distribution, CategoricalDistribution):
@@ -367,7 +374,11 @@ class LayerSpace:
         max_macs: float | None = None,
         narrowing: bool = False,
     ) -> None:
-        if len(input_shape) != 3 or not all(_is_positive_integer(size) for size in input_shape):
+        if (
+            not isinstance(input_shape, Sequence)
+            or len(input_shape) != 3
+            or not all(_is_positive_integer(size) for size in input_shape)
+        ):
             raise ValueError(
                 f"input_shape is {input_shape!r}; it must be three positive integers, "
                 "(channels, height, width), such as (1, 28, 28)"
@@ -473,8 +484,8 @@ class LayerSpace:
         error rate, 1 - accuracy.
 
         Raises:
-            ValueError: If a yielded network was not reported, or its report is not a number, or not in [0, 1]
-                while ``min_accuracy`` is set.
+            ValueError: If a yielded network that may grow further was not reported, or its report is not a
+                number, or not in [0, 1] while ``min_accuracy`` is set.
 
         Example:
             >>> import optuna

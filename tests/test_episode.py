@@ -391,7 +391,7 @@ def test_performance_of_several_steps() -> None:
     study.tell(trial, 0.9)
     episode = read_episode(study.trials[0], seen=[(1, 0), (2, 1), (3, 10)])
     np.testing.assert_allclose(episode.performance[:, 0], [0.2, 0.8, 0.4, np.nan], atol=1 / 255)
-    assert len(study.trials[0].user_attrs["performance"]) < 4 * 70  # a short text
+    assert len(study.trials[0].user_attrs["batch_accuracies"]) < 4 * 70  # a short text
 
 
 @pytest.mark.parametrize(
@@ -402,7 +402,7 @@ def test_anybody_elses_attribute_is_ignored(attribute: Any) -> None:
     trial = finished(
         {"a0": 1, "a1": 1},
         {"a0": IntDistribution(0, 3), "a1": IntDistribution(0, 3)},
-        user_attrs={"performance": attribute},
+        user_attrs={"batch_accuracies": attribute},
         intermediate_values={0: 0.5},
     )
     episode = read_episode(trial, seen=[(1, 0)])

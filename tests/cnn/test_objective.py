@@ -83,7 +83,7 @@ def test_a_trial_trains_every_prefix_and_keeps_the_best(objective: CNNObjective)
     assert trial.user_attrs["parameters"] == sum(p.numel() for p in network.parameters())
     assert trial.user_attrs["macs"] == objective.space.macs(best)
     # Per step: the number, a colon, 32 bytes in hexadecimal.
-    assert [len(entry) for entry in trial.user_attrs["performance"].split()] == [2 + 64] * 3
+    assert [len(entry) for entry in trial.user_attrs["batch_accuracies"].split()] == [2 + 64] * 3
 
 
 def test_the_value_is_the_best_prefix_and_ties_go_to_the_smaller(
@@ -282,7 +282,7 @@ def test_performance_of_a_tiny_validation_set() -> None:
     assert [len(batch) for batch in batches] == [16] * 32
     assert set(np.concatenate(batches).tolist()) == set(range(5))
     tiny = CNNObjective(stripes(12), epochs=1, max_layers=1, device="cpu")
-    assert run(tiny).best_trial.user_attrs["performance"].startswith("0:")
+    assert run(tiny).best_trial.user_attrs["batch_accuracies"].startswith("0:")
 
 
 def test_performance_is_the_accuracy_on_the_fixed_batches(
