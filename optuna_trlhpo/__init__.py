@@ -2,8 +2,9 @@
 
 from optuna_trlhpo._agent.config import AgentConfig
 from optuna_trlhpo.episode import report_performance
-from optuna_trlhpo.layers import FCL, Conv, Layer, LayerSpace, MaxPool, describe, parse
+from optuna_trlhpo.layers import FCL, Conv, Layer, MaxPool, describe, parse
 from optuna_trlhpo.sampler import TRLHPOSampler
+from optuna_trlhpo.space import LayerSpace
 
 __version__ = "0.1.0"
 

@@ -1,14 +1,7 @@
-"""Layers, the space they form, and how both are written down.
+"""Layers: what kinds there are, their hyper-parameters, and how one or many are written down.
 
-A *network* is a tuple of layers, first to last; the classifier (one linear layer to ``num_classes``) that
-every network ends with is not part of it. The same network has three more forms, each the inverse of the
-others on every valid layer:
-
-===========  ==========================================================================================
-text         ``"Conv(32,5,1) > MaxPool(2,2,0) > FCL(128,relu,bias)"``
-parameters   ``{"layer1_conv_filters": 32, "layer1_conv_kernel": 5, ..., "layer2_kind": "MaxPool", ...}``
-actions      ``[S, 4]`` floats in [0, 1]: the layer's kind, then up to three hyper-parameters
-===========  ==========================================================================================
+A *network* is a tuple of layers, first to last; the classifier (one linear layer) that every network ends
+with is not part of it. `space` says which networks there are.
 
 Notation: S layers, shapes without the batch axis: ``(channels, height, width)``, or ``(features,)`` behind a
 fully connected layer. MACs are multiply-accumulates for one image.
@@ -17,17 +10,14 @@ fully connected layer. MACs are multiply-accumulates for one image.
 from __future__ import annotations
 
 import functools
-import itertools
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from typing import Any, ClassVar
 
-import numpy as np
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
-from optuna.study import StudyDirection
-from optuna.trial import BaseTrial, Trial, TrialState
+from optuna.trial import BaseTrial
 
 ACTION_SLOTS = 4
 """A: the numbers in [0, 1] that describe one layer (section IV of the paper)."""
@@ -219,8 +209,9 @@ TABLE_I: tuple[type[Layer], ...] = (Conv, MaxPool, FCL)
 
 Network = tuple[Layer, ...]
 
-_KIND = Hyperparameter("kind", tuple(cls.kind for cls in TABLE_I), tuple(cls.kind for cls in TABLE_I))
-_BY_KIND = {cls.kind: cls for cls in TABLE_I}
+KIND = Hyperparameter("kind", tuple(cls.kind for cls in TABLE_I), tuple(cls.kind for cls in TABLE_I))
+"""The choice of a layer's kind, as if it were one of its hyper-parameters."""
+BY_KIND = {cls.kind: cls for cls in TABLE_I}
 _BY_PREFIX = {cls.prefix: cls for cls in TABLE_I}
 
 
@@ -249,7 +240,7 @@ def parse(text: str) -> Network:
 
 def _parse_layer(text: str) -> Layer:
     match = re.fullmatch(r"(\w+)\s*\((.*)\)", text)
-    cls = _BY_KIND.get(match[1]) if match else None
+    cls = BY_KIND.get(match[1]) if match else None
     if match is None or cls is None:
         raise ValueError(f"{text!r} is not a layer; write one of {', '.join(_form(c) for c in TABLE_I)}")
     written = [part.strip() for part in match[2].split(",")]
@@ -271,7 +262,7 @@ def _hyperparameter_named(name: str) -> Hyperparameter | None:
     if match is None:
         return None
     prefix, _, field = match[1].partition("_")
-    candidates = (_KIND,) if prefix == "kind" else getattr(_BY_PREFIX.get(prefix), "hyperparameters", ())
+    candidates = (KIND,) if prefix == "kind" else getattr(_BY_PREFIX.get(prefix), "hyperparameters", ())
     return next((hp for hp in candidates if hp.name in (field, match[1])), None)
 
 
@@ -297,398 +288,3 @@ def hyperparameter_of(name: str, distribution: BaseDistribution) -> Hyperparamet
     else:
         return None
     return found if all(value in found.values for value in values) else None
-
-
-@functools.lru_cache(maxsize=65536)
-def _allowed(
-    cls: type[Layer], chosen: tuple[Any, ...], shape: Shape, num_classes: int, macs_left: float, widest: int
-) -> tuple[Any, ...]:
-    """The values that the next hyper-parameter of ``cls`` may take behind ``chosen``.
-
-    A value is allowed if some choice of the remaining hyper-parameters makes a layer that fits.
-    """
-    rest = [hp.values for hp in cls.hyperparameters[len(chosen) + 1 :]]
-    hyperparameter = cls.hyperparameters[len(chosen)]
-
-    def fits(layer: Layer) -> bool:
-        out = layer.output_shape(shape)
-        if out is None or (isinstance(layer, FCL) and layer.neurons > widest):
-            return False
-        return layer.macs(shape) + math.prod(out) * num_classes <= macs_left
-
-    fitting = [
-        any(fits(cls(*chosen, value, *more)) for more in itertools.product(*rest))
-        for value in hyperparameter.values
-    ]
-    runs = [
-        [hyperparameter.values[i] for i, _ in run]
-        for fit, run in itertools.groupby(enumerate(fitting), key=lambda item: item[1])
-        if fit
-    ]
-    if hyperparameter.labels:  # the choices of one categorical name may not change: all or none
-        return hyperparameter.values if runs else ()
-    # An integer range has no holes. Only a tight cap on MACs makes one; then the longest stretch is offered.
-    longest = max(runs, key=len, default=[])
-    return tuple(longest)
-
-
-class LayerSpace:
-    """The networks that can be grown layer by layer: Table I of the paper, its grammar and its stop rules.
-
-    Only what is valid at that point is ever suggested, so any Optuna sampler can play: the first layer is a
-    convolution; behind a fully connected layer come only fully connected ones; kernels fit the image; padding
-    is at most half the kernel; no network exceeds ``max_macs``.
-
-    Args:
-        input_shape: ``(channels, height, width)`` of one image.
-        num_classes: Outputs of the classifier behind the last layer.
-        max_layers: The most layers of a network; 6 in the paper.
-        min_improvement: `grow` stops at a layer that adds less accuracy than this; 0.001 in the paper. None:
-            never.
-        min_accuracy: `grow` stops below this accuracy; 0.60 in the paper. None: never.
-        max_macs: The most MACs of a network, classifier included, for one image. None: no limit.
-        narrowing: Whether a fully connected layer may not be wider than the one before it.
-
-    Raises:
-        ValueError: For an argument out of range, or a space without a single network.
-
-    Example:
-        >>> space = LayerSpace(input_shape=(1, 28, 28), num_classes=10)
-        >>> network = parse("Conv(32,5,1) > MaxPool(2,2,0) > FCL(128,relu,bias)")
-        >>> space.shapes(network)
-        ((32, 24, 24), (32, 12, 12), (128,))
-        >>> space.from_params(space.to_params(network)) == network
-        True
-        >>> space.decode(space.encode(network)) == network
-        True
-    """
-
-    def __init__(
-        self,
-        *,
-        input_shape: tuple[int, int, int] = (1, 28, 28),
-        num_classes: int = 10,
-        max_layers: int = 6,
-        min_improvement: float | None = 0.001,
-        min_accuracy: float | None = 0.60,
-        max_macs: float | None = None,
-        narrowing: bool = False,
-    ) -> None:
-        if (
-            not isinstance(input_shape, Sequence)
-            or len(input_shape) != 3
-            or not all(_is_positive_integer(size) for size in input_shape)
-        ):
-            raise ValueError(
-                f"input_shape is {input_shape!r}; it must be three positive integers, "
-                "(channels, height, width), such as (1, 28, 28)"
-            )
-        smallest = Conv.hyperparameters[1].values[0]
-        if min(input_shape[1:]) < smallest:
-            raise ValueError(
-                f"input_shape is {tuple(input_shape)}; height and width must be at least {smallest}, the "
-                "smallest kernel of the convolution that every network begins with"
-            )
-        for name, value, least in (("num_classes", num_classes, 2), ("max_layers", max_layers, 1)):
-            if not _is_positive_integer(value) or value < least:
-                raise ValueError(f"{name} is {value!r}; it must be an integer of at least {least}")
-        for name, limit in (("min_improvement", min_improvement), ("min_accuracy", min_accuracy)):
-            if limit is not None and not (_is_number(limit) and 0 <= limit <= 1):
-                raise ValueError(f"{name} is {limit!r}; it must be between 0 and 1, or None")
-        if max_macs is not None and not (_is_number(max_macs) and max_macs > 0):
-            raise ValueError(f"max_macs is {max_macs!r}; it must be positive, or None for no limit")
-        self.input_shape = tuple(int(size) for size in input_shape)
-        self.num_classes = num_classes
-        self.max_layers = max_layers
-        self.min_improvement = min_improvement
-        self.min_accuracy = min_accuracy
-        self.max_macs = max_macs
-        self.narrowing = narrowing
-        if not self.kinds(()):
-            raise ValueError(
-                f"max_macs is {max_macs:,.0f}; the cheapest network of this space takes "
-                f"{self._cheapest_macs():,} MACs"
-            )
-
-    def __repr__(self) -> str:
-        return f"LayerSpace({', '.join(f'{name}={value!r}' for name, value in vars(self).items())})"
-
-    # What may come next -------------------------------------------------------------------------------
-
-    def kinds(self, layers: Sequence[Layer]) -> tuple[type[Layer], ...]:
-        """The kinds that may follow ``layers``; none where the network cannot grow."""
-        if len(layers) >= self.max_layers:
-            return ()
-        if not layers:
-            grammar: tuple[type[Layer], ...] = (Conv,)
-        elif isinstance(layers[-1], FCL):
-            grammar = (FCL,)
-        else:
-            grammar = TABLE_I
-        return tuple(cls for cls in grammar if self.allowed(layers, cls))
-
-    def allowed(self, layers: Sequence[Layer], cls: type[Layer], *chosen: Any) -> tuple[Any, ...]:
-        """The values that the next hyper-parameter may take, behind ``layers`` and the values ``chosen``."""
-        shape: Shape = self.input_shape
-        macs_left = math.inf if self.max_macs is None else self.max_macs
-        for layer in layers:
-            macs_left -= layer.macs(shape)
-            shape = _shape_behind(layer, shape)
-        last = layers[-1] if layers else None
-        widest = (
-            last.neurons if self.narrowing and isinstance(last, FCL) else FCL.hyperparameters[0].values[-1]
-        )
-        return _allowed(cls, chosen, shape, self.num_classes, macs_left, widest)  # type: ignore[arg-type]
-
-    def shapes(self, layers: Sequence[Layer]) -> tuple[Shape, ...]:
-        """The shape behind each layer."""
-        behind = itertools.accumulate(
-            layers, lambda shape, layer: _shape_behind(layer, shape), initial=self.input_shape
-        )
-        return tuple(behind)[1:]
-
-    def macs(self, layers: Sequence[Layer]) -> int:
-        """MACs of the network for one image, classifier included."""
-        shapes = (self.input_shape, *self.shapes(layers))
-        body = sum(layer.macs(shape) for layer, shape in zip(layers, shapes, strict=False))
-        return body + math.prod(shapes[-1]) * self.num_classes
-
-    def check(self, layers: Sequence[Layer]) -> None:
-        """Raise a ``ValueError`` that names the first layer that may not stand where it stands."""
-        if len(layers) > self.max_layers:
-            raise ValueError(
-                f"{describe(layers)!r} has {len(layers)} layers; at most {self.max_layers} are allowed"
-            )
-        for k, layer in enumerate(layers):
-            before, cls, values = layers[:k], type(layer), astuple(layer)  # type: ignore[call-overload]
-            kinds = self.kinds(before)
-            if cls not in kinds:
-                names = ", ".join(kind.kind for kind in kinds) or "none"
-                raise ValueError(f"layer {k + 1}, {layer}, is not allowed there; allowed kinds: {names}")
-            for i, (hp, value) in enumerate(zip(cls.hyperparameters, values, strict=True)):
-                allowed = self.allowed(before, cls, *values[:i])
-                if value not in allowed:
-                    span = f"{allowed[0]} to {allowed[-1]}" if allowed else "none"
-                    raise ValueError(
-                        f"layer {k + 1}, {layer}: {hp.name} {value!r} is not allowed there ({span})"
-                    )
-
-    # Playing with Optuna ------------------------------------------------------------------------------
-
-    def grow(self, trial: BaseTrial) -> Iterator[Network]:
-        """Yield the network with one more layer each time round, until the paper's rules stop it.
-
-        Train what is yielded and report its validation accuracy, ``trial.report(accuracy, step=len(layers) -
-        1)``, before the next round. Growth stops at ``max_layers``, at a layer that adds less than
-        ``min_improvement``, and below ``min_accuracy``. In a study that minimises, the report is read as an
-        error rate, 1 - accuracy.
-
-        Raises:
-            ValueError: If a yielded network that may grow further was not reported, or its report is not a
-                number, or not in [0, 1] while ``min_accuracy`` is set.
-
-        Example:
-            >>> import optuna
-            >>> space, study = LayerSpace(max_layers=2), optuna.create_study(direction="maximize")
-            >>> trial = study.ask()
-            >>> for layers in space.grow(trial):
-            ...     trial.report(0.7 + 0.1 * len(layers), step=len(layers) - 1)
-            >>> len(layers)
-            2
-        """
-        layers: Network = ()
-        previous = -math.inf
-        while self.kinds(layers):
-            try:
-                layers = (*layers, self._suggest_layer(trial, layers))
-            except ValueError:
-                # A fixed or frozen trial ends where its parameters end.
-                begun = any(name.startswith(f"layer{len(layers) + 1}_") for name in trial.params)
-                if isinstance(trial, Trial) or begun:
-                    raise
-                return
-            yield layers
-            if self.min_improvement is None and self.min_accuracy is None:
-                continue
-            if isinstance(trial, Trial) and len(layers) < self.max_layers:
-                accuracy = self._reported_accuracy(trial, step=len(layers) - 1)
-                if self.min_accuracy is not None and accuracy < self.min_accuracy:
-                    return
-                if self.min_improvement is not None and accuracy - previous < self.min_improvement:
-                    return
-                previous = accuracy
-
-    def suggest(self, trial: BaseTrial) -> Network:
-        """A whole network at once: its depth first (``n_layers``), then its layers; nothing need be reported.
-
-        For objectives that train only the finished network, and for studies with several objectives, where
-        Optuna does not take reports. A network that cannot grow any further ends before its depth.
-        """
-        layers: Network = ()
-        for _ in range(trial.suggest_int("n_layers", 1, self.max_layers)):
-            if not self.kinds(layers):
-                break
-            layers = (*layers, self._suggest_layer(trial, layers))
-        return layers
-
-    def _suggest_layer(self, trial: BaseTrial, layers: Network) -> Layer:
-        k, kinds = len(layers) + 1, self.kinds(layers)
-        # Optuna forbids one name to have two sets of choices, so a masked set has a name of its own.
-        whole = kinds == TABLE_I or k == 1
-        mask = "" if whole else "_of_" + "_".join(cls.prefix for cls in kinds)
-        kind = _KIND.suggest(trial, f"layer{k}_kind{mask}", [cls.kind for cls in kinds])
-        cls = _BY_KIND[kind]
-        values: list[Any] = []
-        for hp in cls.hyperparameters:
-            name = f"layer{k}_{cls.prefix}_{hp.name}"
-            values.append(hp.suggest(trial, name, self.allowed(layers, cls, *values)))
-        return cls(*values)
-
-    def _reported_accuracy(self, trial: Trial, step: int) -> float:
-        # A running trial can be asked for its parameters but not for its reports; the study can.
-        running = trial.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        reports = next(t.intermediate_values for t in running if t.number == trial.number)
-        if step not in reports:
-            if len(trial.study.directions) > 1:
-                raise ValueError(
-                    "grow needs reports, which Optuna takes in studies with one objective only; with several "
-                    "use LayerSpace.suggest"
-                )
-            raise ValueError(
-                f"no report at step {step}: call trial.report(accuracy, step=len(layers) - 1) after training "
-                "each network that grow yields, or use LayerSpace.suggest, which needs no report"
-            )
-        value = reports[step]
-        if not math.isfinite(value):
-            raise ValueError(f"the report at step {step} is {value}; grow needs a finite number")
-        if self.min_accuracy is not None and not 0 <= value <= 1:
-            raise ValueError(
-                f"the report at step {step} is {value:g}; with min_accuracy={self.min_accuracy:g}, grow "
-                "needs accuracies (or error rates) between 0 and 1; for another metric set min_accuracy=None"
-            )
-        if trial.study.direction == StudyDirection.MINIMIZE:
-            return 1 - value
-        return value
-
-    # The other forms of a network ---------------------------------------------------------------------
-
-    def to_params(self, layers: Sequence[Layer]) -> dict[str, Any]:
-        """The parameters of a trial that grows ``layers``, for ``study.enqueue_trial``."""
-        self.check(layers)
-        params: dict[str, Any] = {}
-        for k, layer in enumerate(layers):
-            recorder = _Recorder(layer)
-            self._suggest_layer(recorder, tuple(layers[:k]))  # type: ignore[arg-type]
-            params |= recorder.params
-        return params
-
-    def from_params(self, params: Mapping[str, Any]) -> Network:
-        """The network that a trial's ``params`` stand for; parameters of other names are passed over."""
-        layers: Network = ()
-        for k in range(1, self.max_layers + 1):
-            mine = {name: value for name, value in params.items() if name.startswith(f"layer{k}_")}
-            if not mine or not self.kinds(layers):
-                break
-            replayed = _Replay(mine)
-            layers = (*layers, self._suggest_layer(replayed, layers))  # type: ignore[arg-type]
-        return layers
-
-    def encode(self, layers: Sequence[Layer]) -> np.ndarray:
-        """Actions ``[S, 4]`` in [0, 1]; a kind with fewer than three hyper-parameters leaves zeros."""
-        actions = np.zeros((len(layers), ACTION_SLOTS))
-        for row, layer in zip(actions, layers, strict=True):
-            row[0] = _KIND.encode(layer.kind)
-            values = astuple(layer)  # type: ignore[call-overload]
-            row[1 : 1 + len(values)] = [
-                hp.encode(value) for hp, value in zip(layer.hyperparameters, values, strict=True)
-            ]
-        return actions
-
-    def decode(self, actions: np.ndarray) -> Network:
-        """The network of ``actions`` ``[S, 4]``; what is not allowed becomes the nearest that is.
-
-        Raises:
-            ValueError: If the actions are not ``[S, 4]`` numbers in [0, 1].
-        """
-        actions = np.asarray(actions, dtype=float)
-        if (
-            actions.ndim != 2
-            or actions.shape[1] != ACTION_SLOTS
-            or not ((0 <= actions) & (actions <= 1)).all()
-        ):
-            raise ValueError(
-                f"actions have shape {actions.shape}; they must be [layers, {ACTION_SLOTS}] numbers in [0, 1]"
-            )
-        layers: Network = ()
-        for row in actions:
-            kinds = self.kinds(layers)
-            if not kinds:
-                break
-            kind = _KIND.nearest(row[0], [cls.kind for cls in kinds])
-            cls = _BY_KIND[kind]
-            values: list[Any] = []
-            for hp, action in zip(cls.hyperparameters, row[1:], strict=False):
-                values.append(hp.nearest(action, self.allowed(layers, cls, *values)))
-            layers = (*layers, cls(*values))
-        return layers
-
-    def _cheapest_macs(self) -> int:
-        unlimited = LayerSpace(input_shape=self.input_shape, num_classes=self.num_classes)  # type: ignore[arg-type]
-        convs = itertools.product(*(hp.values for hp in Conv.hyperparameters))
-        shape = self.input_shape
-        fitting = [conv for values in convs if (conv := Conv(*values)).output_shape(shape) is not None]
-        return min(unlimited.macs([conv]) for conv in fitting)
-
-
-def _shape_behind(layer: Layer, shape: Shape) -> Shape:
-    out = layer.output_shape(shape)
-    if out is None:
-        raise ValueError(f"{layer} does not fit on shape {shape}")
-    return out
-
-
-def _is_positive_integer(value: Any) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool) and int(value) > 0
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float | np.number) and not isinstance(value, bool)
-
-
-class _Recorder:
-    """Stands in for a trial: answers with the values of one layer and notes the names asked for."""
-
-    def __init__(self, layer: Layer) -> None:
-        values = astuple(layer)  # type: ignore[call-overload]
-        self._values = dict(zip((hp.name for hp in layer.hyperparameters), values, strict=True))
-        self._values["kind"] = layer.kind
-        self.params: dict[str, Any] = {}
-
-    def suggest_int(self, name: str, *_: Any, **__: Any) -> Any:
-        field = name.split("_of_")[0].split("_")[-1]
-        self.params[name] = self._values[field]
-        return self.params[name]
-
-    suggest_categorical = suggest_int
-
-
-class _Replay:
-    """Stands in for a trial: answers from its parameters, with a sentence where one is missing or wrong."""
-
-    def __init__(self, params: Mapping[str, Any]) -> None:
-        self._params = params
-
-    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1) -> Any:
-        return self.suggest_categorical(name, range(low, high + 1, step))
-
-    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
-        if name not in self._params:
-            raise ValueError(f"parameter {name!r} is missing; there are {', '.join(sorted(self._params))}")
-        if self._params[name] not in choices:
-            span = (
-                f"{choices[0]} to {choices[-1]}"
-                if isinstance(choices, range)
-                else ", ".join(map(str, choices))
-            )
-            raise ValueError(f"parameter {name!r} is {self._params[name]!r}; it must be one of {span}")
-        return self._params[name]

@@ -19,15 +19,16 @@ FILES = sorted((ROOT / OURS).rglob("*.py"))
 # Which rooms a room may import; a room that is not named here may import anything but the sampler.
 ALLOWED: dict[str, set[str]] = {
     "layers": set(),
+    "space": {"layers"},
     "episode": {"layers"},
     "reward": {"layers", "episode"},
     "_agent": {"_agent"},
     "experience": {"layers", "episode", "reward", "_agent"},
     "sampler": {"layers", "episode", "reward", "_agent", "experience"},
-    "cnn": {"cnn", "layers", "episode"},
+    "cnn": {"cnn", "layers", "space", "episode"},
 }
 MAY_IMPORT_SAMPLER = {"", "benchmarks", "baselines"}  # "" is the package's own __init__
-WITHOUT_TORCH = {"layers", "episode", "reward"}
+WITHOUT_TORCH = {"layers", "space", "episode", "reward"}
 WITHOUT_OPTUNA = {"_agent", "cnn"}
 EXCEPT = "optuna_trlhpo.cnn.objective"  # the only file in cnn/ that touches a trial
 

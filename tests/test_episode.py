@@ -30,7 +30,8 @@ from optuna_trlhpo.episode import (
     report_performance,
     slot_of,
 )
-from optuna_trlhpo.layers import LayerSpace, parse
+from optuna_trlhpo.layers import parse
+from optuna_trlhpo.space import LayerSpace
 
 ACTION = st.floats(0, 1)
 

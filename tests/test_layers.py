@@ -23,13 +23,13 @@ from optuna_trlhpo.layers import (
     Conv,
     Hyperparameter,
     Layer,
-    LayerSpace,
     MaxPool,
     Network,
     describe,
     hyperparameter_of,
     parse,
 )
+from optuna_trlhpo.space import LayerSpace
 
 SPACES = {
     "mnist": LayerSpace(),

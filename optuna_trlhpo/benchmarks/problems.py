@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from optuna.trial import Trial
 
-from optuna_trlhpo.layers import LayerSpace
+from optuna_trlhpo.space import LayerSpace
 
 
 def signpost(*, n_ways: int = 3, seed: int = 0) -> Callable[[Trial], float]:

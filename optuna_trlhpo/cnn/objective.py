@@ -26,7 +26,8 @@ from optuna_trlhpo.cnn.data import load_data
 from optuna_trlhpo.cnn.model import build_network, check_activation, classifier_modules, layer_modules
 from optuna_trlhpo.cnn.training import SCHEDULES, cpu_threads, predict_correct, train
 from optuna_trlhpo.episode import report_performance
-from optuna_trlhpo.layers import LayerSpace, Network, Shape, describe, parse
+from optuna_trlhpo.layers import Network, Shape, describe, parse
+from optuna_trlhpo.space import LayerSpace
 
 PERFORMANCE_BATCHES, PERFORMANCE_BATCH_SIZE = 32, 16
 """The performance of a network, as the paper's agent sees it: its accuracy on 32 validation batches of 16."""

@@ -8,7 +8,8 @@ import torch
 
 from optuna_trlhpo.cnn.cost import count_macs, count_parameters
 from optuna_trlhpo.cnn.model import build_network
-from optuna_trlhpo.layers import LayerSpace, describe, parse
+from optuna_trlhpo.layers import describe, parse
+from optuna_trlhpo.space import LayerSpace
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,8 @@ from optuna_trlhpo.cnn.model import (
     classifier_modules,
     layer_modules,
 )
-from optuna_trlhpo.layers import FCL, Conv, LayerSpace, describe, parse
+from optuna_trlhpo.layers import FCL, Conv, describe, parse
+from optuna_trlhpo.space import LayerSpace
 
 
 def test_every_activation_of_the_space_is_known() -> None:

@@ -18,7 +18,8 @@ from optuna_trlhpo.cnn import CNNObjective, Refit, build_network
 from optuna_trlhpo.cnn import objective as module
 from optuna_trlhpo.cnn.objective import performance_batches
 from optuna_trlhpo.cnn.training import predict_correct
-from optuna_trlhpo.layers import LayerSpace, describe, parse
+from optuna_trlhpo.layers import describe, parse
+from optuna_trlhpo.space import LayerSpace
 
 THREE = "Conv(8,3,1) > MaxPool(2,2,0) > FCL(16,relu,bias)"
 
