@@ -13,7 +13,7 @@ import functools
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
@@ -115,9 +115,14 @@ class Layer:
         """Multiply-accumulates for one image of ``shape``."""
         raise NotImplementedError
 
+    @property
+    def values(self) -> tuple[Any, ...]:
+        """The values of its hyper-parameters, in order."""
+        return tuple(getattr(self, hp.name) for hp in self.hyperparameters)
+
     def __str__(self) -> str:
-        values = zip(self.hyperparameters, astuple(self), strict=True)  # type: ignore[call-overload]
-        return f"{self.kind}({','.join(hp.write(value) for hp, value in values)})"
+        written = [hp.write(value) for hp, value in zip(self.hyperparameters, self.values, strict=True)]
+        return f"{self.kind}({','.join(written)})"
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,6 @@ import functools
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import astuple
 from typing import Any
 
 import numpy as np
@@ -201,7 +200,7 @@ class LayerSpace:
                 f"{describe(layers)!r} has {len(layers)} layers; at most {self.max_layers} are allowed"
             )
         for k, layer in enumerate(layers):
-            before, cls, values = layers[:k], type(layer), astuple(layer)  # type: ignore[call-overload]
+            before, cls, values = layers[:k], type(layer), layer.values
             kinds = self.kinds(before)
             if cls not in kinds:
                 names = ", ".join(kind.kind for kind in kinds) or "none"
@@ -339,7 +338,7 @@ class LayerSpace:
         actions = np.zeros((len(layers), ACTION_SLOTS))
         for row, layer in zip(actions, layers, strict=True):
             row[0] = KIND.encode(layer.kind)
-            values = astuple(layer)  # type: ignore[call-overload]
+            values = layer.values
             row[1 : 1 + len(values)] = [
                 hp.encode(value) for hp, value in zip(layer.hyperparameters, values, strict=True)
             ]
@@ -400,7 +399,7 @@ class _Recorder:
     """Stands in for a trial: answers with the values of one layer and notes the names asked for."""
 
     def __init__(self, layer: Layer) -> None:
-        values = astuple(layer)  # type: ignore[call-overload]
+        values = layer.values
         self._values = dict(zip((hp.name for hp in layer.hyperparameters), values, strict=True))
         self._values["kind"] = layer.kind
         self.params: dict[str, Any] = {}
