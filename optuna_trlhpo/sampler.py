@@ -210,7 +210,7 @@ class TRLHPOSampler(BaseSampler):
         """What is kept of the running ``trial``; at its first parameter, learn from what has finished
         since."""
         directions = tuple(study.directions)
-        if (study.study_name, directions) != self._study or trial.number in self._learned:
+        if (study.study_name, directions) != self._study or self._is_another(trial):
             self._begin(study)
         if trial.number not in self._running:
             self._learn(study)
@@ -222,7 +222,7 @@ class TRLHPOSampler(BaseSampler):
     def _begin(self, study: Study) -> None:
         """Forget everything: another study is another problem."""
         self._study = study.study_name, tuple(study.directions)
-        self._learned: dict[int, datetime | None] = {}  # trial number -> when it was finished
+        self._learned: dict[int, datetime | None] = {}  # trial number -> when it was begun
         self._n_done = 0  # all trials of lower numbers are learned
         self._running: dict[int, _Running] = {}
         self._experience = Experience(self._config, study.directions, self._seed)
@@ -234,18 +234,22 @@ class TRLHPOSampler(BaseSampler):
             seed=self._seed % 2**63,
         )
 
+    def _is_another(self, trial: FrozenTrial) -> bool:
+        """Whether ``trial`` has the number of one that was learned from, and is not that one."""
+        return self._learned.get(trial.number, trial.datetime_start) != trial.datetime_start
+
     def _learn(self, study: Study) -> None:
         trials = study.get_trials(deepcopy=False)
         if trials and trials[-1].number == len(trials) - 1:  # the whole study, not a bracket of Hyperband's
             trials = trials[max(self._n_done - 1, 0) :]
-        if any(t.datetime_complete != self._learned.get(t.number, t.datetime_complete) for t in trials):
-            self._begin(study)  # these are other trials than those of before: a study of the same name
+        if any(self._is_another(trial) for trial in trials):  # a study of the same name
+            self._begin(study)
             trials = study.get_trials(deepcopy=False)
         n_before, n_new = len(self._learned), 0
         for trial in trials:
             if trial.number in self._learned or not trial.state.is_finished():
                 continue
-            self._learned[trial.number] = trial.datetime_complete
+            self._learned[trial.number] = trial.datetime_start
             self._running.pop(trial.number, None)
             if trial.state == TrialState.FAIL:
                 continue

@@ -203,6 +203,18 @@ def test_ask_and_tell(sampler, study):
     assert learned(sampler, study) == [trial.value for trial in study.trials[:6]] + [0.125]
 
 
+def test_a_trial_that_was_failed_from_outside_costs_nothing_learned(sampler, study):
+    study.optimize(lambda trial: sum(ask_both(trial)), n_trials=6)
+    late = study.ask()
+    late.suggest_float("x", 0, 1)
+    study.tell(late.number, state=TrialState.FAIL)  # as a heartbeat does, or the dashboard
+    study.optimize(lambda trial: sum(ask_both(trial)), n_trials=1)
+    agent = sampler._agent
+    with pytest.raises(optuna.exceptions.UpdateFinishedTrialError):
+        late.suggest_float("y", 0, 1)
+    assert sampler._agent is agent
+
+
 def test_several_trials_asked_before_any_is_told(sampler, study):
     trials = [study.ask() for _ in range(8)]
     for trial in trials:
