@@ -178,6 +178,7 @@ class LayerSpace:
         widest = (
             last.neurons if self.narrowing and isinstance(last, FCL) else FCL.hyperparameters[0].values[-1]
         )
+        # mypy does not see that a class is hashable.
         return _allowed(cls, chosen, shape, self.num_classes, macs_left, widest)  # type: ignore[arg-type]
 
     def shapes(self, layers: Sequence[Layer]) -> tuple[Shape, ...]:
@@ -395,7 +396,7 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float | np.number) and not isinstance(value, bool)
 
 
-class _Recorder:
+class _Recorder:  # a trial as far as `Hyperparameter.suggest` needs one; so is _Replay
     """Stands in for a trial: answers with the values of one layer and notes the names asked for."""
 
     def __init__(self, layer: Layer) -> None:
