@@ -1,6 +1,7 @@
 """The ready objective: a small CNN for a dataset, grown layer by layer inside a trial."""
 
 from optuna_trlhpo.cnn.model import build_network
-from optuna_trlhpo.cnn.objective import CNNObjective, Refit
+from optuna_trlhpo.cnn.objective import CNNObjective
+from optuna_trlhpo.cnn.results import Confirmation, Confirmed, Refit
 
-__all__ = ["CNNObjective", "Refit", "build_network"]
+__all__ = ["CNNObjective", "Confirmation", "Confirmed", "Refit", "build_network"]

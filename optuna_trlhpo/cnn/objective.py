@@ -6,24 +6,24 @@ Notation: S layers; accuracy is a share of images, 0-1; MACs are for one image, 
 from __future__ import annotations
 
 import math
+import statistics
 import threading
 import time
 import zlib
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import optuna
 import torch
-from optuna.study import StudyDirection
-from optuna.trial import BaseTrial, FrozenTrial, Trial
+from optuna.study import Study, StudyDirection
+from optuna.trial import BaseTrial, FrozenTrial, Trial, TrialState
 from torch import Tensor, nn
 
 from optuna_trlhpo.cnn.cost import count_parameters
 from optuna_trlhpo.cnn.data import load_data
 from optuna_trlhpo.cnn.model import build_network, check_activation, classifier_modules, layer_modules
+from optuna_trlhpo.cnn.results import Confirmation, Confirmed, Refit, aligned
 from optuna_trlhpo.cnn.training import SCHEDULES, cpu_threads, predict_correct, train
 from optuna_trlhpo.episode import report_performance
 from optuna_trlhpo.layers import Network, Shape, describe, parse
@@ -38,32 +38,13 @@ _DEFAULTS_OF: dict[str, dict[str, Any]] = {
     "digits": {"epochs": 10, "batch_size": 64, "learning_rate": 5e-3},
 }
 
+CONFIRMED_ATTRIBUTE = "confirmed_accuracies"
+"""The user attribute of a study where `CNNObjective.confirm` keeps what it measured: setting -> architecture
+-> accuracies in the order of the repeats."""
+
 _INITIALISING = threading.Lock()
 
 _logger = optuna.logging.get_logger("optuna.trlhpo.cnn")  # outside the "optuna." tree INFO would be lost
-
-
-@dataclass(frozen=True, eq=False)
-class Refit:
-    """A trial's best network, trained anew on training and validation images together.
-
-    Attributes:
-        network: Trained, in evaluation mode, on the objective's device; standardised images to logits.
-        architecture: As `describe` writes it.
-        layers: The same as layers, without the classifier.
-        parameters: All weights and biases.
-        macs: For one image.
-        test_accuracy: On the test images, read this once; None if the data has none.
-        seconds: What the training took.
-    """
-
-    network: nn.Module
-    architecture: str
-    layers: Network
-    parameters: int
-    macs: int
-    test_accuracy: float | None
-    seconds: float
 
 
 class CNNObjective:
@@ -109,7 +90,9 @@ class CNNObjective:
         study = optuna.create_study(direction="maximize", sampler=TRLHPOSampler(seed=0))
         study.optimize(objective, n_trials=100, show_progress_bar=True)
         print(objective.table(study.best_trial))
-        print(objective.refit(study.best_trial).test_accuracy)
+        confirmed = objective.confirm(study)
+        print(confirmed)
+        print(objective.refit(confirmed[0]).test_accuracy)
 
     Attributes:
         space: The `LayerSpace` that trials grow in.
@@ -202,15 +185,13 @@ class CNNObjective:
             optuna.TrialPruned: If the study's pruner says so.
             ValueError: If the study does not maximise, or a fixed trial holds no network.
         """
-        if isinstance(trial, Trial) and trial.study.directions != [StudyDirection.MAXIMIZE]:
-            raise ValueError(
-                "the study does not maximise one value; CNNObjective returns an accuracy, so create the "
-                'study with direction="maximize"'
-            )
+        if isinstance(trial, Trial):
+            _check_maximises(trial.study)
         best: float | None = None
         for layers in self.space.grow(trial):
-            correct = self._train_and_validate(layers)
+            correct = self._train_and_validate(layers, seed=self.seed)
             if correct is None:
+                self._warn_of_memory(layers, "the trial fails")
                 trial.set_user_attr("failed", f"out of memory while training {describe(layers)}")
                 return float("nan")  # to Optuna a failed trial, which stops no study
             accuracy = float(correct.mean())
@@ -233,11 +214,87 @@ class CNNObjective:
             )
         return best
 
-    def refit(self, trial: BaseTrial, *, epochs: int | None = None, seed: int | None = None) -> Refit:
+    def confirm(self, study: Study, *, top: int = 5, repeats: int = 3) -> Confirmation:
+        """Train the leaders of a study again under new seeds, and rank them by their mean accuracy.
+
+        The best observed network is often a lucky one: of many noisy values the highest is high by chance
+        too. The leaders are the networks with the highest observed accuracies, each the best prefix of a
+        finished trial, equal architectures counted once. Every repeat has initial weights and an order of
+        the images of its own, fixed by the objective's seed; all else stays as in the search. The accuracy
+        that the search observed is no part of the mean, for it was selected for being high.
+
+        The means show what the luck of a training hid. The luck of being judged by these validation images
+        is still in them; only the test images, in `refit`, are free of it.
+
+        Each accuracy is kept in the study at once, in the user attribute ``confirmed_accuracies``: after an
+        interruption or an error the next call goes on where this one stopped, and ``top=10`` after ``top=5``
+        trains only what is new. An objective with other data, training settings or seed trains its own. A
+        network that does not fit in memory is left out, with a warning; the next call tries it again.
+
+        Args:
+            study: Its finished trials are read; its direction is "maximize".
+            top: How many networks to train; all of them if the study has fewer.
+            repeats: Trainings of each.
+
+        Returns:
+            A list of `Confirmed`, the highest mean first; of equal means the fewest MACs. Its ``print`` is a
+            table. `refit` takes its rows.
+
+        Raises:
+            ValueError: If ``top`` or ``repeats`` is not a positive integer, the study does not maximise one
+                value or holds no network, or a network does not fit the objective's images.
+        """
+        _check_maximises(study)
+        _check_positive_integer("top", top)
+        _check_positive_integer("repeats", repeats)
+        leaders = _leaders(study)[:top]
+        for trial, _ in leaders:
+            self._check_fits(trial)
+        setting = self._setting()
+        rows = Confirmation()
+        for place, (trial, observed) in enumerate(leaders, start=1):
+            architecture, layers = self._network_of(trial)
+            accuracies = _kept_accuracies(study, setting).get(architecture, [])
+            for repeat in range(len(accuracies), repeats):
+                # A text, so that it is the seed of no trial and of no refit.
+                correct = self._train_and_validate(layers, seed=f"{self.seed} confirm {repeat}")
+                if correct is None:
+                    self._warn_of_memory(layers, "confirm leaves it out")
+                    break
+                accuracies.append(float(correct.mean()))
+                _keep_accuracies(study, setting, architecture, accuracies)
+                _logger.info(
+                    f"Network {place} of {len(leaders)}, training {repeat + 1} of {repeats}: "
+                    f"{accuracies[-1]:.4f} (trial {trial.number} observed {observed:.4f}), {architecture}"
+                )
+            if len(accuracies) < repeats:
+                continue
+            accuracies = accuracies[:repeats]  # an earlier call may have had more
+            spread = statistics.stdev(accuracies) if repeats > 1 else None
+            rows.append(
+                Confirmed(
+                    architecture=architecture,
+                    layers=layers,
+                    trial=trial.number,
+                    observed=observed,
+                    mean=statistics.fmean(accuracies),
+                    standard_error=None if spread is None else spread / math.sqrt(repeats),
+                    accuracies=tuple(accuracies),
+                    parameters=sum(self._parameters_per_part(layers)),
+                    macs=self.space.macs(layers),
+                )
+            )
+        # Rounded, lest the order of equal means be settled by how their sums are rounded.
+        rows.sort(key=lambda row: (-round(row.mean, 9), row.macs, row.trial))
+        return rows
+
+    def refit(
+        self, trial: BaseTrial | Confirmed, *, epochs: int | None = None, seed: int | None = None
+    ) -> Refit:
         """Train the best network of a finished trial on training and validation images; test it once.
 
         Args:
-            trial: Such as ``study.best_trial``.
+            trial: Such as ``study.best_trial``, or a row of what `confirm` returns.
             epochs: Default: the objective's; more cost little now and usually help.
             seed: Default: the objective's.
 
@@ -298,13 +355,13 @@ class CNNObjective:
         rows.append(("classifier", str(classes), "", "", f"{classifier_parameters:,}", f"{macs:,}"))
         total = sum(parameters) + classifier_parameters
         rows.append(("total", "", final, "", f"{total:,}", f"{self.space.macs(layers):,}"))
-        return _aligned(rows)
+        return aligned(rows, left={0, 1})
 
     # Private ------------------------------------------------------------------------------------------------
 
-    def _train_and_validate(self, layers: Network) -> np.ndarray | None:
+    def _train_and_validate(self, layers: Network, *, seed: int | str) -> np.ndarray | None:
         """Whether each validation image is classified correctly, bool ``[N]``; None if memory ran out."""
-        data, epochs, seed = self.data, self.epochs, self.seed
+        data, epochs = self.data, self.epochs
         try:
             with cpu_threads(self.threads):
                 network = self._train(layers, data.train_images, data.train_labels, epochs=epochs, seed=seed)
@@ -316,10 +373,14 @@ class CNNObjective:
         # Outside the except clause, whose traceback holds the tensors that are to be freed.
         if data.device.type == "cuda":
             torch.cuda.empty_cache()
-        _logger.warning(f"Out of memory while training {describe(layers)} on {data.device}; the trial fails.")
         return None
 
-    def _train(self, layers: Network, images: Tensor, labels: Tensor, *, epochs: int, seed: int) -> nn.Module:
+    def _warn_of_memory(self, layers: Network, so: str) -> None:
+        _logger.warning(f"Out of memory while training {describe(layers)} on {self.data.device}; {so}.")
+
+    def _train(
+        self, layers: Network, images: Tensor, labels: Tensor, *, epochs: int, seed: int | str
+    ) -> nn.Module:
         training_seed = zlib.crc32(f"{seed} {describe(layers)}".encode())
         # Initialised on the CPU whatever the device, so that the initial weights are the same on all. Fork
         # and seed belong to the process, hence the lock: threads of one study (n_jobs) must not mix them.
@@ -352,7 +413,33 @@ class CNNObjective:
             parts.append(classifier_modules(shapes[-1], self.space.num_classes))
         return [count_parameters(nn.Sequential(*part)) for part in parts]
 
-    def _network_of(self, trial: BaseTrial) -> tuple[str, Network]:
+    def _setting(self) -> str:
+        """A short key for all that an accuracy depends on besides the network and the repeat."""
+        data = self.data
+        labels = [
+            zlib.crc32(part.cpu().numpy().tobytes()) for part in (data.train_labels, data.validation_labels)
+        ]
+        # Coarse, for another machine may round sums otherwise, and the mean of a centred channel is but that.
+        pixels = [
+            (round(mean / std, 2) + 0.0, f"{std:.2g}") for mean, std in zip(data.mean, data.std, strict=True)
+        ]
+        training = (self.epochs, self.batch_size, self.learning_rate, self.schedule, self.conv_activation)
+        parts = (data.name, data.input_shape, data.num_classes, labels, pixels, *training, self.seed)
+        return f"{zlib.crc32(' '.join(map(str, parts)).encode()):08x}"
+
+    def _check_fits(self, trial: FrozenTrial) -> None:
+        architecture, layers = self._network_of(trial)
+        try:
+            self.space.shapes(layers)
+        except ValueError as error:
+            raise ValueError(
+                f"trial {trial.number} holds {architecture!r}, which takes no images of shape "
+                f"{_shape_text(self.space.input_shape)} ({error}); confirm with the objective of the study"
+            ) from None
+
+    def _network_of(self, trial: BaseTrial | Confirmed) -> tuple[str, Network]:
+        if isinstance(trial, Confirmed):
+            return trial.architecture, trial.layers
         architecture = trial.user_attrs.get("architecture")
         if not isinstance(architecture, str):
             raise ValueError(
@@ -377,9 +464,59 @@ def performance_batches(images: int, rng: np.random.Generator) -> list[np.ndarra
     return np.array_split(chosen, PERFORMANCE_BATCHES)
 
 
+def _leaders(study: Study) -> list[tuple[FrozenTrial, float]]:
+    """Each network that is the best prefix of a finished trial, as the trial that observed the most of it and
+    what it observed; the highest first, of equals the earliest.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    leaders: dict[str, tuple[FrozenTrial, float]] = {}
+    # A network counts whatever became of its trial in the end.
+    finished = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+    for trial in study.get_trials(deepcopy=False, states=finished):
+        architecture = trial.user_attrs.get("architecture")
+        if not isinstance(architecture, str):
+            continue
+        # The report of that very prefix; a trial that was added from elsewhere may have its value alone.
+        observed = trial.intermediate_values.get(len(parse(architecture)) - 1, trial.value)
+        if observed is None or not math.isfinite(observed):
+            continue
+        if architecture not in leaders or observed > leaders[architecture][1]:
+            leaders[architecture] = (trial, observed)
+    if not leaders:
+        raise ValueError(
+            f"study {study.study_name!r} has no finished trial with an accuracy and the user attribute "
+            "'architecture', as a trial has in which a CNNObjective has trained a network"
+        )
+    return sorted(leaders.values(), key=lambda leader: (-leader[1], leader[0].number))
+
+
+def _kept_accuracies(study: Study, setting: str) -> dict[str, list[float]]:
+    """Per network what `CNNObjective.confirm` has measured in this setting."""
+    return study.user_attrs.get(CONFIRMED_ATTRIBUTE, {}).get(setting, {})
+
+
+def _keep_accuracies(study: Study, setting: str, architecture: str, accuracies: list[float]) -> None:
+    # Read again before each write, so that two processes do not undo one another's work.
+    kept = study.user_attrs.get(CONFIRMED_ATTRIBUTE, {})
+    kept.setdefault(setting, {})[architecture] = list(accuracies)  # a study in memory keeps what it is given
+    study.set_user_attr(CONFIRMED_ATTRIBUTE, kept)
+
+
 def _is_out_of_memory(error: RuntimeError) -> bool:
     # The CPU's allocator has no exception class of its own.
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def _check_maximises(study: Study) -> None:
+    if not isinstance(study, Study):
+        raise ValueError(f"study is a {type(study).__name__}; it must be a study of Optuna")
+    if study.directions != [StudyDirection.MAXIMIZE]:
+        raise ValueError(
+            "the study does not maximise one value; CNNObjective returns an accuracy, so create the "
+            'study with direction="maximize"'
+        )
 
 
 def _check_positive_integer(name: str, value: Any) -> None:
@@ -394,17 +531,3 @@ def _check_seed(seed: Any) -> None:
 
 def _shape_text(shape: Shape) -> str:
     return "x".join(map(str, shape))
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> str:
-    """The rows as text: the first two columns to the left, the numbers to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        "  ".join(
-            cell.ljust(width) if column < 2 else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in rows
-    ]
-    lines.insert(1, "-" * len(lines[0]))
-    return "\n".join(line.rstrip() for line in lines)

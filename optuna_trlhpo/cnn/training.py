@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,9 @@ SCHEDULES = ("one_cycle", "constant")
 WARM_UP = 0.25
 """The share of all steps in which "one_cycle" climbs to the peak."""
 
-_EVALUATION_BATCH = 1000
+_EVALUATION_BATCH = {"cpu": 50}
+"""Images per pass, by device, 1,000 where none is given. The CPU is up to four times faster where the
+features of a batch fit its cache."""
 
 
 def learning_rate_factor(schedule: str, step: int, steps: int) -> float:
@@ -62,6 +64,7 @@ def train(
     learning_rate: float,
     schedule: str = "one_cycle",
     generator: torch.Generator,
+    after_epoch: Callable[[int], None] | None = None,
 ) -> None:
     """Train ``model`` in place: Adam on the cross-entropy, every image once an epoch in a fresh order.
 
@@ -74,6 +77,7 @@ def train(
         learning_rate: Adam's, at its peak.
         schedule: One of `SCHEDULES`.
         generator: Shuffles; on the device of ``images``.
+        after_epoch: Called with the number of epochs done, after each.
 
     Example:
         >>> images, labels = torch.tensor([[-1.0], [1.0]] * 50), torch.tensor([0, 1] * 50)
@@ -87,9 +91,9 @@ def train(
     # One kernel for all parameters: the networks are so small that the optimiser would take half the time.
     fused = images.device.type in ("cpu", "cuda")
     optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate, fused=fused)
-    model.train()
     step = 0
-    for _ in range(epochs):
+    for epoch in range(epochs):
+        model.train()
         order = torch.randperm(n, generator=generator, device=images.device)
         for batch in order.split(batch_size):
             for group in optimizer.param_groups:
@@ -99,11 +103,14 @@ def train(
             loss.backward()
             optimizer.step()
             step += 1
+        if after_epoch is not None:
+            after_epoch(epoch + 1)
 
 
 @torch.inference_mode()
 def predict_correct(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
     """Whether each image is classified correctly: bool ``[N]`` on the device of ``images``."""
     model.eval()
-    batches = zip(images.split(_EVALUATION_BATCH), labels.split(_EVALUATION_BATCH), strict=True)
+    size = _EVALUATION_BATCH.get(images.device.type, 1000)
+    batches = zip(images.split(size), labels.split(size), strict=True)
     return torch.cat([model(batch).argmax(dim=1) == truth for batch, truth in batches])

@@ -63,7 +63,7 @@ def make_params(network: str) -> dict[str, Any]:
 def with_accuracies(monkeypatch: pytest.MonkeyPatch, *shares: float) -> None:
     """From now on networks of 1, 2, ... layers are right on these shares of the validation images."""
 
-    def fake(self: CNNObjective, layers: tuple[Any, ...]) -> np.ndarray:
+    def fake(self: CNNObjective, layers: tuple[Any, ...], **_: Any) -> np.ndarray:
         n = len(self.data.validation_labels)
         return np.arange(n) < shares[len(layers) - 1] * n
 

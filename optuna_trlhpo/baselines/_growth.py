@@ -1,0 +1,247 @@
+"""What greedy and beam growth share: the tree of prefixes that a study has tried, and the search in it.
+
+A *prefix* is what parameters a trial had, in the order in which they were suggested, when it reported; its
+*score* is that report. What lies between two reports is a *layer*. The tree has a node for every parameter
+value, not for every layer alone: so the continuations of a prefix can be gone through without repeating one
+even where a layer has several, conditional, parameters.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState
+
+from optuna_trlhpo.baselines._planned import History, Plan, PlannedSampler, check_integer, note_of
+from optuna_trlhpo.baselines._values import all_values, is_valid, n_values, random_value
+from optuna_trlhpo.episode import place_of_report
+
+_COUNTABLE = 1000
+"""Of a parameter of more values one is drawn, and drawn anew if it is spent; at most ``_DRAWS`` times."""
+_DRAWS = 20
+
+
+@dataclass(eq=False)
+class Node:
+    """What the trials that begin with the same ``n_params`` parameters have in common."""
+
+    n_params: int
+    example: FrozenTrial | None = None  # one of them; None at the root
+    children: dict[tuple[str, Any], Node] = field(default_factory=dict)  # by the next name and value
+    distribution: BaseDistribution | None = None  # of the next parameter
+    is_prefix: bool = False
+    is_leaf: bool = False  # nothing more is to be tried here: it ended, it failed, or it is being tried
+    scores: list[float] = field(default_factory=list)
+    n_attempts: int = 0  # trials that were to continue it, whatever became of them
+
+    @property
+    def score(self) -> float:
+        return float(np.mean(self.scores)) if self.scores else -math.inf
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether everything was tried that can follow, up to the end of the layer."""
+        if self.is_leaf:
+            return True
+        if self.distribution is None or len(self.children) < n_values(self.distribution):
+            return False
+        return all(child.is_prefix or child.is_spent for child in self.children.values())
+
+    def continuations(self) -> Iterator[Node]:
+        """The nodes that are one layer further."""
+        for child in self.children.values():
+            if child.is_prefix or child.is_leaf:
+                yield child
+            else:
+                yield from child.continuations()
+
+
+class Tree:
+    """All prefixes of the trials of a study."""
+
+    def __init__(self, history: History) -> None:
+        self.root = Node(n_params=0, is_prefix=True)
+        trials = history.finished + history.running
+        for trial in trials:
+            self._add(history, trial)
+        params = {trial.number: trial.params for trial in history.finished}
+        for trial in trials:
+            number, n_params = note_of(trial).get("grows", (None, 0))
+            # At the root everything that is tried is seen; elsewhere a trial may never get there.
+            if number in params:
+                node = self.find(dict(itertools.islice(params[number].items(), n_params)))
+                if node is not None:
+                    node.n_attempts += 1
+
+    def find(self, params: dict[str, Any]) -> Node | None:
+        """The node of the trials that begin with ``params``."""
+        node: Node | None = self.root
+        for item in params.items():
+            node = None if node is None else node.children.get(item)
+        return node
+
+    def _add(self, history: History, trial: FrozenTrial) -> None:
+        scores = _scores_of(history, trial)
+        node = self.root
+        for n, (name, value) in enumerate(trial.params.items(), start=1):
+            node.distribution = trial.distributions[name]
+            if (name, value) not in node.children:
+                node.children[name, value] = Node(n_params=n, example=trial)
+            node = node.children[name, value]
+            if n in scores:
+                node.is_prefix = True
+                node.scores.append(scores[n])
+        if trial.state == TrialState.RUNNING:
+            node.is_leaf |= not (node.children or node.is_prefix)
+        elif node is not self.root and not note_of(trial).get("cut"):
+            node.is_leaf = True
+
+    def to_grow(self, width: int, n_children: int) -> Node | None:
+        """The prefix whose continuation is to be tried next; None if nothing is left.
+
+        Pass k keeps k * ``width`` prefixes of each length and tries k * ``n_children`` continuations of each.
+        Everything that earlier trials tried is known, so only what is new to a pass comes out.
+        """
+        for k in itertools.count(1):
+            complete = True
+            beam = [self.root]
+            while beam:
+                for node in beam:
+                    if not node.is_spent:
+                        if max(node.n_attempts, sum(1 for _ in node.continuations())) < k * n_children:
+                            return node
+                        complete = False
+                behind = [child for node in beam for child in node.continuations()]
+                behind = [child for child in behind if child.is_prefix and not child.is_leaf]
+                behind.sort(key=lambda child: -child.score)
+                complete &= len(behind) <= k * width
+                beam = behind[: k * width]
+            if complete:
+                return None
+        raise AssertionError
+
+
+def _scores_of(history: History, trial: FrozenTrial) -> dict[int, float]:
+    """Number of parameters -> the score of the prefix that they are."""
+    seen: Sequence[Sequence[int]] = note_of(trial).get("seen", [])
+    reports = trial.intermediate_values
+    scores = {n: history.signed(reports[step]) for n, step in seen if step in reports}
+    if trial.state.is_finished():
+        # What was reported after the last parameter was seen by nobody. One report belongs to the last layer;
+        # more are the epochs of a training.
+        late = [step for step in reports if step > max((step for _, step in seen), default=-1)]
+        score = history.signed(reports[late[0]]) if len(late) == 1 else history.score(trial)
+        scores.setdefault(len(trial.params), score)
+    return scores
+
+
+@dataclass
+class GrowthPlan(Plan):
+    """The ``values`` are the prefix that is to be grown."""
+
+    tree: Tree | None = None
+    best: dict[str, Any] = field(default_factory=dict)  # the parameters of the best trial
+    n_asked: int = 0  # parameters the trial had, with the one asked for, at the last call
+
+
+class GrowthSampler(PlannedSampler):
+    """Beam search over prefixes; the arguments are those of `BeamGrowthSampler`."""
+
+    def __init__(self, *, width: int, n_children: int, end_trials: bool, seed: int | None) -> None:
+        super().__init__(seed=seed)
+        check_integer("width", width, least=1)
+        check_integer("n_children", n_children, least=1)
+        self._width = width
+        self._n_children = n_children
+        self._end_trials = bool(end_trials)
+
+    def _make_plan(self, history: History, trial: FrozenTrial) -> Plan:
+        tree = Tree(history)
+        best = max(history.scored, key=history.score, default=None)
+        plan = GrowthPlan(tree=tree, best=dict(best.params) if best is not None else {})
+        node = tree.to_grow(self._width, self._n_children)
+        if node is not None and node.example is not None:
+            plan.values = dict(itertools.islice(node.example.params.items(), node.n_params))
+            plan.note = {"grows": [node.example.number, node.n_params]}
+        return plan
+
+    def _answer(
+        self, study: Study, trial: FrozenTrial, plan: Plan, name: str, distribution: BaseDistribution
+    ) -> Any:
+        assert isinstance(plan, GrowthPlan) and plan.tree is not None
+        n_reported = self._note_reports(study, trial, plan, name)
+        if len(trial.params) < len(plan.values):
+            return super()._answer(study, trial, plan, name, distribution)
+        rng = self._generator("value", trial.number, name)
+        node = plan.tree.find(trial.params)
+        if n_reported <= len(plan.values):
+            return _new_value(node, name, distribution, rng)
+        if self._end_trials:
+            plan.note["cut"] = True
+            self._write_note(study, trial, plan)
+            raise optuna.TrialPruned("what this trial was to try has been reported")
+        return _best_value(node, plan.best, name, distribution, rng)
+
+    def _note_reports(self, study: Study, trial: FrozenTrial, plan: GrowthPlan, name: str) -> int:
+        """Note what was reported since the last parameter, and return the number of parameters that the trial
+        had at its last report.
+
+        Optuna keeps no order between reports and parameters, so it can be seen only now.
+        """
+        names = [*trial.params, name]
+        earliest, plan.n_asked = plan.n_asked, len(names)
+        seen = plan.note.setdefault("seen", [])
+        last = max(trial.intermediate_values, default=-1)
+        if len(names) > 1 and last > max((step for _, step in seen), default=-1):
+            seen.append([place_of_report(names, earliest), last])
+            self._write_note(study, trial, plan)
+        return max((n for n, _ in seen), default=0)
+
+
+def _new_value(node: Node | None, name: str, distribution: BaseDistribution, rng: np.random.Generator) -> Any:
+    """A random value of which not all was tried that can follow; any value, if there is none."""
+
+    def is_new(value: Any) -> bool:
+        child = None if node is None else node.children.get((name, value))
+        return child is None or not (child.is_prefix or child.is_spent)
+
+    if n_values(distribution) <= _COUNTABLE:
+        values = list(all_values(distribution))
+        values = [value for value in values if is_new(value)] or values
+        return values[rng.integers(len(values))]
+    value = random_value(distribution, rng)
+    for _ in range(_DRAWS):
+        if is_new(value):
+            break
+        value = random_value(distribution, rng)
+    return value
+
+
+def _best_value(
+    node: Node | None,
+    best: dict[str, Any],
+    name: str,
+    distribution: BaseDistribution,
+    rng: np.random.Generator,
+) -> Any:
+    """The value that the best of the known continuations has, or else that of the best trial."""
+    known = [] if node is None else sorted(node.children.items(), key=lambda item: -_worth(item[1]))
+    values = [value for (other, value), _ in known if other == name]
+    for value in [*values, *([best[name]] if name in best else [])]:
+        if is_valid(distribution, value):
+            return value
+    return random_value(distribution, rng)
+
+
+def _worth(node: Node) -> float:
+    if node.is_prefix:
+        return node.score
+    return max((_worth(child) for child in node.children.values()), default=-math.inf)

@@ -1,0 +1,280 @@
+"""`SMACSampler`: SMAC3 of the package ``smac``, asked and told trial by trial."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.search_space import intersection_search_space
+from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState
+
+from optuna_trlhpo.baselines._planned import (
+    History,
+    PlannedSampler,
+    check_integer,
+    check_single_objective,
+)
+from optuna_trlhpo.baselines._values import all_values, is_valid, n_values, random_value
+
+_MISSING = (
+    "SMACSampler needs the package smac: pip install 'optuna-trlhpo[smac]', or pip install 'smac>=2.4' "
+    "(older versions need SWIG and a compiler)"
+)
+
+
+class SMACSampler(PlannedSampler):
+    """SMAC3's facade for hyper-parameter optimisation: a random forest, expected improvement, local search.
+
+    SMAC works on a fixed search space: the one given, or else the parameters that every finished trial had
+    (the trials before the first has finished are random). What is not in it, as conditional parameters are
+    not, is drawn uniformly. All settings but ``retrain_after`` are those of SMAC's
+    ``HyperparameterOptimizationFacade``: a Sobol design of ten trials per parameter, but of a quarter of
+    ``n_trials`` at most; log expected improvement; a forest of ten trees; every fifth trial at random. Failed
+    trials are told as crashed, at the cost of the worst one; pruned ones count with their last report, and
+    without one as failed.
+
+    Unlike the other samplers here it keeps SMAC's state from trial to trial. Two runs with one seed are equal
+    as long as neither is interrupted and trials run one at a time; a sampler that was pickled, or is new to
+    a study, is told all trials and goes on from there, but not with the same random numbers.
+
+    Source: Lindauer et al., "SMAC3: A Versatile Bayesian Optimization Package for Hyperparameter
+    Optimization", JMLR 23, 2022.
+
+    Args:
+        search_space: Distributions by parameter name; None: the intersection of the finished trials.
+        n_trials: Trials that the study is expected to have, which decide the size of SMAC's initial design;
+            the study may well have others; at least 1.
+        retrain_after: Trials after which the forest is fitted anew; at least 1. SMAC's own default is 8. That
+            takes a sixth of the time, but where the forest proposes too few networks that are new, random
+            ones fill up: on NAS-Bench-Macro the regret after 100 trials was about twice as large (5 seeds
+            each). With 1 a trial takes about a second of one CPU core.
+        seed: Of all that is random; None: another one each time.
+
+    Raises:
+        ImportError: If the package ``smac`` is not installed, or does not work.
+        ValueError: For an argument out of range; when sampling, in a study of several objectives.
+
+    Example:
+        >>> import optuna
+        >>> sampler = SMACSampler(n_trials=20, seed=0)  # doctest: +SKIP
+        >>> study = optuna.create_study(sampler=sampler)  # doctest: +SKIP
+        >>> study.optimize(lambda trial: trial.suggest_float("x", -1, 1) ** 2, n_trials=20)  # doctest: +SKIP
+        >>> study.best_value < 0.01  # doctest: +SKIP
+        True
+    """
+
+    def __init__(
+        self,
+        *,
+        search_space: Mapping[str, BaseDistribution] | None = None,
+        n_trials: int = 100,
+        retrain_after: int = 1,
+        seed: int | None = None,
+    ) -> None:
+        super().__init__(seed=seed)
+        check_integer("n_trials", n_trials, least=1)
+        check_integer("retrain_after", retrain_after, least=1)
+        if search_space is not None and not (
+            isinstance(search_space, Mapping)
+            and all(isinstance(name, str) for name in search_space)
+            and all(isinstance(distribution, BaseDistribution) for distribution in search_space.values())
+        ):
+            raise ValueError(
+                f"search_space is {search_space!r}; it must be distributions by parameter name, or None"
+            )
+        _import_smac()
+        self._search_space = None if search_space is None else dict(search_space)
+        self._n_trials = n_trials
+        self._retrain_after = retrain_after
+        self._session: _Session | None = None
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        check_single_objective(self, study)
+        space = self._search_space
+        if space is None:
+            space = intersection_search_space(study.get_trials(deepcopy=False))
+        return {
+            name: distribution for name, distribution in sorted(space.items()) if not distribution.single()
+        }
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        check_single_objective(self, study)
+        if not search_space:
+            return {}
+        history = History(study, trial)
+        with self._lock:
+            session = self._session
+            if session is None or not session.suits(study.study_name, search_space, history):
+                self._session = session = _Session(
+                    study_name=study.study_name,
+                    space=search_space,
+                    n_trials=self._n_trials,
+                    retrain_after=self._retrain_after,
+                    seed=self._seed % 2**31,
+                )
+            session.tell(history)
+            values = session.ask(trial)
+        if values is None:
+            rng = self._generator("plan", trial.number)
+            values = {name: random_value(distribution, rng) for name, distribution in search_space.items()}
+        return values
+
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        check_single_objective(self, study)
+        return random_value(param_distribution, self._generator("value", trial.number, param_name))
+
+    def after_trial(
+        self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
+    ) -> None:
+        pass  # SMAC is told when it is asked next
+
+    def __getstate__(self) -> dict[str, Any]:
+        return super().__getstate__() | {"_session": None}
+
+
+class _Session:
+    """SMAC on one study and one search space.
+
+    Its space has the positions of ours: choices, and numbers with a step, go by their indices, for SMAC knows
+    no steps and its choices are few kinds of objects.
+    """
+
+    def __init__(
+        self,
+        *,
+        study_name: str,
+        space: dict[str, BaseDistribution],
+        n_trials: int,
+        retrain_after: int,
+        seed: int,
+    ) -> None:
+        smac = _import_smac()
+        from ConfigSpace import ConfigurationSpace
+
+        self._study_name = study_name
+        self._space = space
+        self._told: dict[int, datetime | None] = {}
+        self._asked: dict[int, Any] = {}
+        self._run_seed = 0  # of all configurations alike: SMAC takes the first that it is told, or draws one
+        self._values: dict[str, list[Any]] = {}
+        self._config_space = ConfigurationSpace(seed=seed)
+        for i, (name, distribution) in enumerate(space.items()):
+            self._config_space.add(self._hyperparameter(f"p{i}", name, distribution))
+        # SMAC always writes somewhere. The folder goes with the session.
+        self._folder = tempfile.TemporaryDirectory(prefix="smac-")
+        scenario = smac.Scenario(
+            self._config_space,
+            output_directory=Path(self._folder.name),
+            deterministic=True,
+            n_trials=n_trials,
+            seed=seed,
+        )
+        facade = smac.HyperparameterOptimizationFacade
+        selector = facade.get_config_selector(scenario, retrain_after=retrain_after)
+        self._smac = facade(
+            scenario, _not_called, config_selector=selector, overwrite=True, logging_level=False
+        )
+
+    def suits(self, study_name: str, space: dict[str, BaseDistribution], history: History) -> bool:
+        """Whether this is the session of that study, and not of an earlier one of its name."""
+        begun = {trial.number: trial.datetime_start for trial in history.finished}
+        same = all(begun.get(number) == start for number, start in self._told.items())
+        return same and (study_name, space) == (self._study_name, self._space)
+
+    def tell(self, history: History) -> None:
+        """Tell what has finished since."""
+        from smac.runhistory.dataclasses import TrialInfo, TrialValue
+        from smac.runhistory.enumerations import StatusType
+
+        finite = [score for score in map(history.score, history.finished) if np.isfinite(score)]
+        if not finite:
+            return  # SMAC computes with the cost of what crashed too: there must be a worst one
+        worst, best = min(finite), max(finite)
+        for trial in history.finished:
+            if trial.number in self._told:
+                continue
+            self._told[trial.number] = trial.datetime_start
+            asked = self._asked.pop(trial.number, None)
+            config = self._configuration(trial.params)
+            score = history.score(trial)
+            crashed = TrialValue(cost=-worst, status=StatusType.CRASHED)
+            value = crashed if score == -np.inf else TrialValue(cost=-min(score, best))
+            if asked is not None and (config is None or config != asked.config):
+                # It never came to be, as where a value was fixed: it must not stay open.
+                self._smac.tell(asked, crashed, save=False)
+            if config is not None:
+                self._smac.tell(TrialInfo(config, seed=self._run_seed), value, save=False)
+
+    def ask(self, trial: FrozenTrial) -> dict[str, Any] | None:
+        """Values for all of the space; None if SMAC finds nothing new in it."""
+        from smac.main.exceptions import ConfigurationSpaceExhaustedException
+
+        try:
+            self._asked[trial.number] = info = self._smac.ask()
+        except (StopIteration, ConfigurationSpaceExhaustedException):
+            return None
+        self._run_seed = info.seed
+        values = {}
+        for i, (name, distribution) in enumerate(self._space.items()):
+            value = info.config[f"p{i}"]
+            if name in self._values:
+                values[name] = self._values[name][int(value)]
+            else:
+                assert isinstance(distribution, IntDistribution | FloatDistribution)
+                number = int(value) if isinstance(distribution, IntDistribution) else float(value)
+                values[name] = min(max(number, distribution.low), distribution.high)
+        return values
+
+    def _hyperparameter(self, key: str, name: str, distribution: BaseDistribution) -> Any:
+        import ConfigSpace as cs
+
+        if isinstance(distribution, CategoricalDistribution):
+            self._values[name] = list(distribution.choices)
+            return cs.CategoricalHyperparameter(key, list(range(len(distribution.choices))))
+        assert isinstance(distribution, IntDistribution | FloatDistribution)
+        log = distribution.log
+        if isinstance(distribution, FloatDistribution) and distribution.step is None:
+            return cs.UniformFloatHyperparameter(key, distribution.low, distribution.high, log=log)
+        if isinstance(distribution, IntDistribution) and distribution.step == 1:
+            return cs.UniformIntegerHyperparameter(key, distribution.low, distribution.high, log=log)
+        self._values[name] = list(all_values(distribution))
+        return cs.UniformIntegerHyperparameter(key, 0, int(n_values(distribution)) - 1)
+
+    def _configuration(self, params: Mapping[str, Any]) -> Any:
+        """SMAC's form of a trial's parameters; None if they are not in the space."""
+        from ConfigSpace import Configuration
+
+        values = {}
+        for i, (name, distribution) in enumerate(self._space.items()):
+            if name not in params or not is_valid(distribution, params[name]):
+                return None
+            value = params[name]
+            if name in self._values:
+                distances = [0 if other == value else 1 for other in self._values[name]]
+                if isinstance(distribution, FloatDistribution):
+                    distances = [abs(other - value) for other in self._values[name]]
+                value = int(np.argmin(distances))
+            values[f"p{i}"] = value
+        return Configuration(self._config_space, values=values)
+
+
+def _not_called(config: Any, seed: int = 0) -> float:
+    raise AssertionError("the objective is evaluated by Optuna")
+
+
+def _import_smac() -> Any:
+    try:
+        import smac
+    except ImportError as error:
+        raise ImportError(_MISSING) from error
+    return smac

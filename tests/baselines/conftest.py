@@ -1,0 +1,31 @@
+"""The rivals by name, small enough to act within a few trials."""
+
+import pytest
+
+from optuna_trlhpo.baselines import (
+    BananasSampler,
+    BeamGrowthSampler,
+    GreedyGrowthSampler,
+    LocalSearchSampler,
+    RegularizedEvolutionSampler,
+)
+
+MAKERS = {
+    "bananas": lambda **more: BananasSampler(n_startup_trials=3, **more),
+    "beam-growth": lambda **more: BeamGrowthSampler(width=2, **more),
+    "evolution": lambda **more: RegularizedEvolutionSampler(population_size=3, tournament_size=2, **more),
+    "greedy-growth": lambda **more: GreedyGrowthSampler(n_children=2, **more),
+    "greedy-growth-to-the-end": lambda **more: GreedyGrowthSampler(end_trials=False, **more),
+    "local-search": lambda **more: LocalSearchSampler(n_startup_trials=2, **more),
+    "local-search-whole": lambda **more: LocalSearchSampler(
+        n_startup_trials=1, whole_neighbourhood=True, **more
+    ),
+}
+
+
+@pytest.fixture(params=list(MAKERS))
+def make(request, monkeypatch):
+    if request.param == "bananas":  # here it need not be good
+        monkeypatch.setattr("optuna_trlhpo.baselines.bananas._STEPS", 10)
+        monkeypatch.setattr("optuna_trlhpo.baselines.bananas._CANDIDATES", 50)
+    return MAKERS[request.param]

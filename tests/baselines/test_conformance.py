@@ -1,0 +1,58 @@
+"""Optuna's own conformance kit for every rival."""
+
+from collections.abc import Callable
+
+import pytest
+from optuna.samplers import BaseSampler
+from optuna.testing.pytest_samplers import (
+    BasicSamplerTestCase,
+    RelativeSamplerTestCase,
+    SingleOnlySamplerTestCase,
+)
+
+from optuna_trlhpo.baselines import (
+    BananasSampler,
+    BeamGrowthSampler,
+    GreedyGrowthSampler,
+    LocalSearchSampler,
+    RegularizedEvolutionSampler,
+    SMACSampler,
+)
+
+
+class TestBananas(BasicSamplerTestCase, SingleOnlySamplerTestCase):
+    @pytest.fixture
+    def sampler(self) -> Callable[[], BaseSampler]:
+        return lambda: BananasSampler(n_startup_trials=2)  # the kit's studies are short
+
+
+class TestBeamGrowth(BasicSamplerTestCase, SingleOnlySamplerTestCase):
+    @pytest.fixture
+    def sampler(self) -> Callable[[], BaseSampler]:
+        return BeamGrowthSampler
+
+
+class TestGreedyGrowth(BasicSamplerTestCase, SingleOnlySamplerTestCase):
+    @pytest.fixture
+    def sampler(self) -> Callable[[], BaseSampler]:
+        return GreedyGrowthSampler
+
+
+class TestLocalSearch(BasicSamplerTestCase, SingleOnlySamplerTestCase):
+    @pytest.fixture
+    def sampler(self) -> Callable[[], BaseSampler]:
+        return lambda: LocalSearchSampler(n_startup_trials=1)
+
+
+class TestRegularizedEvolution(BasicSamplerTestCase, SingleOnlySamplerTestCase):
+    @pytest.fixture
+    def sampler(self) -> Callable[[], BaseSampler]:
+        return lambda: RegularizedEvolutionSampler(population_size=2)
+
+
+@pytest.mark.filterwarnings("ignore")
+class TestSMAC(BasicSamplerTestCase, RelativeSamplerTestCase, SingleOnlySamplerTestCase):
+    @pytest.fixture
+    def sampler(self) -> Callable[[], BaseSampler]:
+        pytest.importorskip("smac", reason="the extra smac is not installed")
+        return SMACSampler

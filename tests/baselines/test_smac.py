@@ -1,0 +1,126 @@
+"""`SMACSampler`; what runs SMAC is skipped where the extra is not installed."""
+
+import importlib.util
+import pickle
+import sys
+
+import numpy as np
+import optuna
+import pytest
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+from optuna_trlhpo.baselines import SMACSampler
+
+needs_smac = pytest.mark.skipif(
+    importlib.util.find_spec("smac") is None, reason="the extra smac is not installed"
+)
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+
+SPACE = {
+    "x": FloatDistribution(-1, 1),
+    "q": FloatDistribution(0, 1, step=0.1),
+    "n": IntDistribution(1, 100, log=True),
+    "m": IntDistribution(0, 9, step=3),
+    "kind": CategoricalDistribution(["a", None, True]),
+    "alone": IntDistribution(3, 3),
+}
+
+
+def objective(trial):
+    kind = trial.suggest_categorical("kind", ["a", None, True])
+    value = trial.suggest_float("x", -1, 1) ** 2 + trial.suggest_float("q", 0, 1, step=0.1)
+    value += np.log(trial.suggest_int("n", 1, 100, log=True)) + trial.suggest_int("m", 0, 9, step=3)
+    if kind is None:
+        value += trial.suggest_float("only", 0, 1)
+    return value + (kind == "a")
+
+
+def test_without_smac_a_sentence_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "smac", None)
+    with pytest.raises(ImportError, match=r"pip install 'optuna-trlhpo\[smac\]'"):
+        SMACSampler()
+
+
+def test_bad_arguments_are_named():
+    with pytest.raises(ValueError, match="n_trials is 0; it must be an integer of at least 1"):
+        SMACSampler(n_trials=0)
+    with pytest.raises(ValueError, match="retrain_after is 0; it must be an integer of at least 1"):
+        SMACSampler(retrain_after=0)
+    with pytest.raises(ValueError, match="search_space is .*; it must be distributions by parameter name"):
+        SMACSampler(search_space={"x": (0, 1)})
+
+
+@needs_smac
+@pytest.mark.parametrize("space", [None, SPACE])
+def test_it_asks_and_tells(space):
+    study = optuna.create_study(sampler=SMACSampler(search_space=space, n_trials=16, retrain_after=8, seed=0))
+    study.optimize(objective, n_trials=16)
+    runhistory = study.sampler._session._smac.runhistory
+    assert runhistory.finished == 15  # it is told of the last trial when it is asked again
+    costs = [value.cost for value in runhistory.values() if value.status.name == "SUCCESS"]
+    assert sorted(costs) == pytest.approx(sorted(trial.value for trial in study.trials[:-1]))
+
+
+@needs_smac
+def test_it_finds_an_optimum():
+    study = optuna.create_study(sampler=SMACSampler(n_trials=40, retrain_after=4, seed=0))
+    study.optimize(
+        lambda trial: (trial.suggest_float("x", -1, 1) - 0.3) ** 2 + trial.suggest_int("n", 0, 9), n_trials=32
+    )
+    assert study.best_value < 0.003 and study.best_params["n"] == 0
+
+
+@needs_smac
+def test_a_maximised_value_is_a_cost():
+    study = optuna.create_study(direction="maximize", sampler=SMACSampler(n_trials=8, seed=0))
+    study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=5)
+    told = study.sampler._session._smac.runhistory.values()
+    costs = [value.cost for value in told if value.status.name == "SUCCESS"]
+    assert sorted(-cost for cost in costs) == sorted(trial.value for trial in study.trials[:-1])
+
+
+@needs_smac
+def test_failed_pruned_and_fixed_trials():
+    def fails(trial):
+        value = objective(trial)
+        if trial.number % 3 == 0:
+            raise ValueError
+        if trial.number % 3 == 1:
+            trial.report(float("nan") if trial.number == 1 else value, step=0)
+            raise optuna.TrialPruned
+        return float("inf") if trial.number == 5 else value
+
+    study = optuna.create_study(sampler=SMACSampler(search_space=SPACE, n_trials=12, retrain_after=8, seed=0))
+    study.optimize(fails, n_trials=12, catch=(ValueError,))
+    study.sampler = optuna.samplers.PartialFixedSampler({"kind": "a"}, study.sampler)
+    study.optimize(fails, n_trials=4, catch=(ValueError,))
+    assert len(study.trials) == 16
+
+
+@needs_smac
+def test_equal_seeds_pickles_and_resumed_studies():
+    def run(seed, *parts):
+        study = optuna.create_study(sampler=SMACSampler(n_trials=8, retrain_after=8, seed=seed))
+        for n_trials in parts:
+            study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=n_trials)
+            study.sampler = pickle.loads(pickle.dumps(study.sampler))
+        return [trial.params["x"] for trial in study.trials]
+
+    assert run(0, 5) == run(0, 5) != run(1, 5)
+    parts = run(0, 4, 4)
+    assert len(set(parts)) == 8
+
+
+@needs_smac
+def test_a_space_that_is_used_up_goes_on_at_random():
+    study = optuna.create_study(sampler=SMACSampler(n_trials=8, seed=0))
+    study.optimize(lambda trial: trial.suggest_int("x", 0, 3), n_trials=8)
+    assert {trial.params["x"] for trial in study.trials} == {0, 1, 2, 3}
+    assert len(study.trials) == 8
+
+
+@needs_smac
+def test_threads():
+    study = optuna.create_study(sampler=SMACSampler(search_space=SPACE, n_trials=12, retrain_after=8, seed=0))
+    study.optimize(objective, n_trials=8, n_jobs=3)
+    assert all(trial.state.name == "COMPLETE" for trial in study.trials)
