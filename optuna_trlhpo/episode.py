@@ -38,6 +38,9 @@ PERFORMANCE_VALUES = 32
 _COUNTABLE = 1_000_000
 """A parameter of more values is treated as a continuous one."""
 
+_LEVELS = 4
+"""So many numbers in a name are told apart."""
+
 _PERFORMANCE_ATTRIBUTE = "batch_accuracies"
 
 Seen = Sequence[tuple[int, int]]
@@ -45,12 +48,26 @@ Seen = Sequence[tuple[int, int]]
 
 @dataclass(frozen=True)
 class Slot:
-    """What is fixed about a parameter, whatever its value: its stem, and how many values it can take."""
+    """What is fixed about a parameter, whatever its value: its name, and how many values it can take."""
 
     stem: str
+    index: int
+    """The numbers in its name, one after the other in groups of three digits; 0 where there are none."""
     n_values: int
     """How many values there are; 0 where they are continuous or too many to tell apart."""
     categorical: bool
+    log_range: tuple[int, int] | None = None
+    """The lowest and the highest of integers on a logarithmic scale: countable, but in bins of unequal
+    width."""
+
+    def settle(self, action: float) -> float:
+        """The action that stands for the same value as ``action``: the middle of its bin."""
+        if self.n_values:
+            return (min(int(action * self.n_values), self.n_values - 1) + 0.5) / self.n_values
+        if self.log_range is None:
+            return action
+        distribution = IntDistribution(*self.log_range, log=True)
+        return encode("", distribution, decode("", distribution, action))
 
 
 @dataclass(frozen=True)
@@ -73,6 +90,12 @@ class Episode:
 
     def __len__(self) -> int:
         return len(self.slots)
+
+    def first(self, n: int) -> Episode:
+        """The first ``n`` steps."""
+        return Episode(
+            self.slots[:n], self.actions[:n], self.reports[:n], self.performance[:n], self.last_seen
+        )
 
 
 @dataclass(frozen=True)
@@ -179,14 +202,20 @@ def continues_step(name: str, step: Sequence[str], *, reported: bool) -> bool:
 def slot_of(name: str, distribution: BaseDistribution) -> Slot:
     """What the agent knows of a parameter before it has a value."""
     stem = re.sub(r"\d+", "", name)
+    index = 0
+    for number in re.findall(r"\d+", name.partition("_of_")[0])[:_LEVELS]:
+        index = 1000 * index + int(number) % 1000
     hyperparameter = hyperparameter_of(name, distribution)
     if hyperparameter is not None:
         # A masked set of kinds has a name of its own in Optuna; here it is the same question.
         stem = stem.partition("_of_")[0]
-        return Slot(stem, len(hyperparameter.values), bool(hyperparameter.labels))
+        return Slot(stem, index, len(hyperparameter.values), bool(hyperparameter.labels))
     if isinstance(distribution, CategoricalDistribution):
-        return Slot(stem, len(distribution.choices), True)
-    return Slot(stem, _n_values(distribution), False)
+        return Slot(stem, index, len(distribution.choices), True)
+    log_range = None
+    if isinstance(distribution, IntDistribution) and distribution.log:
+        log_range = distribution.low, distribution.high
+    return Slot(stem, index, _n_values(distribution), False, log_range)
 
 
 def encode(name: str, distribution: BaseDistribution, value: CategoricalChoiceType) -> float:

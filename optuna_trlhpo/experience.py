@@ -19,19 +19,31 @@ from torch import Tensor
 
 from optuna_trlhpo._agent.config import AgentConfig
 from optuna_trlhpo._agent.ddpg import Batch
-from optuna_trlhpo._agent.proposals import Memory
+from optuna_trlhpo._agent.features import Networks
+from optuna_trlhpo._agent.planning import Settled
 from optuna_trlhpo._agent.replay import Replay
 from optuna_trlhpo._agent.transformer import NAME_CODE, Steps
-from optuna_trlhpo.episode import PERFORMANCE_VALUES, Episode, Slot
+from optuna_trlhpo.episode import PERFORMANCE_VALUES, Episode, Request, Slot
 from optuna_trlhpo.layers import ACTION_SLOTS
-from optuna_trlhpo.reward import Scale, normal_scores, returns_of, rewards_of, scalarise, signs_of
+from optuna_trlhpo.reward import (
+    HIGHEST_SCORE,
+    Scale,
+    Scores,
+    normal_scores,
+    returns_of,
+    rewards_of,
+    scalarise,
+    signs_of,
+)
 
 _MEMBER_SHARE = 0.7
 """The share of the trials that each member of the critic learns from, so that they differ (bootstrap)."""
 _BATCH_STEPS = 256
 """Steps in a batch at most: where trials are long a batch has fewer, so that learning takes no longer."""
-_RECALLED, _ELITES = 256, 32
-"""Trials looked through for proposals: so many at random, and so many of the best."""
+_BEST, _LATEST, _OTHERS = 150, 150, 100
+"""Networks that the critic is conditioned on, where there are more than these together."""
+
+_LAYER_KIND = "layer_kind", True
 
 _RANK_BINS = (4, 8, 20)
 assert sum(_RANK_BINS) == PERFORMANCE_VALUES
@@ -62,7 +74,10 @@ class Experience:
         filling = dict(
             actions=np.nan,
             names=-1,
+            indices=-1,
             n_values=0,
+            valued=0.0,
+            context=np.nan,
             reports=np.nan,
             performance=np.nan,
             worths=np.nan,
@@ -70,8 +85,11 @@ class Experience:
             outcome=np.nan,
         )
         self._n_added = 0
-        self._finished: set[bytes] = set()  # what was tried, as `_key` writes it
-        self._elites_of: tuple[tuple[float, ...], np.ndarray] = ((), np.empty(0, dtype=np.int64))
+        self._valued: dict[bytes, np.ndarray] = {}  # networks by `_key` -> what they were last worth
+        self._uneven: dict[tuple[int, int], Slot] = {}  # (number, index) of integers on a logarithmic scale
+        self._scores_of = Scores(np.zeros(1))  # of a single objective
+        self.reports_are_values = False
+        """Whether the last trial that reported something between its steps reported what these were worth."""
         self._replay = Replay(capacity=config.replay_capacity, filling=filling)
 
     def __len__(self) -> int:
@@ -79,11 +97,7 @@ class Experience:
 
     def add(self, number: int, episode: Episode, worths: np.ndarray) -> None:
         """Remember the finished trial ``number``; ``worths`` ``[S, K]`` as `reward.worths_of` gives them."""
-        names = np.full((len(episode), ACTION_SLOTS), -1, dtype=np.int64)
-        n_values = np.zeros_like(names)
-        for k, slots in enumerate(episode.slots):
-            names[k, : len(slots)] = [self._learn_name(slot) for slot in slots]
-            n_values[k, : len(slots)] = [slot.n_values for slot in slots]
+        names, indices, n_values = self._learn_names(episode)
         best = np.fmax.reduce(worths, axis=0)
         for scale, worth in zip(self._outcomes, best, strict=True):
             scale.add(worth)
@@ -101,12 +115,18 @@ class Experience:
             row = np.array([self._n_added % self._config.replay_capacity])
             self._known.subtract(_places(self._replay.rows(row, "names")["names"][0]))
         self._n_added += 1
-        self._finished.add(_key(names, episode.actions))
+        between = ~np.isnan(reports)
+        are_values = between & ~np.isnan(worths[:, 0])
+        if between[:-1].any():
+            self.reports_are_values = bool(are_values[:-1].any())
         self._replay.add(
             dict(
-                actions=episode.actions.astype(np.float32),
+                actions=episode.actions,
                 names=names,
+                indices=indices,
                 n_values=n_values,
+                valued=self._new_values(names, indices, episode.actions, worths),
+                context=np.where(are_values, np.nan, reports),
                 reports=reports,
                 performance=episode.performance.astype(np.float32),
                 worths=worths,
@@ -141,6 +161,114 @@ class Experience:
             self._codes = torch.cat([self._codes[:-1], torch.tensor(code).float()[None], self._codes[-1:]])
             self._categorical = np.append(self._categorical[:-1], [slot.categorical, False])
         return self._numbers[name]
+
+    def _learn_names(self, episode: Episode) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """``[S, A]`` each: numbers of stems, indices, numbers of values."""
+        shape = (len(episode), ACTION_SLOTS)
+        names, indices = np.full(shape, -1, dtype=np.int64), np.full(shape, -1, dtype=np.int64)
+        n_values = np.zeros(shape, dtype=np.int64)
+        for k, slots in enumerate(episode.slots):
+            names[k, : len(slots)] = [self._learn_name(slot) for slot in slots]
+            indices[k, : len(slots)] = [slot.index for slot in slots]
+            n_values[k, : len(slots)] = [slot.n_values for slot in slots]
+            for number, slot in zip(names[k], slots, strict=False):
+                if slot.log_range is not None:
+                    self._uneven[int(number), slot.index] = slot
+        return names, indices, n_values
+
+    # Networks -----------------------------------------------------------------------------------------
+
+    def _new_values(
+        self, names: np.ndarray, indices: np.ndarray, actions: np.ndarray, worths: np.ndarray
+    ) -> np.ndarray:
+        """``[S]`` 1 where the network up to that step got a value that it had not had before."""
+        new = np.zeros(len(names))
+        for k in np.flatnonzero(~np.isnan(worths).any(axis=1)):
+            key = network_key(names[: k + 1], indices[: k + 1], actions[: k + 1])
+            if key not in self._valued or not np.array_equal(self._valued[key], worths[k]):
+                self._valued[key] = worths[k]
+                new[k] = 1
+        return new
+
+    def has_value(self, key: bytes) -> bool:
+        """Whether the network that `network_key` gave this key has a value already."""
+        return key in self._valued
+
+    def networks(self, rng: np.random.Generator, weights: np.ndarray) -> tuple[Networks, np.ndarray]:
+        """Networks with a value, and their values ``[N]`` as scores.
+
+        Of many the best, the latest and some others are taken. ``weights`` ``[K]`` as in `state`.
+        """
+        rows = self._replay.rows(np.arange(len(self._replay)), "worths", "valued")
+        trial, step = np.nonzero(rows["valued"] > 0)
+        worths = rows["worths"][trial, step]
+        if worths.shape[1] == 1:
+            self._scores_of = Scores(worths[:, 0])
+            values = self._scores_of(worths[:, 0])
+        else:
+            ranks = scalarise(np.stack([_ranked(column) for column in worths.T], axis=-1), weights[None])
+            values = normal_scores(_ranked(ranks))
+        if len(values) > _BEST + _LATEST + _OTHERS:
+            order = np.argsort(-values, kind="stable")
+            best, rest = order[:_BEST], np.sort(order[_BEST:])
+            others = rng.choice(rest[:-_LATEST], _OTHERS, replace=False)
+            chosen = np.sort(np.concatenate([best, rest[-_LATEST:], others]))
+            trial, step, values = trial[chosen], step[chosen], values[chosen]
+        return self._cut(trial, step), values
+
+    def whole(self, rng: np.random.Generator, n: int) -> Networks:
+        """Up to ``n`` finished trials, all that they had."""
+        rows = np.arange(len(self._replay))
+        if len(rows) > n:
+            rows = np.sort(rng.choice(rows, n, replace=False))
+        return self._cut(rows, np.full(len(rows), 10**6))
+
+    @property
+    def layer_kind(self) -> int:
+        """The number of the stem that every layer of a `LayerSpace` begins with; -1 if there is none."""
+        return self._numbers.get(_LAYER_KIND, -1)
+
+    def settle(self, name: int, index: int, action: float) -> float:
+        """The action that stands for the same value of an integer on a logarithmic scale; of others
+        itself."""
+        slot = self._uneven.get((name, index))
+        return action if slot is None else slot.settle(action)
+
+    def score_report(self, report: float) -> float:
+        """The score of a network with that report, on the scale of the last `networks`."""
+        return float(self._scores_of(self._signs[:1] * report)[0])
+
+    def settled(self, request: Request) -> Settled:
+        """A running trial and what it asks for, in numbers; a request without slots asks for anything."""
+        steps = [*request.before.slots, request.slots]
+        shape = (len(steps), ACTION_SLOTS)
+        names, indices = np.full(shape, -1, dtype=np.int64), np.full(shape, -1, dtype=np.int64)
+        n_values, actions = np.zeros(shape, dtype=np.int64), np.full(shape, np.nan)
+        for k, slots in enumerate(steps):
+            names[k] = self.numbers_of(slots)
+            indices[k, : len(slots)] = [slot.index for slot in slots]
+            n_values[k, : len(slots)] = [slot.n_values for slot in slots]
+        actions[:-1] = request.before.actions
+        actions[-1, : len(request.actions)] = request.actions
+        context = np.full(len(steps), np.nan)
+        if not self.reports_are_values:
+            context[:-1] = self._rank_reports(self._signs[0] * request.before.reports[None])[0]
+        return Settled(actions, names, indices, n_values, context, len(steps) - 1, len(request.actions))
+
+    def _cut(self, trial: np.ndarray, step: np.ndarray) -> Networks:
+        """The networks of those trials up to those steps."""
+        rows = self._replay.rows(trial, "actions", "names", "indices", "n_values", "context")
+        behind = np.arange(rows["names"].shape[1]) > step[:, None]
+        context = self._rank_reports(rows["context"])
+        context[np.arange(context.shape[1]) >= step[:, None]] = np.nan
+        return Networks(
+            np.where(behind[..., None], np.nan, rows["actions"]),
+            np.where(behind[..., None], -1, rows["names"]),
+            np.where(behind[..., None], -1, rows["indices"]),
+            np.where(behind[..., None], 0, rows["n_values"]),
+            context,
+            np.zeros((len(trial), 0)),
+        )
 
     # Tensors ------------------------------------------------------------------------------------------
 
@@ -183,40 +311,9 @@ class Experience:
             done=_tensor(step == rows["length"][:, None] - 1),
         )
 
-    def memory(self, rng: np.random.Generator, slot: int, name: Slot, weights: np.ndarray) -> Memory:
-        """Remembered steps whose slot number ``slot`` is called ``name``, with what became of them."""
-        some = np.union1d(self._replay.sample(rng, _RECALLED), self._elites(weights))
-        for chosen in (some, np.arange(len(self._replay))):  # all of them only for a name that is rare
-            rows = self._replay.rows(chosen, "actions", "names", "n_values", "worths")
-            found = rows["names"][:, :, slot] == self._numbers[_name_of(name)]
-            if found.any():
-                break
-        values = self._scores(rows["worths"], weights[None])
-        return Memory(
-            rows["actions"][found].astype(np.float64),
-            rows["names"][found],
-            rows["n_values"][found],
-            values[found],
-        )
-
     def _state_names(self, episode: Episode) -> np.ndarray:
         names = [self.numbers_of(slots) for slots in episode.slots]
         return np.array(names, dtype=np.int64).reshape(-1, ACTION_SLOTS)
-
-    def _elites(self, weights: np.ndarray) -> np.ndarray:
-        """Row numbers of the best trials. Ranking all of them is done once a trial, not at every step."""
-        key = (self._n_added, *weights)
-        if self._elites_of[0] != key:
-            outcomes = self._replay.rows(np.arange(len(self._replay)), "outcome")["outcome"][:, :1]
-            scores = self._scores(outcomes, weights[None])[:, 0]
-            self._elites_of = key, np.argpartition(-scores, min(_ELITES, len(scores)) - 1)[:_ELITES]
-        return self._elites_of[1]
-
-    def repeats(self, episode: Episode, actions: np.ndarray, names: np.ndarray) -> np.ndarray:
-        """``[C]`` whether ``episode``, with each of the steps ``[C, A]`` behind it, is a finished trial."""
-        before = _key(self._state_names(episode), episode.actions)
-        keys = (before + _key(n, a) for n, a in zip(names, actions, strict=True))
-        return np.array([key in self._finished for key in keys])
 
     def draw_weights(self, rng: np.random.Generator, n: int) -> np.ndarray:
         """``[n, K]`` weights of the objectives, or ``[n, 0]`` where there is one alone."""
@@ -254,18 +351,23 @@ class Experience:
             values = np.where(np.isnan(performance), alone, performance)
         else:
             # A report's rank among those at the same step, told apart by overlapping bins, coarse and fine.
-            ranks = np.full(reports.shape, np.nan)
-            for k, scale in enumerate(self._reports[: reports.shape[1]]):
-                ranks[:, k] = scale.rank(reports[:, k])
+            ranks = self._rank_reports(reports)
             values = np.maximum(1 - np.abs(ranks[..., None] - _RANK_CENTRES) / _RANK_WIDTHS, 0)
         return np.where(measured[..., None], np.nan_to_num(values), 0), measured
+
+    def _rank_reports(self, reports: np.ndarray) -> np.ndarray:
+        """Reports ``[B, S]`` as ranks among those at the same step."""
+        ranks = np.full(reports.shape, np.nan)
+        for k, scale in enumerate(self._reports[: reports.shape[1]]):
+            ranks[:, k] = scale.rank(reports[:, k])
+        return ranks
 
     def _ranks(self, worths: np.ndarray) -> np.ndarray:
         return np.stack([scale.rank(worths[..., i]) for i, scale in enumerate(self._outcomes)], axis=-1)
 
     def _scores(self, worths: np.ndarray, weights: np.ndarray) -> np.ndarray:
         """Returns ``[B, S]`` of worths ``[B, S, K]`` in [-1, 1]."""
-        return normal_scores(scalarise(self._ranks(returns_of(worths)), weights[:, None, :]))
+        return normal_scores(scalarise(self._ranks(returns_of(worths)), weights[:, None, :])) / HIGHEST_SCORE
 
     def _unit_worths(self, worths: np.ndarray, weights: np.ndarray) -> np.ndarray:
         """Worths ``[B, S]`` of worths ``[B, S, K]`` in [0, 1]: accuracies as they are, all else by rank."""
@@ -283,9 +385,17 @@ def _name_of(slot: Slot) -> tuple[str, bool]:
     return slot.stem, slot.categorical
 
 
-def _key(names: np.ndarray, actions: np.ndarray) -> bytes:
-    """Steps ``[S, A]`` as a short text, one after the other; the same for the same steps."""
-    return np.concatenate([names, actions], axis=-1, dtype=np.float32).tobytes()
+def network_key(names: np.ndarray, indices: np.ndarray, actions: np.ndarray) -> bytes:
+    """Steps ``[S, A]`` as a short text; the same for the same network."""
+    return np.concatenate([names, indices, actions], axis=-1, dtype=np.float32).tobytes()
+
+
+def _ranked(values: np.ndarray) -> np.ndarray:
+    """The share of ``values`` ``[N]`` that lies below each, ties counted half."""
+    ordered = np.sort(values)
+    return (np.searchsorted(ordered, values, "left") + np.searchsorted(ordered, values, "right")) / (
+        2 * len(values)
+    )
 
 
 def _tensor(array: np.ndarray) -> Tensor:

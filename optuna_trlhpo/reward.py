@@ -130,14 +130,56 @@ class Scale:
 
 _GRID = np.linspace(0.001, 0.999, 999)
 _QUANTILES = np.array([NormalDist().inv_cdf(p) for p in _GRID])
+HIGHEST_SCORE = float(_QUANTILES[-1])
 
 
 def normal_scores(ranks: np.ndarray) -> np.ndarray:
-    """Ranks in [0, 1] to [-1, 1] as quantiles of a normal distribution, so that the best stand well apart.
+    """Ranks in [0, 1] to quantiles of the standard normal distribution, so that the best stand well apart.
 
     After Salinas et al., "A quantile-based approach for hyperparameter transfer learning", 2020.
     """
-    return np.interp(ranks, _GRID, _QUANTILES) / _QUANTILES[-1]
+    return np.interp(ranks, _GRID, _QUANTILES)
+
+
+class Scores:
+    """Turns worths into scores that a regression can learn: about 1 from the median to the good ones.
+
+    Accuracies, and negated errors, are taken by the logarithm of the error, for what halves it counts alike
+    wherever it stands. What is worse than the median is drawn near, by a logarithm too: how bad a bad
+    network is tells little.
+
+    Args:
+        worths: ``[N]``, what was seen; infinite ones count as the worst or the best of the others.
+
+    Example:
+        >>> scores = Scores(np.array([-100.0, 1.0, 2.0, 3.0]))
+        >>> scores(np.array([-100.0, 1.5, 3.0])).round(2).tolist()
+        [-4.41, 0.0, 1.2]
+    """
+
+    def __init__(self, worths: np.ndarray) -> None:
+        finite = worths[np.isfinite(worths)]
+        self._low = float(finite.min()) if len(finite) else 0.0
+        self._high = float(finite.max()) if len(finite) else 0.0
+        self._best = next((best for best in (1.0, 0.0) if best - 1 <= self._low <= self._high <= best), None)
+        values = self._spread(worths)
+        self._median = float(np.median(values))
+        above = values[values > self._median] - self._median
+        self._unit = _MEAN_OF_HALF * float(above.mean()) if len(above) else float(np.std(values)) or 1.0
+
+    def __call__(self, worths: np.ndarray) -> np.ndarray:
+        z = (self._spread(worths) - self._median) / self._unit
+        return np.where(z < 0, -np.log1p(-np.minimum(z, 0)), z)
+
+    def _spread(self, worths: np.ndarray) -> np.ndarray:
+        worths = np.clip(worths, self._low, self._high)
+        return worths if self._best is None else -np.log(self._best - worths + _LEAST_ERROR)
+
+
+_MEAN_OF_HALF = 1.25
+"""What the mean of the better half of a normal distribution has to be multiplied with to be its deviation."""
+_LEAST_ERROR = 1e-3
+"""Added to an error rate before its logarithm is taken."""
 
 
 def scalarise(ranks: np.ndarray, weights: np.ndarray) -> np.ndarray:

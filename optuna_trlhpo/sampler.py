@@ -25,7 +25,7 @@ from optuna.trial import FrozenTrial, TrialState
 from optuna_trlhpo._agent.config import AgentConfig
 from optuna_trlhpo._agent.ddpg import DDPG
 from optuna_trlhpo._agent.noise import ornstein_uhlenbeck
-from optuna_trlhpo._agent.proposals import propose
+from optuna_trlhpo._agent.planning import Settled
 from optuna_trlhpo.episode import (
     PERFORMANCE_VALUES,
     Request,
@@ -38,23 +38,17 @@ from optuna_trlhpo.episode import (
 from optuna_trlhpo.experience import Experience
 from optuna_trlhpo.layers import ACTION_SLOTS
 from optuna_trlhpo.reward import worths_of
+from optuna_trlhpo.search import Describe, Plan, Search
 
 _logger = optuna.logging.get_logger("optuna.trlhpo.sampler")
 
 _SEEN_ATTRIBUTE = "trlhpo:seen"
 _CATCH_UP = 10
 """A sampler that meets many finished trials at once updates as often as for this many."""
+_ROUNDING = 1e-6
+"""An action that is carried out is the one that was planned, but for so much."""
 _MINIMUM_TRIALS = 2
 """Finished trials before the first update."""
-
-
-@dataclass
-class _Plan:
-    """The step that the agent wants next."""
-
-    step: int
-    actions: np.ndarray  # [A]
-    names: np.ndarray | None  # [A] numbers of the names it is for; None: whatever they are called
 
 
 @dataclass
@@ -63,7 +57,8 @@ class _Running:
 
     seen: list[tuple[int, int]] = field(default_factory=list)
     n_asked: int = 0  # parameters the trial had, with the one asked for, at the last call
-    plan: _Plan | None = None
+    plan: Plan | None = None
+    n_seen: int = 0  # reports that the plan was made with
 
 
 class TRLHPOSampler(BaseSampler):
@@ -101,7 +96,7 @@ class TRLHPOSampler(BaseSampler):
         self,
         *,
         seed: int | None = None,
-        n_startup_trials: int = 10,
+        n_startup_trials: int = 8,
         n_exploration_trials: int | None = 100,
         agent: AgentConfig | None = None,
         independent_sampler: BaseSampler | None = None,
@@ -123,6 +118,7 @@ class TRLHPOSampler(BaseSampler):
         self._independent_sampler = independent_sampler
         self._warn_independent_sampling = warn_independent_sampling
         self._lock = threading.RLock()
+        self._spaces: dict[int, Describe] = {}  # by the number of a running trial
         self._study: tuple[str, tuple[StudyDirection, ...]] | None = None
 
     @classmethod
@@ -191,6 +187,56 @@ class TRLHPOSampler(BaseSampler):
         if self._independent_sampler is not None:
             self._independent_sampler.after_trial(study, trial, state, values)
 
+    # What `LayerSpace` says and asks -----------------------------------------------------------------------
+
+    def enter_space(self, number: int, describe: Describe) -> None:
+        """The trial of that number grows layers; ``describe`` is `LayerSpace.signature`."""
+        with self._lock:
+            self._spaces[number] = describe
+
+    def worth_training(self, study: Study, trial: FrozenTrial, *, depth: int, max_depth: int) -> bool:
+        """Whether the network that the running ``trial`` has grown to is worth a training.
+
+        It is if it is the one that the agent planned. In a trial that is sampled at random all are: they
+        differ more than those of an agent that has begun to learn. The paper's agent has all of them trained.
+
+        Args:
+            study: The study.
+            trial: A running trial of it.
+            depth: How many layers it has.
+            max_depth: How many it may get.
+        """
+        if self._config.n_candidates == 0:
+            return True
+        with self._lock:
+            plan = self._enter(study, trial).plan
+            if plan is None:
+                return True
+            return len(plan.names) <= len(read_episode(trial, self._running[trial.number].seen))
+
+    def worth_growing(self, study: Study, trial: FrozenTrial) -> bool:
+        """Whether a deeper network is worth another training in the same trial, now that the running
+        ``trial`` has reported the one it has.
+
+        It is if such a network promises as much as the best of all that could be tried in a new trial.
+        """
+        if self._config.n_candidates == 0:
+            return True
+        with self._lock:
+            running = self._enter(study, trial)
+            if running.plan is None:
+                return True
+            if not self._experience.reports_are_values:
+                return False
+            episode = read_episode(trial, running.seen)
+            reports = episode.reports.copy()
+            if trial.intermediate_values:
+                reports[-1] = trial.intermediate_values[max(trial.intermediate_values)]
+            deeper = self._plan(trial, self._experience.settled(Request(episode, (), np.empty(0))), reports)
+            anything = self._experience.settled(Request(episode.first(0), (), np.empty(0)))
+            another = self._plan(trial, anything, np.empty(0))
+            return deeper is not None and another is not None and deeper.score >= another.score
+
     def reseed_rng(self) -> None:
         # Our own generators are made per trial, so parallel workers draw different numbers as they are.
         if self._independent_sampler is not None:
@@ -198,7 +244,8 @@ class TRLHPOSampler(BaseSampler):
 
     def __getstate__(self) -> dict[str, Any]:
         with self._lock:
-            return {name: value for name, value in vars(self).items() if name != "_lock"}
+            state = {name: value for name, value in vars(self).items() if name != "_lock"}
+            return state | {"_spaces": {}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
@@ -226,6 +273,7 @@ class TRLHPOSampler(BaseSampler):
         self._n_done = 0  # all trials of lower numbers are learned
         self._running: dict[int, _Running] = {}
         self._experience = Experience(self._config, study.directions, self._seed)
+        self._search = Search(self._config, self._experience)
         self._agent = DDPG(
             self._config,
             n_slots=ACTION_SLOTS,
@@ -251,6 +299,7 @@ class TRLHPOSampler(BaseSampler):
                 continue
             self._learned[trial.number] = trial.datetime_start
             self._running.pop(trial.number, None)
+            self._spaces.pop(trial.number, None)
             if trial.state == TrialState.FAIL:
                 continue
             episode = read_episode(trial, trial.system_attrs.get(_SEEN_ATTRIBUTE, []))
@@ -261,6 +310,8 @@ class TRLHPOSampler(BaseSampler):
         while self._n_done in self._learned:
             self._n_done += 1
         if len(self._experience) < _MINIMUM_TRIALS:
+            return
+        if self._config.n_candidates:
             return
         rng = self._generator("learn", n_before)
         for _ in range(min(n_new, _CATCH_UP) * self._config.updates):
@@ -292,75 +343,55 @@ class TRLHPOSampler(BaseSampler):
         name: str,
         distribution: BaseDistribution,
     ) -> Any:
-        slot = len(request.actions)
-        names = self._experience.numbers_of(request.slots)
+        settled = self._experience.settled(request)
+        if self._config.n_candidates == 0:
+            return decode(name, distribution, self._act(trial, request, settled)[settled.slot])
         plan = running.plan
-        if (
-            plan is None
-            or plan.step != len(request.before)
-            or np.isnan(plan.actions[slot])
-            or (plan.names is not None and not np.array_equal(plan.names[: slot + 1], names[: slot + 1]))
-            or (plan.names is not None and not np.allclose(plan.actions[:slot], request.actions))
-        ):
-            plan = running.plan = self._plan(trial, request, names, name, distribution)
-        value = decode(name, distribution, plan.actions[slot])
-        plan.actions[slot] = encode(name, distribution, value)
+        if plan is not None and not plan.answers(settled):
+            self._search.refuse(plan)
+            plan = None
+        if plan is None or running.n_seen != len(running.seen):
+            plan = running.plan = self._plan(trial, settled, request.before.reports)
+            running.n_seen = len(running.seen)
+        action = self._generator("chance", trial.number, len(trial.params)).random()
+        if plan is not None:
+            action = plan.actions[settled.step, settled.slot]
+        value = decode(name, distribution, action)
+        if plan is not None:
+            settled_action = encode(name, distribution, value)
+            if abs(settled_action - action) > _ROUNDING:
+                self._search.refuse(plan)
+            plan.actions[settled.step, settled.slot] = settled_action
         return value
 
-    def _plan(
-        self,
-        trial: FrozenTrial,
-        request: Request,
-        names: np.ndarray,
-        name: str,
-        distribution: BaseDistribution,
-    ) -> _Plan:
-        """The next step, as the actor's or the critic's choice among candidates."""
-        step, slot = len(request.before), len(request.actions)
+    def _plan(self, trial: FrozenTrial, settled: Settled, reports: np.ndarray) -> Plan | None:
+        """The network that the trial should become; ``reports`` ``[steps]`` are those behind its steps."""
+        others = (running.plan for number, running in self._running.items() if number != trial.number)
+        return self._search.plan(
+            settled,
+            reports,
+            self._experience.draw_weights(self._generator("weights", trial.number), 1)[0],
+            self._generator("propose", trial.number, len(trial.params)),
+            [plan for plan in others if plan is not None],
+            self._spaces.get(trial.number),
+        )
+
+    def _act(self, trial: FrozenTrial, request: Request, settled: Settled) -> np.ndarray:
+        """``[A]`` what the actor does, with noise."""
         n_explore = self._n_exploration_trials
         exploration = 1.0 if n_explore is None else max(0.0, 1 - trial.number / max(n_explore, 1))
         weights = self._experience.draw_weights(self._generator("weights", trial.number), 1)[0]
         state = self._experience.state(request.before, weights)
-
+        names = np.where(np.arange(ACTION_SLOTS) < 1, settled.names[-1], -1)
         query = self._experience.candidates(np.full((1, ACTION_SLOTS), np.nan), names[None], weights)
         noise = ornstein_uhlenbeck(
             self._generator("noise", trial.number),
-            step + 1,
+            settled.step + 1,
             size=ACTION_SLOTS,
             theta=self._config.noise_theta,
             sigma=self._config.noise_sigma,
         )[-1]
-        acted = np.clip(self._agent.act(state, query).numpy() + exploration * noise, 0, 1)
-        if self._config.n_candidates == 0:
-            return _Plan(step, acted, None)
-
-        rng = self._generator("propose", trial.number, len(trial.params))
-        candidates = propose(
-            rng,
-            self._experience.memory(rng, slot, request.slots[-1], weights),
-            n=self._config.n_candidates,
-            slot=slot,
-            settled=request.actions,
-            settled_names=names[:slot],
-            n_values=request.slots[-1].n_values,
-            categorical=self._experience.categorical,
-            actor=acted,
-        )
-        # What is on offer may be less than what the name stands for, and coarser than the action.
-        wanted, which = np.unique(candidates.actions[:, slot], return_inverse=True)
-        offered = np.array([encode(name, distribution, decode(name, distribution, a)) for a in wanted])
-        wanted, offered = wanted[which], offered[which]
-        candidates.actions[:, slot] = offered
-        masked = (request.slots[-1].n_values > 0) & ~np.isclose(wanted, offered)
-
-        queries = self._experience.candidates(candidates.actions, candidates.names, weights)
-        scores = self._agent.score(state, queries).numpy()  # [C, M]
-        member = self._generator("member", trial.number).integers(scores.shape[1])
-        score = scores[:, member] if exploration > 0 else scores.mean(axis=1)
-        repeats = self._experience.repeats(request.before, candidates.actions, candidates.names)
-        # Scores lie in [-1, 1]: what is not on offer comes last, and before it what was tried already.
-        best = np.argmax(score - 2 * repeats - 4 * masked)
-        return _Plan(step, candidates.actions[best], candidates.names[best])
+        return np.clip(self._agent.act(state, query).numpy() + exploration * noise, 0, 1)
 
     def _generator(self, purpose: str, *place: int) -> np.random.Generator:
         return np.random.default_rng((self._seed, _PURPOSES.index(purpose), *place))
@@ -369,7 +400,7 @@ class TRLHPOSampler(BaseSampler):
         return int(self._generator("independent", trial.number, len(trial.params)).integers(2**32))
 
 
-_PURPOSES = ("independent", "learn", "noise", "weights", "propose", "member")
+_PURPOSES = ("independent", "learn", "noise", "weights", "propose", "chance")
 
 
 def _check_integer(name: str, value: Any, *, optional: bool = False) -> None:

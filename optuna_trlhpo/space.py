@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 from optuna.study import StudyDirection
-from optuna.trial import BaseTrial, Trial, TrialState
+from optuna.trial import BaseTrial, FrozenTrial, Trial, TrialState
 
 from optuna_trlhpo.layers import (
     ACTION_SLOTS,
@@ -36,6 +36,9 @@ from optuna_trlhpo.layers import (
     Shape,
     describe,
 )
+
+SIGNATURE = 8
+"""Numbers that tell what a network comes to."""
 
 
 @functools.lru_cache(maxsize=65536)
@@ -86,6 +89,9 @@ class LayerSpace:
             never.
         min_accuracy: `grow` stops below this accuracy; 0.60 in the paper. None: never.
         max_macs: The most MACs of a network, classifier included, for one image. None: no limit.
+        train_prefixes: Which networks `grow` yields on the way to a deeper one: "all"; every so many layers;
+            or "auto", those that the study's sampler holds worth a training, which it decides network by
+            network if it is a `TRLHPOSampler`, and all of them if it has no opinion.
         narrowing: Whether a fully connected layer may not be wider than the one before it.
 
     Raises:
@@ -113,6 +119,7 @@ class LayerSpace:
         min_accuracy: float | None = 0.60,
         max_macs: float | None = None,
         narrowing: bool = False,
+        train_prefixes: int | str = "auto",
     ) -> None:
         if (
             not isinstance(input_shape, Sequence)
@@ -137,6 +144,11 @@ class LayerSpace:
                 raise ValueError(f"{name} is {limit!r}; it must be between 0 and 1, or None")
         if max_macs is not None and not (_is_number(max_macs) and max_macs > 0):
             raise ValueError(f"max_macs is {max_macs!r}; it must be positive, or None for no limit")
+        if train_prefixes not in ("auto", "all") and not _is_positive_integer(train_prefixes):
+            raise ValueError(
+                f"train_prefixes is {train_prefixes!r}; it must be 'auto', 'all' or a positive integer"
+            )
+        self.train_prefixes = train_prefixes
         self.input_shape = tuple(int(size) for size in input_shape)
         self.num_classes = num_classes
         self.max_layers = max_layers
@@ -220,9 +232,10 @@ class LayerSpace:
         """Yield the network with one more layer each time round, until the paper's rules stop it.
 
         Train what is yielded and report its validation accuracy, ``trial.report(accuracy, step=len(layers) -
-        1)``, before the next round. Growth stops at ``max_layers``, at a layer that adds less than
-        ``min_improvement``, and below ``min_accuracy``. In a study that minimises, the report is read as an
-        error rate, 1 - accuracy.
+        1)``, before the next round. Networks that are not worth a training on the way to a deeper one are not
+        yielded (``train_prefixes``). Growth stops where the sampler sees no gain in a deeper network, at
+        ``max_layers``, at a layer that adds less than ``min_improvement``, and below ``min_accuracy``. In a
+        study that minimises, the report is read as an error rate, 1 - accuracy.
 
         Raises:
             ValueError: If a yielded network that may grow further was not reported, or its report is not a
@@ -239,6 +252,8 @@ class LayerSpace:
         """
         layers: Network = ()
         previous = -math.inf
+        skipped = False
+        self._introduce(trial)
         while self.kinds(layers):
             try:
                 layers = (*layers, self._suggest_layer(trial, layers))
@@ -247,17 +262,43 @@ class LayerSpace:
                 begun = any(name.startswith(f"layer{len(layers) + 1}_") for name in trial.params)
                 if isinstance(trial, Trial) or begun:
                     raise
+                if skipped:
+                    yield layers
                 return
-            yield layers
-            if self.min_improvement is None and self.min_accuracy is None:
+            final = not self.kinds(layers)
+            skipped = not final and not self._is_trained(trial, len(layers))
+            if skipped:
                 continue
-            if isinstance(trial, Trial) and len(layers) < self.max_layers:
+            yield layers
+            if final or not isinstance(trial, Trial):
+                continue
+            if self.min_improvement is not None or self.min_accuracy is not None:
                 accuracy = self._reported_accuracy(trial, step=len(layers) - 1)
                 if self.min_accuracy is not None and accuracy < self.min_accuracy:
                     return
                 if self.min_improvement is not None and accuracy - previous < self.min_improvement:
                     return
                 previous = accuracy
+            if self.train_prefixes == "auto" and not worth_growing(trial):
+                return
+
+    def _introduce(self, trial: BaseTrial) -> None:
+        """Let a sampler that wants to know which networks there are."""
+        if isinstance(trial, Trial):
+            introduce = getattr(trial.study.sampler, "enter_space", None)
+            if introduce is not None:
+                introduce(trial.number, self.signature)
+
+    def _is_trained(self, trial: BaseTrial, depth: int) -> bool:
+        """Whether a network that may grow on is trained at ``depth``."""
+        if isinstance(self.train_prefixes, int | np.integer):
+            return depth % self.train_prefixes == 0
+        if self.train_prefixes == "all":
+            return True
+        if isinstance(trial, Trial):
+            return worth_training(trial, depth=depth, max_depth=self.max_layers)
+        reports = getattr(trial, "intermediate_values", {})  # what was trained then is trained again
+        return not reports or depth - 1 in reports
 
     def suggest(self, trial: BaseTrial) -> Network:
         """A whole network at once: its depth first (``n_layers``), then its layers; nothing need be reported.
@@ -266,6 +307,7 @@ class LayerSpace:
         Optuna does not take reports. A network that cannot grow any further ends before its depth.
         """
         layers: Network = ()
+        self._introduce(trial)
         for _ in range(trial.suggest_int("n_layers", 1, self.max_layers)):
             if not self.kinds(layers):
                 break
@@ -286,9 +328,7 @@ class LayerSpace:
         return cls(*values)
 
     def _reported_accuracy(self, trial: Trial, step: int) -> float:
-        # A running trial can be asked for its parameters but not for its reports; the study can.
-        running = trial.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        reports = next(t.intermediate_values for t in running if t.number == trial.number)
+        reports = _frozen(trial).intermediate_values
         if step not in reports:
             if len(trial.study.directions) > 1:
                 raise ValueError(
@@ -373,6 +413,68 @@ class LayerSpace:
             layers = (*layers, cls(*values))
         return layers
 
+    def signature(self, actions: np.ndarray) -> np.ndarray | None:
+        """What a network comes to, in `SIGNATURE` numbers of about [0, 1]; None if it is not of this space.
+
+        Depth, logarithms of the MACs, of the numbers that leave the network and of the fewest that pass
+        anywhere; of the last convolution or pooling the channels, the height and the numbers that leave it;
+        and the height behind the first layer. Networks of different layers that come to the same behave much
+        alike.
+
+        Args:
+            actions: ``[S, 4]``, as `encode` gives them; nothing is made to fit, unlike in `decode`.
+
+        Example:
+            >>> space = LayerSpace(max_macs=1e6)
+            >>> space.signature(np.array([[0.1, 0.1, 0.1, 0.1]])).round(2).tolist()
+            [0.17, 0.59, 0.81, 0.81, 0.57, 0.98, 0.81, 0.98]
+            >>> space.signature(np.array([[0.9, 0.1, 0.1, 0.1]])) is None  # no network begins with an FCL
+            True
+        """
+        if not 0 < len(actions) <= self.max_layers:
+            return None
+        shape: Shape = self.input_shape
+        macs, limit = 0, math.inf if self.max_macs is None else self.max_macs
+        last: Layer | None = None
+        images: list[Shape] = []
+        fewest = math.inf
+        for row in actions.tolist():
+            cls = BY_KIND[KIND.decode(row[0])]
+            if any(math.isnan(action) for action in row[1 : 1 + len(cls.hyperparameters)]):
+                return None
+            layer = cls(
+                *(hp.decode(action) for hp, action in zip(cls.hyperparameters, row[1:], strict=False))
+            )
+            if (isinstance(last, FCL) and cls is not FCL) or (last is None and cls is not Conv):
+                return None
+            if self.narrowing and isinstance(last, FCL) and isinstance(layer, FCL):
+                if layer.neurons > last.neurons:
+                    return None
+            out = layer.output_shape(shape)
+            if out is None:
+                return None
+            macs += layer.macs(shape)
+            if macs + math.prod(out) * self.num_classes > limit:
+                return None
+            shape, last = out, layer
+            fewest = min(fewest, math.prod(out))
+            if len(out) == 3:
+                images.append(out)
+        macs += math.prod(shape) * self.num_classes
+        size, wide = math.log(self.input_shape[1]), math.log(128 * math.prod(self.input_shape[1:]))
+        return np.array(
+            [
+                len(actions) / self.max_layers,
+                math.log(macs) / math.log(1e9),
+                math.log(math.prod(shape)) / wide,
+                math.log(fewest) / wide,
+                math.log(images[-1][0]) / math.log(128),
+                math.log(images[-1][1]) / size,
+                math.log(math.prod(images[-1])) / wide,
+                math.log(images[0][1]) / size,
+            ]
+        )
+
     def _cheapest_macs(self) -> int:
         unlimited = LayerSpace(input_shape=self.input_shape, num_classes=self.num_classes)  # type: ignore[arg-type]
         convs = itertools.product(*(hp.values for hp in Conv.hyperparameters))
@@ -386,6 +488,42 @@ def _shape_behind(layer: Layer, shape: Shape) -> Shape:
     if out is None:
         raise ValueError(f"{layer} does not fit on shape {shape}")
     return out
+
+
+def worth_training(trial: Trial, *, depth: int, max_depth: int) -> bool:
+    """Whether the network that ``trial`` has grown to is worth a training on the way to a deeper one.
+
+    The study's sampler says so, if it is one that decides (`TRLHPOSampler` does); with any other sampler
+    every network is. For objectives of one's own that grow something step by step; `LayerSpace.grow` asks by
+    itself. What is not trained is not reported.
+
+    Args:
+        trial: A running trial.
+        depth: How many layers, or steps, it has.
+        max_depth: How many it may get.
+
+    Example:
+        >>> import optuna
+        >>> worth_training(optuna.create_study().ask(), depth=1, max_depth=8)
+        True
+    """
+    ask = getattr(trial.study.sampler, "worth_training", None)
+    return True if ask is None else ask(trial.study, _frozen(trial), depth=depth, max_depth=max_depth)
+
+
+def worth_growing(trial: Trial) -> bool:
+    """Whether ``trial`` should grow deeper after what it has reported; else it had better end here.
+
+    See `worth_training`.
+    """
+    ask = getattr(trial.study.sampler, "worth_growing", None)
+    return True if ask is None else ask(trial.study, _frozen(trial))
+
+
+def _frozen(trial: Trial) -> FrozenTrial:
+    # A running trial can be asked for its parameters but not for its reports; the study can.
+    running = trial.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    return next(other for other in running if other.number == trial.number)
 
 
 def _is_positive_integer(value: Any) -> bool:

@@ -251,25 +251,72 @@ def test_a_users_own_parameter_of_such_a_name(name: str, low: int, high: int, st
 @pytest.mark.parametrize(
     ("name", "distribution", "slot"),
     [
-        ("n_units_l0", IntDistribution(4, 128), Slot("n_units_l", 125, False)),
-        ("n_units_l12", IntDistribution(0, 100, step=25), Slot("n_units_l", 5, False)),
-        ("lr", FloatDistribution(1e-5, 1, log=True), Slot("lr", 0, False)),
-        ("seed", IntDistribution(1, 1_000_000), Slot("seed", 1_000_000, False)),
-        ("seed", IntDistribution(0, 1_000_000), Slot("seed", 0, False)),  # too many to tell apart
-        ("units", IntDistribution(1, 9, log=True), Slot("units", 0, False)),
-        ("dropout", FloatDistribution(0, 0.5, step=0.1), Slot("dropout", 6, False)),
-        ("dropout", FloatDistribution(0, 0.5), Slot("dropout", 0, False)),
-        ("opt", CategoricalDistribution(["a", None]), Slot("opt", 2, True)),
+        ("n_units_l0", IntDistribution(4, 128), Slot("n_units_l", 0, 125, False)),
+        ("n_units_l12", IntDistribution(0, 100, step=25), Slot("n_units_l", 12, 5, False)),
+        ("lr", FloatDistribution(1e-5, 1, log=True), Slot("lr", 0, 0, False)),
+        ("seed", IntDistribution(1, 1_000_000), Slot("seed", 0, 1_000_000, False)),
+        ("seed", IntDistribution(0, 1_000_000), Slot("seed", 0, 0, False)),  # too many to tell apart
+        ("units", IntDistribution(1, 9, log=True), Slot("units", 0, 0, False, (1, 9))),
+        ("dropout", FloatDistribution(0, 0.5, step=0.1), Slot("dropout", 0, 6, False)),
+        ("dropout", FloatDistribution(0, 0.5), Slot("dropout", 0, 0, False)),
+        ("opt", CategoricalDistribution(["a", None]), Slot("opt", 0, 2, True)),
+        # Every number of a name counts, in groups of three digits, but for what is masked.
+        ("l1_conv2", FloatDistribution(0, 1), Slot("l_conv", 1_002, 0, False)),
+        ("a1b2c3d4e5", FloatDistribution(0, 1), Slot("abcde", 1_002_003_004, 0, False)),
+        ("run2024", FloatDistribution(0, 1), Slot("run", 24, 0, False)),
         # On the scale of Table I, whatever is masked.
-        ("layer2_conv_kernel", IntDistribution(3, 5, step=2), Slot("layer_conv_kernel", 3, False)),
-        ("layer2_kind_of_fcl", CategoricalDistribution(["FCL"]), Slot("layer_kind", 3, True)),
-        ("layer2_kind_of_fcl", CategoricalDistribution(["FCL", "GRU"]), Slot("layer_kind_of_fcl", 2, True)),
-        ("layer2_fcl_bias", CategoricalDistribution([False, True]), Slot("layer_fcl_bias", 2, True)),
+        ("layer2_conv_kernel", IntDistribution(3, 5, step=2), Slot("layer_conv_kernel", 2, 3, False)),
+        ("layer2_kind_of_fcl", CategoricalDistribution(["FCL"]), Slot("layer_kind", 2, 3, True)),
+        (
+            "layer2_kind_of_fcl",
+            CategoricalDistribution(["FCL", "GRU"]),
+            Slot("layer_kind_of_fcl", 2, 2, True),
+        ),
+        ("layer2_fcl_bias", CategoricalDistribution([False, True]), Slot("layer_fcl_bias", 2, 2, True)),
     ],
     ids=str,
 )
 def test_slot(name: str, distribution: BaseDistribution, slot: Slot) -> None:
     assert slot_of(name, distribution) == slot
+
+
+@pytest.mark.parametrize(
+    ("distribution", "action", "settled"),
+    [
+        (IntDistribution(1, 4), 0.3, 0.375),
+        (IntDistribution(1, 4), 0.0, 0.125),
+        (IntDistribution(1, 4), 1.0, 0.875),
+        (CategoricalDistribution("abc"), 0.4, 0.5),
+        (FloatDistribution(0, 1), 0.123, 0.123),
+        (IntDistribution(1, 100, log=True), 0.5, math.log(7 / 0.5) / math.log(201)),  # 0.5 * sqrt(201) is 7.1
+    ],
+    ids=str,
+)
+def test_an_action_is_settled_in_the_middle_of_its_bin(
+    distribution: BaseDistribution, action: float, settled: float
+) -> None:
+    assert slot_of("x", distribution).settle(action) == pytest.approx(settled)
+
+
+@given(st.data(), ACTION)
+def test_what_is_settled_is_what_is_remembered(data: st.DataObject, action: float) -> None:
+    """The action of a value that was played is settled, so that networks can be compared by their actions."""
+    low = data.draw(st.integers(1, 20))
+    distribution = data.draw(
+        st.sampled_from(
+            [
+                IntDistribution(low, low + 30),
+                IntDistribution(low, low + 300, log=True),
+                IntDistribution(low, low, log=True),
+                FloatDistribution(0, low, step=0.25),
+                CategoricalDistribution(list(range(low))),
+            ]
+        )
+    )
+    slot = slot_of("x", distribution)
+    settled = slot.settle(action)
+    assert settled == pytest.approx(encode("x", distribution, decode("x", distribution, action)), abs=1e-12)
+    assert slot.settle(settled) == settled
 
 
 # Steps ------------------------------------------------------------------------------------------------
@@ -341,11 +388,26 @@ def test_a_trial_without_parameters_has_no_steps() -> None:
     assert len(episode) == 0 and episode.actions.shape == (0, 4) and episode.performance.shape == (0, 32)
 
 
+def test_the_first_steps_of_an_episode() -> None:
+    trial = finished(
+        {"a0": 1, "b0": 2, "a1": 3},
+        {name: IntDistribution(1, 4) for name in ("a0", "b0", "a1")},
+        intermediate_values={0: 0.5},
+    )
+    episode = read_episode(trial, seen=[(2, 0)])
+    one = episode.first(1)
+    assert len(one) == 1 and one.slots == episode.slots[:1]
+    for name in ("actions", "reports", "performance"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(episode, name)[:1])
+    assert len(episode.first(0)) == 0 and episode.first(0).actions.shape == (0, 4)
+    assert len(episode.first(9)) == 2
+
+
 def test_a_request_within_a_step() -> None:
     trial = integers("a0", "b0", "a1")
     request = read_request(trial, [(2, 0)], "b1", FloatDistribution(0, 1))
     assert len(request.before) == 1
-    assert request.slots == (Slot("a", 4, False), Slot("b", 0, False))
+    assert request.slots == (Slot("a", 1, 4, False), Slot("b", 1, 0, False))
     np.testing.assert_allclose(request.actions, [0.375])
 
 

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from optuna.distributions import IntDistribution
 from optuna.study import StudyDirection
 
 from optuna_trlhpo._agent.config import AgentConfig
+from optuna_trlhpo._agent.features import Networks
 from optuna_trlhpo._agent.transformer import NAME_CODE
-from optuna_trlhpo.episode import PERFORMANCE_VALUES, Episode, Slot
-from optuna_trlhpo.experience import Experience
-from optuna_trlhpo.reward import normal_scores
+from optuna_trlhpo.episode import PERFORMANCE_VALUES, Episode, Request, Slot, slot_of
+from optuna_trlhpo.experience import Experience, network_key
+from optuna_trlhpo.reward import HIGHEST_SCORE, Scores, normal_scores
 
 MAXIMIZE, MINIMIZE = StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE
 NAN = np.nan
-X, Y, C = Slot("x", 0, False), Slot("y", 5, False), Slot("c", 3, True)
+X, Y, C = Slot("x", 0, 0, False), Slot("y", 0, 5, False), Slot("c", 0, 3, True)
 NO_WEIGHTS = np.zeros(0)
 
 
@@ -58,8 +61,8 @@ def test_unknown_names() -> None:
     assert not memory.knows([X])
     memory.add(0, episode(0.5), worths(0.9))
     assert memory.knows([X]) and not memory.knows([Y])
-    assert memory.knows([Slot("x", 9, X.categorical)])  # how many values there are may change
-    assert not memory.knows([Slot("x", 9, not X.categorical)])
+    assert memory.knows([Slot("x", 0, 9, X.categorical)])  # how many values there are may change
+    assert not memory.knows([Slot("x", 0, 9, not X.categorical)])
     assert not memory.knows([Y, X])  # x stood first, never second
     assert memory.numbers_of([X, Y]).tolist() == [0, -1, -1, -1]
     state = memory.state(episode(0.5, slot=Y), NO_WEIGHTS)
@@ -72,24 +75,26 @@ def test_numbers_and_what_is_known_by_them() -> None:
         memory.add(number, episode(0.5, slot=slot), worths(0.5))
     assert memory.numbers_of([X, C, Y]).tolist() == [2, 0, 1, -1]
     assert memory.categorical.tolist() == [True, False, False, False]  # the last is that of no name
-    memory.add(3, episode(0.5, slot=Slot("y", 9, False)), worths(0.5))  # a range that has grown
-    found = memory.memory(np.random.default_rng(0), 0, Y, NO_WEIGHTS)
-    assert sorted(found.n_values[:, 0]) == [5, 9]  # each is remembered with its own
+    memory.add(3, episode(0.5, slot=Slot("y", 0, 9, False)), worths(0.5))  # a range that has grown
+    found = memory.whole(np.random.default_rng(0), 9)
+    assert sorted(found.n_values[found.names == 1]) == [5, 9]  # each is remembered with its own
 
 
 def test_parameters_that_differ_in_digits_and_kind_are_two() -> None:
     memory = experience()
-    memory.add(0, episode(0.5, slot=Slot("x", 0, False)), worths(0.5))
-    memory.add(1, episode(0.5, slot=Slot("x", 3, True)), worths(0.5))
-    assert memory.numbers_of([Slot("x", 0, False), Slot("x", 3, True)]).tolist() == [0, 1, -1, -1]
+    memory.add(0, episode(0.5, slot=Slot("x", 0, 0, False)), worths(0.5))
+    memory.add(1, episode(0.5, slot=Slot("x", 0, 3, True)), worths(0.5))
+    assert memory.numbers_of([Slot("x", 0, 0, False), Slot("x", 0, 3, True)]).tolist() == [0, 1, -1, -1]
 
 
 def codes(*stems: str) -> list[list[float]]:
     """The codes of these names, learned in this order."""
     memory = experience()
     for number, stem in enumerate(stems):
-        memory.add(number, episode(0.5, slot=Slot(stem, 0, False)), worths(0.5))
-    found = [memory.state(episode(0.5, slot=Slot(stem, 0, False)), NO_WEIGHTS).names[0, 0] for stem in stems]
+        memory.add(number, episode(0.5, slot=Slot(stem, 0, 0, False)), worths(0.5))
+    found = [
+        memory.state(episode(0.5, slot=Slot(stem, 0, 0, False)), NO_WEIGHTS).names[0, 0] for stem in stems
+    ]
     assert all(code.shape == (4, NAME_CODE) and not code[1:].any() for code in found)
     return [code[0].tolist() for code in found]
 
@@ -237,7 +242,8 @@ def test_returns_by_hand() -> None:
     assert set(which.tolist()) == {0, 1, 2, 3}
     ranks = {0: [0.125], 1: [0.375], 2: [0.625, 0.125], 3: [0.875, 0.875]}  # (below + half of the ties) / 4
     for i, returns in zip(which.tolist(), batch.returns.numpy(), strict=True):
-        np.testing.assert_allclose(returns[: len(ranks[i])], normal_scores(np.array(ranks[i])), atol=1e-6)
+        scores = normal_scores(np.array(ranks[i])) / HIGHEST_SCORE  # the critic's range is [-1, 1]
+        np.testing.assert_allclose(returns[: len(ranks[i])], scores, atol=1e-6)
 
 
 def test_members_see_different_trials_the_same_ones_every_time() -> None:
@@ -267,71 +273,196 @@ def test_ranks_are_taken_by_what_is_known_now() -> None:
     assert first.any() and (batch.returns[first, 0] < -0.3).all()
 
 
-# Memories ---------------------------------------------------------------------------------------------
+# Networks ---------------------------------------------------------------------------------------------
 
 
-def test_the_memory_of_a_name() -> None:
+def rng(seed: int = 0) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+def rows_of(networks: Networks) -> list[list[float]]:
+    """The first actions of each network, step by step, without what is empty."""
+    return [
+        [float(action) for action, name in zip(actions[:, 0], names[:, 0], strict=True) if name >= 0]
+        for actions, names in zip(networks.actions, networks.names, strict=True)
+    ]
+
+
+def place(slot: Slot, index: int) -> Slot:
+    return replace(slot, index=index)
+
+
+def grown(*actions: float, reports: Sequence[float] | None = None) -> Episode:
+    """Like `episode`, with an index that counts the steps, as names of layers have."""
+    one = episode(*actions, reports=reports)
+    return replace(one, slots=tuple((place(X, k),) for k in range(len(actions))))
+
+
+def test_every_prefix_with_a_value_is_a_network() -> None:
     memory = experience()
     two = Episode(((C, X), (Y,)), np.array([[0.5, 0.25, NAN, NAN], [0.7, NAN, NAN, NAN]]), np.full(2, NAN),
                   np.full((2, 32), NAN), -1)  # fmt: skip
-    memory.add(0, two, worths(NAN, 2.0))
-    memory.add(1, episode(0.9, slot=Y), worths(1.0))
-    rng = np.random.default_rng(0)
+    memory.add(0, two, worths(1.0, 2.0))
+    memory.add(1, episode(0.9, 0.8, slot=Y), worths(NAN, 3.0))
+    networks, values = memory.networks(rng(), NO_WEIGHTS)
     c, x, y = memory.numbers_of([C, X, Y])[:3]
-    found = memory.memory(rng, 0, C, NO_WEIGHTS)
-    np.testing.assert_allclose(found.actions, [[0.5, 0.25, NAN, NAN]])
-    assert found.names.tolist() == [[c, x, -1, -1]]
-    found = memory.memory(rng, 1, X, NO_WEIGHTS)
-    assert found.names.tolist() == [[c, x, -1, -1]]
-    found = memory.memory(rng, 0, Y, NO_WEIGHTS)
-    np.testing.assert_allclose(sorted(found.actions[:, 0]), [0.7, 0.9], atol=1e-6)
-    better = found.values[np.isclose(found.actions[:, 0], 0.7)]
-    worse = found.values[np.isclose(found.actions[:, 0], 0.9)]
-    assert better == pytest.approx(normal_scores(np.array([0.75]))) and worse == pytest.approx(-better)
+    assert networks.names.tolist() == [
+        [[c, x, -1, -1], [-1] * 4],
+        [[c, x, -1, -1], [y, -1, -1, -1]],
+        [[y, -1, -1, -1], [y, -1, -1, -1]],
+    ]
+    np.testing.assert_allclose(networks.actions[0], [[0.5, 0.25, NAN, NAN], [NAN] * 4])
+    np.testing.assert_allclose(networks.actions[1], two.actions)
+    assert networks.n_values.tolist()[1] == [[3, 0, 0, 0], [5, 0, 0, 0]]
+    assert networks.indices.tolist()[1] == [[0, 0, -1, -1], [0, -1, -1, -1]]
+    assert networks.lengths.tolist() == [1, 2, 2]
+    assert (np.diff(values) > 0).all()
+    # Pieces for plans are cut from whole trials, whatever has a value.
+    assert memory.whole(rng(), 9).lengths.tolist() == [2, 2]
+    assert memory.whole(rng(), 1).names.shape[0] == 1
 
 
-def test_the_best_are_always_among_what_is_recalled() -> None:
-    """Of 2,000 trials a few hundred are looked through; the best few are never missed."""
+def test_values_are_scores_of_the_worths_known_now() -> None:
     memory = experience()
-    rng = np.random.default_rng(0)
-    values = rng.permutation(2_000)
+    for i, value in enumerate([3.0, -100.0, 1.0, 2.0]):
+        memory.add(i, episode(0.1 + 0.2 * i), worths(value))
+    _, values = memory.networks(rng(), NO_WEIGHTS)
+    np.testing.assert_allclose(values, Scores(np.array([3.0, -100.0, 1.0, 2.0]))(np.array([3.0, -100, 1, 2])))
+    assert memory.score_report(2.0) == pytest.approx(values[3])
+    memory.add(4, episode(0.95), worths(50.0))
+    _, later = memory.networks(rng(), NO_WEIGHTS)
+    assert later[0] < values[0]
+    # In a study that minimises it is what was reported, not its worth, that is scored.
+    mirrored = experience([MINIMIZE])
+    for i, value in enumerate([3.0, -100.0, 1.0, 2.0]):
+        mirrored.add(i, episode(0.1 + 0.2 * i), worths(value))
+    mirrored.networks(rng(), NO_WEIGHTS)
+    assert mirrored.score_report(-2.0) == pytest.approx(values[3])
+
+
+def test_a_network_that_is_trained_again_with_the_same_value_counts_once() -> None:
+    """A prefix that is reused brings nothing new; another value of it does."""
+    memory = experience()
+    memory.add(0, grown(0.1, 0.2, reports=[0.5, NAN]), worths(0.5, 0.6))
+    memory.add(1, grown(0.1, 0.3, reports=[0.5, NAN]), worths(0.5, 0.7))
+    memory.add(2, grown(0.1, 0.4, reports=[0.55, NAN]), worths(0.55, 0.8))
+    networks, values = memory.networks(rng(), NO_WEIGHTS)
+    assert rows_of(networks) == [[0.1], [0.1, 0.2], [0.1, 0.3], [0.1], [0.1, 0.4]]
+    assert values[0] < values[3]
+    assert memory.whole(rng(), 9).lengths.tolist() == [2, 2, 2]
+
+
+def test_what_has_a_value() -> None:
+    memory = experience()
+    memory.add(0, grown(0.1, 0.2, 0.3), worths(0.5, NAN, 0.6))
+    networks = memory.whole(rng(), 1)
+
+    def key(n: int, actions: np.ndarray = networks.actions) -> bytes:
+        return network_key(networks.names[0, :n], networks.indices[0, :n], actions[0, :n])
+
+    assert [memory.has_value(key(n)) for n in (1, 2, 3)] == [True, False, True]
+    assert not memory.has_value(key(3, networks.actions + 0.1))
+    assert not memory.has_value(network_key(networks.names[0], networks.indices[0] + 1, networks.actions[0]))
+
+
+def test_the_best_and_the_latest_are_always_among_the_networks() -> None:
+    """Of 2,000 trials a few hundred are learned from; the best and the latest are never missed."""
+    memory = experience()
+    values = rng().permutation(2_000)
     for i, value in enumerate(values):
-        memory.add(i, episode(value / 2_000), worths(float(value)))
+        memory.add(i, episode((i + 0.5) / 2_000), worths(float(value)))
+    chosen = []
     for seed in range(3):
-        found = memory.memory(np.random.default_rng(seed), 0, X, NO_WEIGHTS)
-        assert len(found.actions) < 300
-        recalled = np.round(found.actions[:, 0] * 2_000).astype(int)
-        assert set(range(2_000 - 32, 2_000)) <= set(recalled)
-        assert (np.argsort(found.values) == np.argsort(recalled)).all()
-
-
-def test_a_rare_name_is_found() -> None:
-    memory = experience()
-    memory.add(0, episode(0.5, slot=Y), worths(-1.0))
-    for i in range(1, 3_000):
-        memory.add(i, episode(0.5), worths(float(i)))
-    assert all(
-        len(memory.memory(np.random.default_rng(seed), 0, Y, NO_WEIGHTS).actions) == 1 for seed in range(3)
-    )
+        networks, scores = memory.networks(rng(seed), NO_WEIGHTS)
+        numbers = (networks.actions[:, 0, 0] * 2_000).astype(int)
+        assert len(set(numbers)) == len(numbers) <= 400
+        assert set(np.argsort(-values)[:100]) | set(range(1_900, 2_000)) <= set(numbers)
+        assert (np.argsort(scores) == np.argsort(values[numbers])).all()
+        chosen.append(numbers.tolist())
+        assert len(memory.whole(rng(seed), 50).names) == 50
+    assert chosen[0] != chosen[1]
+    assert chosen[0] == (memory.networks(rng(0), NO_WEIGHTS)[0].actions[:, 0, 0] * 2_000).astype(int).tolist()
 
 
 def test_a_name_that_is_forgotten_is_not_known() -> None:
     memory = experience(replay_capacity=3)
     memory.add(0, episode(0.5, slot=Y), worths(1.0))
+    assert memory.knows([Y])
     for i in range(1, 4):
-        memory.add(i, episode(0.5), worths(float(i)))
-    assert not memory.knows([Y]) or len(memory.memory(np.random.default_rng(0), 0, Y, NO_WEIGHTS).actions)
+        memory.add(i, episode(0.5 + 0.1 * i), worths(float(i)))
+    assert not memory.knows([Y]) and memory.knows([X])
+    y = memory.numbers_of([Y])[0]
+    assert not (memory.networks(rng(), NO_WEIGHTS)[0].names == y).any()
+    assert not (memory.whole(rng(), 9).names == y).any()
 
 
-def test_elites_of_several_objectives_follow_the_weights() -> None:
+def test_a_logarithmic_integer_is_settled() -> None:
+    uneven = slot_of("n", IntDistribution(1, 64, log=True))
+    memory = experience()
+    memory.add(0, episode(0.5, slot=uneven), worths(1.0))
+    n = int(memory.numbers_of([uneven])[0])
+    for action in (0.0, 0.3, 0.31, 0.77, 1.0):
+        assert memory.settle(n, 0, action) == uneven.settle(action)
+    assert memory.settle(n, 1, 0.3) == 0.3 and memory.settle(n + 1, 0, 0.3) == 0.3
+
+
+# What a running trial is, in numbers ------------------------------------------------------------------
+
+
+def test_a_request_in_numbers() -> None:
+    memory = experience()
+    memory.add(0, grown(0.1, 0.2, reports=[0.5, NAN]), worths(0.5, 0.9))
+    memory.add(1, episode(0.5, slot=C), worths(0.9))
+    x, c = memory.numbers_of([X, C])[:2]
+    before = grown(0.3, 0.4, reports=[0.5, NAN])
+    settled = memory.settled(Request(before, (place(C, 2), place(X, 2), place(Y, 2)), np.array([0.5, 0.25])))
+    assert (settled.step, settled.slot) == (2, 2)
+    assert settled.names.tolist() == [[x, -1, -1, -1], [x, -1, -1, -1], [c, x, -1, -1]]  # nobody had a y
+    assert settled.indices.tolist() == [[0, -1, -1, -1], [1, -1, -1, -1], [2, 2, 2, -1]]
+    assert settled.n_values.tolist() == [[0] * 4, [0] * 4, [3, 0, 5, 0]]
+    np.testing.assert_allclose(settled.actions[:, 0], [0.3, 0.4, 0.5])
+    np.testing.assert_allclose(settled.actions[2], [0.5, 0.25, NAN, NAN])
+    # A request without slots asks for anything.
+    anything = memory.settled(Request(before.first(0), (), np.empty(0)))
+    assert (anything.step, anything.slot) == (0, 0) and (anything.names == -1).all()
+
+
+def test_what_reports_are_follows_the_last_trial_that_had_any() -> None:
+    """Where they are values they are networks; elsewhere they tell something of what is to come."""
+    memory = experience()
+    before = Request(grown(0.3, reports=[12.0]), (place(X, 1),), np.empty(0))
+    assert not memory.reports_are_values
+    for i in range(3):
+        memory.add(i, grown(0.1 * i, 0.2, reports=[10.0 + i, NAN]), worths(NAN, 0.5))
+    assert not memory.reports_are_values
+    # 12 among 10, 11, 12: (2 + 0.5) / 3; what is worth something else is never among the networks' values.
+    np.testing.assert_allclose(memory.settled(before).context, [2.5 / 3, NAN])
+    networks, _ = memory.networks(rng(), NO_WEIGHTS)
+    np.testing.assert_allclose(networks.context[:, 0], [0.5 / 3, 1.5 / 3, 2.5 / 3])
+    assert np.isnan(networks.context[:, 1]).all() and networks.lengths.tolist() == [2, 2, 2]
+    memory.add(3, grown(0.9, 0.2, reports=[0.7, NAN]), worths(0.7, 0.8))
+    assert memory.reports_are_values and np.isnan(memory.settled(before).context).all()
+    memory.add(4, grown(0.8, 0.2), worths(NAN, 0.8))  # nothing was reported: nothing is learned of it
+    assert memory.reports_are_values
+
+
+def test_no_network_knows_the_report_behind_its_last_step() -> None:
+    """What comes behind a network cannot tell what it is worth before it is trained."""
+    memory = experience()
+    memory.add(0, grown(0.1, 0.2, 0.3, reports=[10.0, 20.0, NAN]), worths(NAN, NAN, 0.5))
+    memory.add(1, grown(0.4, reports=[30.0]), worths(0.4))
+    networks, _ = memory.networks(rng(), NO_WEIGHTS)
+    assert (~np.isnan(networks.context)).tolist() == [[True, True, False], [False] * 3]
+
+
+def test_networks_of_several_objectives_follow_the_weights() -> None:
     """A front of 400 trials, i in one objective and -i in the other: each weighting has its own best."""
     memory = experience([MAXIMIZE, MINIMIZE])
     for i in range(400):
         memory.add(i, episode(i / 400), np.array([[float(i), -float(i)]]))
     for weights, best in [([0.98, 0.02], 399), ([0.02, 0.98], 0), ([0.5, 0.5], 200)]:
-        found = memory.memory(np.random.default_rng(0), 0, X, np.array(weights))
-        order = np.argsort(-found.values)
-        top = np.round(found.actions[order[:10], 0] * 400)
+        networks, values = memory.networks(rng(), np.array(weights))
+        top = np.round(networks.actions[np.argsort(-values)[:10], 0, 0] * 400)
         assert np.abs(top - best).max() < 15
     # And the weights of an update are drawn anew for each trial, positive.
     drawn = memory.draw_weights(np.random.default_rng(0), 50)
@@ -350,14 +481,3 @@ def test_dominated_trials_are_worth_less() -> None:
     assert best_of_0 < worst_of_1
     assert batch.returns[which == 1, 0].max() < batch.returns[which == 2, 0].min()
     assert batch.steps.weights.shape == (64, 1, 2)
-
-
-def test_repeats_of_finished_trials() -> None:
-    memory = experience()
-    memory.add(0, episode(0.1, 0.2, slot=C), worths(NAN, 1.0))
-    c = memory.numbers_of([C])
-    actions = np.array([[0.2, NAN, NAN, NAN], [0.3, NAN, NAN, NAN]])
-    names = np.stack([c, c])
-    assert memory.repeats(episode(0.1, slot=C), actions, names).tolist() == [True, False]
-    assert memory.repeats(episode(0.3, slot=C), actions, names).tolist() == [False, False]
-    assert memory.repeats(episode(), actions, names).tolist() == [False, False]  # a beginning is no repeat

@@ -18,7 +18,9 @@ from optuna.trial import TrialState
 
 from optuna_trlhpo.episode import read_episode
 from optuna_trlhpo.reward import (
+    HIGHEST_SCORE,
     Scale,
+    Scores,
     normal_scores,
     returns_of,
     rewards_of,
@@ -247,10 +249,56 @@ def test_normal_scores() -> None:
     scores = normal_scores(ranks)
     assert (np.diff(scores) >= 0).all() and (np.diff(scores[1:-1]) > 0).all()
     np.testing.assert_allclose(scores, -scores[::-1], atol=1e-12)
-    assert (scores[0], scores[500], scores[-1]) == (-1, pytest.approx(0, abs=1e-12), 1)
-    # Phi^-1(0.975) = 1.95996 and Phi^-1(0.999) = 3.09023
-    assert normal_scores(np.array([0.975]))[0] == pytest.approx(1.959964 / 3.090232, rel=1e-4)
+    assert scores[500] == pytest.approx(0, abs=1e-12)
+    # The rank of the best of many is 1, whose quantile would be infinite: it ends at Phi^-1(0.999).
+    assert scores[-1] == HIGHEST_SCORE == -scores[0] == pytest.approx(3.090232, rel=1e-6)
+    assert normal_scores(np.array([0.975]))[0] == pytest.approx(1.959964, rel=1e-4)
     assert np.isnan(normal_scores(np.array([NAN]))[0])
+
+
+def scores_of(*worths: float) -> list[float]:
+    return Scores(np.array(worths))(np.array(worths)).tolist()
+
+
+def test_scores_by_hand() -> None:
+    # Median 1.5; the better half lies 0.5 and 1.5 above, 1 in the mean, times 1.25.
+    assert scores_of(1.0, 2.0, 3.0, 0.0) == pytest.approx(
+        [-math.log1p(0.5 / 1.25), 0.4, 1.2, -math.log1p(1.5 / 1.25)]
+    )
+    # New worths are scored by what was seen, and never beyond it.
+    scores = Scores(np.array([1.0, 2.0, 3.0, 0.0]))
+    assert_same(scores(np.array([1.5, 3.0, 99.0, INF])), [0, 1.2, 1.2, 1.2])
+    assert_same(scores(np.array([-99.0, -INF])), [scores_of(1.0, 2.0, 3.0, 0.0)[3]] * 2)
+
+
+def test_what_halves_an_error_counts_alike() -> None:
+    """For accuracies and for error rates, as long as the error is well above 0.001."""
+    errors = [0.9, 0.8, 0.4, 0.2, 0.1, 0.6, 0.7]
+    of_accuracies = scores_of(*(1 - error for error in errors))
+    first, second = np.diff(of_accuracies[2:5])
+    assert first == pytest.approx(second, rel=0.01)
+    assert scores_of(*(-error for error in errors)) == pytest.approx(of_accuracies)
+    # On a scale without an end they are taken as they are: the second step is half as large.
+    first, second = np.diff(scores_of(*(3 - error for error in errors))[2:5])
+    assert first == pytest.approx(2 * second)
+
+
+def test_scores_of_what_is_always_the_same() -> None:
+    for worth in (0.0, 0.5, 1.0, -3.0, INF, -INF):
+        assert scores_of(worth) == [0] and scores_of(worth, worth, worth) == [0, 0, 0]
+
+
+def test_an_infinite_worth_is_scored_as_the_worst_or_the_best() -> None:
+    worst, low, high, best = scores_of(-INF, 0.2, 0.9, INF)
+    assert (worst, best) == (low, high) and low < high
+
+
+@given(st.lists(st.one_of(st.floats(-1e6, 1e6), st.floats(0, 1)), min_size=1, max_size=20))
+def test_scores_are_in_order_and_finite(worths: list[float]) -> None:
+    scores = scores_of(*worths)
+    assert np.isfinite(scores).all()
+    for (a, score_a), (b, score_b) in itertools.product(zip(worths, scores, strict=True), repeat=2):
+        assert a > b or score_a <= score_b
 
 
 # Several objectives -----------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,10 +14,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from optuna.distributions import CategoricalDistribution
-from optuna.trial import FixedTrial, TrialState
+from optuna.trial import FixedTrial, FrozenTrial, TrialState
 
 from optuna_trlhpo.layers import (
+    BY_KIND,
     FCL,
+    KIND,
     TABLE_I,
     Conv,
     MaxPool,
@@ -24,7 +27,7 @@ from optuna_trlhpo.layers import (
     describe,
     parse,
 )
-from optuna_trlhpo.space import LayerSpace
+from optuna_trlhpo.space import SIGNATURE, LayerSpace, worth_growing, worth_training
 
 SPACES = {
     "mnist": LayerSpace(),
@@ -488,6 +491,212 @@ def test_another_metric_grows_without_min_accuracy(direction: str, sign: int) ->
     assert grown_depth(space, [sign * loss for loss in losses], direction) == 4
 
 
+# Which networks are trained on the way to a deeper one ----------------------------------------------------
+
+
+class Opinionated(optuna.samplers.RandomSampler):
+    """Has a layer trained where it is told to, and ends a trial where it is told to."""
+
+    def __init__(self, trained: Sequence[int] = (), last: int = 99) -> None:
+        super().__init__(seed=0)
+        self.trained, self.last = trained, last
+        self.asked: list[tuple[int, int, int]] = []  # layers the trial has, what grow says of it, the most
+        self.told: list[float] = []  # what was reported when it was asked whether to grow on
+
+    def worth_training(self, study: optuna.Study, trial: FrozenTrial, *, depth: int, max_depth: int) -> bool:
+        begun = {name.split("_")[0] for name in trial.params}
+        self.asked.append((len(begun), depth, max_depth))
+        return depth in self.trained
+
+    def worth_growing(self, study: optuna.Study, trial: FrozenTrial) -> bool:
+        self.told.append(trial.intermediate_values[max(trial.intermediate_values)])
+        return len(trial.intermediate_values) < self.last
+
+
+def space_of(train_prefixes: int | str, max_layers: int = 6, **more: Any) -> LayerSpace:
+    rules = dict(min_accuracy=None, min_improvement=None) | more
+    return LayerSpace(train_prefixes=train_prefixes, max_layers=max_layers, **rules)
+
+
+def trained_depths(
+    space: LayerSpace, sampler: optuna.samplers.BaseSampler, reports: Sequence[float] = (0.7,) * 6
+) -> list[int]:
+    """How many layers each network has that is yielded; ``reports`` are by depth."""
+    trial = optuna.create_study(direction="maximize", sampler=sampler).ask()
+    depths = []
+    for layers in space.grow(trial):
+        depths.append(len(layers))
+        trial.report(reports[len(layers) - 1], step=len(layers) - 1)
+    return depths
+
+
+@pytest.mark.parametrize("train_prefixes", ["auto", "all"])
+def test_without_an_opinion_every_prefix_is_trained(train_prefixes: str) -> None:
+    assert trained_depths(space_of(train_prefixes), SAMPLERS["random"]()) == [1, 2, 3, 4, 5, 6]
+    assert trained_depths(space_of(train_prefixes), SAMPLERS["tpe"]()) == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize(
+    ("every", "depths"), [(1, [1, 2, 3, 4, 5]), (2, [2, 4, 5]), (3, [3, 5]), (5, [5]), (9, [5])]
+)
+def test_every_so_many_layers_are_trained_and_the_deepest(every: int, depths: list[int]) -> None:
+    assert trained_depths(space_of(every, max_layers=5), SAMPLERS["random"]()) == depths
+
+
+def test_an_integer_of_numpys_is_an_integer() -> None:
+    assert trained_depths(space_of(np.int64(2), max_layers=5), SAMPLERS["random"]()) == [2, 4, 5]
+
+
+@pytest.mark.parametrize("train_prefixes", ["all", 3])
+def test_the_samplers_opinion_is_not_asked_for_unless_it_is_wanted(train_prefixes: int | str) -> None:
+    sampler = Opinionated(trained=(2,), last=1)
+    trained = trained_depths(space_of(train_prefixes), sampler)
+    assert trained == ([3, 6] if train_prefixes == 3 else [1, 2, 3, 4, 5, 6])
+    assert not sampler.asked and not sampler.told
+
+
+def test_the_sampler_decides_what_is_trained() -> None:
+    sampler = Opinionated(trained=(2, 3))
+    assert trained_depths(space_of("auto"), sampler, [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]) == [2, 3, 6]
+    # It is asked when the layer is complete, of every network that could grow; the deepest is trained anyway.
+    assert sampler.asked == [(depth, depth, 6) for depth in (1, 2, 3, 4, 5)]
+    assert sampler.told == [0.2, 0.3]  # what was reported is there when it is asked whether to grow on
+
+
+def test_the_sampler_decides_where_a_trial_ends() -> None:
+    assert trained_depths(space_of("auto"), Opinionated(trained=range(9), last=3)) == [1, 2, 3]
+    assert trained_depths(space_of("auto"), Opinionated(trained=(4, 5), last=1)) == [4]
+
+
+def test_stop_rules_compare_the_networks_that_are_trained() -> None:
+    rules = dict(min_accuracy=0.6, min_improvement=0.05)
+    reports = [0.1, 0.7, 0.72, 0.76, 0.77, 0.79]
+    assert trained_depths(space_of(2, **rules), SAMPLERS["random"](), reports) == [2, 4, 6]
+    assert trained_depths(space_of(3, **rules), SAMPLERS["random"](), reports) == [3, 6]
+    assert trained_depths(space_of("all", **rules), SAMPLERS["random"](), reports) == [1]
+    opinionated = Opinionated(trained=(2, 3, 4))
+    assert trained_depths(space_of("auto", **rules), opinionated, reports) == [2, 3]
+    assert len(opinionated.told) == 1  # where a rule ends the trial there is nothing to ask
+
+
+def test_a_network_that_is_not_trained_needs_no_report() -> None:
+    """And one that is does, at its own step."""
+    trial = optuna.create_study(direction="maximize", sampler=SAMPLERS["random"]()).ask()
+    with pytest.raises(ValueError, match="^no report at step 1"):
+        for _ in space_of(2, min_accuracy=0.6).grow(trial):
+            pass
+
+
+def test_a_network_that_cannot_grow_is_trained() -> None:
+    space = LayerSpace(
+        input_shape=(1, 8, 8), max_macs=472, min_improvement=None, min_accuracy=None, train_prefixes=4
+    )
+    assert trained_depths(space, SAMPLERS["random"]()) == [1]
+
+
+def test_other_loops_ask_as_growth_does() -> None:
+    study = optuna.create_study(sampler=Opinionated(trained=(2,), last=1))
+    trial = study.ask()
+    trial.suggest_int("layer1_units", 1, 9)
+    assert [worth_training(trial, depth=depth, max_depth=4) for depth in (1, 2, 3)] == [False, True, False]
+    assert study.sampler.asked == [(1, depth, 4) for depth in (1, 2, 3)]
+    trial.report(0.5, step=0)
+    assert not worth_growing(trial)
+    plain = optuna.create_study(sampler=SAMPLERS["random"]()).ask()
+    assert worth_training(plain, depth=1, max_depth=4) and worth_growing(plain)
+
+
+@pytest.mark.parametrize("train_prefixes", ["auto", "all", 2, 3])
+@pytest.mark.parametrize("last", [2, 99])
+def test_what_was_trained_is_trained_again_in_a_replay(train_prefixes: int | str, last: int) -> None:
+    space = space_of(train_prefixes, max_layers=5)
+    study = optuna.create_study(direction="maximize", sampler=Opinionated(trained=(2, 3), last=last))
+    for _ in range(5):
+        trial, played = study.ask(), []
+        for layers in space.grow(trial):
+            played.append(layers)
+            trial.report(0.1 * len(layers), step=len(layers) - 1)
+        study.tell(trial, 0.1 * len(layers))
+        assert list(space.grow(study.trials[-1])) == played
+
+
+def test_a_trial_without_reports_trains_all_in_a_replay() -> None:
+    space = LayerSpace(input_shape=(1, 8, 8))
+    layers = parse("Conv(16,3,1) > MaxPool(2,2,0) > FCL(64,tanh,nobias)")
+    params = space.to_params(layers)
+    assert list(space.grow(FixedTrial(params))) == [layers[:1], layers[:2], layers]
+    assert list(space_of(2, input_shape=(1, 8, 8)).grow(FixedTrial(params))) == [layers[:2], layers]
+
+
+# What a network comes to ------------------------------------------------------------------------------
+
+
+@every_space
+@given(data=st.data())
+def test_every_network_of_the_space_comes_to_something(space: LayerSpace, data: st.DataObject) -> None:
+    layers = data.draw(networks(space))
+    signature = space.signature(space.encode(layers))
+    assert signature is not None and signature.shape == (SIGNATURE,)
+    assert ((-0.01 <= signature) & (signature < 1.3)).all()
+
+
+@pytest.mark.parametrize(
+    "name", ["mnist", "digits", "oblong", "narrowing"]
+)  # without a cap there are no holes
+@given(data=st.data())
+def test_what_is_not_of_the_space_comes_to_nothing(name: str, data: st.DataObject) -> None:
+    space = SPACES[name]
+    n = data.draw(st.integers(1, space.max_layers + 1))
+    actions = np.array([[data.draw(st.floats(0, 1)) for _ in range(4)] for _ in range(n)])
+    actions[0, 0] *= data.draw(st.sampled_from([0.3, 1.0]))  # most often a convolution
+    layers = tuple(
+        cls(*(hp.decode(action) for hp, action in zip(cls.hyperparameters, row[1:], strict=False)))
+        for row in actions
+        for cls in [BY_KIND[KIND.decode(row[0])]]
+    )
+    try:
+        space.check(layers)
+    except ValueError:
+        assert space.signature(actions) is None
+    else:
+        assert space.signature(actions) is not None
+
+
+def test_a_signature_by_hand() -> None:
+    space = LayerSpace()
+    layers = parse("Conv(32,5,1) > MaxPool(2,2,0) > FCL(128,relu,bias)")
+    wide = math.log(128 * 28 * 28)
+    expected = [
+        3 / 6,
+        math.log(460_800 + 589_824 + 1_280) / math.log(1e9),
+        math.log(128) / wide,
+        math.log(128) / wide,  # the narrowest is the last
+        math.log(32) / math.log(128),
+        math.log(12) / math.log(28),
+        math.log(32 * 12 * 12) / wide,
+        math.log(24) / math.log(28),
+    ]
+    signature = space.signature(space.encode(layers))
+    assert signature is not None
+    np.testing.assert_allclose(signature, expected)
+    narrow = space.signature(space.encode(parse("Conv(8,3,1) > FCL(16,relu,bias) > FCL(512,relu,bias)")))
+    assert narrow is not None
+    np.testing.assert_allclose(narrow[2:4], np.log([512, 16]) / wide)
+
+
+def test_an_unfinished_layer_comes_to_nothing() -> None:
+    space = LayerSpace()
+    actions = space.encode(parse("Conv(32,5,1) > FCL(128,relu,bias)"))
+    assert space.signature(actions[:0]) is None
+    actions[1, 2] = math.nan
+    assert space.signature(actions) is None
+    assert space.signature(actions[:1]) is not None
+    pool = space.encode(parse("Conv(32,5,1) > MaxPool(2,2,0)"))
+    assert space.signature(pool) is not None
+    too_deep = space.encode(parse(" > ".join(["Conv(8,3,1)"] * 7)))
+    assert space.signature(too_deep) is None and space.signature(too_deep[:6]) is not None
+
+
 # Fixed and frozen trials ------------------------------------------------------------------------------
 
 
@@ -571,6 +780,14 @@ def test_suggest_takes_several_objectives() -> None:
         (dict(max_macs=0), "^max_macs is 0; it must be positive, or None for no limit$"),
         (dict(max_macs=-5), "^max_macs is -5; it must be positive"),
         (dict(max_macs=math.nan), "^max_macs is nan; it must be positive"),
+        *[
+            (
+                dict(train_prefixes=value),
+                f"^train_prefixes is {re.escape(repr(value))}; "
+                "it must be 'auto', 'all' or a positive integer$",
+            )
+            for value in (0, -2, 2.0, True, None, "some", "2", (1, 3))
+        ],
     ],
     ids=str,
 )

@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass, fields
 from typing import Any
 
+ACQUISITIONS = ("expected_improvement", "thompson")
+
 
 @dataclass(frozen=True, kw_only=True)
 class AgentConfig:
@@ -34,7 +36,11 @@ class AgentConfig:
         updates: Critic updates for each finished trial.
         actor_interval: One actor update for so many critic updates.
         replay_capacity: The most trials that are remembered.
-        n_candidates: Candidates that the critic ranks for each step; 0: the actor decides alone.
+        n_candidates: Variations that the critic ranks, per generation; 0: the actor decides alone.
+        n_generations: How often the best variations are varied again before one is taken.
+        acquisition: What a plan is ranked by: "expected_improvement" over the best, or "thompson", one
+            function drawn from what the critic holds possible.
+        fit_steps: Steps in which the critic learns its kernel, for each finished trial.
         noise_theta: Of the Ornstein-Uhlenbeck noise: how fast it returns to 0.
         noise_sigma: Of the Ornstein-Uhlenbeck noise: its size at the start; it is annealed.
 
@@ -58,7 +64,10 @@ class AgentConfig:
     updates: int = 16
     actor_interval: int = 4
     replay_capacity: int = 5_000
-    n_candidates: int = 64
+    n_candidates: int = 100
+    n_generations: int = 3
+    acquisition: str = "expected_improvement"
+    fit_steps: int = 5
     noise_theta: float = 0.15
     noise_sigma: float = 0.2
 
@@ -94,8 +103,13 @@ class AgentConfig:
             if field.type == "bool":
                 if not isinstance(value, bool):
                     raise ValueError(f"{field.name} is {value!r}; it must be True or False")
+            elif field.type == "str":
+                if value not in ACQUISITIONS:
+                    raise ValueError(
+                        f"{field.name} is {value!r}; it must be one of {', '.join(ACQUISITIONS)}"
+                    )
             elif field.type == "int":
-                least = 0 if field.name == "n_candidates" else 1
+                least = 0 if field.name in ("n_candidates", "fit_steps") else 1
                 if not isinstance(value, int) or isinstance(value, bool) or value < least:
                     raise ValueError(f"{field.name} is {value!r}; it must be an integer of at least {least}")
             else:

@@ -40,7 +40,16 @@ REFUSED: list[tuple[str, Any, str]] = [
         for value in (0, -4, 4.0, "4", None, True)
     ],
     *[("replay_capacity", value, "an integer of at least 1") for value in (0, -1, 1e3)],
-    *[("n_candidates", value, "an integer of at least 0") for value in (-1, 0.0, False)],
+    *[("n_generations", value, "an integer of at least 1") for value in (0, -1, 3.0)],
+    *[
+        (name, value, "an integer of at least 0")
+        for name in ("n_candidates", "fit_steps")
+        for value in (-1, 0.0, False)
+    ],
+    *[
+        ("acquisition", value, "one of expected_improvement, thompson")
+        for value in ("ucb", "", None, 0, "Thompson")
+    ],
     *[
         (name, value, "True or False")
         for name in ("learned_imr", "progressive_reward")
@@ -88,6 +97,7 @@ def test_width_and_heads_must_agree(width: int, heads: int) -> None:
             width=2, heads=1, blocks=1, expansion=1, n_critics=1, batch_size=1, updates=1, replay_capacity=1
         ),
         dict(n_candidates=0, prior_scale=100.0),
+        dict(n_candidates=1, n_generations=1, fit_steps=0, acquisition="thompson"),
     ],
     ids=str,
 )

@@ -84,13 +84,13 @@ def test_the_warning(make_sampler, warn, caplog):
 
 
 def test_learning_never_raises_where_catch_does_not_help(make_sampler, monkeypatch):
-    sampler = make_sampler()
+    sampler = make_sampler(n_startup_trials=2)
     study = optuna.create_study(sampler=sampler)
     study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=4)
 
-    def broken(batch):
+    def broken(*arguments):
         raise RuntimeError("broken")
 
-    monkeypatch.setattr(sampler._agent, "update", broken)
+    monkeypatch.setattr(sampler._search, "plan", broken)
     study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=1, catch=(RuntimeError,))
     assert study.trials[-1].state == optuna.trial.TrialState.FAIL

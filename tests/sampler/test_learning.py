@@ -97,7 +97,7 @@ def finish_and_learn(study):
 def test_layer_reports_are_the_worth_of_each_layer(make_sampler):
     sampler = make_sampler()
     study = optuna.create_study(direction="maximize", sampler=sampler)
-    space = LayerSpace(max_layers=3)
+    space = LayerSpace(max_layers=3, train_prefixes="all")
 
     def objective(trial):
         for layers in space.grow(trial):

@@ -1,0 +1,369 @@
+"""What to try next: variations of the best networks, ranked by what the critic expects of them.
+
+Notation: N remembered networks, S steps, A action slots.
+
+A plan is a whole network that begins with what the running trial has settled. Which parameters there are
+depends on others (a pooling layer has no neurons), so plans are put together from pieces of remembered
+networks: their values are varied, a category that changes brings what followed it elsewhere, steps are
+replaced, inserted and taken out where the same parameters come step after step.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from optuna_trlhpo._agent.features import Networks
+
+_SMALLEST, _LARGEST = 0.005, 0.25
+"""How far a value in [0, 1] is nudged, as a standard deviation."""
+_N_BEST = 10
+_BEST_SHARE = 0.5
+_RESTRUCTURED = 0.3
+"""Share of the variations in which a step is replaced, inserted, appended or taken out."""
+
+
+class Settled(NamedTuple):
+    """What a running trial has, and what it asks for: the slot ``slot`` of step ``step``."""
+
+    actions: np.ndarray  # [step + 1, A], NaN where free
+    names: (
+        np.ndarray
+    )  # [step + 1, A], with the one that is asked for; -1 where unknown, there too: any will do
+    indices: np.ndarray  # [step + 1, A]
+    n_values: np.ndarray  # [step + 1, A]
+    context: np.ndarray  # [step + 1]
+    step: int
+    slot: int
+
+
+class _Draft:
+    """A network that is being put together; rows of the arrays are its steps."""
+
+    __slots__ = ("actions", "names", "indices", "n_values")
+
+    def __init__(self, actions: np.ndarray, names: np.ndarray, indices: np.ndarray, n_values: np.ndarray):
+        self.actions, self.names, self.indices, self.n_values = actions, names, indices, n_values
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def copy(self) -> _Draft:
+        return _Draft(self.actions.copy(), self.names.copy(), self.indices.copy(), self.n_values.copy())
+
+    def steps(self, start: int, stop: int | None = None, shift: int = 0) -> _Draft:
+        part = slice(start, stop)
+        indices = self.indices[part]
+        indices = np.where(indices >= 0, indices + shift, indices)
+        return _Draft(self.actions[part], self.names[part], indices, self.n_values[part])
+
+    def then(self, other: _Draft) -> _Draft:
+        return _Draft(
+            *(np.concatenate([getattr(self, name), getattr(other, name)]) for name in self.__slots__)
+        )
+
+    def key(self) -> bytes:
+        return np.concatenate([self.names, self.indices, self.actions], axis=-1, dtype=np.float32).tobytes()
+
+
+class Planner:
+    """Puts candidates together.
+
+    Args:
+        networks: Remembered ones.
+        scores: ``[N]`` how good they are held to be; the best are varied.
+        settled: What may not be changed.
+        categorical: Whether a stem's values have no order, by its number.
+        repeated: Whether a stem comes step after step, by its number.
+        complete: Whether a candidate of so many steps would be one that gets a value.
+        contains: Tells of the actions of layers whether they may stand so; None where it is not known.
+        layer: The stem that a layer begins with.
+        settle: Gives for a stem, an index and an action the action that stands for the same value.
+    """
+
+    def __init__(
+        self,
+        networks: Networks,
+        scores: np.ndarray,
+        settled: Settled,
+        categorical: np.ndarray,
+        repeated: np.ndarray,
+        complete: Callable[[int], bool],
+        settle: Callable[[int, int, float], float],
+        contains: Callable[[np.ndarray], bool] | None = None,
+        layer: int = -1,
+    ) -> None:
+        self._contains, self._layer = contains, layer
+        self._settle = settle
+        self._settled = settled
+        self._categorical = categorical
+        self._repeated = repeated
+        self._complete = complete
+        lengths = networks.lengths
+        drafts = [
+            _Draft(a[:n], m[:n], i[:n], v[:n])
+            for a, m, i, v, n in zip(*networks[:4], lengths.tolist(), strict=True)
+        ]
+        self._alone = self._never_followed(networks.names, len(categorical))
+        self._followed = {pair for draft in drafts for pair in self._successions(draft)}
+        step, slot = settled.step, settled.slot
+        asked = settled.names[step, slot]
+        fitting = [
+            k
+            for k, draft in enumerate(drafts)
+            if len(draft) > step and (asked < 0 or draft.names[step, slot] == asked)
+        ]
+        self._all = drafts
+        order = sorted(fitting, key=lambda k: -scores[k])
+        self._parents = [self._joined(drafts[k].steps(step)) for k in order]
+        if not self._parents:  # the step never came at this place
+            self._parents = [
+                self._joined(draft.steps(k, None, self._shift(draft, k)))
+                for draft in drafts
+                for k in range(len(draft))
+                if draft.names[k, slot] == asked
+            ]
+
+    @staticmethod
+    def _never_followed(names: np.ndarray, n: int) -> np.ndarray:
+        """``[n]`` whether a stem is always the last of its step."""
+        alone = np.ones(n, dtype=bool)
+        alone[names[:, :, :-1][names[:, :, 1:] >= 0]] = False
+        return alone
+
+    def _shift(self, draft: _Draft, k: int) -> int:
+        s = self._settled
+        return int(s.indices[s.step, s.slot] - draft.indices[k, s.slot])
+
+    def _joined(self, tail: _Draft) -> _Draft:
+        """What is settled, and behind it what is free of ``tail``."""
+        s = self._settled
+        before = _Draft(s.actions[: s.step], s.names[: s.step], s.indices[: s.step], s.n_values[: s.step])
+        draft = before.then(tail.copy())
+        draft.actions[s.step, : s.slot] = s.actions[s.step, : s.slot]
+        if s.names[s.step, s.slot] >= 0:
+            pairs = ((draft.names, s.names), (draft.indices, s.indices), (draft.n_values, s.n_values))
+            for mine, settled in pairs:
+                mine[s.step, : s.slot + 1] = settled[s.step, : s.slot + 1]
+        self._fit(draft, s.step, s.slot)
+        return draft
+
+    def _fit(self, draft: _Draft, k: int, i: int) -> None:
+        n = draft.n_values[k, i]
+        if n > 0:
+            draft.actions[k, i] = (min(math.floor(draft.actions[k, i] * n), n - 1) + 0.5) / n
+        elif draft.names[k, i] >= 0:
+            name, index = int(draft.names[k, i]), int(draft.indices[k, i])
+            draft.actions[k, i] = self._settle(name, index, float(draft.actions[k, i]))
+
+    def parents(self) -> list[_Draft]:
+        """Networks that begin with what is settled, the best first."""
+        return self._parents
+
+    def vary(self, parents: list[_Draft], rng: np.random.Generator, n: int) -> list[_Draft]:
+        """``n`` variations of ``parents``, better ones more often; fewer where some are of no use."""
+        out = []
+        for _ in range(n):
+            # Half of them from the few best, the others from anywhere: what is best so far is soon explored.
+            some = parents[:_N_BEST] if rng.random() < _BEST_SHARE else parents
+            draft = some[int(len(some) * rng.random() ** 2)].copy()
+            if rng.random() < _RESTRUCTURED:
+                draft = self._restructure(draft, rng)
+            times = 1
+            while rng.random() < 0.35:
+                times += 1
+            for _ in range(times):
+                draft = self._change(draft, rng)
+            if self._is_possible(draft):
+                out.append(draft)
+        return out
+
+    def chance(self, rng: np.random.Generator, n: int) -> list[_Draft]:
+        """Up to ``n`` remembered networks, whose steps are exchanged and values drawn anew."""
+        out = []
+        for _ in range(n):
+            draft = self._parents[rng.integers(len(self._parents))].copy()
+            for k in range(self._settled.step + 1, len(draft)):
+                if self._repeated[draft.names[k, 0]] and rng.random() < 0.5:
+                    draft = self._replace(draft, k, rng)
+            for k, i in self._free(draft):
+                if k < len(draft) and draft.names[k, i] >= 0:
+                    draft = self._change(draft, rng, (k, i), anew=True)
+            if self._is_possible(draft):
+                out.append(draft)
+        return out
+
+    def _is_possible(self, draft: _Draft) -> bool:
+        """As far as can be told: of a length that was seen, and no step behind one that it never followed."""
+        if not self._complete(len(draft)):
+            return False
+        if self._contains is not None:
+            return self._contains(draft.actions[draft.names[:, 0] == self._layer])
+        return self._followed.issuperset(self._successions(draft, self._settled.step))
+
+    def _successions(self, draft: _Draft, first: int = 0) -> Iterator[tuple[int, int, int, int]]:
+        """Which kind of step, from the step ``first`` on, stands behind which; the first stands behind
+        none."""
+        before = (-1, -1)
+        for k in range(max(first - 1, 0), len(draft)):
+            name, n = int(draft.names[k, 0]), int(draft.n_values[k, 0])
+            in_turn = self._categorical[name] and self._repeated[name]
+            category = int(draft.actions[k, 0] * n) if in_turn else -1
+            if k >= first:
+                yield (*before, name, category)
+            before = name, category
+
+    def _free(self, draft: _Draft) -> list[tuple[int, int]]:
+        s = self._settled
+        places = zip(*np.nonzero(draft.names >= 0), strict=True)
+        return [(int(k), int(i)) for k, i in places if (k, i) >= (s.step, s.slot)]
+
+    def _change(
+        self,
+        draft: _Draft,
+        rng: np.random.Generator,
+        place: tuple[int, int] | None = None,
+        anew: bool = False,
+    ) -> _Draft:
+        """Another value somewhere."""
+        if place is None:
+            free = self._free(draft)
+            place = free[rng.integers(len(free))]
+        k, i = place
+        stem, n, old = draft.names[k, i], draft.n_values[k, i], draft.actions[k, i]
+        if self._categorical[stem] or anew or rng.random() < 0.2:
+            draft.actions[k, i] = rng.random()
+        else:
+            size = math.exp(rng.uniform(math.log(_SMALLEST), math.log(_LARGEST)))
+            if n:
+                size = max(size, 0.7 / n)
+            draft.actions[k, i] = _reflect(old + size * rng.standard_normal())
+        self._fit(draft, k, i)
+        if self._categorical[stem] and abs(draft.actions[k, i] - old) > 1e-6:
+            draft = self._adapt(draft, k, i, rng)
+        return draft
+
+    def _adapt(self, draft: _Draft, k: int, i: int, rng: np.random.Generator) -> _Draft:
+        """Let what follows a changed category be what follows it elsewhere, if that is not the same."""
+        stem, action = draft.names[k, i], draft.actions[k, i]
+        alone = i + 1 == draft.names.shape[1] or draft.names[k, i + 1] < 0
+        if alone and self._repeated[draft.names[k, 0]] and self._alone[stem]:
+            return draft
+        order = rng.permutation(len(self._all))
+        for attempt in order[:60]:
+            donor = self._all[attempt]
+            for at in range(len(donor)) if self._repeated[stem] else (k,):
+                if (
+                    at < len(donor)
+                    and donor.names[at, i] == stem
+                    and abs(donor.actions[at, i] - action) < 1e-6
+                ):
+                    return self._graft(draft, k, i, donor, at)
+        draft.names[k, i + 1 :] = -1
+        draft.actions[k, i + 1 :] = np.nan
+        return draft
+
+    def _graft(self, draft: _Draft, k: int, i: int, donor: _Draft, at: int) -> _Draft:
+        shift = int(draft.indices[k, i] - donor.indices[at, i])
+        if not np.array_equal(draft.names[k, i + 1 :], donor.names[at, i + 1 :]):
+            moved = donor.steps(at, at + 1, shift)
+            for name in draft.__slots__:
+                getattr(draft, name)[k, i + 1 :] = getattr(moved, name)[0, i + 1 :]
+        if self._repeated[draft.names[k, 0]]:
+            return draft
+        # Parameters that come once: those that followed there follow here, with the values they had here.
+        rest, here = donor.steps(at + 1).copy(), draft.steps(k + 1)
+        known = {
+            (m, j): a for m, j, a in zip(here.names.flat, here.indices.flat, here.actions.flat, strict=True)
+        }
+        for place in zip(*np.nonzero(rest.names >= 0), strict=True):
+            value = known.get((rest.names[place], rest.indices[place]))
+            if value is not None:
+                rest.actions[place] = value
+        return draft.steps(0, k + 1).then(rest)
+
+    def _restructure(self, draft: _Draft, rng: np.random.Generator) -> _Draft:
+        """Another step in place of one, one more, or one less; only among steps that come again and again."""
+        asked = self._settled.names[self._settled.step, self._settled.slot] >= 0
+        first = self._settled.step + 1 if asked else self._settled.step
+        places = [k for k in range(first, len(draft)) if self._repeated[draft.names[k, 0]]]
+        way = rng.integers(4)
+        if way == 3:
+            return self._insert(draft, len(draft), rng)
+        if not places:
+            return draft
+        k = places[rng.integers(len(places))]
+        if way == 0:
+            return self._replace(draft, k, rng)
+        if way == 1:
+            return self._insert(draft, k, rng)
+        shorter = draft.steps(0, k).then(draft.steps(k + 1, None, -1))
+        return shorter if len(shorter) > self._settled.step else draft
+
+    def _replace(self, draft: _Draft, k: int, rng: np.random.Generator) -> _Draft:
+        step = self._some_step(rng, int(draft.indices[k, 0]))
+        if step is None:
+            return draft
+        return draft.steps(0, k).then(step).then(draft.steps(k + 1))
+
+    def _insert(self, draft: _Draft, k: int, rng: np.random.Generator) -> _Draft:
+        if k == 0:
+            return draft
+        step = self._some_step(rng, int(draft.indices[k - 1, 0]) + 1)
+        if step is None or not self._repeated[draft.names[k - 1, 0]]:
+            return draft
+        return draft.steps(0, k).then(step).then(draft.steps(k, None, 1))
+
+    def _some_step(self, rng: np.random.Generator, index: int) -> _Draft | None:
+        donor = self._all[rng.integers(len(self._all))]
+        at = int(rng.integers(len(donor)))
+        if not self._repeated[donor.names[at, 0]]:
+            return None
+        return donor.steps(at, at + 1, index - int(donor.indices[at, 0])).copy()
+
+
+def _reflect(action: float) -> float:
+    """Into [0, 1], as off a wall: clipping would pile values up at the ends."""
+    return min(max(1 - abs(1 - abs(action)), 0.0), 1.0)
+
+
+def as_networks(drafts: list[_Draft], context: np.ndarray) -> Networks:
+    """Drafts as arrays; ``context`` ``[K]`` belongs to the first K steps of each."""
+    S, A = max(map(len, drafts)), drafts[0].names.shape[1]
+    shape = (len(drafts), S, A)
+    networks = Networks(
+        np.full(shape, np.nan),
+        np.full(shape, -1, dtype=np.int64),
+        np.full(shape, -1, dtype=np.int64),
+        np.zeros(shape, dtype=np.int64),
+        np.full(shape[:2], np.nan),
+        np.zeros((len(drafts), 0)),
+    )
+    for row, draft in enumerate(drafts):
+        n = len(draft)
+        networks.actions[row, :n], networks.names[row, :n] = draft.actions, draft.names
+        networks.indices[row, :n], networks.n_values[row, :n] = draft.indices, draft.n_values
+    k = min(S, len(context))
+    networks.context[:, :k] = context[:k]
+    return networks
+
+
+def log_expected_improvement(mean: np.ndarray, deviation: np.ndarray, best: float) -> np.ndarray:
+    """Logarithm of what a value is expected to exceed ``best`` by, under a normal distribution (Mockus,
+    1975).
+
+    Example:
+        >>> float(np.exp(log_expected_improvement(np.zeros(1), np.ones(1), 0.0))[0].round(3))
+        0.399
+    """
+    u = torch.from_numpy((mean - best) / deviation)
+    density = -0.5 * u.square() - 0.5 * math.log(2 * math.pi)  # its logarithm
+    near = torch.log(density.exp() + u * torch.special.ndtr(u))
+    # Below -1 the sum cancels; erfcx is left when the density is taken out of both (Ament et al., 2023).
+    below = torch.special.erfcx(-u.clamp(max=-1) / math.sqrt(2)) * -u.clamp(max=-1) * math.sqrt(math.pi / 2)
+    left = torch.where(u > -1e5, torch.log1p(-below), -2 * torch.log(-u.clamp(max=-1)))
+    return torch.where(u > -1, near, density + left).numpy() + np.log(deviation)

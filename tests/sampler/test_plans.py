@@ -1,0 +1,255 @@
+"""What the default agent plans: which networks are trained, what parallel trials try, what it finds."""
+
+import numpy as np
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from optuna_trlhpo import AgentConfig, LayerSpace, TRLHPOSampler
+
+SPACE = LayerSpace(max_layers=4, input_shape=(1, 8, 8), min_accuracy=None, min_improvement=None)
+
+
+def accuracy_of(layers):
+    """Deeper is better up to three layers, and smaller layers are better."""
+    return 0.9 - 0.1 * abs(len(layers) - 3) - 0.2 * float(SPACE.encode(layers)[:, 1:].mean())
+
+
+def grow(study, space, *, seen=None):
+    """One trial; what was trained, and what ``seen`` says of the trial each time."""
+    trial, trained = study.ask(), []
+    for layers in space.grow(trial):
+        trained.append((layers, None if seen is None else seen(trial)))
+        trial.report(accuracy_of(layers), step=len(layers) - 1)
+    study.tell(trial, accuracy_of(layers))
+    return trained
+
+
+# Which networks are trained ------------------------------------------------------------------------------
+
+
+def test_trials_at_random_train_every_prefix(make_sampler):
+    study = optuna.create_study(direction="maximize", sampler=make_sampler(n_startup_trials=5))
+    for _ in range(5):
+        trained = grow(study, SPACE)
+        assert [len(layers) for layers, _ in trained] == list(range(1, len(trained) + 1))
+
+
+def test_the_network_that_was_planned_is_trained(make_sampler):
+    sampler = make_sampler()
+    study = optuna.create_study(direction="maximize", sampler=sampler)
+    first_depths = []
+    for number in range(16):
+        trained = grow(study, SPACE, seen=lambda trial: sampler._running[trial.number].plan)
+        if number < 3:
+            continue
+        layers, plan = trained[0]
+        assert len(layers) == len(plan.names) or len(layers) == SPACE.max_layers
+        assert sampler._experience.has_value(plan.key) is False  # of all that was known then
+        first_depths.append(len(layers))
+        for deeper, later in trained[1:]:  # what is trained behind it is planned too
+            assert len(deeper) == len(later.names) or len(deeper) == SPACE.max_layers
+    assert max(first_depths) > 1  # there was something to skip
+    assert len(study.trials[-1].params) > 0
+
+
+def test_a_trial_of_the_agents_is_replayed_as_it_was_played(make_sampler):
+    study = optuna.create_study(direction="maximize", sampler=make_sampler())
+    skipped = 0
+    for _ in range(12):
+        trained = [layers for layers, _ in grow(study, SPACE)]
+        assert list(SPACE.grow(study.trials[-1])) == trained
+        skipped += len(trained[-1]) - len(trained)
+    assert skipped > 0
+
+
+@pytest.mark.parametrize("train_prefixes", ["all", 2])
+def test_a_space_that_knows_what_to_train_does_not_ask(make_sampler, train_prefixes):
+    study = optuna.create_study(direction="maximize", sampler=make_sampler())
+    space = LayerSpace(
+        max_layers=3,
+        input_shape=(1, 8, 8),
+        min_accuracy=None,
+        min_improvement=None,
+        train_prefixes=train_prefixes,
+    )
+    for _ in range(6):
+        depths = [len(layers) for layers, _ in grow(study, space)]
+        assert depths == ([1, 2, 3] if train_prefixes == "all" else [2, 3])
+
+
+def test_the_papers_agent_has_every_prefix_trained():
+    study = optuna.create_study(direction="maximize", sampler=TRLHPOSampler.paper(seed=0))
+    for _ in range(6):
+        assert [len(layers) for layers, _ in grow(study, SPACE)] == [1, 2, 3, 4]
+
+
+def test_another_sampler_in_between_has_every_prefix_trained(make_sampler):
+    sampler = optuna.samplers.PartialFixedSampler({"layer1_conv_kernel": 3}, make_sampler())
+    study = optuna.create_study(direction="maximize", sampler=sampler)
+    for _ in range(5):
+        trained = grow(study, SPACE)
+        assert [len(layers) for layers, _ in trained] == list(range(1, len(trained) + 1))
+        assert trained[-1][0][0].kernel == 3
+
+
+def test_an_enqueued_network_is_trained(make_sampler):
+    """It is not what the agent planned; it is learned from like any."""
+    sampler = make_sampler()
+    study = optuna.create_study(direction="maximize", sampler=sampler)
+    for _ in range(6):
+        grow(study, SPACE)
+    wanted = SPACE.decode(
+        np.array([[0, 0.1, 0.1, 0.1], [0.5, 0.1, 0.1, 0.1], [1, 0.1, 0.1, 0.1], [1, 0, 0, 0]])
+    )
+    study.enqueue_trial(SPACE.to_params(wanted))
+    assert grow(study, SPACE)[-1][0] == wanted
+    for _ in range(3):
+        grow(study, SPACE)
+    assert len(sampler._experience) == 9
+
+
+def test_networks_of_layers_are_all_of_the_space(make_sampler):
+    """A tight cap: the agent plans nothing that does not fit."""
+    space = LayerSpace(
+        max_layers=4, input_shape=(1, 8, 8), max_macs=6_000, min_accuracy=None, min_improvement=None
+    )
+    sampler = make_sampler()
+    study = optuna.create_study(direction="maximize", sampler=sampler)
+    for _ in range(25):
+        for layers, _ in grow(study, space):
+            space.check(layers)
+    assert all(trial.state == TrialState.COMPLETE for trial in study.trials)
+    assert len({str(trial.params) for trial in study.trials[3:]}) > 18
+
+
+def test_a_space_that_has_shrunk_is_searched_on(make_sampler):
+    """A study goes on with fewer layers: what was deeper is remembered, and not planned again."""
+    study = optuna.create_study(direction="maximize", sampler=make_sampler(n_startup_trials=5))
+    for _ in range(5):
+        assert len(grow(study, SPACE)[-1][0]) == 4
+    smaller = LayerSpace(max_layers=2, input_shape=(1, 8, 8), min_accuracy=None, min_improvement=None)
+    for _ in range(4):
+        assert len(grow(study, smaller)[-1][0]) <= 2
+
+
+def test_a_trial_without_reports_after_trials_with_reports(make_sampler):
+    """Without stop rules nothing need be reported."""
+    study = optuna.create_study(direction="maximize", sampler=make_sampler())
+    shallow = LayerSpace(max_layers=3, input_shape=(1, 8, 8), min_accuracy=None, min_improvement=None)
+    for number in range(12):
+        trial = study.ask()
+        for layers in shallow.grow(trial):
+            value = 1 - 0.1 * len(layers)
+            if number < 6:
+                trial.report(value, step=len(layers) - 1)
+        study.tell(trial, value)
+    assert len(study.trials) == 12
+
+
+# Trials that run at the same time ------------------------------------------------------------------------
+
+
+def play_two_by_two(study, suggest, value, n):
+    """Two workers; what each pair of trials that ran together tried."""
+    pairs = []
+    for _ in range(n):
+        trials = [study.ask(), study.ask()]
+        tried = [suggest(trial) for trial in trials]
+        pairs.append(tried)
+        for trial, values in zip(trials, tried, strict=True):
+            study.tell(trial, value(values))
+    return pairs
+
+
+def test_two_workers_do_not_try_the_same(make_sampler):
+    def suggest(trial):
+        return tuple(trial.suggest_int(name, 0, 2) for name in ("a", "b", "c"))
+
+    study = optuna.create_study(sampler=make_sampler(n_startup_trials=6))
+    pairs = play_two_by_two(study, suggest, lambda values: float(sum(values)), 11)
+    assert all(one != other for one, other in pairs[3:])
+    agents = [values for pair in pairs[3:] for values in pair]
+    assert len(set(agents)) == len(agents) == 16  # nor what was tried before: there are 27
+
+
+def test_two_threads_try_different_things(make_sampler):
+    study = optuna.create_study(sampler=make_sampler(n_startup_trials=6))
+    study.optimize(
+        lambda trial: float(sum(trial.suggest_int(name, 0, 3) for name in ("a", "b"))), n_trials=14, n_jobs=2
+    )
+    assert all(trial.state == TrialState.COMPLETE for trial in study.trials)
+    agents = [tuple(trial.params.values()) for trial in study.trials[8:]]
+    assert len(set(agents)) >= len(agents) - 1  # of 16
+
+
+# What is found ------------------------------------------------------------------------------------------
+
+
+def best_values(make, objective, n_trials, *, n_seeds=3, direction="minimize"):
+    found = []
+    for seed in range(n_seeds):
+        study = optuna.create_study(sampler=make(seed), direction=direction)
+        study.optimize(objective, n_trials=n_trials)
+        found.append(study.best_value)
+    return np.array(found)
+
+
+def test_a_smooth_function_is_found_sooner_than_by_others():
+    def sphere(trial):
+        return sum((trial.suggest_float(f"x{i}", 0, 1) - 0.2 - 0.1 * i) ** 2 for i in range(5))
+
+    ours = best_values(lambda seed: TRLHPOSampler(seed=seed), sphere, 80)
+    tpe = best_values(lambda seed: optuna.samplers.TPESampler(seed=seed), sphere, 80)
+    chance = best_values(lambda seed: optuna.samplers.RandomSampler(seed=seed), sphere, 80)
+    assert (ours < 0.01).all()
+    assert ours.mean() < 0.5 * tpe.mean() < 0.5 * chance.mean()
+
+
+def test_choices_that_add_up_are_found():
+    """Eight choices of three, 6,561 combinations: what each is worth can be told after a few dozen."""
+    worth = np.random.default_rng(5).random((8, 3))
+
+    def toy(trial):
+        chosen = [trial.suggest_categorical(f"choice_{name}", [0, 1, 2]) for name in "abcdefgh"]
+        return float(worth[np.arange(8), chosen].sum())
+
+    found = best_values(lambda seed: TRLHPOSampler(seed=seed), toy, 60, direction="maximize")
+    np.testing.assert_allclose(found, worth.max(axis=1).sum())
+
+
+def test_a_choice_that_the_start_left_out_is_tried(make_sampler):
+    study = optuna.create_study(direction="maximize", sampler=make_sampler())
+    study.optimize(lambda trial: float(trial.suggest_categorical("choice", list(range(12)))), n_trials=14)
+    assert {trial.params["choice"] for trial in study.trials} == set(range(12))
+
+
+@pytest.mark.parametrize("acquisition", ["expected_improvement", "thompson"])
+def test_what_depends_on_a_choice_is_planned_with_it(acquisition):
+    def objective(trial):
+        if trial.suggest_categorical("kind", ["line", "bowl"]) == "line":
+            return 1 + trial.suggest_float("slope", 0, 1)
+        return (trial.suggest_float("x", 0, 1) - 0.3) ** 2 + (trial.suggest_float("y", 0, 1) - 0.8) ** 2
+
+    sampler = TRLHPOSampler(seed=0, agent=AgentConfig(acquisition=acquisition))
+    study = optuna.create_study(sampler=sampler)
+    study.optimize(objective, n_trials=40)
+    assert study.best_value < 0.003
+    assert all(trial.state == TrialState.COMPLETE for trial in study.trials)
+
+
+@pytest.mark.parametrize("acquisition", ["expected_improvement", "thompson"])
+def test_two_runs_with_one_seed_are_equal(acquisition):
+    def objective(trial):
+        layers = trial.suggest_int("n_layers", 1, 3)
+        units = [trial.suggest_int(f"units_{k}", 1, 64, log=True) for k in range(layers)]
+        return float(sum(units)) * trial.suggest_float("rate", 1e-4, 1, log=True)
+
+    runs = []
+    for seed in (0, 0, 1):
+        sampler = TRLHPOSampler(seed=seed, n_startup_trials=3, agent=AgentConfig(acquisition=acquisition))
+        study = optuna.create_study(sampler=sampler)
+        study.optimize(objective, n_trials=10)
+        runs.append([trial.params for trial in study.trials])
+    assert runs[0] == runs[1]
+    assert all(one != other for one, other in zip(runs[0], runs[2], strict=True))
