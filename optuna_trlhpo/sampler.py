@@ -1,10 +1,9 @@
 """`TRLHPOSampler`: joins Optuna to the agent, and computes nothing itself.
 
-When a trial asks for its first parameter, the agent learns from every trial that has finished since. Then,
-step by step: what the trial has and has reported is read (`episode`), the agent plans the next step
-(`_agent`), and
-the plan is answered parameter by parameter. Everything random is drawn from generators made of the seed, the
-trial's number and the place in the trial, so nothing depends on the order in which trials run.
+When a trial asks for its first parameter, the agent learns from every trial that has finished since. What the
+trial has and has reported is read (`episode`), a network is planned (`search`), and the plan is answered
+parameter by parameter. Everything random is drawn from generators made of the seed, the trial's number and
+the place in the trial, so nothing depends on the order in which trials run.
 """
 
 from __future__ import annotations
@@ -64,17 +63,17 @@ class _Running:
 class TRLHPOSampler(BaseSampler):
     """A sampler that grows a network layer by layer and reads, inside the trial, what each layer was worth.
 
-    A transformer actor-critic learns from every prefix of every trial: a layer's action, what was reported
-    after it, and what came of it. Before each step it weighs candidates with what the trial has reported so
-    far. It works on any objective, with any parameter names; without reports it learns from final values. One
+    A critic learns from every network that got a value: each reported prefix, and the end of each trial. It
+    plans whole networks, answers parameter by parameter from the plan, and plans anew with what the trial has
+    reported. With ``agent=AgentConfig.paper()`` the paper's transformer actor-critic decides instead. It
+    works on any objective, with any parameter names; without reports it learns from final values. One
     sampler serves one study at a time: at another one it forgets the first.
 
     Args:
         seed: Of all that is random; None: another one each time.
         n_startup_trials: Trials sampled by ``independent_sampler`` before the agent takes over.
-        n_exploration_trials: Trials over which exploration fades out: the noise on the actor falls linearly
-            to 0, and until then each trial follows one member of the critic ensemble drawn for it (Thompson
-            sampling), after it their mean. None: it never ends.
+        n_exploration_trials: Trials over which the noise on the actor falls linearly to 0, where the actor
+            decides alone (``AgentConfig(n_candidates=0)``); None: it never falls.
         agent: The agent's settings.
         independent_sampler: Samples what the agent has no business with: the trials at the start, and
             parameters that no finished trial had. None: uniformly, reproducible trial by trial.
@@ -118,7 +117,7 @@ class TRLHPOSampler(BaseSampler):
         self._independent_sampler = independent_sampler
         self._warn_independent_sampling = warn_independent_sampling
         self._lock = threading.RLock()
-        self._spaces: dict[int, Describe] = {}  # by the number of a running trial
+        self._spaces: dict[tuple[str, int], Describe] = {}  # by study, and the number of a running trial
         self._study: tuple[str, tuple[StudyDirection, ...]] | None = None
 
     @classmethod
@@ -189,10 +188,10 @@ class TRLHPOSampler(BaseSampler):
 
     # What `LayerSpace` says and asks -----------------------------------------------------------------------
 
-    def enter_space(self, number: int, describe: Describe) -> None:
-        """The trial of that number grows layers; ``describe`` is `LayerSpace.signature`."""
+    def enter_space(self, study: Study, number: int, describe: Describe) -> None:
+        """The study's trial of that number grows layers; ``describe`` is `LayerSpace.signature`."""
         with self._lock:
-            self._spaces[number] = describe
+            self._spaces[study.study_name, number] = describe
 
     def worth_training(self, study: Study, trial: FrozenTrial, *, depth: int, max_depth: int) -> bool:
         """Whether the network that the running ``trial`` has grown to is worth a training.
@@ -269,6 +268,7 @@ class TRLHPOSampler(BaseSampler):
     def _begin(self, study: Study) -> None:
         """Forget everything: another study is another problem."""
         self._study = study.study_name, tuple(study.directions)
+        self._spaces = {key: space for key, space in self._spaces.items() if key[0] == study.study_name}
         self._learned: dict[int, datetime | None] = {}  # trial number -> when it was begun
         self._n_done = 0  # all trials of lower numbers are learned
         self._running: dict[int, _Running] = {}
@@ -299,7 +299,7 @@ class TRLHPOSampler(BaseSampler):
                 continue
             self._learned[trial.number] = trial.datetime_start
             self._running.pop(trial.number, None)
-            self._spaces.pop(trial.number, None)
+            self._spaces.pop((study.study_name, trial.number), None)
             if trial.state == TrialState.FAIL:
                 continue
             episode = read_episode(trial, trial.system_attrs.get(_SEEN_ATTRIBUTE, []))
@@ -366,6 +366,7 @@ class TRLHPOSampler(BaseSampler):
 
     def _plan(self, trial: FrozenTrial, settled: Settled, reports: np.ndarray) -> Plan | None:
         """The network that the trial should become; ``reports`` ``[steps]`` are those behind its steps."""
+        assert self._study is not None
         others = (running.plan for number, running in self._running.items() if number != trial.number)
         return self._search.plan(
             settled,
@@ -373,7 +374,7 @@ class TRLHPOSampler(BaseSampler):
             self._experience.draw_weights(self._generator("weights", trial.number), 1)[0],
             self._generator("propose", trial.number, len(trial.params)),
             [plan for plan in others if plan is not None],
-            self._spaces.get(trial.number),
+            self._spaces.get((self._study[0], trial.number)),
         )
 
     def _act(self, trial: FrozenTrial, request: Request, settled: Settled) -> np.ndarray:

@@ -287,7 +287,7 @@ class LayerSpace:
         if isinstance(trial, Trial):
             introduce = getattr(trial.study.sampler, "enter_space", None)
             if introduce is not None:
-                introduce(trial.number, self.signature)
+                introduce(trial.study, trial.number, self.signature)
 
     def _is_trained(self, trial: BaseTrial, depth: int) -> bool:
         """Whether a network that may grow on is trained at ``depth``."""

@@ -451,8 +451,11 @@ def test_no_network_knows_the_report_behind_its_last_step() -> None:
     memory = experience()
     memory.add(0, grown(0.1, 0.2, 0.3, reports=[10.0, 20.0, NAN]), worths(NAN, NAN, 0.5))
     memory.add(1, grown(0.4, reports=[30.0]), worths(0.4))
+    memory.add(2, grown(0.5, 0.6, 0.7, reports=[0.3, 20.0, NAN]), worths(0.3, NAN, 0.6))
     networks, _ = memory.networks(rng(), NO_WEIGHTS)
-    assert (~np.isnan(networks.context)).tolist() == [[True, True, False], [False] * 3]
+    assert networks.lengths.tolist() == [3, 1, 1, 3]
+    told = [[True, True, False], [False] * 3, [False] * 3, [False, True, False]]
+    assert (~np.isnan(networks.context)).tolist() == told
 
 
 def test_networks_of_several_objectives_follow_the_weights() -> None:

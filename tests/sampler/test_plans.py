@@ -147,6 +147,18 @@ def test_a_trial_without_reports_after_trials_with_reports(make_sampler):
     assert len(study.trials) == 12
 
 
+def test_the_space_of_another_study_is_forgotten(make_sampler):
+    def flat(study):
+        study.optimize(lambda trial: trial.suggest_float("x", 0, 1) ** 2, n_trials=9)
+        return [trial.params for trial in study.trials]
+
+    used = make_sampler()
+    study = optuna.create_study(direction="maximize", sampler=used)
+    for _ in range(6):
+        grow(study, SPACE)
+    assert flat(optuna.create_study(sampler=used)) == flat(optuna.create_study(sampler=make_sampler()))
+
+
 # Trials that run at the same time ------------------------------------------------------------------------
 
 
