@@ -3,22 +3,26 @@
 #   make test PYTHON=python3.12     another Python for a new environment
 #   make test VENV=/path/to/venv    another environment, made there if there is none
 #   make test ARGS="-k layers"      arguments for pytest
+#   make bench-full JOBS=16         processes of a benchmark; ROWS=DIR keeps its rows elsewhere
 
 PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
 DEMO_ARGS ?=
+JOBS ?= 2
+ROWS ?= benchmark-rows
 
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+BENCHMARKS := $(BIN)/python -m optuna_trlhpo.benchmarks
 
 NEWEST_ENOUGH := import sys; sys.exit(sys.version_info < (3, 10))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format docs overhead clean
+.PHONY: help demo test lint format docs bench bench-full ablate overhead clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 demo: $(INSTALLED) ## search a small CNN on digits, show it, test it (examples/quickstart.py)
 	@$(BIN)/python examples/quickstart.py $(DEMO_ARGS)
@@ -38,8 +42,20 @@ format: $(INSTALLED) ## let ruff mend what it can
 docs: $(INSTALLED) ## build the documentation into site/, every warning an error
 	NO_MKDOCS_2_WARNING=true $(BIN)/python -m mkdocs build --strict --quiet
 
+bench: $(INSTALLED) ## the headline table, and whether it holds; half an hour on two cores
+	$(BENCHMARKS) run --protocol short --jobs $(JOBS) --out $(ROWS)/short
+	@$(BENCHMARKS) report --protocol short --out $(ROWS)/short --figures $(ROWS)/figures
+
+bench-full: $(INSTALLED) ## the same with all samplers and 100 seeds; hours on 16 cores
+	@$(BIN)/python -c 'import smac' 2>/dev/null || $(BIN)/python -m pip install --disable-pip-version-check -e ".[smac]"
+	$(BENCHMARKS) run --protocol full --jobs $(JOBS) --out $(ROWS)/full
+	@$(BENCHMARKS) report --protocol full --out $(ROWS)/full --figures $(ROWS)/figures-full
+
+ablate: $(INSTALLED) ## what each part of the agent is worth; hours
+	$(BENCHMARKS) ablate --jobs $(JOBS) --out $(ROWS)/ablation
+
 overhead: $(INSTALLED) ## time the sampler takes per trial
-	$(BIN)/python -m optuna_trlhpo.benchmarks overhead
+	$(BENCHMARKS) overhead
 
 clean: ## remove caches and what was built; environments and studies stay
 	rm -rf build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis

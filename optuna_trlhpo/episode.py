@@ -30,7 +30,7 @@ from optuna.distributions import (
 )
 from optuna.trial import BaseTrial, FrozenTrial
 
-from optuna_trlhpo.layers import ACTION_SLOTS, hyperparameter_of
+from optuna_trlhpo.layers import ACTION_SLOTS, BY_KIND, KIND, hyperparameter_of
 
 PERFORMANCE_VALUES = 32
 """P: accuracies on validation batches that describe how a network performs (section IV of the paper)."""
@@ -125,6 +125,38 @@ def read_episode(trial: FrozenTrial, seen: Seen) -> Episode:
         [0.125, 0.875]
     """
     return _read_steps(trial, _steps_of(list(trial.params), seen), seen)
+
+
+def episode_of(layers: np.ndarray, max_layers: int | None = None) -> Episode:
+    """Layers of a `LayerSpace` as the steps of a trial that grows them.
+
+    Args:
+        layers: ``[S, 4]`` actions.
+        max_layers: If it is not None, the trial is asked for the depth first, of at most so many layers.
+
+    Example:
+        >>> episode = episode_of(np.array([[0.1, 0.1, 0.1, 0.1]]), max_layers=2)
+        >>> [slot.stem for slots in episode.slots for slot in slots][:3], float(episode.actions[0, 0])
+        (['n_layers', 'layer_kind', 'layer_conv_filters'], 0.25)
+    """
+    steps, actions = [], np.full((len(layers), ACTION_SLOTS), np.nan)
+    for k, row in enumerate(layers, start=1):
+        cls = BY_KIND[KIND.decode(row[0])]
+        n = len(cls.hyperparameters)
+        mine = [
+            Slot(f"layer_{cls.prefix}_{hp.name}", k, len(hp.values), bool(hp.labels))
+            for hp in cls.hyperparameters
+        ]
+        steps.append((Slot("layer_kind", k, len(KIND.values), True), *mine))
+        actions[k - 1, : 1 + n] = row[: 1 + n]
+    if max_layers is not None:
+        steps.insert(0, (Slot("n_layers", 0, max_layers, False),))
+        first = np.full((1, ACTION_SLOTS), np.nan)
+        first[0, 0] = (len(layers) - 0.5) / max_layers
+        actions = np.concatenate([first, actions])
+    nothing = np.full(len(steps), np.nan)
+    performance = np.full((len(steps), PERFORMANCE_VALUES), np.nan)
+    return Episode(tuple(steps), actions, nothing, performance, last_seen=-1)
 
 
 def read_request(trial: FrozenTrial, seen: Seen, name: str, distribution: BaseDistribution) -> Request:

@@ -8,7 +8,6 @@ Notation: B trials, S steps, A action slots, P performance values, K objectives,
 
 from __future__ import annotations
 
-import zlib
 from collections import Counter
 from collections.abc import Sequence
 
@@ -22,9 +21,10 @@ from optuna_trlhpo._agent.ddpg import Batch
 from optuna_trlhpo._agent.features import Networks
 from optuna_trlhpo._agent.planning import Settled
 from optuna_trlhpo._agent.replay import Replay
-from optuna_trlhpo._agent.transformer import NAME_CODE, Steps
+from optuna_trlhpo._agent.transformer import Steps
 from optuna_trlhpo.episode import PERFORMANCE_VALUES, Episode, Request, Slot
 from optuna_trlhpo.layers import ACTION_SLOTS
+from optuna_trlhpo.names import Names
 from optuna_trlhpo.reward import (
     HIGHEST_SCORE,
     Scale,
@@ -43,8 +43,6 @@ _BATCH_STEPS = 256
 _BEST, _LATEST, _OTHERS = 150, 150, 100
 """Networks that the critic is conditioned on, where there are more than these together."""
 
-_LAYER_KIND = "layer_kind", True
-
 _RANK_BINS = (4, 8, 20)
 assert sum(_RANK_BINS) == PERFORMANCE_VALUES
 _RANK_CENTRES = np.concatenate([(np.arange(n) + 0.5) / n for n in _RANK_BINS])
@@ -58,19 +56,24 @@ class Experience:
         config: The agent's settings.
         directions: Of the study's K objectives.
         seed: Of what is drawn per trial.
+        names: Shared by all whose networks are compared; None: names of its own.
     """
 
-    def __init__(self, config: AgentConfig, directions: Sequence[StudyDirection], seed: int) -> None:
+    def __init__(
+        self,
+        config: AgentConfig,
+        directions: Sequence[StudyDirection],
+        seed: int,
+        names: Names | None = None,
+    ) -> None:
         self._config = config
         self._seed = seed
         self._signs = signs_of(directions)
         self.n_weights = len(directions) if len(directions) > 1 else 0
         self._outcomes = [Scale() for _ in directions]
         self._reports: list[Scale] = []  # by step
-        self._numbers: dict[tuple[str, bool], int] = {}  # stem, and whether it is categorical -> its number
+        self.names = Names() if names is None else names
         self._known: Counter[tuple[int, int]] = Counter()  # place of a step, name -> in how many steps
-        self._codes = torch.zeros(1, NAME_CODE)  # by number; the last row is that of no name
-        self._categorical = np.zeros(1, dtype=bool)
         filling = dict(
             actions=np.nan,
             names=-1,
@@ -86,9 +89,9 @@ class Experience:
         )
         self._n_added = 0
         self._valued: dict[bytes, np.ndarray] = {}  # networks by `_key` -> what they were last worth
-        self._uneven: dict[tuple[int, int], Slot] = {}  # (number, index) of integers on a logarithmic scale
         self._scores_of = Scores(np.zeros(1))  # of a single objective
-        self.reports_are_values = False
+        self._known_worths = np.zeros(0)
+        self.reports_are_values = True
         """Whether the last trial that reported something between its steps reported what these were worth."""
         self._replay = Replay(capacity=config.replay_capacity, filling=filling)
 
@@ -97,7 +100,7 @@ class Experience:
 
     def add(self, number: int, episode: Episode, worths: np.ndarray) -> None:
         """Remember the finished trial ``number``; ``worths`` ``[S, K]`` as `reward.worths_of` gives them."""
-        names, indices, n_values = self._learn_names(episode)
+        names, indices, n_values = self.names.learn_all(episode)
         best = np.fmax.reduce(worths, axis=0)
         for scale, worth in zip(self._outcomes, best, strict=True):
             scale.add(worth)
@@ -139,42 +142,8 @@ class Experience:
 
     def knows(self, slots: Sequence[Slot]) -> bool:
         """Whether the last of ``slots`` is in a remembered trial, at that place of a step."""
-        place, number = len(slots) - 1, self._numbers.get(_name_of(slots[-1]), -1)
+        place, number = len(slots) - 1, self.names.number(slots[-1])
         return self._known[place, number] > 0
-
-    def numbers_of(self, slots: Sequence[Slot]) -> np.ndarray:
-        """``[A]`` the numbers of the slots' names, -1 where there is none."""
-        numbers = [self._numbers.get(_name_of(slot), -1) for slot in slots]
-        return np.array(numbers + [-1] * (ACTION_SLOTS - len(numbers)), dtype=np.int64)
-
-    @property
-    def categorical(self) -> np.ndarray:
-        """Whether a name's values have no order, by its number."""
-        return self._categorical
-
-    def _learn_name(self, slot: Slot) -> int:
-        name = _name_of(slot)
-        if name not in self._numbers:
-            # A name's code depends on nothing but itself: the same in every study and process.
-            code = np.random.default_rng(zlib.crc32(slot.stem.encode())).standard_normal(NAME_CODE)
-            self._numbers[name] = len(self._numbers)
-            self._codes = torch.cat([self._codes[:-1], torch.tensor(code).float()[None], self._codes[-1:]])
-            self._categorical = np.append(self._categorical[:-1], [slot.categorical, False])
-        return self._numbers[name]
-
-    def _learn_names(self, episode: Episode) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """``[S, A]`` each: numbers of stems, indices, numbers of values."""
-        shape = (len(episode), ACTION_SLOTS)
-        names, indices = np.full(shape, -1, dtype=np.int64), np.full(shape, -1, dtype=np.int64)
-        n_values = np.zeros(shape, dtype=np.int64)
-        for k, slots in enumerate(episode.slots):
-            names[k, : len(slots)] = [self._learn_name(slot) for slot in slots]
-            indices[k, : len(slots)] = [slot.index for slot in slots]
-            n_values[k, : len(slots)] = [slot.n_values for slot in slots]
-            for number, slot in zip(names[k], slots, strict=False):
-                if slot.log_range is not None:
-                    self._uneven[int(number), slot.index] = slot
-        return names, indices, n_values
 
     # Networks -----------------------------------------------------------------------------------------
 
@@ -190,24 +159,39 @@ class Experience:
                 new[k] = 1
         return new
 
+    @property
+    def n_values(self) -> int:
+        """How many networks have a value."""
+        return len(self._valued)
+
     def has_value(self, key: bytes) -> bool:
         """Whether the network that `network_key` gave this key has a value already."""
         return key in self._valued
 
-    def networks(self, rng: np.random.Generator, weights: np.ndarray) -> tuple[Networks, np.ndarray]:
+    def networks(
+        self, rng: np.random.Generator, weights: np.ndarray, *, unit: float | None = None
+    ) -> tuple[Networks, np.ndarray]:
         """Networks with a value, and their values ``[N]`` as scores.
 
-        Of many the best, the latest and some others are taken. ``weights`` ``[K]`` as in `state`.
+        Of many the best, the latest and some others are taken.
+
+        Args:
+            rng: The generator.
+            weights: ``[K]`` as in `state`.
+            unit: See `Scores`.
         """
+        if not len(self):
+            return _no_networks(), np.zeros(0)
         rows = self._replay.rows(np.arange(len(self._replay)), "worths", "valued")
         trial, step = np.nonzero(rows["valued"] > 0)
         worths = rows["worths"][trial, step]
-        if worths.shape[1] == 1:
-            self._scores_of = Scores(worths[:, 0])
+        if worths.shape[1] == 1 and self._config.targets == "log_error":
+            self._scores_of = Scores(worths[:, 0], unit)
             values = self._scores_of(worths[:, 0])
         else:
             ranks = scalarise(np.stack([_ranked(column) for column in worths.T], axis=-1), weights[None])
             values = normal_scores(_ranked(ranks))
+            self._known_worths = worths[:, 0]
         if len(values) > _BEST + _LATEST + _OTHERS:
             order = np.argsort(-values, kind="stable")
             best, rest = order[:_BEST], np.sort(order[_BEST:])
@@ -219,24 +203,18 @@ class Experience:
     def whole(self, rng: np.random.Generator, n: int) -> Networks:
         """Up to ``n`` finished trials, all that they had."""
         rows = np.arange(len(self._replay))
+        if not len(rows):
+            return _no_networks()
         if len(rows) > n:
             rows = np.sort(rng.choice(rows, n, replace=False))
         return self._cut(rows, np.full(len(rows), 10**6))
 
-    @property
-    def layer_kind(self) -> int:
-        """The number of the stem that every layer of a `LayerSpace` begins with; -1 if there is none."""
-        return self._numbers.get(_LAYER_KIND, -1)
-
-    def settle(self, name: int, index: int, action: float) -> float:
-        """The action that stands for the same value of an integer on a logarithmic scale; of others
-        itself."""
-        slot = self._uneven.get((name, index))
-        return action if slot is None else slot.settle(action)
-
     def score_report(self, report: float) -> float:
         """The score of a network with that report, on the scale of the last `networks`."""
-        return float(self._scores_of(self._signs[:1] * report)[0])
+        worth = self._signs[:1] * report
+        if self._config.targets == "log_error":
+            return float(self._scores_of(worth)[0])
+        return float(normal_scores(_ranked(np.append(self._known_worths, worth)))[-1])
 
     def settled(self, request: Request) -> Settled:
         """A running trial and what it asks for, in numbers; a request without slots asks for anything."""
@@ -245,7 +223,7 @@ class Experience:
         names, indices = np.full(shape, -1, dtype=np.int64), np.full(shape, -1, dtype=np.int64)
         n_values, actions = np.zeros(shape, dtype=np.int64), np.full(shape, np.nan)
         for k, slots in enumerate(steps):
-            names[k] = self.numbers_of(slots)
+            names[k] = self.names.numbers(slots)
             indices[k, : len(slots)] = [slot.index for slot in slots]
             n_values[k, : len(slots)] = [slot.n_values for slot in slots]
         actions[:-1] = request.before.actions
@@ -267,6 +245,7 @@ class Experience:
             np.where(behind[..., None], -1, rows["indices"]),
             np.where(behind[..., None], 0, rows["n_values"]),
             context,
+            np.zeros((len(trial), 0)),
             np.zeros((len(trial), 0)),
         )
 
@@ -312,7 +291,7 @@ class Experience:
         )
 
     def _state_names(self, episode: Episode) -> np.ndarray:
-        names = [self.numbers_of(slots) for slots in episode.slots]
+        names = [self.names.numbers(slots) for slots in episode.slots]
         return np.array(names, dtype=np.int64).reshape(-1, ACTION_SLOTS)
 
     def draw_weights(self, rng: np.random.Generator, n: int) -> np.ndarray:
@@ -335,7 +314,7 @@ class Experience:
         return Steps(
             actions=_tensor(np.nan_to_num(actions)),
             filled=_tensor(filled),
-            names=self._codes[torch.from_numpy(names)],
+            names=self.names.codes[torch.from_numpy(names)],
             performance=_tensor(described),
             measured=_tensor(measured),
             weights=_tensor(np.broadcast_to(weights[:, None, :], (B, S, weights.shape[-1]))),
@@ -376,13 +355,15 @@ class Experience:
         return self._outcomes[0].unit(worths[..., 0])
 
 
+def _no_networks() -> Networks:
+    nothing = np.zeros((0, 1, ACTION_SLOTS))
+    whole, empty = nothing.astype(np.int64), np.zeros((0, 0))
+    return Networks(nothing, whole, whole, whole, nothing[:, :, 0], empty, empty)
+
+
 def _places(names: np.ndarray) -> list[tuple[int, int]]:
     """Where the names ``[S, A]`` stand: place in its step, and number, of each."""
     return [(place, number) for step in names.tolist() for place, number in enumerate(step) if number >= 0]
-
-
-def _name_of(slot: Slot) -> tuple[str, bool]:
-    return slot.stem, slot.categorical
 
 
 def network_key(names: np.ndarray, indices: np.ndarray, actions: np.ndarray) -> bytes:

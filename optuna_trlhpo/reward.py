@@ -150,6 +150,8 @@ class Scores:
 
     Args:
         worths: ``[N]``, what was seen; infinite ones count as the worst or the best of the others.
+        unit: What the unit of accuracies is held to be before any is seen, in logarithms of the error; None:
+            nothing is known.
 
     Example:
         >>> scores = Scores(np.array([-100.0, 1.0, 2.0, 3.0]))
@@ -157,18 +159,22 @@ class Scores:
         [-4.41, 0.0, 1.2]
     """
 
-    def __init__(self, worths: np.ndarray) -> None:
+    def __init__(self, worths: np.ndarray, unit: float | None = None) -> None:
         finite = worths[np.isfinite(worths)]
         self._low = float(finite.min()) if len(finite) else 0.0
         self._high = float(finite.max()) if len(finite) else 0.0
         self._best = next((best for best in (1.0, 0.0) if best - 1 <= self._low <= self._high <= best), None)
         values = self._spread(worths)
-        self._median = float(np.median(values))
+        self._median = float(np.median(values)) if len(values) else 0.0
         above = values[values > self._median] - self._median
-        self._unit = _MEAN_OF_HALF * float(above.mean()) if len(above) else float(np.std(values)) or 1.0
+        self.unit = 1.0
+        if len(values):
+            self.unit = _MEAN_OF_HALF * float(above.mean()) if len(above) else float(np.std(values)) or 1.0
+        if unit is not None and self._best is not None:
+            self.unit = (len(above) * self.unit + _UNIT_COUNTS * unit) / (len(above) + _UNIT_COUNTS)
 
     def __call__(self, worths: np.ndarray) -> np.ndarray:
-        z = (self._spread(worths) - self._median) / self._unit
+        z = (self._spread(worths) - self._median) / self.unit
         return np.where(z < 0, -np.log1p(-np.minimum(z, 0)), z)
 
     def _spread(self, worths: np.ndarray) -> np.ndarray:
@@ -178,6 +184,8 @@ class Scores:
 
 _MEAN_OF_HALF = 1.25
 """What the mean of the better half of a normal distribution has to be multiplied with to be its deviation."""
+_UNIT_COUNTS = 4
+"""What is known of the unit counts as much as so many values."""
 _LEAST_ERROR = 1e-3
 """Added to an error rate before its logarithm is taken."""
 

@@ -9,10 +9,11 @@ the place in the trial, so nothing depends on the order in which trials run.
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import optuna
@@ -25,6 +26,7 @@ from optuna_trlhpo._agent.config import AgentConfig
 from optuna_trlhpo._agent.ddpg import DDPG
 from optuna_trlhpo._agent.noise import ornstein_uhlenbeck
 from optuna_trlhpo._agent.planning import Settled
+from optuna_trlhpo._agent.prior import LayerPrior
 from optuna_trlhpo.episode import (
     PERFORMANCE_VALUES,
     Request,
@@ -37,15 +39,17 @@ from optuna_trlhpo.episode import (
 from optuna_trlhpo.experience import Experience
 from optuna_trlhpo.layers import ACTION_SLOTS
 from optuna_trlhpo.reward import worths_of
-from optuna_trlhpo.search import Describe, Plan, Search
+from optuna_trlhpo.search import Entered, Plan, Search, Space
+from optuna_trlhpo.sources import SEEN_ATTRIBUTE, EarlierStudy, Source, seen_in
 
 _logger = optuna.logging.get_logger("optuna.trlhpo.sampler")
 
-_SEEN_ATTRIBUTE = "trlhpo:seen"
 _CATCH_UP = 10
 """A sampler that meets many finished trials at once updates as often as for this many."""
 _ROUNDING = 1e-6
 """An action that is carried out is the one that was planned, but for so much."""
+_STARTUP_VALUES = 3
+"""Networks with a value for each startup trial, on average, that make further ones unnecessary."""
 _MINIMUM_TRIALS = 2
 """Finished trials before the first update."""
 
@@ -60,6 +64,10 @@ class _Running:
     n_seen: int = 0  # reports that the plan was made with
 
 
+class _Proposal(NamedTuple):
+    value: Any  # which may be None, as a category
+
+
 class TRLHPOSampler(BaseSampler):
     """A sampler that grows a network layer by layer and reads, inside the trial, what each layer was worth.
 
@@ -71,12 +79,18 @@ class TRLHPOSampler(BaseSampler):
 
     Args:
         seed: Of all that is random; None: another one each time.
-        n_startup_trials: Trials sampled by ``independent_sampler`` before the agent takes over.
+        n_startup_trials: Trials sampled by ``independent_sampler`` before the agent takes over; none where an
+            earlier study or the prior for layers tells enough.
         n_exploration_trials: Trials over which the noise on the actor falls linearly to 0, where the actor
             decides alone (``AgentConfig(n_candidates=0)``); None: it never falls.
         agent: The agent's settings.
         independent_sampler: Samples what the agent has no business with: the trials at the start, and
             parameters that no finished trial had. None: uniformly, reproducible trial by trial.
+        warm_start: Earlier studies, of this objective or a similar one: another dataset, a smaller one. What
+            they expect of a network is believed as far as this study bears it out. Their trials are read
+            now, once.
+        layer_prior: Whether networks of a `LayerSpace` are judged from the first trial on by what was learned
+            about layers on other tasks; or a file that `optuna_trlhpo.benchmarks pretrain` has written.
         warn_independent_sampling: Whether to log a warning when ``independent_sampler`` is used after the
             start.
 
@@ -99,6 +113,8 @@ class TRLHPOSampler(BaseSampler):
         n_exploration_trials: int | None = 100,
         agent: AgentConfig | None = None,
         independent_sampler: BaseSampler | None = None,
+        warm_start: Iterable[Study] = (),
+        layer_prior: bool | str | Path = True,
         warn_independent_sampling: bool = True,
     ) -> None:
         _check_integer("seed", seed, optional=True)
@@ -110,14 +126,25 @@ class TRLHPOSampler(BaseSampler):
             raise ValueError(
                 f"independent_sampler is {independent_sampler!r}; it must be an Optuna sampler, or None"
             )
+        earlier = list(warm_start) if isinstance(warm_start, Iterable) else [warm_start]
+        if not all(isinstance(study, Study) for study in earlier) or isinstance(warm_start, Study):
+            raise ValueError(f"warm_start is {warm_start!r}; it must be a list of studies")
+        if not isinstance(layer_prior, bool | str | Path):
+            raise ValueError(f"layer_prior is {layer_prior!r}; it must be True, False or the path of a file")
         self._seed = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else int(seed)
         self._n_startup_trials = n_startup_trials
         self._n_exploration_trials = n_exploration_trials
         self._config = AgentConfig() if agent is None else agent
         self._independent_sampler = independent_sampler
         self._warn_independent_sampling = warn_independent_sampling
+        if self._config.n_candidates == 0 and earlier:
+            raise ValueError("warm_start needs a critic that ranks plans; with n_candidates=0 there is none")
+        self._earlier = [EarlierStudy(study) for study in earlier]
+        self._prior: LayerPrior | None = None
+        if layer_prior is not False and self._config.n_candidates:
+            self._prior = LayerPrior.load(None if layer_prior is True else Path(layer_prior))
         self._lock = threading.RLock()
-        self._spaces: dict[tuple[str, int], Describe] = {}  # by study, and the number of a running trial
+        self._spaces: dict[tuple[str, int], Entered] = {}  # by study, and the number of a running trial
         self._study: tuple[str, tuple[StudyDirection, ...]] | None = None
 
     @classmethod
@@ -143,6 +170,7 @@ class TRLHPOSampler(BaseSampler):
             n_exploration_trials=n_exploration_trials,
             agent=AgentConfig.paper() if agent is None else agent,
             independent_sampler=independent_sampler,
+            layer_prior=False,
             warn_independent_sampling=warn_independent_sampling,
         )
 
@@ -163,9 +191,14 @@ class TRLHPOSampler(BaseSampler):
             running = self._enter(study, trial)
             self._note_reports(study, trial, running, param_name)
             request = read_request(trial, running.seen, param_name, param_distribution)
-            startup = len(self._experience) < max(self._n_startup_trials, 1)
-            if not startup and self._experience.knows(request.slots):
-                return self._propose(trial, running, request, param_name, param_distribution)
+            entered = self._spaces.get((study.study_name, trial.number))
+            informed = self._search.informed(entered)
+            startup = not informed and self._is_startup()
+            if not startup and (informed or self._experience.knows(request.slots)):
+                self._search.enter(entered)
+                value = self._propose(trial, running, request, param_name, param_distribution)
+                if value is not None:
+                    return value.value
         if not startup and self._warn_independent_sampling:
             _logger.warning(
                 f"The parameter '{param_name}' in trial#{trial.number} is sampled independently, as no "
@@ -186,12 +219,28 @@ class TRLHPOSampler(BaseSampler):
         if self._independent_sampler is not None:
             self._independent_sampler.after_trial(study, trial, state, values)
 
+    def _is_startup(self) -> bool:
+        n_values = self._experience.n_values
+        if not len(self._experience):
+            return True
+        return (
+            len(self._experience) < self._n_startup_trials
+            and n_values < _STARTUP_VALUES * self._n_startup_trials
+        )
+
     # What `LayerSpace` says and asks -----------------------------------------------------------------------
 
-    def enter_space(self, study: Study, number: int, describe: Describe) -> None:
-        """The study's trial of that number grows layers; ``describe`` is `LayerSpace.signature`."""
+    def enter_space(self, study: Study, number: int, space: Space, *, whole: bool) -> None:
+        """The study's trial of that number grows layers of ``space``.
+
+        Args:
+            study: The study.
+            number: The trial's.
+            space: A `LayerSpace`.
+            whole: Whether the trial is asked for the depth first (`LayerSpace.suggest`).
+        """
         with self._lock:
-            self._spaces[study.study_name, number] = describe
+            self._spaces[study.study_name, number] = Entered(space, whole)
 
     def worth_training(self, study: Study, trial: FrozenTrial, *, depth: int, max_depth: int) -> bool:
         """Whether the network that the running ``trial`` has grown to is worth a training.
@@ -231,9 +280,11 @@ class TRLHPOSampler(BaseSampler):
             reports = episode.reports.copy()
             if trial.intermediate_values:
                 reports[-1] = trial.intermediate_values[max(trial.intermediate_values)]
-            deeper = self._plan(trial, self._experience.settled(Request(episode, (), np.empty(0))), reports)
+            self._search.enter(self._spaces.get((study.study_name, trial.number)))
+            grown = self._experience.settled(Request(episode, (), np.empty(0)))
+            deeper = self._plan(trial, grown, reports)
             anything = self._experience.settled(Request(episode.first(0), (), np.empty(0)))
-            another = self._plan(trial, anything, np.empty(0))
+            another = self._plan(trial, anything, reports, running=grown)
             return deeper is not None and another is not None and deeper.score >= another.score
 
     def reseed_rng(self) -> None:
@@ -261,19 +312,23 @@ class TRLHPOSampler(BaseSampler):
         if trial.number not in self._running:
             self._learn(study)
             # The note is in the storage if another process began this trial.
-            seen = [tuple(pair) for pair in trial.system_attrs.get(_SEEN_ATTRIBUTE, [])]
-            self._running[trial.number] = _Running(seen)
+            self._running[trial.number] = _Running([(n, step) for n, step in seen_in(trial)])
         return self._running[trial.number]
 
     def _begin(self, study: Study) -> None:
         """Forget everything: another study is another problem."""
+        experience = Experience(self._config, study.directions, self._seed)
+        sources = [
+            Source(self._config, earlier, study.directions, self._seed, experience.names)
+            for earlier in self._earlier
+        ]
+        self._experience = experience
+        self._search = Search(self._config, experience, self._seed, sources, self._prior)
         self._study = study.study_name, tuple(study.directions)
         self._spaces = {key: space for key, space in self._spaces.items() if key[0] == study.study_name}
         self._learned: dict[int, datetime | None] = {}  # trial number -> when it was begun
         self._n_done = 0  # all trials of lower numbers are learned
         self._running: dict[int, _Running] = {}
-        self._experience = Experience(self._config, study.directions, self._seed)
-        self._search = Search(self._config, self._experience)
         self._agent = DDPG(
             self._config,
             n_slots=ACTION_SLOTS,
@@ -302,7 +357,7 @@ class TRLHPOSampler(BaseSampler):
             self._spaces.pop((study.study_name, trial.number), None)
             if trial.state == TrialState.FAIL:
                 continue
-            episode = read_episode(trial, trial.system_attrs.get(_SEEN_ATTRIBUTE, []))
+            episode = read_episode(trial, seen_in(trial))
             worths = worths_of(trial, episode, study.directions)
             if worths is not None:
                 self._experience.add(trial.number, episode, worths)
@@ -324,6 +379,8 @@ class TRLHPOSampler(BaseSampler):
 
         Optuna keeps no order between reports and parameters, so it can be seen only now.
         """
+        if not self._config.read_reports:
+            return
         names = [*trial.params, name]
         earliest, running.n_asked = running.n_asked, len(names)
         last = max(trial.intermediate_values, default=-1)
@@ -331,7 +388,7 @@ class TRLHPOSampler(BaseSampler):
             return
         running.seen.append((place_of_report(names, earliest), last))
         # Samplers have no public way to write an attribute of a running trial; Optuna's own go this way too.
-        study._storage.set_trial_system_attr(trial._trial_id, _SEEN_ATTRIBUTE, running.seen)
+        study._storage.set_trial_system_attr(trial._trial_id, SEEN_ATTRIBUTE, running.seen)
 
     # From the agent to a value ------------------------------------------------------------------------
 
@@ -342,10 +399,13 @@ class TRLHPOSampler(BaseSampler):
         request: Request,
         name: str,
         distribution: BaseDistribution,
-    ) -> Any:
+    ) -> _Proposal | None:
+        """A value, or None if the agent knows nothing of what is asked for."""
         settled = self._experience.settled(request)
         if self._config.n_candidates == 0:
-            return decode(name, distribution, self._act(trial, request, settled)[settled.slot])
+            return _Proposal(decode(name, distribution, self._act(trial, request, settled)[settled.slot]))
+        if settled.names[settled.step, settled.slot] < 0:
+            return None
         plan = running.plan
         if plan is not None and not plan.answers(settled):
             self._search.refuse(plan)
@@ -353,6 +413,8 @@ class TRLHPOSampler(BaseSampler):
         if plan is None or running.n_seen != len(running.seen):
             plan = running.plan = self._plan(trial, settled, request.before.reports)
             running.n_seen = len(running.seen)
+        if plan is None and not self._experience.knows(request.slots):
+            return None
         action = self._generator("chance", trial.number, len(trial.params)).random()
         if plan is not None:
             action = plan.actions[settled.step, settled.slot]
@@ -362,19 +424,21 @@ class TRLHPOSampler(BaseSampler):
             if abs(settled_action - action) > _ROUNDING:
                 self._search.refuse(plan)
             plan.actions[settled.step, settled.slot] = settled_action
-        return value
+        return _Proposal(value)
 
-    def _plan(self, trial: FrozenTrial, settled: Settled, reports: np.ndarray) -> Plan | None:
-        """The network that the trial should become; ``reports`` ``[steps]`` are those behind its steps."""
-        assert self._study is not None
-        others = (running.plan for number, running in self._running.items() if number != trial.number)
+    def _plan(
+        self, trial: FrozenTrial, settled: Settled, reports: np.ndarray, *, running: Settled | None = None
+    ) -> Plan | None:
+        """The network that the trial should become; ``reports`` ``[steps]`` are those behind its steps, or
+        behind those of ``running`` if the plan need not go on with them."""
+        others = (other.plan for number, other in self._running.items() if number != trial.number)
         return self._search.plan(
             settled,
             reports,
             self._experience.draw_weights(self._generator("weights", trial.number), 1)[0],
             self._generator("propose", trial.number, len(trial.params)),
             [plan for plan in others if plan is not None],
-            self._spaces.get((self._study[0], trial.number)),
+            running,
         )
 
     def _act(self, trial: FrozenTrial, request: Request, settled: Settled) -> np.ndarray:

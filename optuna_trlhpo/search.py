@@ -8,26 +8,72 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from optuna_trlhpo._agent.config import AgentConfig
-from optuna_trlhpo._agent.features import N_PARTS, FeatureMap, Networks
-from optuna_trlhpo._agent.planning import Planner, Settled, as_networks, log_expected_improvement
-from optuna_trlhpo._agent.posterior import Posterior
+from optuna_trlhpo._agent.critic import Critic, make_critic
+from optuna_trlhpo._agent.features import FeatureMap, Networks
+from optuna_trlhpo._agent.planning import (
+    Draft,
+    Planner,
+    Settled,
+    as_networks,
+    incumbent_gain,
+    log_expected_improvement,
+)
+from optuna_trlhpo._agent.prior import LayerPrior
+from optuna_trlhpo.episode import Episode, episode_of
 from optuna_trlhpo.experience import Experience, network_key
+from optuna_trlhpo.sources import Source
 
 _FIRST_STEPS = 60
 """Steps of learning at the first fit."""
+_LEAST = 3
+"""Networks with a value before the critic learns its kernel."""
 _MANY = 100
 """Networks from which on the kernel is learned in fewer steps."""
 _WHOLE_TRIALS = 100
 """Finished trials that plans take pieces from, beside the networks that have a value."""
 _BEST_OF_GENERATION = 10
+_DOUBT = 0.3
+"""By how much, as a deviation, scores may follow those of an earlier study more or less than one to one."""
+_OFFSET = 10.0
+"""How far the scores of two studies may be apart, as a deviation: scores count from a study's own median."""
 
 
-Describe = Callable[[np.ndarray], np.ndarray | None]
-"""`LayerSpace.signature`: what layers ``[S, 4]`` come to, or None for layers that the space does not have."""
+_N_IMAGINED = 150
+"""Random networks of a space that plans begin with, where something is expected of networks that nobody has
+tried yet."""
+
+
+class Space(Protocol):
+    """What is asked of a `LayerSpace`."""
+
+    @property
+    def max_layers(self) -> int: ...
+
+    def signature(self, actions: np.ndarray) -> np.ndarray | None: ...
+
+    def outline(self, actions: np.ndarray) -> np.ndarray | None: ...
+
+    def draw_actions(self, rng: np.random.Generator) -> np.ndarray: ...
+
+
+class Entered(NamedTuple):
+    """A trial that grows layers of a space."""
+
+    space: Space
+    whole: bool
+    """Whether it is asked for the depth first."""
+
+
+class _Known(NamedTuple):
+    """What is known of layers that nobody has tried."""
+
+    signature: np.ndarray
+    expected: np.ndarray  # by the prior
 
 
 @dataclass
@@ -66,17 +112,56 @@ class Search:
     Args:
         config: The agent's settings.
         experience: What is remembered; read, never changed.
+        seed: Of the networks that are imagined, and of an ensemble of critics.
+        sources: What is known from earlier studies.
+        prior: What is known about layers, whatever the task.
     """
 
-    def __init__(self, config: AgentConfig, experience: Experience) -> None:
+    def __init__(
+        self,
+        config: AgentConfig,
+        experience: Experience,
+        seed: int,
+        sources: Sequence[Source] = (),
+        prior: LayerPrior | None = None,
+    ) -> None:
         self._config = config
         self._experience = experience
+        self._seed = seed
+        self._sources = sources
+        self._prior = prior
         self._features = FeatureMap()
-        self._posterior = Posterior(n_parts=N_PARTS)
+        self._critic: Critic = make_critic(config, seed)
         self._refused: set[bytes] = set()
-        self._signatures: dict[bytes, np.ndarray | None] = {}
-        self._described_by: Describe | None = None
+        self._known: dict[bytes, _Known | None] = {}  # about networks of the space
+        self._entered: Entered | None = None
+        self._is_set = False
+        self._imagined: Networks | None = None
         self._n_fitted = 0  # trials that were known at the last fit
+        self._has_learned = False
+
+    def informed(self, entered: Entered | None) -> bool:
+        """Whether something is known before the first trial has finished."""
+        return bool(self._sources) or (self._prior is not None and entered is not None)
+
+    def enter(self, entered: Entered | None) -> None:
+        """From now on plans are for such a trial; None: one that has entered no space, or none yet."""
+        if self._is_set and entered in (None, self._entered):
+            return
+        self._is_set = True
+        self._entered = entered
+        self._known.clear()
+        self._imagined = None
+        if entered is not None and self._prior is not None:
+            rng = np.random.default_rng((self._seed, entered.whole))
+            depth = entered.space.max_layers if entered.whole else None
+            episodes = [episode_of(entered.space.draw_actions(rng), depth) for _ in range(_N_IMAGINED)]
+            self._imagined = _joined([self._as_network(episode) for episode in episodes])
+        for source in self._sources:
+            n_prior = 0 if self._prior is None else len(self._prior.means)
+            source.learn(
+                self._signed(source.networks), self._experience.names.categorical, self._means[:n_prior]
+            )
 
     def plan(
         self,
@@ -85,61 +170,63 @@ class Search:
         weights: np.ndarray,
         rng: np.random.Generator,
         pending: Sequence[Plan],
-        describe: Describe | None = None,
+        running: Settled | None = None,
     ) -> Plan | None:
         """The network to try next, or None if nothing is known of what is asked for.
 
         Args:
             settled: The running trial and what it asks for.
-            own: ``[step]`` what the trial has reported behind each step, NaN where nothing.
+            own: ``[steps]`` what the trial has reported behind each step, NaN where nothing.
             weights: ``[K]`` what it weighs its objectives by.
             rng: The generator.
-            describe: What layers, ``[S, 4]`` actions, come to, or None for layers that the space does not
-                have; None where there is no such space.
             pending: Plans of other trials that are running; what they will bring is taken as it is expected.
+            running: The trial that has reported ``own``, if the plan need not go on with it.
         """
         experience, config = self._experience, self._config
-        networks, values = experience.networks(rng, weights)
-        whole = experience.whole(rng, _WHOLE_TRIALS)
-        prefixes, prefix_values = self._prefixes(settled, own)
-        networks = _joined([networks, prefixes])
+        networks, values = experience.networks(rng, weights, unit=self._unit)
+        prefixes, prefix_values = self._prefixes(settled if running is None else running, own)
+        networks = self._told(_joined([networks, prefixes]))
         values = np.concatenate([values, prefix_values])
-        networks, whole = (self._signed(some, describe) for some in (networks, whole))
-        self._features.learn(_joined([networks, whole]), experience.categorical)
+        donors, n_whole = self._donors(rng)
+        self._features.learn(_joined([networks, donors]), experience.names.categorical, self._means)
         x = self._features(networks)
         self._fit(x, values)
         if pending:
-            others = self._features(
-                self._signed(
-                    _joined([_as_one(plan, np.zeros_like(plan.names)) for plan in pending]), describe
-                )
-            )
-            x, values = (
-                np.concatenate([x, others]),
-                np.concatenate([values, self._posterior.predict(others)[0]]),
-            )
-            self._posterior.fit(x, values, self._features.features, steps=0)
-        expected, _ = self._posterior.predict(x)
+            plans = [_as_one(plan, np.zeros_like(plan.names)) for plan in pending]
+            others = self._features(self._told(_joined(plans)))
+            values = np.concatenate([values, self._critic.predict(others)[0]])
+            x = np.concatenate([x, others])
+            self._critic.fit(x, values, self._features.features, steps=0)
+        of_networks, of_donors = self._critic.predict(x)[0], self._critic.predict(self._features(donors))[0]
+        of_donors[:n_whole] = -np.inf  # those with a value are among the networks
+        categorical = experience.names.categorical
         planner = Planner(
-            _joined([networks, whole]),
-            np.concatenate([expected[: len(networks.names)], np.full(len(whole.names), -np.inf)]),
+            _joined([networks, donors]),
+            np.concatenate([of_networks[: len(networks.names)], of_donors]),
             settled,
-            experience.categorical,
-            self._features.repeated(len(experience.categorical)),
+            categorical,
+            self._features.repeated(len(categorical)),
             self._complete(networks, settled.step),
-            experience.settle,
-            None if describe is None else lambda layers: self._describe(describe, layers) is not None,
-            experience.layer_kind,
+            experience.names.settle,
+            None if self._entered is None else self._contains,
+            experience.names.layer_kind,
         )
         parents = planner.parents()
         if not parents:
             return None
-        best = float(expected.max())
-        drafts = planner.chance(rng, config.n_candidates // 2)
+        best = float(of_networks.max(initial=-np.inf)) if len(x) else 0.0
+        drafts = planner.chance(rng, config.n_candidates // 2) + self._untried(parents)
         excluded = self._refused.union(network_key(p.names, p.indices, p.actions) for p in pending)
+        excluded.update(
+            network_key(n, i, a)
+            for n, i, a in zip(prefixes.names, prefixes.indices, prefixes.actions, strict=True)
+        )
         chosen, score = None, -np.inf
         for _ in range(config.n_generations):
-            drafts = drafts + planner.vary(parents, rng, config.n_candidates)
+            if config.mutations:
+                drafts = drafts + planner.vary(parents, rng, config.n_candidates)
+            else:
+                drafts = drafts + planner.chance(rng, config.n_candidates)
             unique = {draft.key(): draft for draft in drafts}
             drafts = [
                 draft for k, draft in unique.items() if not experience.has_value(k) and k not in excluded
@@ -148,11 +235,16 @@ class Search:
                 drafts = list(unique.values())
             if not drafts:
                 break
-            z = self._features(self._signed(as_networks(drafts, settled.context), describe))
+            z = self._features(self._told(as_networks(drafts, settled.context)))
             if config.acquisition == "thompson":
-                scores = self._posterior.sample(z, rng)
+                scores = self._critic.sample(z, rng)
+            elif config.acquisition == "incumbent_gain" and len(values):
+                k = int(np.argmax(values))
+                scores = incumbent_gain(
+                    *self._critic.predict(z), self._critic.noise, float(of_networks[k]), float(values[k])
+                )
             else:
-                scores = log_expected_improvement(*self._posterior.predict(z), best)
+                scores = log_expected_improvement(*self._critic.predict(z), best)
             order = np.argsort(-scores, kind="stable")
             chosen, score = drafts[order[0]], float(scores[order[0]])
             parents = drafts = [drafts[i] for i in order[:_BEST_OF_GENERATION]]
@@ -164,38 +256,97 @@ class Search:
         """Never make this plan again: the objective did not offer a value that it needs."""
         self._refused.add(plan.key)
 
-    def _signed(self, networks: Networks, describe: Describe | None) -> Networks:
-        """The same, each with what it comes to."""
-        if describe is None:
-            return networks
-        if describe != self._described_by:  # another space
-            self._described_by = describe
-            self._signatures.clear()
-        layer = self._experience.layer_kind
-        signatures = [
-            self._describe(describe, actions[names[:, 0] == layer])
-            for actions, names in zip(networks.actions, networks.names, strict=True)
-        ]
-        known = next((signature for signature in signatures if signature is not None), np.zeros(0))
-        nothing = np.full(len(known), np.nan)
-        table = [nothing if signature is None else signature for signature in signatures]
-        return networks._replace(signature=np.array(table).reshape(len(signatures), -1))
+    # What is known of networks before they are tried ------------------------------------------------------
 
-    def _describe(self, describe: Describe, layers: np.ndarray) -> np.ndarray | None:
-        key = layers.tobytes()
-        if key not in self._signatures:
-            self._signatures[key] = describe(layers)
-        return self._signatures[key]
+    @property
+    def _unit(self) -> float | None:
+        """Of the scores, where the prior knows one."""
+        return None if self._prior is None or self._entered is None else self._prior.unit
+
+    @property
+    def _means(self) -> np.ndarray:
+        """``[X]`` of the weights of what `_told` tells is expected."""
+        of_prior = self._prior.means if self._prior is not None else np.zeros(0)
+        if not self._sources:
+            return of_prior
+        return np.concatenate([of_prior, np.full(len(self._sources), 1 / _DOUBT / len(self._sources)), [0.0]])
+
+    def _told(self, networks: Networks) -> Networks:
+        """The same, each with what it comes to and what is expected of it."""
+        networks = self._signed(networks)
+        if not self._sources:
+            return networks
+        columns = [_DOUBT * source.expect(networks)[:, None] for source in self._sources]
+        constant = np.full((len(networks.names), 1), _OFFSET)
+        return networks._replace(expected=np.concatenate([networks.expected, *columns, constant], axis=1))
+
+    def _signed(self, networks: Networks) -> Networks:
+        """The same, each with what it comes to, and what the prior expects of it."""
+        n_prior = 0 if self._prior is None else len(self._prior.means)
+        if self._entered is None:
+            return networks._replace(expected=np.zeros((len(networks.names), n_prior)))
+        known = self._know(self._layers(networks))
+        width = max((len(one.signature) for one in known if one is not None), default=0)
+        nothing = _Known(np.full(width, np.nan), np.zeros(n_prior))
+        table = [nothing if one is None else one for one in known]
+        return networks._replace(
+            signature=np.array([one.signature for one in table]).reshape(len(table), width),
+            expected=np.array([one.expected for one in table]).reshape(len(table), n_prior),
+        )
+
+    def _layers(self, networks: Networks) -> list[np.ndarray]:
+        layer = self._experience.names.layer_kind
+        pairs = zip(networks.actions, networks.names, strict=True)
+        return [
+            np.ascontiguousarray(actions[(names[:, 0] == layer) & (layer >= 0)]) for actions, names in pairs
+        ]
+
+    def _know(self, some: list[np.ndarray]) -> list[_Known | None]:
+        """What the space and the prior say of layers ``[S, 4]``; None for what the space does not have."""
+        assert self._entered is not None
+        space = self._entered.space
+        new = {layers.tobytes(): layers for layers in some if layers.tobytes() not in self._known}
+        signatures = {key: space.signature(layers) for key, layers in new.items()}
+        valid = [key for key, signature in signatures.items() if signature is not None]
+        expected = [np.zeros(0)] * len(valid)
+        if self._prior is not None and valid:
+            outlines = [outline for key in valid if (outline := space.outline(new[key])) is not None]
+            expected = list(self._prior(outlines))
+        found = dict(zip(valid, expected, strict=True))
+        for key, signature in signatures.items():
+            self._known[key] = None if signature is None else _Known(signature, found[key])
+        return [self._known[layers.tobytes()] for layers in some]
+
+    def _contains(self, layers: np.ndarray) -> bool:
+        return self._know([np.ascontiguousarray(layers)])[0] is not None
+
+    def _donors(self, rng: np.random.Generator) -> tuple[Networks, int]:
+        """Networks to take pieces from, beside those that have a value; and how many of them were trials."""
+        parts = [self._experience.whole(rng, _WHOLE_TRIALS), *(source.best for source in self._sources)]
+        if self._imagined is not None:
+            parts.append(self._imagined)
+        return self._told(_joined(parts)), len(parts[0].names)
+
+    def _untried(self, parents: list[Draft]) -> list[Draft]:
+        """Networks of earlier studies and of imagination are candidates as they are."""
+        return parents[:_BEST_OF_GENERATION] if self.informed(self._entered) else []
+
+    def _as_network(self, episode: Episode) -> Networks:
+        names, indices, n_values = self._experience.names.learn_all(episode)
+        return _as_one(Plan(episode.actions, names, indices, 0.0, b""), n_values)
+
+    # The critic -------------------------------------------------------------------------------------------
 
     def _fit(self, x: np.ndarray, values: np.ndarray) -> None:
         n = len(self._experience)
         steps = 0
-        if n != self._n_fitted:
+        if n != self._n_fitted and len(values) >= _LEAST:
             # A step takes longer the more networks there are, and each of them changes less.
             often = max(1, round(self._config.fit_steps * min(1.0, _MANY / len(values))))
-            steps = often if self._n_fitted else _FIRST_STEPS
+            steps = often if self._has_learned else _FIRST_STEPS
+            self._has_learned = True
         self._n_fitted = n
-        self._posterior.fit(x, values, self._features.features, steps=steps)
+        self._critic.fit(x, values, self._features.features, steps=steps)
 
     def _prefixes(self, settled: Settled, own: np.ndarray) -> tuple[Networks, np.ndarray]:
         """What the running trial has reported, as networks with values."""
@@ -228,6 +379,7 @@ def _as_one(plan: Plan, n_values: np.ndarray) -> Networks:
         n_values[None],
         np.full((1, len(plan.names)), np.nan),
         np.zeros((1, 0)),
+        np.zeros((1, 0)),
     )
 
 
@@ -235,6 +387,7 @@ def _joined(parts: Sequence[Networks]) -> Networks:
     """Networks of different lengths in one."""
     S = max(part.names.shape[1] for part in parts)
     E = max(part.signature.shape[1] for part in parts)
+    X = max(part.expected.shape[1] for part in parts)
     padded = []
     for part in parts:
         more = S - part.names.shape[1]
@@ -243,7 +396,7 @@ def _joined(parts: Sequence[Networks]) -> Networks:
             np.pad(array, [(0, 0), (0, more), (0, 0)][: array.ndim], constant_values=filling)
             for array, filling in zip(part, fillings, strict=False)
         ]
-        unknown = E - part.signature.shape[1]
+        unknown, unexpected = E - part.signature.shape[1], X - part.expected.shape[1]
         signature = np.pad(part.signature, [(0, 0), (0, unknown)], constant_values=np.nan)
-        padded.append([*arrays, signature])
+        padded.append([*arrays, signature, np.pad(part.expected, [(0, 0), (0, unexpected)])])
     return Networks(*(np.concatenate(arrays) for arrays in zip(*padded, strict=True)))

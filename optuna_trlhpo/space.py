@@ -39,6 +39,8 @@ from optuna_trlhpo.layers import (
 
 SIGNATURE = 8
 """Numbers that tell what a network comes to."""
+OUTLINE = 11
+"""Numbers that tell what a layer is and makes of the image."""
 
 
 @functools.lru_cache(maxsize=65536)
@@ -162,6 +164,12 @@ class LayerSpace:
                 f"{self._cheapest_macs():,} MACs"
             )
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, LayerSpace) and vars(self) == vars(other)
+
+    def __hash__(self) -> int:
+        return hash((self.input_shape, self.num_classes, self.max_layers))
+
     def __repr__(self) -> str:
         return f"LayerSpace({', '.join(f'{name}={value!r}' for name, value in vars(self).items())})"
 
@@ -253,7 +261,7 @@ class LayerSpace:
         layers: Network = ()
         previous = -math.inf
         skipped = False
-        self._introduce(trial)
+        self._introduce(trial, whole=False)
         while self.kinds(layers):
             try:
                 layers = (*layers, self._suggest_layer(trial, layers))
@@ -282,12 +290,12 @@ class LayerSpace:
             if self.train_prefixes == "auto" and not worth_growing(trial):
                 return
 
-    def _introduce(self, trial: BaseTrial) -> None:
-        """Let a sampler that wants to know which networks there are."""
+    def _introduce(self, trial: BaseTrial, *, whole: bool) -> None:
+        """Tell a sampler that wants to know which networks there are."""
         if isinstance(trial, Trial):
             introduce = getattr(trial.study.sampler, "enter_space", None)
             if introduce is not None:
-                introduce(trial.study, trial.number, self.signature)
+                introduce(trial.study, trial.number, self, whole=whole)
 
     def _is_trained(self, trial: BaseTrial, depth: int) -> bool:
         """Whether a network that may grow on is trained at ``depth``."""
@@ -307,7 +315,7 @@ class LayerSpace:
         Optuna does not take reports. A network that cannot grow any further ends before its depth.
         """
         layers: Network = ()
-        self._introduce(trial)
+        self._introduce(trial, whole=True)
         for _ in range(trial.suggest_int("n_layers", 1, self.max_layers)):
             if not self.kinds(layers):
                 break
@@ -431,13 +439,68 @@ class LayerSpace:
             >>> space.signature(np.array([[0.9, 0.1, 0.1, 0.1]])) is None  # no network begins with an FCL
             True
         """
+        walked = self._walk(actions)
+        if walked is None:
+            return None
+        _, shapes, macs = walked
+        sizes = [math.prod(out) for out in shapes]
+        images = [out for out in shapes if len(out) == 3]
+        size, wide = math.log(self.input_shape[1]), math.log(128 * math.prod(self.input_shape[1:]))
+        return np.array(
+            [
+                len(actions) / self.max_layers,
+                math.log(macs[-1] + sizes[-1] * self.num_classes) / math.log(1e9),
+                math.log(sizes[-1]) / wide,
+                math.log(min(sizes)) / wide,
+                math.log(images[-1][0]) / math.log(128),
+                math.log(images[-1][1]) / size,
+                math.log(math.prod(images[-1])) / wide,
+                math.log(images[0][1]) / size,
+            ]
+        )
+
+    def outline(self, actions: np.ndarray) -> np.ndarray | None:
+        """What each layer is and makes of the image, ``[S, OUTLINE]`` numbers of about [0, 1]; None as in
+        `signature`.
+
+        Its kind (three numbers), its hyper-parameters (three, 0 where it has fewer); logarithms of the height
+        and the channels of what leaves it, of how many numbers that are, and of the MACs up to it; and the
+        height of the input. Unlike a signature they mean the same in spaces of different images.
+
+        Args:
+            actions: ``[S, 4]``, as `encode` gives them.
+
+        Example:
+            >>> LayerSpace().outline(np.array([[0.1, 0.1, 0.1, 0.1]])).round(2).tolist()
+            [[1.0, 0.0, 0.0, 0.1, 0.1, 0.1, 0.98, 0.57, 0.81, 0.55, 1.0]]
+        """
+        walked = self._walk(actions)
+        if walked is None:
+            return None
+        layers, shapes, macs = walked
+        rows = np.zeros((len(layers), OUTLINE))
+        for row, action, layer, out, work in zip(rows, actions, layers, shapes, macs, strict=True):
+            row[KIND.values.index(layer.kind)] = 1
+            n = len(layer.values)
+            row[3 : 3 + n] = action[1 : 1 + n]
+            row[6:] = (
+                math.log(out[1]) / math.log(28) if len(out) == 3 else 0,
+                math.log(out[0]) / math.log(128),
+                math.log(math.prod(out)) / math.log(128 * 28 * 28),
+                math.log(max(work, 1)) / math.log(1e9),
+                math.log(self.input_shape[1]) / math.log(28),
+            )
+        return rows
+
+    def _walk(self, actions: np.ndarray) -> tuple[Network, list[Shape], list[int]] | None:
+        """The layers that ``actions`` stand for, the shape behind each and the MACs up to it; None if one may
+        not stand where it stands."""
         if not 0 < len(actions) <= self.max_layers:
             return None
-        shape: Shape = self.input_shape
-        macs, limit = 0, math.inf if self.max_macs is None else self.max_macs
-        last: Layer | None = None
-        images: list[Shape] = []
-        fewest = math.inf
+        limit = math.inf if self.max_macs is None else self.max_macs
+        layers: Network = ()
+        shapes: list[Shape] = []
+        macs: list[int] = []
         for row in actions.tolist():
             cls = BY_KIND[KIND.decode(row[0])]
             if any(math.isnan(action) for action in row[1 : 1 + len(cls.hyperparameters)]):
@@ -445,35 +508,46 @@ class LayerSpace:
             layer = cls(
                 *(hp.decode(action) for hp, action in zip(cls.hyperparameters, row[1:], strict=False))
             )
+            last = layers[-1] if layers else None
             if (isinstance(last, FCL) and cls is not FCL) or (last is None and cls is not Conv):
                 return None
             if self.narrowing and isinstance(last, FCL) and isinstance(layer, FCL):
                 if layer.neurons > last.neurons:
                     return None
+            shape = shapes[-1] if shapes else self.input_shape
             out = layer.output_shape(shape)
             if out is None:
                 return None
-            macs += layer.macs(shape)
-            if macs + math.prod(out) * self.num_classes > limit:
+            work = layer.macs(shape) + (macs[-1] if macs else 0)
+            if work + math.prod(out) * self.num_classes > limit:
                 return None
-            shape, last = out, layer
-            fewest = min(fewest, math.prod(out))
-            if len(out) == 3:
-                images.append(out)
-        macs += math.prod(shape) * self.num_classes
-        size, wide = math.log(self.input_shape[1]), math.log(128 * math.prod(self.input_shape[1:]))
-        return np.array(
-            [
-                len(actions) / self.max_layers,
-                math.log(macs) / math.log(1e9),
-                math.log(math.prod(shape)) / wide,
-                math.log(fewest) / wide,
-                math.log(images[-1][0]) / math.log(128),
-                math.log(images[-1][1]) / size,
-                math.log(math.prod(images[-1])) / wide,
-                math.log(images[0][1]) / size,
-            ]
-        )
+            layers, shapes, macs = (*layers, layer), [*shapes, out], [*macs, work]
+        return layers, shapes, macs
+
+    def draw(self, rng: np.random.Generator, *, depth: int | None = None) -> Network:
+        """A random network; of ``depth`` layers, or of a random number of them, if so many fit.
+
+        Example:
+            >>> len(LayerSpace().draw(np.random.default_rng(0), depth=2))
+            2
+        """
+        layers: Network = ()
+        depth = int(rng.integers(1, self.max_layers + 1)) if depth is None else depth
+        while len(layers) < depth and (kinds := self.kinds(layers)):
+            layers = (*layers, self.draw_layer(rng, layers, kinds[rng.integers(len(kinds))]))
+        return layers
+
+    def draw_actions(self, rng: np.random.Generator) -> np.ndarray:
+        """``[S, 4]`` actions of a random network."""
+        return self.encode(self.draw(rng))
+
+    def draw_layer(self, rng: np.random.Generator, before: Network, cls: type[Layer]) -> Layer:
+        """A random layer of the kind ``cls`` behind the layers ``before``."""
+        values: list[Any] = []
+        for _ in cls.hyperparameters:
+            allowed = self.allowed(before, cls, *values)
+            values.append(allowed[rng.integers(len(allowed))])
+        return cls(*values)
 
     def _cheapest_macs(self) -> int:
         unlimited = LayerSpace(input_shape=self.input_shape, num_classes=self.num_classes)  # type: ignore[arg-type]

@@ -23,9 +23,11 @@ ALLOWED: dict[str, set[str]] = {
     "episode": {"layers"},
     "reward": {"layers", "episode"},
     "_agent": {"_agent"},
-    "experience": {"layers", "episode", "reward", "_agent"},
-    "search": {"_agent", "episode", "experience"},
-    "sampler": {"layers", "episode", "reward", "_agent", "experience", "search"},
+    "names": {"layers", "episode", "_agent"},
+    "experience": {"layers", "episode", "reward", "_agent", "names"},
+    "sources": {"episode", "reward", "_agent", "names", "experience"},
+    "search": {"_agent", "episode", "experience", "sources"},
+    "sampler": {"layers", "episode", "reward", "_agent", "experience", "sources", "search"},
     "cnn": {"cnn", "layers", "space", "episode"},
 }
 MAY_IMPORT_SAMPLER = {"", "benchmarks", "baselines"}  # "" is the package's own __init__

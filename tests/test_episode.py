@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import optuna
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from optuna.distributions import (
     BaseDistribution,
@@ -25,6 +25,7 @@ from optuna_trlhpo.episode import (
     continues_step,
     decode,
     encode,
+    episode_of,
     read_episode,
     read_request,
     report_performance,
@@ -226,6 +227,43 @@ def test_a_network_has_the_same_actions_as_its_space_gives_it() -> None:
         "n_layers",
         *["layer_kind"] * 4,  # masked or not: the same question
     ]
+
+
+SPACES = [
+    LayerSpace(max_layers=4),
+    LayerSpace(input_shape=(1, 8, 8)),  # soon too small for convolutions: sets of kinds are masked
+    LayerSpace(input_shape=(3, 12, 10), max_macs=90_000, narrowing=True, max_layers=8),
+]
+
+
+@pytest.mark.parametrize("whole", [False, True], ids=["grow", "suggest"])
+@pytest.mark.parametrize("space", SPACES, ids=["roomy", "small", "capped"])
+@given(seed=st.integers(0, 10**6))
+@settings(max_examples=25)
+def test_layers_as_an_episode_are_those_of_a_trial_that_grows_them(
+    space: LayerSpace, whole: bool, seed: int
+) -> None:
+    layers = space.draw(np.random.default_rng(seed))
+    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0))
+    study.enqueue_trial(space.to_params(layers) | ({"n_layers": len(layers)} if whole else {}))
+    trial, seen = study.ask(), []
+    if whole:
+        assert space.suggest(trial) == layers
+    else:
+        rules = dict(min_accuracy=None, min_improvement=None, train_prefixes="all")
+        for grown in LayerSpace(**vars(space) | rules).grow(trial):
+            trial.report(0.1 * len(grown), step=len(grown) - 1)
+            if len(grown) == len(layers):
+                break
+            seen.append((len(trial.params), len(grown) - 1))
+    study.tell(trial, 0.1 * len(layers))
+    played = read_episode(study.trials[0], seen)
+    imagined = episode_of(space.encode(layers), space.max_layers if whole else None)
+    assert imagined.slots == played.slots
+    np.testing.assert_allclose(imagined.actions, played.actions)
+    np.testing.assert_array_equal(imagined.performance, played.performance)
+    assert np.isnan(imagined.reports).all() and imagined.last_seen == -1
+    assert len(imagined.reports) == len(imagined)
 
 
 @pytest.mark.parametrize(

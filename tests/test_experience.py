@@ -64,7 +64,7 @@ def test_unknown_names() -> None:
     assert memory.knows([Slot("x", 0, 9, X.categorical)])  # how many values there are may change
     assert not memory.knows([Slot("x", 0, 9, not X.categorical)])
     assert not memory.knows([Y, X])  # x stood first, never second
-    assert memory.numbers_of([X, Y]).tolist() == [0, -1, -1, -1]
+    assert memory.names.numbers([X, Y]).tolist() == [0, -1, -1, -1]
     state = memory.state(episode(0.5, slot=Y), NO_WEIGHTS)
     assert not state.names.any() and state.filled[0, 0].tolist() == [1, 0, 0, 0]
 
@@ -73,8 +73,8 @@ def test_numbers_and_what_is_known_by_them() -> None:
     memory = experience()
     for number, slot in enumerate([C, Y, X]):
         memory.add(number, episode(0.5, slot=slot), worths(0.5))
-    assert memory.numbers_of([X, C, Y]).tolist() == [2, 0, 1, -1]
-    assert memory.categorical.tolist() == [True, False, False, False]  # the last is that of no name
+    assert memory.names.numbers([X, C, Y]).tolist() == [2, 0, 1, -1]
+    assert memory.names.categorical.tolist() == [True, False, False, False]  # the last is that of no name
     memory.add(3, episode(0.5, slot=Slot("y", 0, 9, False)), worths(0.5))  # a range that has grown
     found = memory.whole(np.random.default_rng(0), 9)
     assert sorted(found.n_values[found.names == 1]) == [5, 9]  # each is remembered with its own
@@ -84,7 +84,7 @@ def test_parameters_that_differ_in_digits_and_kind_are_two() -> None:
     memory = experience()
     memory.add(0, episode(0.5, slot=Slot("x", 0, 0, False)), worths(0.5))
     memory.add(1, episode(0.5, slot=Slot("x", 0, 3, True)), worths(0.5))
-    assert memory.numbers_of([Slot("x", 0, 0, False), Slot("x", 0, 3, True)]).tolist() == [0, 1, -1, -1]
+    assert memory.names.numbers([Slot("x", 0, 0, False), Slot("x", 0, 3, True)]).tolist() == [0, 1, -1, -1]
 
 
 def codes(*stems: str) -> list[list[float]]:
@@ -305,7 +305,7 @@ def test_every_prefix_with_a_value_is_a_network() -> None:
     memory.add(0, two, worths(1.0, 2.0))
     memory.add(1, episode(0.9, 0.8, slot=Y), worths(NAN, 3.0))
     networks, values = memory.networks(rng(), NO_WEIGHTS)
-    c, x, y = memory.numbers_of([C, X, Y])[:3]
+    c, x, y = memory.names.numbers([C, X, Y])[:3]
     assert networks.names.tolist() == [
         [[c, x, -1, -1], [-1] * 4],
         [[c, x, -1, -1], [y, -1, -1, -1]],
@@ -338,6 +338,27 @@ def test_values_are_scores_of_the_worths_known_now() -> None:
         mirrored.add(i, episode(0.1 + 0.2 * i), worths(value))
     mirrored.networks(rng(), NO_WEIGHTS)
     assert mirrored.score_report(-2.0) == pytest.approx(values[3])
+
+
+def test_scores_in_a_unit_that_is_known_beforehand() -> None:
+    memory, accuracies = experience(), np.array([0.7, 0.9, 0.8, 0.95])
+    for i, value in enumerate(accuracies):
+        memory.add(i, episode(0.1 + 0.2 * i), worths(value))
+    for unit in (None, 0.25):
+        _, values = memory.networks(rng(), NO_WEIGHTS, unit=unit)
+        np.testing.assert_allclose(values, Scores(accuracies, unit)(accuracies))
+        assert memory.score_report(0.8) == pytest.approx(values[2])
+
+
+def test_scores_by_rank() -> None:
+    memory, found = experience(targets="rank"), [0.7, 0.9, 0.8, -5.0]
+    for i, value in enumerate(found):
+        memory.add(i, episode(0.1 + 0.2 * i), worths(value))
+    _, values = memory.networks(rng(), NO_WEIGHTS, unit=0.25)
+    np.testing.assert_allclose(values, normal_scores(np.array([3, 7, 5, 1]) / 8))
+    # A report is ranked among them, itself included.
+    assert memory.score_report(0.85) == pytest.approx(float(normal_scores(np.array([7 / 10]))[0]))
+    assert experience(targets="rank").networks(rng(), NO_WEIGHTS)[1].shape == (0,)
 
 
 def test_a_network_that_is_trained_again_with_the_same_value_counts_once() -> None:
@@ -391,7 +412,7 @@ def test_a_name_that_is_forgotten_is_not_known() -> None:
     for i in range(1, 4):
         memory.add(i, episode(0.5 + 0.1 * i), worths(float(i)))
     assert not memory.knows([Y]) and memory.knows([X])
-    y = memory.numbers_of([Y])[0]
+    y = memory.names.numbers([Y])[0]
     assert not (memory.networks(rng(), NO_WEIGHTS)[0].names == y).any()
     assert not (memory.whole(rng(), 9).names == y).any()
 
@@ -400,10 +421,10 @@ def test_a_logarithmic_integer_is_settled() -> None:
     uneven = slot_of("n", IntDistribution(1, 64, log=True))
     memory = experience()
     memory.add(0, episode(0.5, slot=uneven), worths(1.0))
-    n = int(memory.numbers_of([uneven])[0])
+    n = int(memory.names.numbers([uneven])[0])
     for action in (0.0, 0.3, 0.31, 0.77, 1.0):
-        assert memory.settle(n, 0, action) == uneven.settle(action)
-    assert memory.settle(n, 1, 0.3) == 0.3 and memory.settle(n + 1, 0, 0.3) == 0.3
+        assert memory.names.settle(n, 0, action) == uneven.settle(action)
+    assert memory.names.settle(n, 1, 0.3) == 0.3 and memory.names.settle(n + 1, 0, 0.3) == 0.3
 
 
 # What a running trial is, in numbers ------------------------------------------------------------------
@@ -413,7 +434,7 @@ def test_a_request_in_numbers() -> None:
     memory = experience()
     memory.add(0, grown(0.1, 0.2, reports=[0.5, NAN]), worths(0.5, 0.9))
     memory.add(1, episode(0.5, slot=C), worths(0.9))
-    x, c = memory.numbers_of([X, C])[:2]
+    x, c = memory.names.numbers([X, C])[:2]
     before = grown(0.3, 0.4, reports=[0.5, NAN])
     settled = memory.settled(Request(before, (place(C, 2), place(X, 2), place(Y, 2)), np.array([0.5, 0.25])))
     assert (settled.step, settled.slot) == (2, 2)
@@ -431,7 +452,7 @@ def test_what_reports_are_follows_the_last_trial_that_had_any() -> None:
     """Where they are values they are networks; elsewhere they tell something of what is to come."""
     memory = experience()
     before = Request(grown(0.3, reports=[12.0]), (place(X, 1),), np.empty(0))
-    assert not memory.reports_are_values
+    assert memory.reports_are_values  # until one reports something else
     for i in range(3):
         memory.add(i, grown(0.1 * i, 0.2, reports=[10.0 + i, NAN]), worths(NAN, 0.5))
     assert not memory.reports_are_values

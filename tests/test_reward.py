@@ -293,6 +293,37 @@ def test_an_infinite_worth_is_scored_as_the_worst_or_the_best() -> None:
     assert (worst, best) == (low, high) and low < high
 
 
+def test_what_is_held_of_the_unit_counts_as_four_values() -> None:
+    accuracies = [0.5, 0.6, 0.7, 0.8, 0.9]  # the median is 0.7; two are above it
+    above = [math.log(0.301 / 0.201), math.log(0.301 / 0.101)]
+    own = 1.25 * sum(above) / 2
+    for worths in (np.array(accuracies), np.array(accuracies) - 1):  # or negated errors
+        assert Scores(worths).unit == pytest.approx(own)
+        scores = Scores(worths, unit=2.0)
+        assert scores.unit == pytest.approx((2 * own + 4 * 2.0) / 6)
+        np.testing.assert_allclose(scores(worths[3:]), np.array(above) / scores.unit)
+    many = Scores(np.tile(accuracies, 100), unit=2.0)
+    assert many.unit == pytest.approx(own, rel=0.05)
+
+
+def test_the_unit_of_a_first_accuracy_is_what_it_is_held_to_be() -> None:
+    assert Scores(np.array([0.9]), unit=0.7).unit == pytest.approx(0.7)
+    assert Scores(np.array([0.9])).unit == 1
+    assert Scores(np.array([0.9, 0.9, -INF]), unit=0.7)(np.array([0.9, -INF])).tolist() == [0, 0]
+
+
+def test_a_unit_of_errors_says_nothing_of_another_scale() -> None:
+    for worths in ([1.0, 2.0, 3.0, 0.0], [5.0], [-3.0, -2.0, -0.5]):
+        assert Scores(np.array(worths), unit=9.0).unit == Scores(np.array(worths)).unit
+
+
+def test_scores_before_anything_was_seen() -> None:
+    assert Scores(np.zeros(0)).unit == 1 and Scores(np.zeros(0), unit=0.7).unit == pytest.approx(0.7)
+    for scores in (Scores(np.zeros(0)), Scores(np.zeros(0), unit=0.7), Scores(np.array([INF, -INF]))):
+        found = scores(np.array([-5.0, 0.3, 1.0, INF]))
+        assert np.ptp(found) == 0 and abs(found[0]) < 0.01  # nothing can be told apart
+
+
 @given(st.lists(st.one_of(st.floats(-1e6, 1e6), st.floats(0, 1)), min_size=1, max_size=20))
 def test_scores_are_in_order_and_finite(worths: list[float]) -> None:
     scores = scores_of(*worths)

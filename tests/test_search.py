@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from optuna_trlhpo._agent.features import Networks
 from optuna_trlhpo._agent.planning import Settled
 from optuna_trlhpo.episode import PERFORMANCE_VALUES, Episode, Request, Slot
 from optuna_trlhpo.experience import Experience, network_key
-from optuna_trlhpo.search import Describe, Plan, Search
+from optuna_trlhpo.search import Entered, Plan, Search
 
 NAN = np.nan
 NO_REPORTS = np.empty(0)
@@ -61,7 +62,7 @@ def experience(**settings: Any) -> Experience:
 
 
 def search_of(memory: Experience, **settings: Any) -> Search:
-    return Search(AgentConfig(**settings), memory)
+    return Search(AgentConfig(**settings), memory, seed=0)
 
 
 def anything(memory: Experience) -> Settled:
@@ -269,8 +270,10 @@ def test_what_another_trial_tries_is_not_tried() -> None:
 def predicted(search: Search, memory: Experience, *steps: Sequence[Filled]) -> tuple[float, float]:
     """What the critic expects of a network, after the last plan."""
     settled = memory.settled(Request(episode(*steps), (), np.empty(0)))
-    network = Networks(*(array[None, : len(steps)] for array in settled[:5]), np.zeros((1, 0)))
-    mean, deviation = search._posterior.predict(search._features(network))
+    network = Networks(
+        *(array[None, : len(steps)] for array in settled[:5]), np.zeros((1, 0)), np.zeros((1, 0))
+    )
+    mean, deviation = search._critic.predict(search._features(network))
     return float(mean[0]), float(deviation[0])
 
 
@@ -311,6 +314,25 @@ def test_reports_that_are_no_values_are_told_and_not_conditioned_on() -> None:
         assert int(found.actions[1, 0] * 3) == right
 
 
+def test_the_running_network_is_not_one_that_could_be_tried() -> None:
+    """All networks have a value but two; one of these, the best of all, is running."""
+    one, other = Slot("first", 0, 3, True), Slot("second", 0, 3, True)
+    memory, value = experience(), 0.5
+    pairs = [(a, b) for a in range(3) for b in range(3) if (a, b) != (1, 1)]
+    for number, (a, b) in enumerate(pairs):
+        shallow = NAN if a == 2 else value  # the first step alone has a value too, but for one
+        steps = [(one, category(a))], [(other, category(b))]
+        memory.add(number, episode(*steps, reports=[shallow, NAN]), worths(shallow, value + 0.01 * a))
+    best = [(one, category(2))]
+    running = memory.settled(Request(episode(best, reports=[0.9]), (), np.empty(0)))
+    search, own = search_of(memory), np.array([0.9])
+    for seed in range(3):
+        found = search.plan(anything(memory), own, NO_WEIGHTS, np.random.default_rng(seed), [], running)
+        assert found is not None and (found.actions[:, 0] * 3).astype(int).tolist() == [1, 1]
+    # What it was worth is known all the same.
+    assert predicted(search, memory, best)[0] > predicted(search, memory, [(one, category(0))])[0] + 0.5
+
+
 def test_a_deeper_network_is_planned_behind_the_deepest() -> None:
     memory = layers()
     before = episode(*(layer(k, 1, 0.7) for k in range(3)), reports=[0.8, 0.8, 0.8])
@@ -321,20 +343,30 @@ def test_a_deeper_network_is_planned_behind_the_deepest() -> None:
 # What the space says ------------------------------------------------------------------------------------
 
 
-def sizes(limit: float, *, depth: int = 3) -> Describe:
-    """Describes layers by the sum of their widths, up to a limit, and so many of them."""
+@dataclass(frozen=True)
+class Sizes:
+    """A space that tells layers by the sum of their widths, up to a limit, and so many of them."""
 
-    def describe(layers: np.ndarray) -> np.ndarray | None:
+    limit: float
+    max_layers: int = 3
+
+    def signature(self, layers: np.ndarray) -> np.ndarray | None:
         assert not np.isnan(layers[:, 0]).any()
         total = float(layers[:, 1].sum())
-        return np.array([total / 3]) if 0 < len(layers) <= depth and total <= limit else None
+        fits = 0 < len(layers) <= self.max_layers and total <= self.limit
+        return np.array([total / 3]) if fits else None
 
-    return describe
+    def outline(self, layers: np.ndarray) -> np.ndarray | None:
+        raise AssertionError("only a prior asks for it")
+
+    def draw_actions(self, rng: np.random.Generator) -> np.ndarray:
+        raise AssertionError("only a prior asks for it")
 
 
-def planned_sizes(search: Search, memory: Experience, describe: Describe) -> list[float]:
+def planned_sizes(search: Search, memory: Experience, space: Sizes) -> list[float]:
+    search.enter(Entered(space, whole=False))
     found = [
-        search.plan(anything(memory), NO_REPORTS, NO_WEIGHTS, np.random.default_rng(seed), [], describe)
+        search.plan(anything(memory), NO_REPORTS, NO_WEIGHTS, np.random.default_rng(seed), [])
         for seed in range(4)
     ]
     return [float(np.nansum(one.actions[:, 1])) for one in found if one is not None]
@@ -343,16 +375,16 @@ def planned_sizes(search: Search, memory: Experience, describe: Describe) -> lis
 @pytest.mark.parametrize("limit", [0.5, 1.2, 3.0])
 def test_every_plan_is_of_the_space(limit: float) -> None:
     memory = layers(24)
-    found = planned_sizes(search_of(memory), memory, sizes(limit))
+    found = planned_sizes(search_of(memory), memory, Sizes(limit))
     assert len(found) == 4 and max(found) <= limit
 
 
 def test_a_space_that_changes_is_followed() -> None:
     memory = layers(24)
     search = search_of(memory)
-    assert max(planned_sizes(search, memory, sizes(3.0))) > 0.5
+    assert max(planned_sizes(search, memory, Sizes(3.0))) > 0.5
     for _ in range(3):
-        assert max(planned_sizes(search, memory, sizes(0.5))) <= 0.5
+        assert max(planned_sizes(search, memory, Sizes(0.5))) <= 0.5
 
 
 def test_networks_that_the_space_does_not_have_are_remembered_without_a_signature() -> None:
@@ -361,7 +393,7 @@ def test_networks_that_the_space_does_not_have_are_remembered_without_a_signatur
     for number in range(6):
         steps = [layer(k, number % 3, 0.1 + 0.1 * k + 0.05 * number) for k in range(3)]
         memory.add(number, episode(*steps, reports=[0.5, 0.6, NAN]), worths(0.5 + 0.01 * number, 0.6, 0.7))
-    found = planned_sizes(search_of(memory), memory, sizes(3.0, depth=2))
+    found = planned_sizes(search_of(memory), memory, Sizes(3.0, max_layers=2))
     assert len(found) == 4
 
 

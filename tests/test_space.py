@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import pickle
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -27,7 +28,7 @@ from optuna_trlhpo.layers import (
     describe,
     parse,
 )
-from optuna_trlhpo.space import SIGNATURE, LayerSpace, worth_growing, worth_training
+from optuna_trlhpo.space import OUTLINE, SIGNATURE, LayerSpace, worth_growing, worth_training
 
 SPACES = {
     "mnist": LayerSpace(),
@@ -638,6 +639,9 @@ def test_every_network_of_the_space_comes_to_something(space: LayerSpace, data: 
     signature = space.signature(space.encode(layers))
     assert signature is not None and signature.shape == (SIGNATURE,)
     assert ((-0.01 <= signature) & (signature < 1.3)).all()
+    outline = space.outline(space.encode(layers))
+    assert outline is not None and outline.shape == (len(layers), OUTLINE)
+    assert ((-0.01 <= outline) & (outline < 1.3)).all()
 
 
 @pytest.mark.parametrize(
@@ -657,9 +661,9 @@ def test_what_is_not_of_the_space_comes_to_nothing(name: str, data: st.DataObjec
     try:
         space.check(layers)
     except ValueError:
-        assert space.signature(actions) is None
+        assert space.signature(actions) is None and space.outline(actions) is None
     else:
-        assert space.signature(actions) is not None
+        assert space.signature(actions) is not None and space.outline(actions) is not None
 
 
 def test_a_signature_by_hand() -> None:
@@ -695,6 +699,119 @@ def test_an_unfinished_layer_comes_to_nothing() -> None:
     assert space.signature(pool) is not None
     too_deep = space.encode(parse(" > ".join(["Conv(8,3,1)"] * 7)))
     assert space.signature(too_deep) is None and space.signature(too_deep[:6]) is not None
+    for unknown in (actions[:0], actions, too_deep):
+        assert space.outline(unknown) is None
+
+
+def test_an_outline_by_hand() -> None:
+    layers = parse("Conv(32,5,1) > MaxPool(2,2,0) > FCL(128,relu,bias)")
+    outline = LayerSpace().outline(LayerSpace().encode(layers))
+    numbers = [32 * 24 * 24, 32 * 12 * 12, 128]
+    macs = [460_800, 460_800, 460_800 + 589_824]  # without a classifier
+    expected = np.array(
+        [
+            [1, 0, 0, 3.5 / 16, 1.5 / 3, 0.5 / 3],
+            [0, 1, 0, 0.5 / 7, 1.5 / 3, 0.5 / 4],
+            [0, 0, 1, 14.5 / 63, 1.5 / 7, 1.5 / 2],
+        ]
+    )
+    assert outline is not None
+    np.testing.assert_allclose(outline[:, :6], expected)
+    np.testing.assert_allclose(outline[:, 6], [math.log(24, 28), math.log(12, 28), 0])
+    np.testing.assert_allclose(outline[:, 7], np.log([32, 32, 128]) / math.log(128))
+    np.testing.assert_allclose(outline[:, 8], np.log(numbers) / math.log(128 * 28 * 28))
+    np.testing.assert_allclose(outline[:, 9], np.log(macs) / math.log(1e9))
+    np.testing.assert_array_equal(outline[:, 10], 1)
+
+
+def test_an_outline_means_the_same_in_every_space() -> None:
+    """What leaves a layer is what counts, not how it compares with the image; the input has its own place."""
+    small, large = LayerSpace(input_shape=(1, 8, 8)), LayerSpace(input_shape=(1, 12, 12), num_classes=100)
+    same = (
+        small.outline(small.encode(parse("Conv(16,3,1) > FCL(16,relu,bias)"))),
+        large.outline(large.encode(parse("Conv(16,7,1) > FCL(16,relu,bias)"))),
+    )
+    assert same[0] is not None and same[1] is not None
+    np.testing.assert_allclose(same[0][:, 6:9], same[1][:, 6:9])  # 16 x 6 x 6, then 16
+    np.testing.assert_array_equal(same[0][:, 10], math.log(8, 28))
+    np.testing.assert_array_equal(same[1][:, 10], math.log(12, 28))
+
+
+# Random networks --------------------------------------------------------------------------------------
+
+
+@every_space
+def test_drawn_networks_are_of_the_space(space: LayerSpace) -> None:
+    rng = np.random.default_rng(0)
+    drawn = [space.draw(rng) for _ in range(100)]
+    for layers in drawn:
+        assert_valid(space, layers)
+    assert len(set(drawn)) > 75
+    if space.max_macs is None:
+        assert {len(layers) for layers in drawn} == set(range(1, space.max_layers + 1))
+    actions = space.draw_actions(rng)
+    assert_valid(space, space.decode(actions))
+    np.testing.assert_array_equal(space.encode(space.decode(actions)), actions)
+    assert space.draw(np.random.default_rng(1)) == space.draw(np.random.default_rng(1))
+
+
+@every_space
+@given(depth=st.integers(1, 9), seed=st.integers(0, 10**6))
+def test_a_network_is_drawn_as_deep_as_it_is_asked_for(space: LayerSpace, depth: int, seed: int) -> None:
+    layers = space.draw(np.random.default_rng(seed), depth=depth)
+    assert_valid(space, layers)
+    assert len(layers) == min(depth, space.max_layers) or (len(layers) < depth and not space.kinds(layers))
+    assert space.max_macs is not None or len(layers) == min(depth, space.max_layers)
+
+
+def test_a_layer_is_drawn_from_all_that_are_allowed() -> None:
+    space, rng = LayerSpace(input_shape=(1, 8, 8)), np.random.default_rng(0)
+    before = parse("Conv(8,3,1)")
+    pools = {space.draw_layer(rng, before, MaxPool) for _ in range(1_500)}
+    assert pools == {  # on 6x6
+        MaxPool(kernel, stride, padding)
+        for kernel, stride, padding in itertools.product(range(2, 9), (1, 2, 3), range(4))
+        if padding <= kernel // 2 and kernel <= 6 + 2 * padding
+    }
+
+
+# Equality ---------------------------------------------------------------------------------------------
+
+
+def test_spaces_of_the_same_networks_are_equal() -> None:
+    made: dict[str, Any] = dict(input_shape=(1, 12, 12), num_classes=7, max_layers=3, max_macs=90_000)
+    space = LayerSpace(**made)
+    for same in (LayerSpace(**made), LayerSpace(**made | {"input_shape": [1, 12, 12]}), eval(repr(space))):
+        assert same == space and hash(same) == hash(space)
+    assert pickle.loads(pickle.dumps(space)) == space
+    changes: list[dict[str, Any]] = [
+        dict(input_shape=(1, 12, 13)),
+        dict(num_classes=8),
+        dict(max_layers=4),
+        dict(min_improvement=None),
+        dict(min_accuracy=None),
+        dict(max_macs=None),
+        dict(narrowing=True),
+        dict(train_prefixes="all"),
+        dict(train_prefixes=2),
+    ]
+    others = [LayerSpace(**made | change) for change in changes]
+    assert len({space, *others, *others}) == 10
+    assert space != made and space != "space"
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (dict(max_macs=1_000_000), dict(max_macs=1e6)),
+        (dict(min_accuracy=None, min_improvement=0), dict(min_accuracy=None, min_improvement=0.0)),
+        (dict(train_prefixes=2), dict(train_prefixes=np.int64(2))),
+    ],
+    ids=str,
+)
+def test_equal_spaces_have_equal_hashes(one: dict[str, Any], other: dict[str, Any]) -> None:
+    assert LayerSpace(**one) == LayerSpace(**other)
+    assert hash(LayerSpace(**one)) == hash(LayerSpace(**other))
 
 
 # Fixed and frozen trials ------------------------------------------------------------------------------

@@ -6,7 +6,11 @@ import math
 from dataclasses import dataclass, fields
 from typing import Any
 
-ACQUISITIONS = ("expected_improvement", "thompson")
+_CHOICES = {
+    "acquisition": ("expected_improvement", "incumbent_gain", "thompson"),
+    "critic": ("posterior", "transformer", "perceptron"),
+    "targets": ("log_error", "rank"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +45,13 @@ class AgentConfig:
         acquisition: What a plan is ranked by: "expected_improvement" over the best, or "thompson", one
             function drawn from what the critic holds possible.
         fit_steps: Steps in which the critic learns its kernel, for each finished trial.
+        critic: What ranks plans: "posterior", a Gaussian process; or an ensemble of ``n_critics`` networks,
+            each a "transformer" over the parameters or a "perceptron".
+        targets: What the critic learns: "log_error", accuracies and error rates by the logarithm of the error
+            and all else as it is; or the "rank" among all that is known, in normal scores.
+        mutations: Whether plans are variations of the best that is known; False: pieces of it, put together
+            at random.
+        read_reports: Whether it is read what a trial reports; False: only its final value.
         noise_theta: Of the Ornstein-Uhlenbeck noise: how fast it returns to 0.
         noise_sigma: Of the Ornstein-Uhlenbeck noise: its size at the start; it is annealed.
 
@@ -68,6 +79,10 @@ class AgentConfig:
     n_generations: int = 3
     acquisition: str = "expected_improvement"
     fit_steps: int = 5
+    critic: str = "posterior"
+    targets: str = "log_error"
+    mutations: bool = True
+    read_reports: bool = True
     noise_theta: float = 0.15
     noise_sigma: float = 0.2
 
@@ -104,10 +119,9 @@ class AgentConfig:
                 if not isinstance(value, bool):
                     raise ValueError(f"{field.name} is {value!r}; it must be True or False")
             elif field.type == "str":
-                if value not in ACQUISITIONS:
-                    raise ValueError(
-                        f"{field.name} is {value!r}; it must be one of {', '.join(ACQUISITIONS)}"
-                    )
+                if value not in _CHOICES[field.name]:
+                    allowed = ", ".join(_CHOICES[field.name])
+                    raise ValueError(f"{field.name} is {value!r}; it must be one of {allowed}")
             elif field.type == "int":
                 least = 0 if field.name in ("n_candidates", "fit_steps") else 1
                 if not isinstance(value, int) or isinstance(value, bool) or value < least:

@@ -5,15 +5,14 @@ Notation as in `transformer`. One update is, in this order: targets, critic, act
 
 from __future__ import annotations
 
-import contextlib
 import copy
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from optuna_trlhpo._agent.config import AgentConfig
+from optuna_trlhpo._agent.threads import one_thread
 from optuna_trlhpo._agent.transformer import Actor, Critic, Steps
 
 
@@ -33,17 +32,6 @@ class Losses(NamedTuple):
     critic: float
     actor: float | None
     """None where this update left the actor alone."""
-
-
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    """Networks this small are several times slower on many threads, above all where these have other work."""
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(n_threads)
 
 
 class DDPG:
@@ -73,21 +61,21 @@ class DDPG:
         self._critic_optimizer = _adam(self.critic, config.critic_learning_rate)
         self._n_updates = 0
 
-    @_one_thread()
+    @one_thread()
     @torch.inference_mode()
     def act(self, state: Steps, query: Steps) -> Tensor:
         """The actor's action ``[A]`` in [0, 1] behind ``state`` ``[1, S]``; ``query`` ``[1, 1]`` names what
         is asked."""
         return self.actor(state, query, self._behind(state, 1))[0, 0]
 
-    @_one_thread()
+    @one_thread()
     @torch.inference_mode()
     def score(self, state: Steps, candidates: Steps) -> Tensor:
         """``[Q, M]`` what each member of the critic expects of each of ``candidates`` ``[1, Q]`` behind
         ``state``."""
         return self.critic(state, candidates, self._behind(state, candidates.actions.shape[1]))[0]
 
-    @_one_thread()
+    @one_thread()
     def update(self, batch: Batch) -> Losses:
         """Learn once from ``batch``; nothing is evaluated or trained but these networks."""
         position = torch.arange(batch.learned.shape[1])

@@ -6,7 +6,8 @@ A parameter stands in a column of its own by its name, "the filters of layer 2",
 value. Where the same parameter comes once a layer, a second set of features forgets the place: how many
 layers there are of each kind, and the mean of their values. The first says what a network is, the second
 what sort of network. A third set, where somebody can tell, says what the network comes to as a whole: its
-depth, its size.
+depth, its size. And where something is known from elsewhere, from earlier studies or from a prior for layers,
+what is expected of it.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from optuna_trlhpo._agent.posterior import Features
+from optuna_trlhpo._agent.posterior import LINEAR, Features
 
 N_PARTS = 3
 _IN_PLACE, _ANYWHERE, _WHOLE = range(N_PARTS)
-_SIGNED = -10
-"""Stands for the stem of a signature's numbers; each of them is a group of its own."""
+_SIGNED, _EXPECTING = -10, -1000
+"""Stand for the stem of a signature's numbers and of expectations; each number is a group of its own."""
 _WHOLE_WEIGHT = 0.3
 _DISTANCE = 2.4
 """The weighted squared distance that is expected between networks which differ in every parameter."""
@@ -36,6 +37,7 @@ class Networks(NamedTuple):
     n_values: np.ndarray  # [N, S, A] how many values there are; 0 where they are continuous
     context: np.ndarray  # [N, S] what was reported behind a step and is no network's value, in [0, 1]
     signature: np.ndarray  # [N, E] what the network comes to, about [0, 1]; E = 0 where nobody can tell
+    expected: np.ndarray  # [N, X] what is expected of the network from elsewhere, each with deviation 1
 
     @property
     def lengths(self) -> np.ndarray:
@@ -50,7 +52,8 @@ class FeatureMap:
 
     Example:
         >>> one = np.zeros((1, 1, 1), dtype=np.int64)
-        >>> network = Networks(one + 0.5, one, one, one * 0, np.full((1, 1), np.nan), np.zeros((1, 0)))
+        >>> nothing = np.zeros((1, 0))
+        >>> network = Networks(one + 0.5, one, one, one * 0, np.full((1, 1), np.nan), nothing, nothing)
         >>> features = FeatureMap()
         >>> features.learn(network, categorical=np.array([False]))
         >>> features(network).shape
@@ -66,12 +69,18 @@ class FeatureMap:
         self._column: list[int] = []
         self._group: list[int] = []
         self._groups: dict[tuple[int, int], int] = {}  # (part, stem) -> group
+        self._means: dict[int, float] = {}  # by column: the mean of its weight, in deviations
         self._n_slots = 1.0
         self._n_steps = 1
 
-    def learn(self, networks: Networks, categorical: np.ndarray) -> None:
-        """Make columns for what is new. ``categorical`` tells by a stem's number whether its values have an
-        order."""
+    def learn(self, networks: Networks, categorical: np.ndarray, means: np.ndarray | None = None) -> None:
+        """Make columns for what is new.
+
+        Args:
+            networks: What is to have columns.
+            categorical: Whether a stem's values have no order, by its number.
+            means: ``[X]`` of the weights of ``networks.expected``.
+        """
         filled = networks.names >= 0
         self._n_slots = max(float(filled.sum(axis=(1, 2)).mean()), 1.0)
         self._n_steps = max(self._n_steps, int(networks.lengths.max(initial=1)))
@@ -86,6 +95,11 @@ class FeatureMap:
         for number in range(networks.signature.shape[1]):
             if (_SIGNED, number) not in self._columns:
                 self._columns[_SIGNED, number] = self._add(_WHOLE, _SIGNED - number, 0)
+        for number in range(networks.expected.shape[1]):
+            if (_EXPECTING, number) not in self._columns:
+                column = self._add(LINEAR, _EXPECTING - number, 1)
+                self._columns[_EXPECTING, number] = column
+                self._means[column] = 0.0 if means is None else float(means[number])
         for step in np.flatnonzero(~np.isnan(networks.context).all(axis=0)):
             if (-1, step) not in self._columns:
                 self._columns[-1, int(step)] = self._add(_IN_PLACE, -1, 0)
@@ -109,8 +123,10 @@ class FeatureMap:
     @property
     def features(self) -> Features:
         part = np.array(self._part)
-        weights = np.array([_DISTANCE / self._n_slots, _DISTANCE, _WHOLE_WEIGHT])
-        return Features(part, np.array(self._column), np.array(self._group), np.log(weights)[part])
+        column = np.array(self._column)
+        weights = np.array([_DISTANCE / self._n_slots, _DISTANCE, _WHOLE_WEIGHT, 1.0])  # the last: LINEAR
+        means = np.array([self._means.get(number, 0.0) for number in range(len(self._first))])
+        return Features(part, column, np.array(self._group), np.log(weights)[part], means[column])
 
     def __call__(self, networks: Networks) -> np.ndarray:
         """``[N, F]``; parameters that were never learned leave no trace."""
@@ -132,7 +148,10 @@ class FeatureMap:
         context = np.array([self._columns.get((-1, step), -1) for step in s.tolist()], dtype=np.int64)
         _write(x, n, first[context], categories[context], networks.context[n, s], 2.0)
         for number, values in enumerate(networks.signature.T):
-            x[:, self._first[self._columns[_SIGNED, number]] + 1] = 2 * np.nan_to_num(values)
+            if (_SIGNED, number) in self._columns:
+                x[:, self._first[self._columns[_SIGNED, number]] + 1] = 2 * np.nan_to_num(values)
+        for number, values in enumerate(networks.expected.T):
+            x[:, self._first[self._columns[_EXPECTING, number]]] = np.nan_to_num(values)
         return x
 
 

@@ -10,6 +10,7 @@ replaced, inserted and taken out where the same parameters come step after step.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -41,7 +42,7 @@ class Settled(NamedTuple):
     slot: int
 
 
-class _Draft:
+class Draft:
     """A network that is being put together; rows of the arrays are its steps."""
 
     __slots__ = ("actions", "names", "indices", "n_values")
@@ -52,17 +53,17 @@ class _Draft:
     def __len__(self) -> int:
         return len(self.names)
 
-    def copy(self) -> _Draft:
-        return _Draft(self.actions.copy(), self.names.copy(), self.indices.copy(), self.n_values.copy())
+    def copy(self) -> Draft:
+        return Draft(self.actions.copy(), self.names.copy(), self.indices.copy(), self.n_values.copy())
 
-    def steps(self, start: int, stop: int | None = None, shift: int = 0) -> _Draft:
+    def steps(self, start: int, stop: int | None = None, shift: int = 0) -> Draft:
         part = slice(start, stop)
         indices = self.indices[part]
         indices = np.where(indices >= 0, indices + shift, indices)
-        return _Draft(self.actions[part], self.names[part], indices, self.n_values[part])
+        return Draft(self.actions[part], self.names[part], indices, self.n_values[part])
 
-    def then(self, other: _Draft) -> _Draft:
-        return _Draft(
+    def then(self, other: Draft) -> Draft:
+        return Draft(
             *(np.concatenate([getattr(self, name), getattr(other, name)]) for name in self.__slots__)
         )
 
@@ -105,17 +106,18 @@ class Planner:
         self._complete = complete
         lengths = networks.lengths
         drafts = [
-            _Draft(a[:n], m[:n], i[:n], v[:n])
+            Draft(a[:n], m[:n], i[:n], v[:n])
             for a, m, i, v, n in zip(*networks[:4], lengths.tolist(), strict=True)
         ]
         self._alone = self._never_followed(networks.names, len(categorical))
         self._followed = {pair for draft in drafts for pair in self._successions(draft)}
         step, slot = settled.step, settled.slot
-        asked = settled.names[step, slot]
+        asked, index = settled.names[step, slot], settled.indices[step, slot]
         fitting = [
             k
             for k, draft in enumerate(drafts)
-            if len(draft) > step and (asked < 0 or draft.names[step, slot] == asked)
+            if len(draft) > step
+            and (asked < 0 or (draft.names[step, slot] == asked and draft.indices[step, slot] == index))
         ]
         self._all = drafts
         order = sorted(fitting, key=lambda k: -scores[k])
@@ -135,14 +137,14 @@ class Planner:
         alone[names[:, :, :-1][names[:, :, 1:] >= 0]] = False
         return alone
 
-    def _shift(self, draft: _Draft, k: int) -> int:
+    def _shift(self, draft: Draft, k: int) -> int:
         s = self._settled
         return int(s.indices[s.step, s.slot] - draft.indices[k, s.slot])
 
-    def _joined(self, tail: _Draft) -> _Draft:
+    def _joined(self, tail: Draft) -> Draft:
         """What is settled, and behind it what is free of ``tail``."""
         s = self._settled
-        before = _Draft(s.actions[: s.step], s.names[: s.step], s.indices[: s.step], s.n_values[: s.step])
+        before = Draft(s.actions[: s.step], s.names[: s.step], s.indices[: s.step], s.n_values[: s.step])
         draft = before.then(tail.copy())
         draft.actions[s.step, : s.slot] = s.actions[s.step, : s.slot]
         if s.names[s.step, s.slot] >= 0:
@@ -152,7 +154,7 @@ class Planner:
         self._fit(draft, s.step, s.slot)
         return draft
 
-    def _fit(self, draft: _Draft, k: int, i: int) -> None:
+    def _fit(self, draft: Draft, k: int, i: int) -> None:
         n = draft.n_values[k, i]
         if n > 0:
             draft.actions[k, i] = (min(math.floor(draft.actions[k, i] * n), n - 1) + 0.5) / n
@@ -160,11 +162,11 @@ class Planner:
             name, index = int(draft.names[k, i]), int(draft.indices[k, i])
             draft.actions[k, i] = self._settle(name, index, float(draft.actions[k, i]))
 
-    def parents(self) -> list[_Draft]:
+    def parents(self) -> list[Draft]:
         """Networks that begin with what is settled, the best first."""
         return self._parents
 
-    def vary(self, parents: list[_Draft], rng: np.random.Generator, n: int) -> list[_Draft]:
+    def vary(self, parents: list[Draft], rng: np.random.Generator, n: int) -> list[Draft]:
         """``n`` variations of ``parents``, better ones more often; fewer where some are of no use."""
         out = []
         for _ in range(n):
@@ -182,7 +184,7 @@ class Planner:
                 out.append(draft)
         return out
 
-    def chance(self, rng: np.random.Generator, n: int) -> list[_Draft]:
+    def chance(self, rng: np.random.Generator, n: int) -> list[Draft]:
         """Up to ``n`` remembered networks, whose steps are exchanged and values drawn anew."""
         out = []
         for _ in range(n):
@@ -197,7 +199,7 @@ class Planner:
                 out.append(draft)
         return out
 
-    def _is_possible(self, draft: _Draft) -> bool:
+    def _is_possible(self, draft: Draft) -> bool:
         """As far as can be told: of a length that was seen, and no step behind one that it never followed."""
         if not self._complete(len(draft)):
             return False
@@ -205,7 +207,7 @@ class Planner:
             return self._contains(draft.actions[draft.names[:, 0] == self._layer])
         return self._followed.issuperset(self._successions(draft, self._settled.step))
 
-    def _successions(self, draft: _Draft, first: int = 0) -> Iterator[tuple[int, int, int, int]]:
+    def _successions(self, draft: Draft, first: int = 0) -> Iterator[tuple[int, int, int, int]]:
         """Which kind of step, from the step ``first`` on, stands behind which; the first stands behind
         none."""
         before = (-1, -1)
@@ -217,21 +219,23 @@ class Planner:
                 yield (*before, name, category)
             before = name, category
 
-    def _free(self, draft: _Draft) -> list[tuple[int, int]]:
+    def _free(self, draft: Draft) -> list[tuple[int, int]]:
         s = self._settled
         places = zip(*np.nonzero(draft.names >= 0), strict=True)
         return [(int(k), int(i)) for k, i in places if (k, i) >= (s.step, s.slot)]
 
     def _change(
         self,
-        draft: _Draft,
+        draft: Draft,
         rng: np.random.Generator,
         place: tuple[int, int] | None = None,
         anew: bool = False,
-    ) -> _Draft:
+    ) -> Draft:
         """Another value somewhere."""
         if place is None:
             free = self._free(draft)
+            if not free:
+                return draft
             place = free[rng.integers(len(free))]
         k, i = place
         stem, n, old = draft.names[k, i], draft.n_values[k, i], draft.actions[k, i]
@@ -247,27 +251,34 @@ class Planner:
             draft = self._adapt(draft, k, i, rng)
         return draft
 
-    def _adapt(self, draft: _Draft, k: int, i: int, rng: np.random.Generator) -> _Draft:
+    def _adapt(self, draft: Draft, k: int, i: int, rng: np.random.Generator) -> Draft:
         """Let what follows a changed category be what follows it elsewhere, if that is not the same."""
         stem, action = draft.names[k, i], draft.actions[k, i]
         alone = i + 1 == draft.names.shape[1] or draft.names[k, i + 1] < 0
         if alone and self._repeated[draft.names[k, 0]] and self._alone[stem]:
             return draft
-        order = rng.permutation(len(self._all))
-        for attempt in order[:60]:
-            donor = self._all[attempt]
-            for at in range(len(donor)) if self._repeated[stem] else (k,):
-                if (
-                    at < len(donor)
-                    and donor.names[at, i] == stem
-                    and abs(donor.actions[at, i] - action) < 1e-6
-                ):
-                    return self._graft(draft, k, i, donor, at)
-        draft.names[k, i + 1 :] = -1
-        draft.actions[k, i + 1 :] = np.nan
+        key = i, int(stem), _millionths(action)
+        places = self._places.get(key, []) if self._repeated[stem] else self._places.get((*key, k), [])
+        if places:
+            donor, at = places[rng.integers(len(places))]
+            return self._graft(draft, k, i, self._all[donor], at)
+        # No network that is remembered has this category: what it brings is seen when it is asked for.
+        draft.names[k, i + 1 :] = draft.indices[k, i + 1 :] = -1
+        draft.actions[k, i + 1 :], draft.n_values[k, i + 1 :] = np.nan, 0
         return draft
 
-    def _graft(self, draft: _Draft, k: int, i: int, donor: _Draft, at: int) -> _Draft:
+    @functools.cached_property
+    def _places(self) -> dict[tuple[int, ...], list[tuple[int, int]]]:
+        """Where categories stand, (network, step), by slot, stem and action; and by the step, too."""
+        places: dict[tuple[int, ...], list[tuple[int, int]]] = {}
+        for number, draft in enumerate(self._all):
+            for at, i in zip(*np.nonzero(self._categorical[draft.names]), strict=True):
+                key = int(i), int(draft.names[at, i]), _millionths(draft.actions[at, i])
+                for one in (key, (*key, int(at))):
+                    places.setdefault(one, []).append((number, int(at)))
+        return places
+
+    def _graft(self, draft: Draft, k: int, i: int, donor: Draft, at: int) -> Draft:
         shift = int(draft.indices[k, i] - donor.indices[at, i])
         if not np.array_equal(draft.names[k, i + 1 :], donor.names[at, i + 1 :]):
             moved = donor.steps(at, at + 1, shift)
@@ -286,7 +297,7 @@ class Planner:
                 rest.actions[place] = value
         return draft.steps(0, k + 1).then(rest)
 
-    def _restructure(self, draft: _Draft, rng: np.random.Generator) -> _Draft:
+    def _restructure(self, draft: Draft, rng: np.random.Generator) -> Draft:
         """Another step in place of one, one more, or one less; only among steps that come again and again."""
         asked = self._settled.names[self._settled.step, self._settled.slot] >= 0
         first = self._settled.step + 1 if asked else self._settled.step
@@ -304,13 +315,13 @@ class Planner:
         shorter = draft.steps(0, k).then(draft.steps(k + 1, None, -1))
         return shorter if len(shorter) > self._settled.step else draft
 
-    def _replace(self, draft: _Draft, k: int, rng: np.random.Generator) -> _Draft:
+    def _replace(self, draft: Draft, k: int, rng: np.random.Generator) -> Draft:
         step = self._some_step(rng, int(draft.indices[k, 0]))
         if step is None:
             return draft
         return draft.steps(0, k).then(step).then(draft.steps(k + 1))
 
-    def _insert(self, draft: _Draft, k: int, rng: np.random.Generator) -> _Draft:
+    def _insert(self, draft: Draft, k: int, rng: np.random.Generator) -> Draft:
         if k == 0:
             return draft
         step = self._some_step(rng, int(draft.indices[k - 1, 0]) + 1)
@@ -318,7 +329,7 @@ class Planner:
             return draft
         return draft.steps(0, k).then(step).then(draft.steps(k, None, 1))
 
-    def _some_step(self, rng: np.random.Generator, index: int) -> _Draft | None:
+    def _some_step(self, rng: np.random.Generator, index: int) -> Draft | None:
         donor = self._all[rng.integers(len(self._all))]
         at = int(rng.integers(len(donor)))
         if not self._repeated[donor.names[at, 0]]:
@@ -326,12 +337,16 @@ class Planner:
         return donor.steps(at, at + 1, index - int(donor.indices[at, 0])).copy()
 
 
+def _millionths(action: float) -> int:
+    return round(1_000_000 * float(action))
+
+
 def _reflect(action: float) -> float:
     """Into [0, 1], as off a wall: clipping would pile values up at the ends."""
     return min(max(1 - abs(1 - abs(action)), 0.0), 1.0)
 
 
-def as_networks(drafts: list[_Draft], context: np.ndarray) -> Networks:
+def as_networks(drafts: list[Draft], context: np.ndarray) -> Networks:
     """Drafts as arrays; ``context`` ``[K]`` belongs to the first K steps of each."""
     S, A = max(map(len, drafts)), drafts[0].names.shape[1]
     shape = (len(drafts), S, A)
@@ -342,6 +357,7 @@ def as_networks(drafts: list[_Draft], context: np.ndarray) -> Networks:
         np.zeros(shape, dtype=np.int64),
         np.full(shape[:2], np.nan),
         np.zeros((len(drafts), 0)),
+        np.zeros((len(drafts), 0)),
     )
     for row, draft in enumerate(drafts):
         n = len(draft)
@@ -350,6 +366,33 @@ def as_networks(drafts: list[_Draft], context: np.ndarray) -> Networks:
     k = min(S, len(context))
     networks.context[:, :k] = context[:k]
     return networks
+
+
+def incumbent_gain(
+    mean: np.ndarray, deviation: np.ndarray, noise: float, best_mean: float, best_seen: float
+) -> np.ndarray:
+    """What the true value of the incumbent is expected to gain by one noisy value of each candidate.
+
+    The incumbent is the network that looked best. A candidate, seen as y = f + noise, takes its place if y
+    exceeds ``best_seen``, for good or ill: E[(f - best_mean) [y > best_seen]] is negative for one that could
+    take it by luck alone. Without noise it is the expected improvement.
+
+    Args:
+        mean: ``[C]`` of f.
+        deviation: ``[C]`` of f.
+        noise: Standard deviation of a value's noise.
+        best_mean: The expected true value of the incumbent.
+        best_seen: Its noisy value.
+
+    Example:
+        >>> gain = incumbent_gain(np.zeros(2), np.array([1.0, 0.1]), 1.0, 0.0, 1.0)
+        >>> bool(gain[0] > gain[1] > 0)
+        True
+    """
+    whole = np.sqrt(deviation**2 + noise**2)
+    u = torch.from_numpy((mean - best_seen) / whole)
+    density = torch.exp(-0.5 * u.square() - 0.5 * math.log(2 * math.pi)).numpy()
+    return (mean - best_mean) * torch.special.ndtr(u).numpy() + deviation**2 / whole * density
 
 
 def log_expected_improvement(mean: np.ndarray, deviation: np.ndarray, best: float) -> np.ndarray:

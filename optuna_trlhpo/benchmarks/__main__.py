@@ -8,17 +8,21 @@ import os
 import platform
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
+from optuna_trlhpo.benchmarks import confirmation, real_training
 from optuna_trlhpo.benchmarks.tasks import TASKS
 
 if TYPE_CHECKING:
-    from optuna_trlhpo.benchmarks.runner import Row
+    from optuna_trlhpo.benchmarks.runner import Row, Share
 
 # What a command needs is imported when it is called: `overhead` does without the extra 'bench'.
+
+_ROWS = Path("benchmark-rows")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -27,8 +31,14 @@ def main(argv: list[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     _add_run(commands)
     _add_report(commands)
+    _add_ablate(commands)
     _add_overhead(commands)
     _add_train(commands)
+    _add_pretrain(commands)
+    real_training.add_arguments(
+        commands.add_parser("real", help="train networks for real, and test what was found")
+    )
+    confirmation.add_arguments(commands.add_parser("confirm", help="what confirming the leaders is worth"))
     arguments = parser.parse_args(argv)
     try:
         return arguments.handle(arguments)
@@ -54,32 +64,11 @@ def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         "broken off is taken up by the same command. Delete a file to have its studies run anew. Cost is the "
         "number of networks trained; one that the study has trained before is free.",
     )
-    _add_selection(command)
-    command.add_argument(
-        "--seeds",
-        type=_positive,
-        default=100,
-        metavar="N",
-        help="studies of each kind (default: %(default)s)",
+    _add_selection(command, problems=("*",), samplers=("*",))
+    _add_studies(command, out=_ROWS, seeds=100, budget=200)
+    _add_protocol(
+        command, "run what `report --protocol NAME` judges by: the seeds and the budget are that protocol's"
     )
-    command.add_argument(
-        "--budget",
-        type=_positive,
-        default=200,
-        metavar="N",
-        help="trainings of a study (default: %(default)s)",
-    )
-    command.add_argument(
-        "--jobs", type=_positive, default=1, metavar="N", help="processes, of one thread each (default: 1)"
-    )
-    command.add_argument(
-        "--data-root",
-        type=Path,
-        metavar="DIR",
-        help="holds the folder nas-bench-macro (default: the environment variable TRLHPO_DATA_ROOT, else "
-        "../shared/data, else data)",
-    )
-    _add_headline(command)
     command.set_defaults(handle=_run)
 
 
@@ -88,48 +77,62 @@ def _run(arguments: argparse.Namespace) -> int:
 
     problems = _select("problem", arguments.problems, tables.problems())
     samplers = _select("sampler", arguments.samplers, runner.SAMPLERS)
+    if arguments.protocol is None:
+        _print_setting(arguments)
+        shares = [runner.Share(tuple(problems), tuple(samplers), arguments.seeds, arguments.budget)]
+    else:
+        _print_setting(arguments, protocol=arguments.protocol)
+        shares = _narrowed(runner.PROTOCOLS[arguments.protocol], problems, samplers)
+    rows = runner.run_protocol(
+        shares, out=arguments.out, jobs=arguments.jobs, data_root=arguments.data_root, progress=True
+    )
+    return _told(rows, arguments.out)
+
+
+def _narrowed(shares: Iterable[Share], problems: Iterable[str], samplers: Iterable[str]) -> list[Share]:
+    return [
+        replace(
+            share,
+            problems=tuple(name for name in share.problems if name in problems),
+            samplers=tuple(name for name in share.samplers if name in samplers),
+        )
+        for share in shares
+    ]
+
+
+def _print_setting(arguments: argparse.Namespace, protocol: str | None = None) -> None:
+    from optuna_trlhpo.benchmarks import runner
+
+    studies = f"seeds 0 to {arguments.seeds - 1}, {arguments.budget} trainings"
     print(
         f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, {arguments.jobs} used; "
         + ", ".join(f"{name} {version}" for name, version in runner.versions().items())
-        + f"; seeds 0 to {arguments.seeds - 1}, {arguments.budget} trainings",
+        + f"; {studies if protocol is None else f'the {protocol} protocol'}",
         flush=True,
     )
-    rows = runner.run(
-        problems,
-        samplers,
-        seeds=range(arguments.seeds),
-        budget=arguments.budget,
-        out=arguments.out,
-        jobs=arguments.jobs,
-        data_root=arguments.data_root,
-        progress=True,
-    )
+
+
+def _told(rows: Sequence[Row], out: Path) -> int:
+    """Say what was run; 1 if some of it failed."""
     failed = [row for row in rows if "error" in row]
-    print(f"{len(rows)} studies run, {len(failed)} of them failed; their rows are in {arguments.out}")
+    print(f"{len(rows)} studies run, {len(failed)} of them failed; their rows are in {out}")
     for row in failed:
         print(f"  {row['problem']} ({row['form']}), {row['sampler']}, seed {row['seed']}: {row['error']}")
-    if arguments.headline:
-        return max(_print_headline(runner.read_rows(arguments.out)), bool(failed))
     return int(bool(failed))
-
-
-def _print_headline(rows: Sequence[Row]) -> int:
-    from optuna_trlhpo.benchmarks import report
-
-    print(*report.headlines(report.Results(rows)), sep="\n")
-    verdict = report.verdict(rows)
-    for line, holds in verdict:
-        print(f"{'holds' if holds else 'FAILS'}  {line}")
-    return int(not all(holds for _, holds in verdict))
 
 
 def _add_report(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     command = commands.add_parser(
         "report",
         help="make tables and figures of what was run",
-        description="Print the rows in OUT as tables in Markdown: mean regret, tests, ranks over problems.",
+        description="Print the rows in OUT as tables in Markdown: mean regret, tests, ranks over problems. "
+        "The last lines are `PROBLEM @N ratio R p P rank K of M`, one for each problem: after N trainings, R "
+        "is the mean regret of --reference over that of the best sampler of Optuna, P the p of Wilcoxon's "
+        "test against that one, K its rank by mean regret among M samplers. N is 50, where most is asked "
+        "for, or the smallest budget in the rows of the problem, if that is less.",
     )
-    _add_selection(command)
+    _add_selection(command, problems=("*",), samplers=("*",))
+    _add_out(command, _ROWS)
     command.add_argument(
         "--reference",
         default="trlhpo",
@@ -137,32 +140,101 @@ def _add_report(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         help="the sampler that others are compared with (default: %(default)s)",
     )
     command.add_argument(
-        "--figures", type=Path, metavar="DIR", help="also write regret curves there (needs plotly)"
+        "--markdown", type=Path, metavar="FILE", help="write the tables there instead of printing them"
     )
-    _add_headline(command)
+    command.add_argument("--figures", type=Path, metavar="DIR", help="write regret curves there, PROBLEM.svg")
+    _add_protocol(
+        command,
+        "judge all rows in OUT by what the sampler is to reach, say what falls short and by how much, and "
+        "exit with 0 only if nothing does, and no row of the protocol is missing",
+    )
     command.set_defaults(handle=_report)
 
 
 def _report(arguments: argparse.Namespace) -> int:
     from optuna_trlhpo.benchmarks import report, runner
 
-    rows = runner.read_rows(arguments.out)
-    if not rows:
-        raise FileNotFoundError(f"no rows in {arguments.out}; `run` makes them")
-    everything = rows
+    everything = report.Results(_read_rows(arguments.out))
+    rows = everything.rows + everything.failed
     for what in ("problem", "sampler"):
-        names = dict.fromkeys(row[what] for row in rows)
-        chosen = _select(what, getattr(arguments, f"{what}s"), names)
+        chosen = _select(what, getattr(arguments, f"{what}s"), dict.fromkeys(row[what] for row in rows))
         rows = [row for row in rows if row[what] in chosen]
     runner.check_names("reference", [arguments.reference], dict.fromkeys(row["sampler"] for row in rows))
     results = report.Results(rows)
-    print(report.markdown(results, arguments.reference))
-    if not arguments.headline:
-        print(*report.headlines(results, arguments.reference), sep="\n")
+    judgements: list[report.Judgement] = []
+    if arguments.protocol is not None:
+        judgements = report.judge(everything, runner.PROTOCOLS[arguments.protocol])
+    figures = None
     if arguments.figures is not None:
-        for path in report.write_figures(results, arguments.figures, arguments.reference):
-            print(f"wrote {path}", file=sys.stderr)
-    return _print_headline(everything) if arguments.headline else 0
+        figures = report.write_figures(results, arguments.figures)
+        print(f"wrote {len(figures)} figures to {arguments.figures}", file=sys.stderr)
+    if arguments.markdown is None:
+        print(report.markdown(results, arguments.reference, judgements=judgements))
+    else:
+        base = arguments.markdown.parent
+        links = {
+            problem: Path(os.path.relpath(path, base)).as_posix() for problem, path in (figures or {}).items()
+        }
+        text = report.markdown(results, arguments.reference, judgements=judgements, figures=links)
+        _write(arguments.markdown, text)
+        if judgements:
+            print(report.shortfall(judgements), end="\n\n")
+    print(*report.headlines(results, arguments.reference), sep="\n")
+    return int(arguments.protocol is not None and not report.all_hold(judgements))
+
+
+def _read_rows(out: Path) -> list[Row]:
+    from optuna_trlhpo.benchmarks import runner
+
+    rows = runner.read_rows(out)
+    if not rows:
+        raise FileNotFoundError(f"no rows in {out}; `run` makes them")
+    return rows
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    print(f"wrote {path}", file=sys.stderr)
+
+
+def _add_ablate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    command = commands.add_parser(
+        "ablate",
+        help="switch each part of the agent off in turn",
+        description="Run the whole agent, and the agent without each of its parts where that makes a "
+        "difference, each problem in its progressive form if it has one. Rows are kept, and not made again, "
+        "as by `run`. At the end a table of all rows in OUT tells what each part is worth.",
+    )
+    problems = ("macro-progressive", "nb201-cifar10", "mnist-layers")
+    _add_selection(command, problems=problems, variants=("*",))
+    _add_studies(command, out=_ROWS / "ablation", seeds=20, budget=100)
+    command.add_argument("--markdown", type=Path, metavar="FILE", help="write the table there too")
+    command.set_defaults(handle=_ablate)
+
+
+def _ablate(arguments: argparse.Namespace) -> int:
+    from optuna_trlhpo.benchmarks import ablation, report, tables
+
+    problems = _select("problem", arguments.problems, tables.problems())
+    variants = _select("variant", arguments.variants, ablation.VARIANTS)
+    _print_setting(arguments)
+    rows = ablation.run(
+        problems,
+        variants,
+        seeds=arguments.seeds,
+        budget=arguments.budget,
+        out=arguments.out,
+        jobs=arguments.jobs,
+        data_root=arguments.data_root,
+        progress=True,
+    )
+    status = _told(rows, arguments.out)
+    text = ablation.markdown(report.Results(_read_rows(arguments.out)))
+    print(text)
+    if arguments.markdown is not None:
+        _write(arguments.markdown, text)
+    return status
 
 
 def _add_overhead(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -220,29 +292,90 @@ def _train(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _add_selection(command: argparse.ArgumentParser) -> None:
-    for what in ("problems", "samplers"):
+def _add_pretrain(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    command = commands.add_parser(
+        "pretrain",
+        help="make a prior for layers from the tables of tasks",
+        description="Train the prior for layers on the tables that come with the package, and write it to a "
+        "file that `TRLHPOSampler(layer_prior=FILE)` takes.",
+    )
+    command.add_argument("file", type=Path, metavar="FILE", help="a .safetensors file to write")
+    command.add_argument(
+        "--tasks",
+        nargs="+",
+        default=["*"],
+        metavar="NAME",
+        help="names, or patterns in which * stands for anything (default: all that have a table)",
+    )
+    command.add_argument("--seed", type=int, default=0, metavar="N", help="default: %(default)s")
+    command.set_defaults(handle=_pretrain)
+
+
+def _pretrain(arguments: argparse.Namespace) -> int:
+    from safetensors.torch import save_file
+
+    from optuna_trlhpo.benchmarks.pretraining import pretrain, read_tasks, tasks_with_table
+
+    names = _select("task", arguments.tasks, tasks_with_table())
+    tables = read_tasks(names)
+    save_file(pretrain(tables, seed=arguments.seed, progress=True), arguments.file)
+    size = arguments.file.stat().st_size / 1000
+    networks = ", ".join(f"{name} {len(table):,}" for name, table in tables.items())
+    print(f"wrote {arguments.file} ({size:.0f} kB), from trainings of {networks}")
+    return 0
+
+
+def _add_selection(command: argparse.ArgumentParser, **defaults: tuple[str, ...]) -> None:
+    for what, default in defaults.items():
+        names = "all" if default == ("*",) else ", ".join(default)
         command.add_argument(
             f"--{what}",
             nargs="+",
-            default=["*"],
+            default=default,
             metavar="NAME",
-            help="by name, or by pattern such as 'nb201-*' (default: all)",
+            help=f"names, or patterns in which * stands for anything (default: {names})",
         )
+
+
+def _add_studies(command: argparse.ArgumentParser, *, out: Path, seeds: int, budget: int) -> None:
+    """Which studies are run, and how."""
+    for name, kind, default, what in (
+        ("seeds", "N", seeds, "studies of each kind"),
+        ("budget", "N", budget, "trainings of a study"),
+        ("jobs", "N", 1, "processes, of one thread each"),
+    ):
+        command.add_argument(
+            f"--{name}",
+            type=_positive,
+            default=default,
+            metavar=kind,
+            help=f"{what} (default: %(default)s)",
+        )
+    command.add_argument(
+        "--data-root",
+        type=Path,
+        metavar="DIR",
+        help="holds the folder nas-bench-macro (default: the environment variable TRLHPO_DATA_ROOT, else "
+        "../shared/data, else data)",
+    )
+    _add_out(command, out)
+
+
+def _add_out(command: argparse.ArgumentParser, default: Path) -> None:
     command.add_argument(
         "--out",
         type=Path,
-        default=Path("benchmark-rows"),
+        default=default,
         metavar="DIR",
         help="the folder of the rows (default: %(default)s)",
     )
 
 
-def _add_headline(command: argparse.ArgumentParser) -> None:
+def _add_protocol(command: argparse.ArgumentParser, what: str) -> None:
     command.add_argument(
-        "--headline",
-        action="store_true",
-        help="at the end, judge all rows in OUT by what the sampler is to reach; exit with 0 only if it does",
+        "--protocol",
+        choices=("short", "full"),
+        help=f"{what}; `short` takes less than half an hour on two cores, `full` hours on sixteen",
     )
 
 

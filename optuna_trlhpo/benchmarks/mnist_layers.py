@@ -81,7 +81,10 @@ class Surrogate:
     """Predicts the accuracy of any network of the space: a forest of randomised trees on the logarithm of the
     error.
 
-    A forest averages what was observed, so it promises nothing better than that.
+    A forest averages what was observed, and promises nothing better than that. Cross-validated on the 5,012
+    networks of the table (`cross_validated`), its rank correlation with the observed accuracy is .93, within
+    the better half .84, within the best tenth .45, where the noise of single trainings is as large as the
+    differences.
 
     Args:
         table: What it learns from.
@@ -137,6 +140,32 @@ class Surrogate:
         return np.concatenate([layers.ravel(), kinds.ravel(), whole])
 
 
+def cross_validated(
+    table: Sequence[Trained], space: LayerSpace, folds: int = 10
+) -> tuple[float, float, float]:
+    """Rank correlations (Spearman's) of observed accuracies with what a surrogate says that has not seen
+    them.
+
+    Over all networks, in the better half and in the best tenth. ``python -m
+    optuna_trlhpo.benchmarks.mnist_layers`` prints them.
+    """
+    from scipy import stats
+
+    observed: dict[str, list[float]] = defaultdict(list)
+    for row in table:
+        observed[row.architecture].append(row.accuracy)
+    networks = list(observed)
+    fold = dict(zip(networks, np.random.default_rng(0).integers(folds, size=len(networks)), strict=True))
+    predicted: dict[str, float] = {}
+    for k in range(folds):
+        surrogate = Surrogate([row for row in table if fold[row.architecture] != k], space)
+        predicted |= {network: -surrogate(parse(network)) for network in networks if fold[network] == k}
+    y, z = (np.array(x) for x in ([np.mean(observed[n]) for n in networks], [predicted[n] for n in networks]))
+    best = [y >= np.quantile(y, q) for q in (0.0, 0.5, 0.9)]
+    one, two, three = (float(stats.spearmanr(z[rows], y[rows])[0]) for rows in best)
+    return one, two, three
+
+
 class MnistLayers(Problem):
     """A layer-sequence problem with conditional parameters, in both forms.
 
@@ -183,3 +212,11 @@ class MnistLayers(Problem):
 
 def _log_error(accuracy: float) -> float:
     return math.log(max(1 - accuracy, 1e-3))
+
+
+if __name__ == "__main__":
+    print(
+        "rank correlation {:.3f}, better half {:.3f}, best tenth {:.3f}".format(
+            *cross_validated(read_table(), TASKS["mnist"].space)
+        )
+    )

@@ -20,6 +20,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
+import inspect
 import json
 import multiprocessing
 import os
@@ -40,6 +41,7 @@ from optuna.samplers import BaseSampler
 from tqdm.auto import tqdm
 
 from optuna_trlhpo import __version__
+from optuna_trlhpo._agent.config import AgentConfig
 from optuna_trlhpo.benchmarks import tables
 from optuna_trlhpo.benchmarks.problem import Form, Objective
 from optuna_trlhpo.sampler import TRLHPOSampler
@@ -49,11 +51,29 @@ TRIALS_PER_TRAINING = 10
 
 Row = dict[str, Any]
 SamplerFactory = Callable[..., BaseSampler]
-"""Called with the keyword ``seed``. It must be picklable, for it is sent to other processes."""
+"""Called with the keyword ``seed``, and with ``budget``, the trainings of the study, if it takes that. It
+must be picklable, for it is sent to other processes."""
 
 
-def _ours(*, seed: int) -> BaseSampler:
-    return TRLHPOSampler(seed=seed, warn_independent_sampling=False)
+_DIGITS_PRIOR = Path(__file__).parent / "data" / "digits-prior.safetensors"
+PRIOR = _DIGITS_PRIOR if _DIGITS_PRIOR.exists() else False
+"""The prior for layers that is played with. It has seen digits alone, for `mnist-layers` is made of MNIST."""
+
+
+def ours(
+    *,
+    seed: int,
+    layer_prior: Path | bool = PRIOR,
+    sampler: type[TRLHPOSampler] = TRLHPOSampler,
+    **settings: Any,
+) -> BaseSampler:
+    """Our sampler, with settings of `AgentConfig`."""
+    return sampler(
+        seed=seed,
+        agent=AgentConfig(**settings),
+        layer_prior=layer_prior,
+        warn_independent_sampling=False,
+    )
 
 
 def _paper(*, seed: int) -> BaseSampler:
@@ -66,6 +86,12 @@ def _baseline(name: str, *, seed: int) -> BaseSampler:
         raise ImportError(f"optuna_trlhpo.baselines has no {name}")
     sampler: BaseSampler = getattr(module, name)(seed=seed)
     return sampler
+
+
+def _smac(*, seed: int, budget: int) -> BaseSampler:
+    from optuna_trlhpo.baselines import SMACSampler
+
+    return SMACSampler(seed=seed, n_trials=budget)  # its initial design is a share of the budget
 
 
 # All at their own defaults but for what is named here; warnings apart, which would fill the screen.
@@ -84,14 +110,61 @@ BASELINES: dict[str, SamplerFactory] = {
     "greedy-growth": functools.partial(_baseline, "GreedyGrowthSampler"),
     "beam-growth": functools.partial(_baseline, "BeamGrowthSampler"),
     "bananas": functools.partial(_baseline, "BananasSampler"),
-    "smac": functools.partial(_baseline, "SMACSampler"),
+    "smac": _smac,
 }
-SAMPLERS: dict[str, SamplerFactory] = {
-    "trlhpo": _ours,
+OURS: dict[str, SamplerFactory] = {
+    "trlhpo": functools.partial(ours, layer_prior=False),
+    "trlhpo-prior": ours,
     "trlhpo-paper": _paper,
-    **OPTUNA_SAMPLERS,
-    **BASELINES,
 }
+SAMPLERS: dict[str, SamplerFactory] = {**OURS, **OPTUNA_SAMPLERS, **BASELINES}
+if not PRIOR:
+    del SAMPLERS["trlhpo-prior"]
+
+
+@dataclass(frozen=True)
+class Share:
+    """Part of a protocol: which studies are run.
+
+    Attributes:
+        problems: Names out of `tables.problems`.
+        samplers: Names out of ``SAMPLERS``.
+        seeds: Studies of each kind; their seeds are 0, 1, ...
+        budget: Trainings of a study.
+        forms: Those that are played, of those that a problem has.
+    """
+
+    problems: tuple[str, ...]
+    samplers: tuple[str, ...]
+    seeds: int
+    budget: int
+    forms: tuple[Form, ...] = ("progressive", "terminal")
+
+
+SEQUENCES = ("macro-progressive", "mnist-layers")
+TERMINAL = ("macro", "nb201-cifar10", "nb201-cifar100", "nb201-imagenet")
+_JUDGED = SEQUENCES + TERMINAL
+_COSTLY = ("gp", "tpe-univariate", "bananas", "smac")  # seconds for a study and more
+_CHEAP = tuple(name for name in (*OPTUNA_SAMPLERS, *BASELINES) if name not in _COSTLY)
+PROTOCOLS: dict[str, tuple[Share, ...]] = {
+    "full": (
+        Share(_JUDGED, ("trlhpo", "tpe-univariate", "bananas", *_CHEAP), seeds=100, budget=200),
+        Share(("mnist-layers",), ("trlhpo-prior",), seeds=100, budget=200),
+        Share(_JUDGED, ("gp", "smac", "trlhpo-paper"), seeds=20, budget=200),
+        Share(tables.HPO_TABLES, ("trlhpo", *OPTUNA_SAMPLERS), seeds=30, budget=100),
+    ),
+    # Ours is played in one form, so that it may look worse than it is, but not better.
+    "short": (
+        Share(SEQUENCES, ("trlhpo",), seeds=12, budget=200, forms=("progressive",)),
+        Share(("mnist-layers",), ("trlhpo-prior",), seeds=12, budget=200, forms=("progressive",)),
+        Share(TERMINAL, ("trlhpo",), seeds=12, budget=200),
+        Share(_JUDGED, _CHEAP, seeds=20, budget=200),
+        Share(_JUDGED, ("gp", "bananas"), seeds=10, budget=100),
+        Share(_JUDGED, ("tpe-univariate",), seeds=12, budget=50),  # later it only repeats itself, slowly
+        Share(tables.HPO_TABLES, ("trlhpo", "tpe", "random", "cmaes", "nsga2"), seeds=2, budget=50),
+    ),
+}
+"""What is run to judge the sampler: all of it, or what fits half an hour of two cores."""
 
 
 @dataclass(frozen=True)
@@ -146,26 +219,62 @@ def run(
         ImportError, FileNotFoundError: Before the first study, if a problem or a sampler lacks something.
         RuntimeError: If a process was killed.
     """
-    factories = dict(samplers) if isinstance(samplers, Mapping) else _named_samplers(samplers)
-    check_names("problem", problems, tables.problems())
-    with _quiet():
-        for factory in factories.values():
-            factory(seed=0)  # what is missing is told now, not once for each run
-    forms = {name: tables.load(name, data_root).forms for name in problems}
-    done = {
-        path: {_identity(row) for row in read_rows(path, repair=True) if _holds(row, budget)}
-        for path in (_path(out, problem, sampler) for problem in problems for sampler in factories)
-    }
-    runs = [
-        _Run(problem, form, sampler, seed, budget, factory, data_root)
-        for seed in seeds  # outermost, so that what is there at any time is balanced
-        for problem in problems
-        for sampler, factory in factories.items()
-        for form in forms[problem]
+    factories = samplers if isinstance(samplers, Mapping) else SAMPLERS
+    share = Share(tuple(problems), tuple(samplers), seeds=0, budget=budget)
+    check_names("problem", share.problems, tables.problems())
+    check_names("sampler", share.samplers, factories)
+    studies = [study for seed in seeds for study in _studies(share, seed, factories, data_root)]
+    return _run_missing(studies, out, jobs, progress)
+
+
+def run_protocol(
+    shares: Sequence[Share],
+    samplers: Mapping[str, SamplerFactory] = SAMPLERS,
+    *,
+    out: str | Path = "benchmark-rows",
+    jobs: int = 1,
+    data_root: str | Path | None = None,
+    progress: bool = False,
+) -> list[Row]:
+    """Run what a protocol asks for, unless that has been done; as `run` does."""
+    for share in shares:
+        check_names("problem", share.problems, tables.problems())
+        check_names("sampler", share.samplers, samplers)
+    studies = [
+        study
+        for seed in range(max((share.seeds for share in shares), default=0))
+        for share in shares
+        if seed < share.seeds
+        for study in _studies(share, seed, samplers, data_root)
     ]
-    missing = [it for it in runs if _identity(it.key) not in done[_path(out, it.problem, it.sampler)]]
+    return _run_missing(studies, out, jobs, progress)
+
+
+def _studies(
+    share: Share, seed: int, samplers: Mapping[str, SamplerFactory], data_root: str | Path | None
+) -> Iterator[_Run]:
+    for problem in share.problems:
+        for name in share.samplers:
+            for form in tables.load(problem, data_root).forms:
+                if form in share.forms:
+                    yield _Run(problem, form, name, seed, share.budget, samplers[name], data_root)
+
+
+def _run_missing(studies: Sequence[_Run], out: str | Path, jobs: int, progress: bool) -> list[Row]:
+    """Run in this order what is not in the rows of ``out``, seeds outermost: so they are balanced at any
+    time."""
+    with _quiet():
+        for it in {id(it.factory): it for it in studies}.values():
+            _sampler(it)  # what is missing is told now, not once for each study
+    paths = {_path(out, it.problem, it.sampler) for it in studies}
+    done: dict[tuple[str, str, str, int], int] = {}
+    for row in (row for path in paths for row in read_rows(path, repair=True) if "error" not in row):
+        done[_identity(row)] = max(row["budget"], done.get(_identity(row), 0))
+    missing = [it for it in studies if done.get(_identity(it.key), 0) < it.budget]
     rows = []
-    with tqdm(total=len(runs), initial=len(runs) - len(missing), unit="study", disable=not progress) as bar:
+    with tqdm(
+        total=len(studies), initial=len(studies) - len(missing), unit="study", disable=not progress
+    ) as bar:
         for row in _execute(missing, jobs):
             path = _path(out, row["problem"], row["sampler"])
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -185,7 +294,7 @@ def check_names(what: str, names: Iterable[str], allowed: Iterable[str]) -> None
 
 
 def read_rows(path: str | Path, *, repair: bool = False) -> list[Row]:
-    """The rows of a file, or of all files under a folder; none if there is nothing.
+    """The rows of a file, or of all ``PROBLEM/SAMPLER.jsonl`` in a folder; none if there is nothing.
 
     A last line that was cut off is passed over and, with ``repair``, taken out of the file.
 
@@ -194,7 +303,7 @@ def read_rows(path: str | Path, *, repair: bool = False) -> list[Row]:
     """
     path = Path(path)
     rows: list[Row] = []
-    for file in sorted(path.rglob("*.jsonl")) if path.is_dir() else [path] if path.exists() else []:
+    for file in sorted(path.glob("*/*.jsonl")) if path.is_dir() else [path] if path.exists() else []:
         text = file.read_bytes()
         whole = text[: text.rfind(b"\n") + 1]
         if repair and whole != text:
@@ -220,21 +329,12 @@ def versions() -> dict[str, str]:
     }
 
 
-def _named_samplers(names: Sequence[str]) -> dict[str, SamplerFactory]:
-    check_names("sampler", names, SAMPLERS)
-    return {name: SAMPLERS[name] for name in names}
-
-
 def _path(out: str | Path, problem: str, sampler: str) -> Path:
     return Path(out) / problem / f"{sampler}.jsonl"
 
 
 def _identity(row: Row) -> tuple[str, str, str, int]:
     return row["problem"], row["form"], row["sampler"], row["seed"]
-
-
-def _holds(row: Row, budget: int) -> bool:
-    return "error" not in row and row["budget"] >= budget
 
 
 # Running -----------------------------------------------------------------------------------------------
@@ -300,9 +400,14 @@ def _study(it: _Run) -> Row:
     with _quiet():
         try:
             objective = tables.load(it.problem, it.data_root).objective(it.form, it.seed, it.budget)
-            return {**it.key, **_measure(objective, it.factory(seed=it.seed), it.budget)}
+            return {**it.key, **_measure(objective, _sampler(it), it.budget)}
         except Exception as error:  # any of a sampler's: one of them must not end the others
             return {**it.key, "error": f"{type(error).__name__}: {error}"}
+
+
+def _sampler(it: _Run) -> BaseSampler:
+    takes_budget = "budget" in inspect.signature(it.factory).parameters
+    return it.factory(seed=it.seed, budget=it.budget) if takes_budget else it.factory(seed=it.seed)
 
 
 def _measure(objective: Objective, sampler: BaseSampler, budget: int) -> Row:

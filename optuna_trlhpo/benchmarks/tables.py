@@ -37,7 +37,7 @@ import numpy as np
 from optuna.trial import Trial
 
 from optuna_trlhpo.benchmarks.problem import Form, Problem, Train
-from optuna_trlhpo.space import worth_training
+from optuna_trlhpo.space import worth_growing, worth_training
 
 DATA_ROOT_VARIABLE = "TRLHPO_DATA_ROOT"
 """Names the folder that holds data sets, where it is not passed."""
@@ -115,8 +115,11 @@ class MacroProgressive(Table):
                 continue
             value = train(network.ljust(MACRO_LAYERS, "0"))
             best = max(best, value)
-            if form == "progressive":
-                trial.report(value, step=k)
+            if form == "terminal":
+                continue
+            trial.report(value, step=k)
+            if not last and not worth_growing(trial):
+                break
         return best
 
 

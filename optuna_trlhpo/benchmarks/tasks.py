@@ -28,6 +28,8 @@ class Task:
         epochs: Passes over them; chosen so that all tasks take about 250 steps.
         noise: Standard deviation of the Gaussian noise on pixels in [0, 1].
         inverted: Whether black and white change places.
+        object_size: Height and width in pixels that images are scaled to before each is placed anywhere in
+            its frame of ``resolution``; None: an image fills its frame.
         num_classes: Only images with labels below it are used.
         max_macs: The most MACs of a network, for one image.
     """
@@ -39,6 +41,7 @@ class Task:
     epochs: int
     noise: float = 0.0
     inverted: bool = False
+    object_size: int | None = None
     num_classes: int = 10
     max_macs: float = 1e6
 
@@ -64,7 +67,9 @@ class Task:
         images = torch.cat([whole.train_images, whole.validation_images]) * whole.std[0] + whole.mean[0]
         labels = torch.cat([whole.train_labels, whole.validation_labels])
         images, labels = images[labels < self.num_classes], labels[labels < self.num_classes]
-        if self.resolution != images.shape[-1]:
+        if self.object_size is not None:
+            images = _place(images, self.object_size, self.resolution)
+        elif self.resolution != images.shape[-1]:
             size = (self.resolution, self.resolution)
             images = F.interpolate(images, size, mode="bilinear", antialias=True)
         if self.noise:
@@ -79,6 +84,16 @@ class Task:
             num_classes=self.num_classes,
             device="cpu",
         )
+
+
+def _place(images: torch.Tensor, size: int, frame: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(1)
+    scaled = F.interpolate(images, (size, size), mode="bilinear", antialias=True)
+    placed = scaled.new_zeros((*scaled.shape[:2], frame, frame))
+    corners = torch.randint(frame - size + 1, (len(images), 2), generator=generator)
+    for image, target, (top, left) in zip(scaled, placed, corners.tolist(), strict=True):
+        target[:, top : top + size, left : left + size] = image
+    return placed
 
 
 _SIZES = {"mnist": (50_000, 10_000), "digits": (950, 488)}
@@ -110,6 +125,53 @@ TASKS = {
     ),
     "digits-28-inverted": Task(
         dataset="digits", resolution=28, train_size=950, validation_size=480, epochs=8, inverted=True
+    ),
+    "digits-28-placed": Task(
+        dataset="digits",
+        resolution=28,
+        train_size=600,
+        validation_size=830,
+        epochs=13,
+        object_size=18,
+    ),
+    "digits-28-placed-noise": Task(
+        dataset="digits",
+        resolution=28,
+        train_size=600,
+        validation_size=830,
+        epochs=13,
+        object_size=20,
+        noise=0.3,
+    ),
+    "digits-28-moved": Task(
+        dataset="digits", resolution=28, train_size=950, validation_size=480, epochs=8, object_size=22
+    ),
+    "digits-28-moved-noise": Task(
+        dataset="digits",
+        resolution=28,
+        train_size=950,
+        validation_size=480,
+        epochs=8,
+        object_size=24,
+        noise=0.2,
+    ),
+    "digits-28-moved-inverted": Task(
+        dataset="digits",
+        resolution=28,
+        train_size=950,
+        validation_size=480,
+        epochs=8,
+        object_size=24,
+        inverted=True,
+    ),
+    "digits-28-moved-five": Task(
+        dataset="digits",
+        resolution=28,
+        train_size=475,
+        validation_size=240,
+        epochs=16,
+        object_size=22,
+        num_classes=5,
     ),
     "digits-28-five": Task(
         dataset="digits", resolution=28, train_size=475, validation_size=240, epochs=16, num_classes=5

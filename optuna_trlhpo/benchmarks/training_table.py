@@ -26,7 +26,7 @@ from optuna_trlhpo.cnn.cost import count_parameters
 from optuna_trlhpo.cnn.data import ImageData
 from optuna_trlhpo.cnn.model import build_network
 from optuna_trlhpo.cnn.training import predict_correct, train
-from optuna_trlhpo.layers import Layer, Network, describe, parse
+from optuna_trlhpo.layers import Network, describe, parse
 from optuna_trlhpo.space import LayerSpace
 
 _CURVE_POINTS = 4
@@ -63,7 +63,7 @@ def train_table(
             while not trainings:  # all prefixes of what was drawn may be known
                 trainings = _next_trainings(task.space, rows, rng)
             for network, repeat in trainings:
-                row = _train(task, data, network, training_seed=seed + 1000 * repeat)
+                row = train_network(task, data, network, training_seed=seed + 1000 * repeat)
                 rows.append(row)
                 file.write(json.dumps(row) + "\n")
                 file.flush()
@@ -99,25 +99,9 @@ def _next_trainings(
     if started and rng.random() < _VARIED_SHARE:
         network = vary(space, parse(best[rng.integers(len(best))]), rng)
     else:
-        network = draw(space, int(rng.integers(1, space.max_layers + 1)), rng)
+        network = space.draw(rng)
     prefixes = [network[: k + 1] for k in range(len(network))]
     return [(prefix, 0) for prefix in prefixes if describe(prefix) not in times]
-
-
-def draw(space: LayerSpace, depth: int, rng: np.random.Generator, begun: Network = ()) -> Network:
-    """A random network of at most ``depth`` layers that begins with ``begun``."""
-    network = begun
-    while len(network) < depth and (kinds := space.kinds(network)):
-        network = (*network, _draw_layer(space, network, kinds[rng.integers(len(kinds))], rng))
-    return network
-
-
-def _draw_layer(space: LayerSpace, before: Network, cls: type[Layer], rng: np.random.Generator) -> Layer:
-    values: list[Any] = []
-    for _ in cls.hyperparameters:
-        allowed = space.allowed(before, cls, *values)
-        values.append(allowed[rng.integers(len(allowed))])
-    return cls(*values)
 
 
 def vary(space: LayerSpace, network: Network, rng: np.random.Generator) -> Network:
@@ -141,7 +125,7 @@ def vary(space: LayerSpace, network: Network, rng: np.random.Generator) -> Netwo
             kinds = space.kinds(before)
             if not kinds:
                 continue
-            layer = _draw_layer(space, before, kinds[rng.integers(len(kinds))], rng)
+            layer = space.draw_layer(rng, before, kinds[rng.integers(len(kinds))])
             layers[place : place + (way == "layer")] = [layer]
         varied = tuple(layers)
         if not varied or varied == network:
@@ -153,7 +137,8 @@ def vary(space: LayerSpace, network: Network, rng: np.random.Generator) -> Netwo
         return varied
 
 
-def _train(task: Task, data: ImageData, network: Network, *, training_seed: int) -> dict[str, Any]:
+def train_network(task: Task, data: ImageData, network: Network, *, training_seed: int) -> dict[str, Any]:
+    """Train a network on a task, the same each time for one seed, and validate it; a row of a table."""
     architecture = describe(network)
     seed = zlib.crc32(f"{training_seed} {architecture}".encode())
     start = time.process_time()

@@ -29,6 +29,7 @@ def networks_of() -> Callable[..., Networks]:
             np.zeros(shape, dtype=np.int64),
             np.full(shape[:2], np.nan),
             np.zeros((len(networks), 0)),
+            np.zeros((len(networks), 0)),
         )
         for n, steps in enumerate(networks):
             for s, slots in enumerate(steps):

@@ -41,13 +41,16 @@ REFUSED: list[tuple[str, Any, str]] = [
     ],
     *[("replay_capacity", value, "an integer of at least 1") for value in (0, -1, 1e3)],
     *[("n_generations", value, "an integer of at least 1") for value in (0, -1, 3.0)],
+    *[("critic", value, "one of posterior, transformer, perceptron") for value in ("mlp", None, 1)],
+    *[("targets", value, "one of log_error, rank") for value in ("error", True)],
+    *[(name, value, "True or False") for name in ("mutations", "read_reports") for value in (0, "yes", None)],
     *[
         (name, value, "an integer of at least 0")
         for name in ("n_candidates", "fit_steps")
         for value in (-1, 0.0, False)
     ],
     *[
-        ("acquisition", value, "one of expected_improvement, thompson")
+        ("acquisition", value, "one of expected_improvement, incumbent_gain, thompson")
         for value in ("ucb", "", None, 0, "Thompson")
     ],
     *[

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from optuna_trlhpo._agent.features import FeatureMap, Networks
+from optuna_trlhpo._agent.posterior import LINEAR
 
 Make = Callable[..., Networks]
 KIND, UNITS, RATE = 0, 1, 2  # stems; the first is categorical, of three
@@ -154,6 +155,47 @@ def test_what_a_network_comes_to_is_a_part_of_its_own(networks_of: Make) -> None
     assert not told[2].any()
     # Columns stay where nobody can tell any more.
     np.testing.assert_array_equal(features(networks)[:, part == 2], np.zeros_like(told))
+
+
+def test_what_is_expected_of_a_network_is_a_linear_part(networks_of: Make) -> None:
+    networks = networks_of([layer(0, A)], [layer(0, B)], [layer(0, A), layer(1, A)])
+    networks = networks._replace(signature=np.array([[0.5], [0.25], [0.0]]))
+    before, plain = learned(networks)(networks), learned(networks).features
+    told = networks._replace(expected=np.array([[2.5, 1.0], [-40.0, 0.0], [np.nan, 1.0]]))
+    features = FeatureMap()
+    features.learn(told, CATEGORICAL, means=np.array([0.75, -3.0]))
+    x, described = features(told), features.features
+    linear = described.part == LINEAR
+    np.testing.assert_array_equal(x[:, linear], [[2.5, 1.0], [-40.0, 0.0], [0.0, 1.0]])  # as they are
+    assert described.mean[linear].tolist() == [0.75, -3.0] and described.base[linear].tolist() == [0, 0]
+    assert len(set(described.column[linear])) == len(set(described.group[linear])) == 2
+    # All else is as it is without.
+    np.testing.assert_array_equal(x[:, ~linear], before)
+    for name in ("part", "base", "mean"):
+        np.testing.assert_array_equal(getattr(described, name)[~linear], getattr(plain, name))
+    assert not set(described.column[linear]) & set(described.column[~linear])
+    assert not set(described.group[linear]) & set(described.group[~linear])
+    # Nothing is expected of networks about which nothing is said.
+    np.testing.assert_array_equal(features(networks), np.where(linear, 0.0, x))
+
+
+def test_expectations_and_their_means_are_for_good(networks_of: Make) -> None:
+    networks = networks_of([layer(0, A)])
+    features = FeatureMap()
+    features.learn(networks._replace(expected=np.array([[1.0]])), CATEGORICAL, means=np.array([0.5]))
+    first = features.features
+    more = networks_of([layer(0, A), rate(0.5)])._replace(expected=np.array([[3.0, 4.0]]))
+    features.learn(more, CATEGORICAL, means=np.array([9.0, 0.25]))
+    described = features.features
+    n = len(first.part)
+    for name in ("part", "column", "group", "mean"):
+        np.testing.assert_array_equal(getattr(described, name)[:n], getattr(first, name))
+    linear = described.part == LINEAR
+    assert described.mean[linear].tolist() == [0.5, 0.25]
+    np.testing.assert_array_equal(features(more)[:, linear], [[3.0, 4.0]])
+    unsaid = FeatureMap()
+    unsaid.learn(more, CATEGORICAL)
+    assert not unsaid.features.mean.any()
 
 
 def test_every_row_is_made_alone(networks_of: Make) -> None:

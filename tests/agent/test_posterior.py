@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from optuna_trlhpo._agent.posterior import _JITTER, Features, Posterior
+from optuna_trlhpo._agent.posterior import _JITTER, LINEAR, Features, Posterior
 
 
 def features_of(
@@ -19,6 +19,7 @@ def features_of(
     column: Sequence[int] | None = None,
     group: Sequence[int] | None = None,
     base: Sequence[float] | None = None,
+    mean: Sequence[float] | None = None,
 ) -> Features:
     """n features, each with a column and a group of its own, if nothing else is said."""
     return Features(
@@ -26,6 +27,7 @@ def features_of(
         np.array(column if column is not None else range(n)),
         np.array(group if group is not None else range(n)),
         np.array(base if base is not None else [0.0] * n),
+        np.array(mean if mean is not None else [0.0] * n),
     )
 
 
@@ -45,7 +47,7 @@ def squared_distances(x: np.ndarray, z: np.ndarray, weights: np.ndarray) -> np.n
 FEATURES = features_of(3, part=[0, 0, 1], column=[0, 0, 1], group=[0, 0, 1], base=[0.3, -0.2, 0.1])
 COLUMNS, GROUPS = [0.5, -0.4], [0.25, 1.0]
 WEIGHTS = np.exp([0.3 + 0.75, -0.2 + 0.75, 0.1 + 0.6])
-VARIANCES = [0.8, 0.5, 0.2, 0.05]  # of the parts, of the constant, of the noise
+VARIANCES = [0.8, 0.5, 1.0, 0.2, 0.05]  # of the parts, of the constant, of the noise
 X = np.array([[0.0, 0.5, 1.0], [1.0, 0.0, 0.2], [0.3, 0.9, 0.4]])
 Y = np.array([-1.0, 0.4, 0.9])
 
@@ -82,7 +84,7 @@ def test_the_posterior_is_the_textbooks() -> None:
 
 def test_a_part_without_features_is_a_constant() -> None:
     posterior = Posterior(n_parts=2)
-    posterior._variances = torch.tensor([0.8, 0.5, 0.2, 0.05], dtype=torch.float64).log()
+    posterior._variances = torch.tensor([0.8, 0.5, 1.0, 0.2, 0.05], dtype=torch.float64).log()
     posterior.fit(np.zeros((1, 1)), np.ones(1), features_of(1), steps=0)
     mean, deviation = posterior.predict(np.array([[100.0]]))
     # Covariance 0.5 + 0.2 with the one that is known, whose variance is 1.5 and the noise.
@@ -119,6 +121,116 @@ def test_equal_networks_with_different_values_are_no_trouble() -> None:
     assert mean[0] == pytest.approx(0, abs=1e-6) and deviation[0] < 0.5
     assert posterior.noise > 0.7  # the values' deviation is 1
     assert np.isfinite(posterior.sample(np.zeros((5, 2)), np.random.default_rng(0))).all()
+
+
+# What is expected from elsewhere: the linear part --------------------------------------------------------
+
+
+TRUST, NOISE = 0.6, 0.05 + _JITTER
+EXPECTING = features_of(
+    3, part=[LINEAR] * 3, column=[0, 0, 1], group=[0, 0, 1], base=[0.3, -0.2, 0.1], mean=[1.5, -0.5, 0.0]
+)
+
+
+def expecting() -> Posterior:
+    """Nothing but a linear part and a constant of variance 0.5 + 0.3."""
+    posterior = fixed([0.5, TRUST, 0.3, 0.05])
+    posterior._n_parts = 1
+    return posterior
+
+
+def regression(x: np.ndarray, y: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Bayesian linear regression on weights and a constant, by their posterior: mean and deviation at z.
+
+    Bishop, Pattern Recognition and Machine Learning, 2006, equations 3.49 to 3.51 and 3.58.
+    """
+    phi, asked = (np.column_stack([np.sqrt(WEIGHTS) * rows, np.ones(len(rows))]) for rows in (x, z))
+    mean = np.append(math.sqrt(TRUST) * EXPECTING.mean, 0.0)
+    precision = np.diag(1 / np.array([TRUST] * 3 + [0.8]))
+    covariance = np.linalg.inv(precision + phi.T @ phi / NOISE)
+    weights = covariance @ (precision @ mean + phi.T @ y / NOISE)
+    return asked @ weights, np.sqrt(np.einsum("cf,fg,cg->c", asked, covariance, asked))
+
+
+@pytest.mark.parametrize("n", [0, 1, 3])
+def test_the_linear_part_is_bayesian_linear_regression(n: int) -> None:
+    posterior = expecting()
+    posterior.fit(X[:n], Y[:n], EXPECTING, steps=0)
+    z = np.array([[0.2, 0.2, 0.2], [0.9, 0.1, 0.5], [7.0, -8.0, 9.0]])
+    mean, deviation = posterior.predict(z)
+    expected, uncertain = regression(X[:n], Y[:n], z)
+    np.testing.assert_allclose(mean, expected, atol=1e-9)
+    np.testing.assert_allclose(deviation, uncertain, atol=1e-9)
+
+
+def test_before_anything_is_known_the_mean_is_what_is_expected() -> None:
+    posterior = expecting()
+    posterior.fit(X[:0], Y[:0], EXPECTING, steps=0)
+    z = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, 0.0, 0.0]])
+    mean, deviation = posterior.predict(z)
+    np.testing.assert_allclose(mean, [math.sqrt(TRUST * WEIGHTS[0]) * 1.5, 0.0, 0.0], atol=1e-12)
+    variance = [0.8 + TRUST * WEIGHTS[0], 0.8 + TRUST * WEIGHTS[2], 0.8]
+    np.testing.assert_allclose(deviation, np.sqrt(variance))
+    rng, n = np.random.default_rng(0), 1_000
+    draws = np.stack([posterior.sample(z, rng) for _ in range(n)])
+    assert (np.abs(draws.mean(axis=0) - mean) < 4 * deviation / math.sqrt(n)).all()
+    np.testing.assert_allclose(draws.std(axis=0), deviation, rtol=4 / math.sqrt(2 * n))
+
+
+def test_a_linear_part_beside_another() -> None:
+    """The kernels add up, and the mean is that of the linear part alone."""
+    features = FEATURES._replace(part=np.array([0, 0, LINEAR]), mean=np.array([9.0, 9.0, 2.0]))
+    posterior = fixed([0.8, 0.5, TRUST, 0.2, 0.05])
+    posterior.fit(X, Y, features, steps=0)
+
+    def gram(x: np.ndarray, z: np.ndarray) -> np.ndarray:
+        smooth = 0.8 * matern(squared_distances(x[:, :2], z[:, :2], WEIGHTS[:2]))
+        return smooth + 0.5 + 0.2 + TRUST * WEIGHTS[2] * x[:, 2:] @ z[:, 2:].T
+
+    def expected(x: np.ndarray) -> np.ndarray:
+        return math.sqrt(TRUST * WEIGHTS[2]) * 2.0 * x[:, 2]
+
+    z = np.array([[0.2, 0.2, 0.2], [0.9, 0.1, 3.0]])
+    inverse = np.linalg.inv(gram(X, X) + NOISE * np.eye(3))
+    mean, deviation = posterior.predict(z)
+    np.testing.assert_allclose(mean, expected(z) + gram(z, X) @ inverse @ (Y - expected(X)), atol=1e-5)
+    variance = np.diag(gram(z, z) - gram(z, X) @ inverse @ gram(X, z))
+    np.testing.assert_allclose(deviation, np.sqrt(variance), atol=1e-5)
+
+
+def test_without_linear_features_nothing_is_expected() -> None:
+    """Neither the variance of the linear part nor the means of other features are of any consequence."""
+    found = []
+    for trust, mean in ((1.0, 0.0), (50.0, 7.0)):
+        posterior = fixed([0.8, 0.5, trust, 0.2, 0.05])
+        posterior.fit(X, Y, FEATURES._replace(mean=np.full(3, mean)), steps=0)
+        found.append(posterior.predict(Y[:, None] * X))
+    np.testing.assert_array_equal(found[0], found[1])
+
+
+def test_expectations_are_believed_as_far_as_they_are_borne_out() -> None:
+    """A place and an expectation, which the values follow, follow by half, do not follow, or defy."""
+    (x, wavy), expected = wave(30), np.random.default_rng(0).standard_normal(30)
+    features = features_of(2, part=[0, LINEAR], mean=[0.0, 1.0])
+    trusted = {}
+    for share in (1.0, 0.5, 0.0, -1.0):
+        posterior = Posterior(n_parts=1)
+        y = share * expected + math.sqrt(1 - share**2) * wavy
+        posterior.fit(np.column_stack([x[:, 0], expected]), y, features, steps=60)
+        mean, _ = posterior.predict(np.array([[0.5, -2.0], [0.5, 2.0]]))
+        assert (mean[1] - mean[0]) / 4 == pytest.approx(share, abs=0.1)
+        trusted[share] = math.exp(posterior._variances[-3]) * float(posterior._scale[1]) ** 2
+    assert trusted[1.0] > 1.5 * trusted[0.0]
+
+
+def test_what_is_learned_counts_in_what_was_expected() -> None:
+    """Values that are just as expected leave the variances where they are: nothing is to be explained."""
+    expected = np.random.default_rng(0).standard_normal(30)
+    features = features_of(1, part=[LINEAR], mean=[3.0])
+    posterior = Posterior(n_parts=1)
+    posterior.fit(expected[:, None], 3 * expected, features, steps=60)
+    trusted = math.exp(posterior._variances[-3]) * float(posterior._scale[0]) ** 2
+    assert math.sqrt(trusted) == pytest.approx(1, abs=0.1) and posterior.noise < 0.1
 
 
 # Samples ----------------------------------------------------------------------------------------------
@@ -159,7 +271,7 @@ def test_samples_come_from_the_given_generator_alone() -> None:
 
 def log_likelihood(posterior: Posterior, x: np.ndarray, y: np.ndarray, features: Features) -> float:
     """Of the data, by numpy, under what the posterior of one part has learned."""
-    part, constant, noise = posterior._variances.exp().tolist()
+    part, _, constant, noise = posterior._variances.exp().tolist()
     learned = posterior._columns.numpy()[features.column] + posterior._groups.numpy()[features.group]
     weights = np.exp(features.base + learned)
     gram = part * matern(squared_distances(x, x, weights)) + constant + (noise + _JITTER) * np.eye(len(x))

@@ -1,8 +1,11 @@
 """The benchmarks' command line, at its smallest, and what it says to wrong arguments."""
 
-import pytest
+import functools
 
-from optuna_trlhpo.benchmarks import report
+import pytest
+from optuna.samplers import RandomSampler
+
+from optuna_trlhpo.benchmarks import ablation, report, runner
 from optuna_trlhpo.benchmarks.__main__ import main
 
 
@@ -25,16 +28,83 @@ def test_run_and_report(toy, tmp_path, capsys):
     assert "## toy" in out and "Against random" in out
 
 
-def test_headline_judges_and_its_verdict_is_the_exit_status(toy, tmp_path, capsys, monkeypatch):
-    command = ["run", "--samplers", "random", "--seeds", "1", "--budget", "2", "--out", str(tmp_path)]
-    assert main([*command, "--headline"]) == 1
-    assert "FAILS  macro-progressive @50: " in capsys.readouterr().out
-    judge = ["report", "--out", str(tmp_path), "--reference", "random", "--headline"]
-    assert main(judge) == 1
-    monkeypatch.setattr(report, "CRITERIA", ())
-    assert main(judge) == 0
+def test_the_report_ends_with_a_line_per_problem(toy, tmp_path, capsys):
+    out = ["--out", str(tmp_path / "rows")]
+    assert main(["run", *out, "--samplers", "random", "tpe", "--seeds", "2", "--budget", "5"]) == 0
     capsys.readouterr()
-    assert main([*command, "--headline"]) == 0
+    assert main(["report", *out, "--reference", "tpe"]) == 0
+    printed = capsys.readouterr().out
+    assert "## toy" in printed and printed.splitlines()[-1].startswith("toy @5 ratio ")
+    page = tmp_path / "docs" / "results.md"
+    command = ["report", *out, "--reference", "tpe", "--markdown", str(page)]
+    assert main([*command, "--figures", str(tmp_path / "docs" / "figures")]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("toy @5 ratio ")
+    assert "## toy" in page.read_text() and "(figures/toy.svg)" in page.read_text()
+    assert (tmp_path / "docs" / "figures" / "toy.svg").exists()
+
+
+def test_a_protocol_says_what_is_run_and_judged(toy, tmp_path, capsys, monkeypatch):
+    shares = (
+        runner.Share(("toy",), ("random",), seeds=2, budget=3, forms=("terminal",)),
+        runner.Share(("toy",), ("tpe", "nsga2"), seeds=1, budget=2),
+    )
+    monkeypatch.setattr(runner, "PROTOCOLS", {"short": shares, "full": ()})
+    out = ["--out", str(tmp_path)]
+    command = ["run", "--protocol", "short", "--samplers", "random", "tpe", *out]
+    assert main(command) == 0
+    printed = capsys.readouterr().out
+    assert "the short protocol" in printed and "4 studies run" in printed
+    assert main(command) == 0
+    assert "0 studies run" in capsys.readouterr().out
+    assert {
+        (row["sampler"], row["form"], row["seed"], row["budget"]) for row in runner.read_rows(tmp_path)
+    } == {
+        ("random", "terminal", 0, 3),
+        ("random", "terminal", 1, 3),
+        ("tpe", "progressive", 0, 2),
+        ("tpe", "terminal", 0, 2),
+    }
+    judge = ["report", "--protocol", "short", "--reference", "random", *out]
+    monkeypatch.setattr(report, "CRITERIA", ())
+    assert main(judge) == 1  # nothing was judged
+    (criterion,) = [report._Ratio("toy", 2, 1e9, sampler="random")]
+    monkeypatch.setattr(report, "CRITERIA", (criterion,))
+    assert main(judge) == 1
+    assert "not run: nsga2 on toy (0 of 1 seeds)" in capsys.readouterr().out
+    assert main(["run", "--protocol", "short", *out]) == 0
+    assert main(judge) == 0
+    assert "1 of 1 criteria hold" in capsys.readouterr().out
+    monkeypatch.setattr(report, "CRITERIA", (report._Ratio("toy", 2, -1, sampler="random"),))
+    assert main(judge) == 1
+
+
+def test_ablate_ends_with_a_table(toy, tmp_path, capsys, monkeypatch):
+    factory = functools.partial(RandomSampler)
+    variants = {
+        "whole": ablation.Variant("all of it", factory),
+        "half": ablation.Variant("half of it", factory),
+        "other": ablation.Variant("for another problem", factory, ("macro",)),
+    }
+    monkeypatch.setattr(ablation, "VARIANTS", variants)
+    page = tmp_path / "ablation.md"
+    command = [
+        "ablate",
+        "--problems",
+        "toy",
+        "--seeds",
+        "2",
+        "--budget",
+        "25",
+        "--out",
+        str(tmp_path / "rows"),
+    ]
+    assert main([*command, "--markdown", str(page)]) == 0
+    printed = capsys.readouterr().out
+    assert "seeds 0 to 1, 25 trainings" in printed and "4 studies run, 0 of them failed" in printed
+    assert page.read_text() in printed
+    assert "| half | half of it | 2 | 1.00, tie, p 1.000 |" in page.read_text()
+    assert main([*command, "--variants", "half"]) == 0
     assert "0 studies run" in capsys.readouterr().out
 
 
@@ -58,6 +128,7 @@ def test_a_study_that_failed_is_told(toy, tmp_path, capsys, monkeypatch):
         ),
         (["run", "--samplers", "tpx", "tpe"], "run: unknown sampler tpx; there are trlhpo, "),
         (["report", "--out", "{empty}"], "report: no rows in "),
+        (["ablate", "--variants", "hole"], "ablate: unknown variant hole; there are whole, "),
         (
             ["run", "--problems", "macro", "--samplers", "random", "--data-root", "{empty}"],
             "run: nas-bench-macro_cifar10.json is ",

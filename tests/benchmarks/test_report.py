@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from optuna_trlhpo.benchmarks import report
 from optuna_trlhpo.benchmarks.report import (
     AREA,
     Results,
+    all_hold,
     curve_of,
     headlines,
     holm,
+    judge,
     markdown,
     regret_at,
-    verdict,
+    shortfall,
 )
-from optuna_trlhpo.benchmarks.runner import BASELINES, OPTUNA_SAMPLERS
+from optuna_trlhpo.benchmarks.runner import BASELINES, OPTUNA_SAMPLERS, PROTOCOLS, SEQUENCES, Share
 
 
 def row(sampler, curve, *, seed=0, problem="toy", form="terminal", budget=50):
@@ -117,6 +122,20 @@ def test_comparisons_are_paired_and_corrected():
     assert results.comparisons("toy", 25, reference="smac") == {}
 
 
+def test_the_signed_rank_test_is_exact():
+    rng = np.random.default_rng(0)
+    for n in (5, 12, 40):
+        values = rng.normal(0.4, 1, size=n)
+        cells = (report.Cell("terminal", dict(enumerate(it))) for it in (values, np.zeros(n)))
+        assert report.wilcoxon(*cells) == pytest.approx(stats.wilcoxon(values, method="exact").pvalue)
+    # Differences 1, 1, 1, -2 and 0: ranks 2, 2, 2 and 4. Of 16 choices of signs 12 make the sum of positive
+    # ranks at most 6, and 8 at least 6: p is 1. Without the sign, 1 of 16 makes it 10: p is 1/8.
+    for last, p in ((-2.0, 1.0), (2.0, 0.125)):
+        values = [1.0, 1.0, 1.0, last, 0.0]
+        cells = (report.Cell("terminal", dict(enumerate(it))) for it in (values, [0.0] * 5))
+        assert report.wilcoxon(*cells) == pytest.approx(p)
+
+
 def test_only_seeds_that_both_have_are_compared():
     rows = [
         *constant("trlhpo", [1.0] * 7),
@@ -133,10 +152,16 @@ def test_headlines_compare_with_the_best_of_optuna_s():
         *constant("tpe", [2.0, 3.0, 5.0]),
         *constant("random", [9.0, 9.0, 9.0]),
         *constant("local-search", [0.5, 0.5, 0.5]),
+        *constant("trlhpo-paper", [0.1, 0.1, 0.1]),  # ours, and so not counted
+        *constant("trlhpo", [1.0], problem="small", budget=7),
+        *constant("tpe", [1.0], problem="small", budget=200),
+        *constant("tpe", [1.0], problem="without us"),
     ]
-    lines = headlines(Results(rows))
     # 6 / 10; the exact p of three differences of one sign is 2 / 2**3; local search is not one of Optuna's.
-    assert lines == [f"toy @{at} ratio 0.600 p 0.250 rank 2 of 4" for at in (25, 50)]
+    assert headlines(Results(rows)) == [
+        "toy @50 ratio 0.600 p 0.250 rank 2 of 4",
+        "small @7 ratio 1.000 p 1.000 rank 1 of 2",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -144,7 +169,7 @@ def test_headlines_compare_with_the_best_of_optuna_s():
 )
 def test_a_ratio_of_nothing(ours, theirs, ratio):
     lines = headlines(Results([*constant("trlhpo", [ours] * 2), *constant("tpe", [theirs] * 2)]))
-    assert lines[0].startswith(f"toy @25 ratio {ratio} p ")
+    assert lines[0].startswith(f"toy @50 ratio {ratio} p ")
 
 
 def test_ranks_over_problems():
@@ -174,67 +199,124 @@ def test_the_interval_is_that_of_the_mean():
     assert report.interval(np.full(3, 7.0)).tolist() == pytest.approx([7, 7])
 
 
-def test_figures(tmp_path):
-    pytest.importorskip("plotly")
-    results = Results([*constant("trlhpo", [1.0, 2.0]), *constant("tpe", [0.0, 0.0])])
-    drawn = report.figure(results, "toy")
-    named = {trace.name: trace for trace in drawn.data if trace.name}
-    assert named.keys() == {"trlhpo", "tpe"}
-    assert set(named["trlhpo"].y) == {1.5} and len(named["trlhpo"].x) == 50
-    assert set(named["tpe"].y) == {0.75}  # 0 has no place on a logarithmic axis
-    page = report.write_figures(results, tmp_path)[0].read_text()
-    assert "plotly" in page and "toy" in page
+def points(image, color):
+    """The corners of a curve, by its colour."""
+    (line,) = (it for it in image.iter() if it.tag.endswith("polyline") and it.get("stroke") == color)
+    return [tuple(map(float, corner.split(","))) for corner in line.get("points").split()]
 
 
-def complete_rows(ours):
+def test_a_figure_shows_every_curve(tmp_path):
+    results = Results(
+        [
+            *(row("trlhpo", [[1, 8.0], [26, 2.0]], seed=seed) for seed in range(2)),
+            *constant("tpe", [0.0, 0.0], budget=25),
+            *constant("a & b", [4.0, 4.0]),
+        ]
+    )
+    (path,) = report.write_figures(results, tmp_path).values()
+    assert path == tmp_path / "toy.svg"
+    image = ElementTree.fromstring(path.read_text())
+    texts = [it.text for it in image.iter() if it.tag.endswith("text")]
+    assert texts[0] == "toy: mean regret in points"
+    assert texts[-3:] == ["tpe", "a & b", "trlhpo"]  # areas 0, 4, 5
+    assert {"1", "25", "50", "2", "5"} <= set(texts)
+    ours = points(image, "#000000")
+    # From 8 to 2 after 25 trainings; the width is that of 50.
+    (left, high), (_, low), (right, _) = ours[0], ours[-2], ours[-1]
+    assert ours == [(left, high), (left, high), ours[2], ours[3], (right, low)]
+    assert ours[2][0] == ours[3][0] == pytest.approx(left + (right - left) * 25 / 49, abs=0.1)
+    (_, middle), *_ = points(image, "#7f7f7f")
+    assert middle == pytest.approx((high + low) / 2, abs=0.1)  # 4 lies midway, for the scale is logarithmic
+    theirs = points(image, "#d55e00")
+    assert theirs[-1][0] == pytest.approx(left + (right - left) * 24 / 49, abs=0.1)  # up to its own budget
+    assert theirs[-1][1] == report._BOTTOM  # nothing is left of the regret
+    assert len([it for it in image.iter() if it.tag.endswith("polygon")]) == 2  # us, and the best of Optuna's
+    assert "(figures/toy.svg)" in markdown(results, figures={"toy": "figures/toy.svg"})
+
+
+SEEDS = 20
+FULL = tuple(dataclasses.replace(share, seeds=SEEDS) for share in PROTOCOLS["full"])
+
+
+def complete_results(ours, *, without=(), seeds=SEEDS):
     """Rows for all criteria; the regret of ``ours`` is 1 and that of all others 4, give or take."""
     problems = {problem for criterion in report.CRITERIA for problem in getattr(criterion, "problems", ())}
     problems |= {c.problem for c in report.CRITERIA if hasattr(c, "problem")}
     samplers = ("trlhpo", "trlhpo-prior", *OPTUNA_SAMPLERS, *BASELINES)
-    return [
+    return Results(
         row(name, [[1, (1 if name in ours else 4) + seed / 1000]], seed=seed, problem=problem, budget=200)
-        for problem, name, seed in itertools.product(sorted(problems), samplers, range(100))
-    ]
+        for problem, name, seed in itertools.product(sorted(problems), samplers, range(seeds))
+        if (name, seed) not in without
+    )
+
+
+def failing(results, protocol=FULL):
+    return {it.criterion: it.short for it in judge(results, protocol) if not it.holds}
 
 
 def test_all_criteria_hold_where_we_lead_everywhere():
-    lines = verdict(complete_rows(ours=("trlhpo", "trlhpo-prior")))
-    assert [line for line, holds in lines if not holds] == []
-    assert len(lines) == len(report.CRITERIA)
-    assert any(
-        line.startswith("macro-progressive @50: trlhpo at most 0.4 with p below 0.01") for line, _ in lines
-    )
+    judgements = judge(complete_results(ours=("trlhpo", "trlhpo-prior")), FULL)
+    assert [it for it in judgements if not it.holds] == []
+    assert len(judgements) == len(report.CRITERIA) and all_hold(judgements)
+    measured = {it.criterion: it.measured for it in judgements}
+    text = "macro-progressive @50: trlhpo at most 0.4 with p below 0.01 of the regret of Optuna's best"
+    assert measured[text].startswith("0.252 of random, p ")  # 1.0095 / 4.0095
+    text = "mnist-layers @100: trlhpo-prior reaches the regret of Optuna's best within 30 trainings"
+    assert measured[text].endswith("reached after 1")
+    assert f"{len(judgements)} of {len(judgements)} criteria hold" in shortfall(judgements)
 
 
 def test_criteria_fail_for_what_is_not_reached():
     # Local search does as well as we: a tie. Nobody of Optuna's is behind us: no criterion of a ratio holds.
-    behind = verdict(complete_rows(ours=("local-search", "trlhpo", *OPTUNA_SAMPLERS)))
-    failing = [line for line, holds in behind if not holds]
-    assert any("macro-progressive @50" in line and "1.000" in line for line in failing)
-    assert any("macro @25: each of Optuna's samplers is worse: random is tie" in line for line in failing)
-    assert not any(
-        "the baselines" in line or "@200: each of" in line or line.startswith("hpo-") for line in failing
+    behind = failing(complete_results(ours=("local-search", "trlhpo", *OPTUNA_SAMPLERS)))
+    text = "macro-progressive @50: trlhpo at most 0.4 with p below 0.01 of the regret of Optuna's best"
+    assert behind[text] == "0.600 too much, p 1.000"
+    assert behind["macro @25: each of Optuna's samplers is worse"].startswith(
+        "random is tie, p 1.000, ratio 1.000; "
     )
+    assert not any("the baselines" in it or "@200: each of" in it or it.startswith("hpo-") for it in behind)
     # A baseline ahead of us, significantly.
-    ahead = verdict(complete_rows(ours=("local-search",)))
-    assert any(
-        line.startswith("macro @100: each of the baselines is worse or tie: local-search is better")
-        for line, holds in ahead
-        if not holds
-    )
-    tpe = verdict(complete_rows(ours=("tpe",)))
-    assert not tpe[-1][1] and tpe[-1][0].startswith(
-        "hpo-* @25, @50, @100: mean rank no worse than that of tpe"
-    )
+    ahead = failing(complete_results(ours=("local-search",)))
+    assert ahead["macro @100: each of the baselines is worse or tie"].startswith("local-search is better, p ")
+    tpe = failing(complete_results(ours=("tpe",)))
+    # Among 14 samplers tpe has rank 1, and we share those from 2 to 14.
+    assert tpe["hpo-* @100: mean rank no worse than that of tpe"] == "7.00 too much"
+
+
+def test_the_prior_must_be_fast(monkeypatch):
+    monkeypatch.setattr(report, "CRITERIA", [it for it in report.CRITERIA if isinstance(it, report._Within)])
+    rows = complete_results(ours=("trlhpo",), without=[("trlhpo-prior", seed) for seed in range(SEEDS)]).rows
+    text = "mnist-layers @100: trlhpo-prior reaches the regret of Optuna's best within 30 trainings"
+    for reached, short in ((30, None), (31, "1 trainings too many"), (101, "not even after 100")):
+        prior = [
+            row("trlhpo-prior", [[1, 9.0], [reached, 1.0]], seed=s, problem="mnist-layers", budget=200)
+            for s in range(SEEDS)
+        ]
+        assert failing(Results([*rows, *prior])).get(text) == short
 
 
 def test_criteria_fail_for_what_was_not_run():
-    assert not any(holds for _, holds in verdict([]))
-    rows = [
-        it
-        for it in complete_rows(ours=("trlhpo", "trlhpo-prior"))
-        if (it["sampler"], it["seed"]) != ("gp", 5)
-    ]
-    lines = dict(verdict(rows))
-    (line,) = (line for line in lines if line.startswith("macro @25: each of Optuna's"))
-    assert line.endswith("fewer than 100 seeds of gp") and not lines[line]
+    assert len(failing(Results([]))) == len(report.CRITERIA)
+    assert not all_hold([])
+    missing = failing(complete_results(ours=("trlhpo", "trlhpo-prior"), without=[("gp", 5)]))
+    assert missing["macro @25: each of Optuna's samplers is worse"] == "not run: gp on macro (19 of 20 seeds)"
+    assert not any("the baselines" in it or it.startswith("hpo-") for it in missing)
+
+
+def test_a_protocol_judges_what_it_comes_to():
+    share = Share(SEQUENCES, ("trlhpo", "tpe", "local-search"), seeds=10, budget=100)
+    judgements = judge(complete_results(ours=("trlhpo",), seeds=10), [share])
+    assert {it.criterion.split(":")[0] for it in judgements} == {
+        f"{problem} @{at}" for problem in SEQUENCES for at in (50, 100)
+    }
+    # What was run counts, be it of the protocol or not: here all of Optuna's samplers are as good as we.
+    level = failing(complete_results(ours=("trlhpo", "gp"), seeds=10), [share])
+    assert len(level) == 4 and all("Optuna's best" in it for it in level)
+    text = shortfall(judgements)
+    assert f"{len(report.CRITERIA) - len(judgements)} more are judged by a longer protocol" in text
+
+
+def test_what_falls_short_comes_first():
+    judgements = [report.Judgement("a", "1", ""), report.Judgement("b", "2", "3 too much")]
+    assert shortfall(judgements).splitlines()[-2:] == ["| b | 2 | 3 too much |", "| a | 1 |  |"]
+    assert "1 of 2 criteria hold" in markdown(Results([]), judgements=judgements)

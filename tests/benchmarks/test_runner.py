@@ -8,7 +8,7 @@ import optuna
 import pytest
 from optuna.samplers import RandomSampler
 
-from optuna_trlhpo.benchmarks import runner
+from optuna_trlhpo.benchmarks import runner, tables
 
 
 @pytest.fixture
@@ -121,6 +121,49 @@ def test_a_sampler_that_repeats_itself_comes_to_an_end(run):
     for row in run({"stubborn": Stubborn}, budget=2):
         assert (row["trainings"], row["trials"], row["hits"]) == (1, 20, 19)
         assert row["curve"] == [[1, 60.0]]
+
+
+class Budgeted(RandomSampler):
+    def __init__(self, seed, budget):
+        super().__init__(seed)
+        assert budget == 7
+
+
+def test_a_sampler_that_wants_the_budget_gets_it(run):
+    assert ["error" in row for row in run({"budgeted": Budgeted}, budget=7)] == [False, False]
+
+
+def test_smac_plans_for_the_budget(monkeypatch):
+    from optuna_trlhpo import baselines
+
+    monkeypatch.setattr(baselines, "SMACSampler", lambda **arguments: arguments)
+    it = runner._Run("toy", "terminal", "smac", 3, 150, runner.SAMPLERS["smac"], None)
+    assert runner._sampler(it) == {"seed": 3, "n_trials": 150}
+
+
+def test_shares_of_a_protocol_are_run_seed_by_seed(toy, tmp_path):
+    shares = [
+        runner.Share(("toy",), ("random",), seeds=2, budget=3, forms=("terminal",)),
+        runner.Share(("toy",), ("tpe",), seeds=1, budget=2),
+    ]
+    rows = runner.run_protocol(shares, out=tmp_path)
+    assert identities(rows) == [
+        ("terminal", "random", 0, 3),
+        ("progressive", "tpe", 0, 2),
+        ("terminal", "tpe", 0, 2),
+        ("terminal", "random", 1, 3),
+    ]
+    assert runner.run_protocol(shares, out=tmp_path) == []
+    with pytest.raises(ValueError, match="unknown sampler tpx"):
+        runner.run_protocol([runner.Share(("toy",), ("tpx",), 1, 1)], out=tmp_path)
+    with pytest.raises(ValueError, match="unknown problem nowhere"):
+        runner.run_protocol([runner.Share(("nowhere",), ("tpe",), 1, 1)], out=tmp_path)
+
+
+def test_protocols_name_what_there_is():
+    for share in (share for shares in runner.PROTOCOLS.values() for share in shares):
+        assert set(share.problems) <= set(tables.problems())
+        assert set(share.samplers) <= set(runner.SAMPLERS) | {"trlhpo-prior"}
 
 
 def test_what_is_missing_is_said_before_the_first_study(run, tmp_path):

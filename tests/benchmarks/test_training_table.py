@@ -13,7 +13,7 @@ from optuna_trlhpo.benchmarks import tasks, training_table
 from optuna_trlhpo.benchmarks.__main__ import main
 from optuna_trlhpo.benchmarks.mnist_layers import MnistLayers, Trained, read_table, write_table
 from optuna_trlhpo.benchmarks.tasks import TASKS
-from optuna_trlhpo.benchmarks.training_table import draw, read_rows, train_table, vary
+from optuna_trlhpo.benchmarks.training_table import read_rows, train_table, vary
 from optuna_trlhpo.layers import describe, parse
 
 pytest.importorskip("sklearn", reason="needs scikit-learn (the extra 'cnn')")
@@ -30,7 +30,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> str:
 def synthetic_table(n: int = 200) -> list[Trained]:
     """More channels in the first layer, better; twice each, with a little noise."""
     rng, space = np.random.default_rng(0), TASKS["mnist"].space
-    networks = {draw(space, int(rng.integers(1, 4)), rng) for _ in range(n)}
+    networks = {space.draw(rng, depth=int(rng.integers(1, 4))) for _ in range(n)}
     rows = []
     for network in sorted(networks, key=describe):
         for seed in range(2):
@@ -42,7 +42,7 @@ def synthetic_table(n: int = 200) -> list[Trained]:
 def test_random_networks_and_their_variations_belong_to_the_space():
     space, rng = TASKS["mnist"].space, np.random.default_rng(0)
     for _ in range(50):
-        network = draw(space, int(rng.integers(1, 7)), rng)
+        network = space.draw(rng)
         space.check(network)
         varied = vary(space, network, rng)
         space.check(varied)

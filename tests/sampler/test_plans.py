@@ -6,6 +6,7 @@ import pytest
 from optuna.trial import TrialState
 
 from optuna_trlhpo import AgentConfig, LayerSpace, TRLHPOSampler
+from optuna_trlhpo.experience import network_key
 
 SPACE = LayerSpace(max_layers=4, input_shape=(1, 8, 8), min_accuracy=None, min_improvement=None)
 
@@ -29,10 +30,20 @@ def grow(study, space, *, seen=None):
 
 
 def test_trials_at_random_train_every_prefix(make_sampler):
-    study = optuna.create_study(direction="maximize", sampler=make_sampler(n_startup_trials=5))
+    sampler = make_sampler(n_startup_trials=8, layer_prior=False)
+    study = optuna.create_study(direction="maximize", sampler=sampler)
     for _ in range(5):
         trained = grow(study, SPACE)
         assert [len(layers) for layers, _ in trained] == list(range(1, len(trained) + 1))
+
+
+@pytest.mark.parametrize(("n_startup_trials", "n_random"), [(0, 1), (2, 2), (4, 3), (8, 6), (9, 7)])
+def test_a_start_ends_where_trials_have_brought_enough_values(make_sampler, n_startup_trials, n_random):
+    """Three values for each startup trial; a trial at random brings four."""
+    sampler = make_sampler(n_startup_trials=n_startup_trials, layer_prior=False)
+    study = optuna.create_study(direction="maximize", sampler=sampler)
+    plans = [grow(study, SPACE, seen=lambda t: sampler._running[t.number].plan)[0][1] for _ in range(8)]
+    assert [plan is None for plan in plans] == [number < n_random for number in range(8)]
 
 
 def test_the_network_that_was_planned_is_trained(make_sampler):
@@ -51,6 +62,28 @@ def test_the_network_that_was_planned_is_trained(make_sampler):
             assert len(deeper) == len(later.names) or len(deeper) == SPACE.max_layers
     assert max(first_depths) > 1  # there was something to skip
     assert len(study.trials[-1].params) > 0
+
+
+def test_a_deeper_network_is_weighed_against_all_but_the_one_that_it_grows_from(make_sampler, monkeypatch):
+    sampler, asked = make_sampler(layer_prior=False), []
+    study = optuna.create_study(direction="maximize", sampler=sampler)
+    for _ in range(3):
+        grow(study, SPACE)
+    plan = type(sampler._search).plan
+
+    def noted(search, settled, own, *more):
+        found = plan(search, settled, own, *more)
+        asked.append((settled, own, more[-1], found))
+        return found
+
+    monkeypatch.setattr(type(sampler._search), "plan", noted)
+    trained = grow(study, SPACE, seen=lambda trial: asked.clear())  # what is left was asked behind the last
+    (grown, own, running, deeper), (_, _, other, another) = asked
+    assert running is None and other is not None and len(deeper.names) > grown.step == other.step > 0
+    assert own[-1] == 0 or own[other.step - 1] == accuracy_of(trained[-1][0])
+    step = other.step
+    key = network_key(other.names[:step], other.indices[:step], other.actions[:step])
+    assert another.key != key
 
 
 def test_a_trial_of_the_agents_is_replayed_as_it_was_played(make_sampler):
@@ -125,7 +158,8 @@ def test_networks_of_layers_are_all_of_the_space(make_sampler):
 
 def test_a_space_that_has_shrunk_is_searched_on(make_sampler):
     """A study goes on with fewer layers: what was deeper is remembered, and not planned again."""
-    study = optuna.create_study(direction="maximize", sampler=make_sampler(n_startup_trials=5))
+    sampler = make_sampler(n_startup_trials=8, layer_prior=False)
+    study = optuna.create_study(direction="maximize", sampler=sampler)
     for _ in range(5):
         assert len(grow(study, SPACE)[-1][0]) == 4
     smaller = LayerSpace(max_layers=2, input_shape=(1, 8, 8), min_accuracy=None, min_improvement=None)

@@ -49,7 +49,8 @@ def test_other_seeds_differ(make_sampler):
     assert all(a != b for a, b in zip(*runs, strict=True))
 
 
-def test_the_global_generators_are_left_alone(make_sampler):
+@pytest.mark.parametrize("layer_prior", [False, True])
+def test_the_global_generators_are_left_alone(make_sampler, layer_prior):
     import random
 
     import numpy as np
@@ -59,7 +60,7 @@ def test_the_global_generators_are_left_alone(make_sampler):
         return random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
 
     before = states()
-    study = optuna.create_study(direction="maximize", sampler=make_sampler())
+    study = optuna.create_study(direction="maximize", sampler=make_sampler(layer_prior=layer_prior))
     study.optimize(objective, n_trials=6)
     assert states() == before
 

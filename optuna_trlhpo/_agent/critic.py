@@ -1,0 +1,32 @@
+"""What plans are ranked by: an exact posterior, or an ensemble of networks."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+
+from optuna_trlhpo._agent.config import AgentConfig
+from optuna_trlhpo._agent.ensemble import Ensemble
+from optuna_trlhpo._agent.features import N_PARTS
+from optuna_trlhpo._agent.posterior import Features, Posterior
+
+
+class Critic(Protocol):
+    """Learns what networks are worth; see `Posterior`."""
+
+    def fit(self, x: np.ndarray, y: np.ndarray, features: Features, *, steps: int) -> None: ...
+
+    def predict(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]: ...
+
+    @property
+    def noise(self) -> float: ...
+
+    def sample(self, x: np.ndarray, rng: np.random.Generator) -> np.ndarray: ...
+
+
+def make_critic(config: AgentConfig, seed: int) -> Critic:
+    """The critic that the settings name."""
+    if config.critic == "posterior":
+        return Posterior(n_parts=N_PARTS)
+    return Ensemble(config, body=config.critic, seed=seed)

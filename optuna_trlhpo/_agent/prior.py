@@ -1,0 +1,118 @@
+"""What is known about layers before the first training: a transformer that has seen other tasks.
+
+Notation: N networks, S layers, O numbers that outline a layer (`LayerSpace.outline`), W width, E numbers that
+embed a network, T tasks.
+
+The transformer was trained on tables of networks, of several tasks at once: it embeds a network in E numbers,
+and what the network scores on task t is a linear function of them, with weights of that task alone. So what
+carries over between tasks is in the embedding, and what does not is in the weights. Of a new task only the
+mean and the spread of the weights over the tasks seen are known. That is a prior distribution of functions,
+and it enters the posterior as its linear part (`posterior`): each embedded number, times its weight's
+deviation, is a feature whose weight has deviation 1, and a mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load
+from torch import Tensor, nn
+
+from optuna_trlhpo._agent.config import AgentConfig
+from optuna_trlhpo._agent.threads import one_thread
+from optuna_trlhpo._agent.transformer import Block, _sinusoids
+
+EMBEDDING = 8
+"""E."""
+_CONFIG = AgentConfig(width=32, heads=4, blocks=2, expansion=2)
+
+
+class LayerTransformer(nn.Module):
+    """Embeds networks, given as outlines of their layers."""
+
+    def __init__(self, n_outline: int) -> None:
+        super().__init__()
+        self.inputs = nn.Linear(n_outline, _CONFIG.width)
+        self.blocks = nn.ModuleList(Block(_CONFIG) for _ in range(_CONFIG.blocks))
+        self.norm = nn.LayerNorm(_CONFIG.width)
+        self.output = nn.Sequential(
+            nn.Linear(2 * _CONFIG.width, _CONFIG.width), nn.GELU(), nn.Linear(_CONFIG.width, EMBEDDING)
+        )
+
+    def forward(self, outlines: Tensor, filled: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Embeddings ``[N, E]`` and attention ``[N, H, S, S]`` per block.
+
+        Args:
+            outlines: ``[N, S, O]``.
+            filled: ``[N, S]`` True where there is a layer.
+        """
+        N, S, _ = outlines.shape
+        x = self.inputs(outlines) + _sinusoids(torch.arange(S), _CONFIG.width)
+        visible = filled.unsqueeze(1) | torch.eye(S, dtype=torch.bool)  # an empty place sees itself
+        weights = []
+        for block in self.blocks:
+            x, w = block(x, visible)
+            weights.append(w)
+        x = self.norm(x)
+        n = filled.sum(dim=1)
+        mean = (x * filled.unsqueeze(-1)).sum(dim=1) / n.unsqueeze(-1)
+        last = x[torch.arange(N), n - 1]
+        return self.output(torch.cat([mean, last], dim=-1)), weights
+
+
+class LayerPrior:
+    """The expectations of a `LayerTransformer` that was trained on other tasks.
+
+    Args:
+        tensors: Its weights; ``mean`` and ``deviation`` ``[E]`` of a task's linear weights; and ``unit``: so
+            much in logarithms of the error is a score of 1.
+
+    Attributes:
+        means: ``[E + 1]`` means of the linear weights, in deviations; the last belongs to a constant.
+        unit: What a score of 1 is on a task like those seen, in logarithms of the error.
+    """
+
+    def __init__(self, tensors: dict[str, Tensor]) -> None:
+        tensors = dict(tensors)
+        mean, deviation = tensors.pop("mean"), tensors.pop("deviation")
+        self.unit = float(tensors.pop("unit"))
+        self._deviation = deviation.double().numpy()
+        self.means = np.append((mean / deviation).double().numpy(), 0.0)
+        with torch.random.fork_rng(devices=[]):  # what it is made with is overwritten, but drawn
+            self._transformer = LayerTransformer(tensors["inputs.weight"].shape[1]).eval()
+        self._transformer.load_state_dict(tensors)
+
+    @classmethod
+    def load(cls, path: Path | None = None) -> LayerPrior:
+        """The prior that comes with the package, or another one.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            ValueError: If it holds something else.
+        """
+        if path is None:
+            return cls(load((resources.files(__package__) / "layer-prior.safetensors").read_bytes()))
+        try:
+            return cls(load(path.read_bytes()))
+        except (SafetensorError, KeyError, RuntimeError) as error:
+            raise ValueError(f"{path} is not a prior for layers: {error}") from error
+
+    @one_thread()
+    @torch.inference_mode()
+    def __call__(self, outlines: Sequence[np.ndarray]) -> np.ndarray:
+        """``[N, E + 1]`` numbers of networks, each outlined by ``[S, O]``; the last is 1."""
+        embedded, _ = self._transformer(*padded(outlines))
+        return np.pad(embedded.double().numpy() * self._deviation, [(0, 0), (0, 1)], constant_values=1.0)
+
+
+def padded(outlines: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
+    """Outlines of different lengths ``[N, S, O]``, and where there is a layer ``[N, S]``."""
+    S = max(map(len, outlines))
+    filled = torch.tensor([[k < len(outline) for k in range(S)] for outline in outlines])
+    rows = [np.pad(outline, [(0, S - len(outline)), (0, 0)]) for outline in outlines]
+    return torch.from_numpy(np.array(rows)).float(), filled

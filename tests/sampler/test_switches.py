@@ -1,0 +1,81 @@
+"""Parts of the agent that can be exchanged or left out: each runs to the end, and is of consequence."""
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from optuna_trlhpo import AgentConfig, LayerSpace, TRLHPOSampler
+from optuna_trlhpo._agent.critic import make_critic
+from optuna_trlhpo._agent.ensemble import Ensemble
+from optuna_trlhpo._agent.posterior import Posterior
+from optuna_trlhpo.sources import SEEN_ATTRIBUTE
+
+SMALL = dict(width=8, heads=2, blocks=1, expansion=1, n_critics=2, n_candidates=20, fit_steps=2)
+SPACE = LayerSpace(input_shape=(1, 8, 8), max_layers=3, min_accuracy=None, min_improvement=None)
+SWITCHES = [
+    dict(critic="perceptron"),
+    dict(critic="transformer"),
+    dict(targets="rank"),
+    dict(mutations=False),
+    dict(read_reports=False),
+    dict(acquisition="thompson"),
+    dict(acquisition="incumbent_gain"),
+    dict(critic="transformer", targets="rank", mutations=False, read_reports=False),
+]
+
+
+def objective(trial):
+    for layers in SPACE.grow(trial):
+        value = 0.9 - 0.3 * float(SPACE.encode(layers)[:, 1:].mean()) + 0.02 * len(layers)
+        trial.report(value, step=len(layers) - 1)
+    return value
+
+
+def play(n_trials=7, **settings):
+    agent = AgentConfig(**SMALL | settings)
+    sampler = TRLHPOSampler(seed=0, n_startup_trials=4, agent=agent, layer_prior=False)
+    study = optuna.create_study(direction="maximize", sampler=sampler)
+    study.optimize(objective, n_trials=n_trials)
+    assert all(trial.state == TrialState.COMPLETE for trial in study.trials)
+    return study
+
+
+@pytest.fixture(scope="module")
+def default():
+    return [trial.params for trial in play().trials]
+
+
+@pytest.mark.parametrize("settings", SWITCHES, ids=str)
+def test_a_switch_is_of_consequence(settings, default):
+    found = [trial.params for trial in play(**settings).trials]
+    assert found[:4] == default[:4]  # the start is the same
+    assert found[4:] != default[4:]
+    assert found == [trial.params for trial in play(**settings).trials]
+
+
+@pytest.mark.parametrize("read_reports", [True, False])
+def test_reports_that_are_not_read_leave_no_note(read_reports):
+    study = play(5, read_reports=read_reports)
+    noted = [SEEN_ATTRIBUTE in trial.system_attrs for trial in study.trials]
+    assert any(noted) == read_reports
+    assert all(len(trial.intermediate_values) > 1 for trial in study.trials[:4])  # there was something
+    worths = study.sampler._experience._replay.rows(range(4), "worths")["worths"]
+    assert (worths[:, 0, 0] == worths[:, 0, 0]).any() == read_reports  # of the first layers
+
+
+def test_the_critic_is_the_one_that_is_named():
+    assert isinstance(make_critic(AgentConfig(), 0), Posterior)
+    for body in ("perceptron", "transformer"):
+        critic = make_critic(AgentConfig(critic=body), 0)
+        assert isinstance(critic, Ensemble)
+        assert type(critic._body).__name__.lower().count(body) == 1
+
+
+@pytest.mark.parametrize("critic", ["perceptron", "transformer"])
+def test_another_critic_takes_what_is_expected(critic):
+    """With a prior for layers and an earlier study it plans from the first trial on."""
+    agent = AgentConfig(**SMALL | dict(critic=critic))
+    sampler = TRLHPOSampler(seed=0, agent=agent, warm_start=[play(4)])
+    study = optuna.create_study(direction="maximize", sampler=sampler)
+    study.optimize(objective, n_trials=4)
+    assert len({str(trial.params) for trial in study.trials}) == 4
