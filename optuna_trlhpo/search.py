@@ -37,6 +37,8 @@ _MANY = 100
 _WHOLE_TRIALS = 100
 """Finished trials that plans take pieces from, beside the networks that have a value."""
 _BEST_OF_GENERATION = 10
+_HARM = 1e9
+"""Puts a logarithm of an improvement below every gain."""
 _DOUBT = 0.3
 """By how much, as a deviation, scores may follow those of an earlier study more or less than one to one."""
 _OFFSET = 10.0
@@ -238,13 +240,16 @@ class Search:
             z = self._features(self._told(as_networks(drafts, settled.context)))
             if config.acquisition == "thompson":
                 scores = self._critic.sample(z, rng)
-            elif config.acquisition == "incumbent_gain" and len(values):
-                k = int(np.argmax(values))
-                scores = incumbent_gain(
-                    *self._critic.predict(z), self._critic.noise, float(of_networks[k]), float(values[k])
-                )
             else:
-                scores = log_expected_improvement(*self._critic.predict(z), best)
+                mean, deviation = self._critic.predict(z)
+                scores = improvement = log_expected_improvement(mean, deviation, best)
+                if config.acquisition == "incumbent_gain" and len(values):
+                    k = int(np.argmax(values))
+                    gain = incumbent_gain(
+                        mean, deviation, self._critic.noise, float(of_networks[k]), float(values[k])
+                    )
+                    # Of what can only do harm, or so little good that it is 0, the likeliest to improve.
+                    scores = np.where(gain > 0, gain, improvement - _HARM)
             order = np.argsort(-scores, kind="stable")
             chosen, score = drafts[order[0]], float(scores[order[0]])
             parents = drafts = [drafts[i] for i in order[:_BEST_OF_GENERATION]]

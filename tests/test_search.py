@@ -410,6 +410,19 @@ def test_equal_generators_equal_plans(acquisition: str) -> None:
     assert plans[0] == plans[1] != plans[2]
 
 
+def test_luck_is_no_gain() -> None:
+    """Of networks that all came to much the same, with noise, the two acquisitions want different ones."""
+    memory, noise = experience(), np.random.default_rng(0)
+    for number in range(30):
+        steps = [layer(k, number % 3, float(noise.random())) for k in range(3)]
+        memory.add(number, episode(*steps), worths(NAN, NAN, 0.8 + 0.02 * noise.standard_normal()))
+    chosen = []
+    for acquisition in ("incumbent_gain", "expected_improvement"):
+        search = search_of(memory, acquisition=acquisition)
+        chosen.append([plan(search, anything(memory), seed=seed).key for seed in range(5)])
+    assert chosen[0] != chosen[1]
+
+
 def test_many_variations_are_better_than_few() -> None:
     scores = []
     for settings in (dict(n_candidates=2, n_generations=1), dict(n_candidates=100, n_generations=3)):

@@ -42,7 +42,8 @@ class AgentConfig:
         replay_capacity: The most trials that are remembered.
         n_candidates: Variations that the critic ranks, per generation; 0: the actor decides alone.
         n_generations: How often the best variations are varied again before one is taken.
-        acquisition: What a plan is ranked by: "expected_improvement" over the best, or "thompson", one
+        acquisition: What a plan is ranked by: "incumbent_gain", what the network that looked best is expected
+            to gain in truth, noise allowed for; "expected_improvement" over the best; or "thompson", one
             function drawn from what the critic holds possible.
         fit_steps: Steps in which the critic learns its kernel, for each finished trial.
         critic: What ranks plans: "posterior", a Gaussian process; or an ensemble of ``n_critics`` networks,
@@ -77,7 +78,7 @@ class AgentConfig:
     replay_capacity: int = 5_000
     n_candidates: int = 100
     n_generations: int = 3
-    acquisition: str = "expected_improvement"
+    acquisition: str = "incumbent_gain"
     fit_steps: int = 5
     critic: str = "posterior"
     targets: str = "log_error"

@@ -131,7 +131,9 @@ class Ensemble:
         mask = torch.from_numpy(self._members(len(z))).float()
         # The rate falls to 0 in each call, so that wherever learning ends it has settled.
         n_updates, rate = steps * self.UPDATES_PER_STEP, self._config.critic_learning_rate
-        optimizer = torch.optim.Adam(self._body.parameters(), lr=rate, fused=True)
+        optimizer = torch.optim.AdamW(
+            self._body.parameters(), lr=rate, weight_decay=self._body.weight_decay, fused=True
+        )
         for update in range(n_updates):
             optimizer.param_groups[0]["lr"] = rate * (1 - update / n_updates)
             rows = torch.from_numpy(self._batches.permutation(len(z))[: self._body.batch_size])
@@ -160,6 +162,7 @@ class Perceptrons(nn.Module):
     """
 
     batch_size = 128
+    weight_decay = 0.0
 
     def __init__(self, n_members: int, *, gain: float, seed: Sequence[int]) -> None:
         super().__init__()
@@ -191,6 +194,7 @@ class ParameterTransformer(nn.Module):
     """
 
     batch_size = 32
+    weight_decay = 0.3  # without, it holds on to what it made of the first few networks
     features: Tensor  # [columns, K] those of each column, as many as the widest has; F where there are fewer
     groups: Tensor  # [columns]
 

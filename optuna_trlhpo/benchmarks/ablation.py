@@ -56,7 +56,11 @@ VARIANTS: dict[str, Variant] = {
         "an ensemble of transformers for the exact posterior", critic="transformer"
     ),
     "critic-perceptrons": _without("an ensemble of perceptrons for it: no attention", critic="perceptron"),
-    "thompson": _without("Thompson sampling for the expected improvement", acquisition="thompson"),
+    "expected-improvement": _without(
+        "expected improvement, with no regard to noise, for the gain of the incumbent",
+        acquisition="expected_improvement",
+    ),
+    "thompson": _without("Thompson sampling for the gain of the incumbent", acquisition="thompson"),
     "no-mutations": _without("no variations of the best networks", mutations=False),
     "rank-targets": _without("ranks for the logarithm of the error", targets="rank"),
     "reports-unread": _without("reports unread: final values alone", *SEQUENCES, read_reports=False),

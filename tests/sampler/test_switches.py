@@ -19,7 +19,6 @@ SWITCHES = [
     dict(mutations=False),
     dict(read_reports=False),
     dict(acquisition="thompson"),
-    dict(acquisition="incumbent_gain"),
     dict(critic="transformer", targets="rank", mutations=False, read_reports=False),
 ]
 
