@@ -136,6 +136,7 @@ class Search:
         self._critic: Critic = make_critic(config, seed)
         self._refused: set[bytes] = set()
         self._known: dict[bytes, _Known | None] = {}  # about networks of the space
+        self._signatures: dict[bytes, np.ndarray | None] = {}  # of networks of the space
         self._entered: Entered | None = None
         self._is_set = False
         self._imagined: Networks | None = None
@@ -153,6 +154,7 @@ class Search:
         self._is_set = True
         self._entered = entered
         self._known.clear()
+        self._signatures.clear()
         self._imagined = None
         if entered is not None and self._prior is not None:
             rng = np.random.default_rng((self._seed, entered.whole))
@@ -310,20 +312,30 @@ class Search:
         """What the space and the prior say of layers ``[S, 4]``; None for what the space does not have."""
         assert self._entered is not None
         space = self._entered.space
-        new = {layers.tobytes(): layers for layers in some if layers.tobytes() not in self._known}
-        signatures = {key: space.signature(layers) for key, layers in new.items()}
-        valid = [key for key, signature in signatures.items() if signature is not None]
+        keys = [layers.tobytes() for layers in some]
+        new = {key: layers for key, layers in zip(keys, some, strict=True) if key not in self._known}
+        valid = {key: layers for key, layers in new.items() if self._signature(layers) is not None}
         expected = [np.zeros(0)] * len(valid)
-        if self._prior is not None and valid:
-            outlines = [outline for key in valid if (outline := space.outline(new[key])) is not None]
+        if self._prior is not None and valid:  # all at once, which takes hardly longer than one
+            outlines = [
+                outline for layers in valid.values() if (outline := space.outline(layers)) is not None
+            ]
             expected = list(self._prior(outlines))
         found = dict(zip(valid, expected, strict=True))
-        for key, signature in signatures.items():
+        for key, layers in new.items():
+            signature = self._signature(layers)
             self._known[key] = None if signature is None else _Known(signature, found[key])
-        return [self._known[layers.tobytes()] for layers in some]
+        return [self._known[key] for key in keys]
+
+    def _signature(self, layers: np.ndarray) -> np.ndarray | None:
+        assert self._entered is not None
+        key = layers.tobytes()
+        if key not in self._signatures:
+            self._signatures[key] = self._entered.space.signature(layers)
+        return self._signatures[key]
 
     def _contains(self, layers: np.ndarray) -> bool:
-        return self._know([np.ascontiguousarray(layers)])[0] is not None
+        return self._signature(np.ascontiguousarray(layers)) is not None
 
     def _donors(self, rng: np.random.Generator) -> tuple[Networks, int]:
         """Networks to take pieces from, beside those that have a value; and how many of them were trials."""

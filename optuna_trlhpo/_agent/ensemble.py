@@ -74,7 +74,7 @@ class Ensemble:
             self._body = Perceptrons(config.n_critics, gain=_START, seed=(seed, _BODY))
         else:
             self._body = ParameterTransformer(config, seed=(seed, _BODY))
-        self._prior = Perceptrons(config.n_critics, gain=1.0, seed=(seed, _PRIOR)).requires_grad_(False)
+        self._prior = Perceptrons(config.n_critics, gain=1.0, seed=(seed, _PRIOR))  # never trained
         self._batches = np.random.default_rng((seed, _BATCHES))
         self._scale = self._mean = torch.zeros(0)
         self._noise = _NOISE
@@ -265,8 +265,7 @@ class Rows(nn.Module):
         more = n - len(self.weight)
         if more > 0:
             drawn = _drawn(self._rng, (more, *self.weight.shape[1:]))
-            longer = torch.cat([self.weight.detach(), drawn.detach()])
-            self.weight = nn.Parameter(longer, requires_grad=self.weight.requires_grad)
+            self.weight = nn.Parameter(torch.cat([self.weight.detach(), drawn.detach()]))
 
 
 def _drawn(rng: np.random.Generator, shape: tuple[int, ...], std: float = 1.0) -> nn.Parameter:

@@ -95,7 +95,7 @@ def test_nothing_at_all_is_no_trouble(body: str) -> None:
     ensemble = ensemble_of(body)
     ensemble.fit(np.zeros((0, 2)), np.zeros(0), features_of(2), steps=1)
     mean, deviation = ensemble.predict(np.ones((3, 2)))
-    assert np.isfinite(mean).all() and (deviation > 0).all()
+    assert np.isfinite(mean).all() and (deviation > 0).all() and ensemble.noise > 0
     assert ensemble.predict(np.ones((0, 2)))[0].shape == (0,)
     # A network of which nothing is known has no token but the one that asks.
     assert np.isfinite(ensemble.predict(np.zeros((2, 2)))[0]).all()
@@ -171,6 +171,15 @@ def test_a_random_function_keeps_members_apart(body: str) -> None:
         assert all(map(torch.equal, before, ensemble._prior.parameters()))  # it learns nothing
         deviations.append(ensemble.predict(away)[1].mean())
     assert deviations[1] > 1.5 * deviations[0]
+
+
+def test_the_random_function_is_not_what_learning_begins_with() -> None:
+    ensemble = ensemble_of("perceptron")
+    ensemble.fit(*problem(5), features_of(6), steps=0)
+    assert isinstance(ensemble._body, Perceptrons)
+    for one, other in zip(ensemble._body.parameters(), ensemble._prior.parameters(), strict=True):
+        if one.any():  # else it is a bias that begins with 0
+            assert np.corrcoef(one.detach().flatten(), other.detach().flatten())[0, 1] < 0.5
 
 
 def test_members_learn_from_rows_of_their_own() -> None:
