@@ -201,8 +201,13 @@ class Search:
             values = np.concatenate([values, self._critic.predict(others)[0]])
             x = np.concatenate([x, others])
             self._critic.fit(x, values, self._features.features, steps=0)
-        of_networks, of_donors = self._critic.predict(x)[0], self._critic.predict(self._features(donors))[0]
-        of_donors[:n_whole] = -np.inf  # those with a value are among the networks
+        of_networks = self._critic.predict(x)[0]
+        of_donors = np.full(
+            len(donors.names), -np.inf
+        )  # of trials: those with a value are among the networks
+        if len(of_donors) > n_whole:
+            unseen = donors.rows(np.arange(n_whole, len(of_donors)))
+            of_donors[n_whole:] = self._critic.predict(self._features(unseen))[0]
         categorical = experience.names.categorical
         planner = Planner(
             _joined([networks, donors]),

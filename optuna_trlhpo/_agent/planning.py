@@ -10,7 +10,6 @@ replaced, inserted and taken out where the same parameters come step after step.
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -120,6 +119,7 @@ class Planner:
             and (asked < 0 or (draft.names[step, slot] == asked and draft.indices[step, slot] == index))
         ]
         self._all = drafts
+        self._nowhere: set[tuple[int, int, int, int | None]] = set()  # categories that no network has
         order = sorted(fitting, key=lambda k: -scores[k])
         self._parents = [self._joined(drafts[k].steps(step)) for k in order]
         if not self._parents:  # the step never came at this place
@@ -257,26 +257,33 @@ class Planner:
         alone = i + 1 == draft.names.shape[1] or draft.names[k, i + 1] < 0
         if alone and self._repeated[draft.names[k, 0]] and self._alone[stem]:
             return draft
-        key = i, int(stem), _millionths(action)
-        places = self._places.get(key, []) if self._repeated[stem] else self._places.get((*key, k), [])
-        if places:
-            donor, at = places[rng.integers(len(places))]
-            return self._graft(draft, k, i, self._all[donor], at)
+        place = self._place_of(i, int(stem), float(action), None if self._repeated[stem] else k, rng)
+        if place is not None:
+            return self._graft(draft, k, i, *place)
         # No network that is remembered has this category: what it brings is seen when it is asked for.
         draft.names[k, i + 1 :] = draft.indices[k, i + 1 :] = -1
         draft.actions[k, i + 1 :], draft.n_values[k, i + 1 :] = np.nan, 0
         return draft
 
-    @functools.cached_property
-    def _places(self) -> dict[tuple[int, ...], list[tuple[int, int]]]:
-        """Where categories stand, (network, step), by slot, stem and action; and by the step, too."""
-        places: dict[tuple[int, ...], list[tuple[int, int]]] = {}
-        for number, draft in enumerate(self._all):
-            for at, i in zip(*np.nonzero(self._categorical[draft.names]), strict=True):
-                key = int(i), int(draft.names[at, i]), _millionths(draft.actions[at, i])
-                for one in (key, (*key, int(at))):
-                    places.setdefault(one, []).append((number, int(at)))
-        return places
+    def _place_of(
+        self, i: int, stem: int, action: float, k: int | None, rng: np.random.Generator
+    ) -> tuple[Draft, int] | None:
+        """Some network that has the category at slot ``i`` of a step, and that step; of step ``k`` if that is
+        not None. None where no network has it."""
+        key = i, stem, round(1e6 * action), k
+        if key in self._nowhere:
+            return None
+        for attempt in rng.permutation(len(self._all)):  # mostly one of the first has it
+            donor = self._all[attempt]
+            for at in range(len(donor)) if k is None else (k,):
+                if (
+                    at < len(donor)
+                    and donor.names[at, i] == stem
+                    and abs(donor.actions[at, i] - action) < 1e-6
+                ):
+                    return donor, at
+        self._nowhere.add(key)
+        return None
 
     def _graft(self, draft: Draft, k: int, i: int, donor: Draft, at: int) -> Draft:
         shift = int(draft.indices[k, i] - donor.indices[at, i])
@@ -335,10 +342,6 @@ class Planner:
         if not self._repeated[donor.names[at, 0]]:
             return None
         return donor.steps(at, at + 1, index - int(donor.indices[at, 0])).copy()
-
-
-def _millionths(action: float) -> int:
-    return round(1_000_000 * float(action))
 
 
 def _reflect(action: float) -> float:
