@@ -42,7 +42,7 @@ format: $(INSTALLED) ## let ruff mend what it can
 docs: $(INSTALLED) ## build the documentation into site/, every warning an error
 	NO_MKDOCS_2_WARNING=true $(BIN)/python -m mkdocs build --strict --quiet
 
-bench: $(INSTALLED) ## the headline table, and whether it holds; half an hour on two cores
+bench: $(INSTALLED) ## the headline table, and whether it holds; laid out for half an hour on two cores
 	$(BENCHMARKS) run --protocol short --jobs $(JOBS) --out $(ROWS)/short
 	@$(BENCHMARKS) report --protocol short --out $(ROWS)/short --figures $(ROWS)/figures
 

@@ -43,8 +43,6 @@ _DOUBT = 0.3
 """By how much, as a deviation, scores may follow those of an earlier study more or less than one to one."""
 _OFFSET = 10.0
 """How far the scores of two studies may be apart, as a deviation: scores count from a study's own median."""
-
-
 _N_IMAGINED = 150
 """Random networks of a space that plans begin with, where something is expected of networks that nobody has
 tried yet."""
@@ -202,9 +200,8 @@ class Search:
             x = np.concatenate([x, others])
             self._critic.fit(x, values, self._features.features, steps=0)
         of_networks = self._critic.predict(x)[0]
-        of_donors = np.full(
-            len(donors.names), -np.inf
-        )  # of trials: those with a value are among the networks
+        # Trials are donors alone: those with a value are among the networks.
+        of_donors = np.full(len(donors.names), -np.inf)
         if len(of_donors) > n_whole:
             unseen = donors.rows(np.arange(n_whole, len(of_donors)))
             of_donors[n_whole:] = self._critic.predict(self._features(unseen))[0]
@@ -223,7 +220,6 @@ class Search:
         parents = planner.parents()
         if not parents:
             return None
-        best = float(of_networks.max(initial=-np.inf)) if len(x) else 0.0
         drafts = planner.chance(rng, config.n_candidates // 2) + self._untried(parents)
         excluded = self._refused.union(network_key(p.names, p.indices, p.actions) for p in pending)
         excluded.update(
@@ -245,24 +241,36 @@ class Search:
             if not drafts:
                 break
             z = self._features(self._told(as_networks(drafts, settled.context)))
-            if config.acquisition == "thompson":
-                scores = self._critic.sample(z, rng)
-            else:
-                mean, deviation = self._critic.predict(z)
-                scores = improvement = log_expected_improvement(mean, deviation, best)
-                if config.acquisition == "incumbent_gain" and len(values):
-                    k = int(np.argmax(values))
-                    gain = incumbent_gain(
-                        mean, deviation, self._critic.noise, float(of_networks[k]), float(values[k])
-                    )
-                    # Of what can only do harm, or so little good that it is 0, the likeliest to improve.
-                    scores = np.where(gain > 0, gain, improvement - _HARM)
+            scores = self._acquire(z, of_networks, values, rng)
             order = np.argsort(-scores, kind="stable")
             chosen, score = drafts[order[0]], float(scores[order[0]])
             parents = drafts = [drafts[i] for i in order[:_BEST_OF_GENERATION]]
         if chosen is None:
             chosen = parents[0]
         return Plan(chosen.actions.copy(), chosen.names.copy(), chosen.indices.copy(), score, chosen.key())
+
+    def _acquire(
+        self, z: np.ndarray, of_networks: np.ndarray, values: np.ndarray, rng: np.random.Generator
+    ) -> np.ndarray:
+        """``[C]`` what the acquisition function holds of candidates ``z`` ``[C, F]``.
+
+        Args:
+            z: Their features.
+            of_networks: ``[N]`` what the critic expects of the networks with a value.
+            values: ``[N]`` their values.
+            rng: The generator.
+        """
+        if self._config.acquisition == "thompson":
+            return self._critic.sample(z, rng)
+        mean, deviation = self._critic.predict(z)
+        best = float(of_networks.max()) if len(of_networks) else 0.0
+        improvement = log_expected_improvement(mean, deviation, best)
+        if self._config.acquisition == "expected_improvement" or not len(values):
+            return improvement
+        k = int(np.argmax(values))
+        gain = incumbent_gain(mean, deviation, self._critic.noise, float(of_networks[k]), float(values[k]))
+        # Of what can only do harm, or so little good that it is 0, the likeliest to improve.
+        return np.where(gain > 0, gain, improvement - _HARM)
 
     def refuse(self, plan: Plan) -> None:
         """Never make this plan again: the objective did not offer a value that it needs."""

@@ -18,6 +18,12 @@ class AgentConfig:
     """The agent's settings; the defaults suit studies of 30 to 500 trials, `AgentConfig.paper` is the
     paper's.
 
+    Most of them belong to one of two agents. Where the actor decides alone (``n_candidates=0``, the
+    paper's), those from ``n_candidates`` to ``mutations`` have nothing to act on. Where a critic ranks plans
+    (the default), the actor, DDPG and the noise have not: of the others ``width``, ``heads``, ``blocks``,
+    ``expansion``, ``n_critics``, ``prior_scale`` and ``critic_learning_rate`` shape an ensemble, if
+    ``critic`` names one.
+
     Attributes:
         width: Numbers per token; a multiple of ``heads``.
         heads: Attention heads.

@@ -375,7 +375,7 @@ def _add_protocol(command: argparse.ArgumentParser, what: str) -> None:
     command.add_argument(
         "--protocol",
         choices=("short", "full"),
-        help=f"{what}; `short` takes less than half an hour on two cores, `full` hours on sixteen",
+        help=f"{what}; `short` is laid out for half an hour on two cores, `full` for hours on sixteen",
     )
 
 

@@ -1,4 +1,4 @@
-"""What confirming the leaders of a study is worth: ``python -m optuna_trlhpo.benchmarks.confirmation``.
+"""What confirming the leaders of a study is worth: ``python -m optuna_trlhpo.benchmarks confirm``.
 
 Of T trainings in all, a study can spend every one on the search and take the network with the best observed
 value. Or it stops ``top * repeats`` trainings before, observes its ``top`` leaders ``repeats`` more times and
@@ -31,7 +31,6 @@ from __future__ import annotations
 import argparse
 import os
 import platform
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,7 +51,6 @@ from optuna_trlhpo.benchmarks.real_training import (
     latest,
     machines_text,
     mean_text,
-    run_command,
     table,
 )
 from optuna_trlhpo.benchmarks.runner import Row, SamplerFactory
@@ -331,16 +329,3 @@ def handle(arguments: argparse.Namespace) -> int:
     )
     print(report(runner.read_rows(arguments.out), **setting))
     return int(any("error" in row for row in new))
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Measure what confirming is worth; what is there is not run again."""
-    parser = argparse.ArgumentParser(
-        prog="python -m optuna_trlhpo.benchmarks.confirmation", description=main.__doc__
-    )
-    add_arguments(parser)
-    return run_command(parser, argv)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

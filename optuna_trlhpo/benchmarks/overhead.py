@@ -14,7 +14,7 @@ from optuna.distributions import BaseDistribution
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
-from optuna_trlhpo.benchmarks.problems import synthetic_layers
+from optuna_trlhpo.benchmarks.synthetic import synthetic_layers
 from optuna_trlhpo.sampler import TRLHPOSampler
 
 _WINDOW = 20

@@ -1,4 +1,4 @@
-"""Samplers where every network is really trained: ``python -m optuna_trlhpo.benchmarks.real_training``.
+"""Samplers where every network is really trained: ``python -m optuna_trlhpo.benchmarks real``.
 
 A study trains networks on a task of `tasks`, by the function that made the table of ``mnist-layers``, and
 takes the one with the best observed validation accuracy. Only then is it fitted again, on the training and
@@ -34,7 +34,6 @@ import json
 import multiprocessing
 import os
 import platform
-import sys
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -598,26 +597,3 @@ def handle(arguments: argparse.Namespace) -> int:
     rows = runner.read_rows(arguments.out)
     print(report(rows, arguments.task, budget=arguments.budget, refits=arguments.refits))
     return int(any("error" in row for row in new))
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Run samplers on a task for real; what is there is not run again."""
-    parser = argparse.ArgumentParser(
-        prog="python -m optuna_trlhpo.benchmarks.real_training", description=main.__doc__
-    )
-    add_arguments(parser)
-    return run_command(parser, argv)
-
-
-def run_command(parser: argparse.ArgumentParser, argv: list[str] | None) -> int:
-    """Parse and handle; an error that the user can mend is told in a line, and gives 2."""
-    arguments = parser.parse_args(argv)
-    try:
-        return arguments.handle(arguments)
-    except (ValueError, FileNotFoundError, ImportError, RuntimeError) as error:
-        print(f"{parser.prog}: {error}", file=sys.stderr)
-        return 2
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -164,7 +164,7 @@ PROTOCOLS: dict[str, tuple[Share, ...]] = {
         Share(tables.HPO_TABLES, ("trlhpo", "tpe", "random", "cmaes", "nsga2"), seeds=2, budget=50),
     ),
 }
-"""What is run to judge the sampler: all of it, or what fits half an hour of two cores."""
+"""What is run to judge the sampler: all of it, or what is meant to fit half an hour of two cores."""
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import pytest
 from optuna.samplers import RandomSampler
 
 from optuna_trlhpo.benchmarks import confirmation, runner, tables
+from optuna_trlhpo.benchmarks.__main__ import main
 from optuna_trlhpo.benchmarks.confirmation import Look, confirmed, leaders, report
 from optuna_trlhpo.benchmarks.problem import Evaluator
 
@@ -161,11 +162,11 @@ def test_the_table_is_what_was_measured():
 def test_the_command_runs_and_reports(toy, tmp_path, capsys):
     arguments = ["--problems", "toy", "--seeds", "2", "--totals", "5", "--top", "2", "--repeats", "2"]
     arguments += ["--out", str(tmp_path)]
-    assert confirmation.main([*arguments, "--samplers", "random"]) == 0
+    assert main(["confirm", *arguments, "--samplers", "random"]) == 0
     assert "| random | terminal | 2 | 5 |" in capsys.readouterr().out
-    assert confirmation.main([*arguments, "--samplers"]) == 0
+    assert main(["confirm", *arguments, "--samplers"]) == 0
     assert "| random | terminal | 2 | 5 |" in capsys.readouterr().out
-    assert confirmation.main([*arguments, "--top", "0"]) == 2
+    assert main(["confirm", *arguments, "--top", "0"]) == 2
     assert "top is 0" in capsys.readouterr().err
 
 

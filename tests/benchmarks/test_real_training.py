@@ -9,6 +9,7 @@ import torch
 from optuna.samplers import RandomSampler
 
 from optuna_trlhpo.benchmarks import real_training, runner, tasks
+from optuna_trlhpo.benchmarks.__main__ import main
 from optuna_trlhpo.benchmarks.problem import Evaluator
 from optuna_trlhpo.benchmarks.real_training import (
     RealTraining,
@@ -280,10 +281,10 @@ def test_of_several_rows_for_a_study_the_last_whole_one_counts():
 
 def test_the_command_runs_and_reports(tiny, tmp_path, capsys):
     arguments = ["--task", tiny, "--seeds", "1", "--budget", "2", "--refits", "1", "--out", str(tmp_path)]
-    assert real_training.main([*arguments, "--samplers", "random"]) == 0
+    assert main(["real", *arguments, "--samplers", "random"]) == 0
     assert "| random | terminal | 1 |" in capsys.readouterr().out
-    assert real_training.main([*arguments, "--samplers"]) == 0
+    assert main(["real", *arguments, "--samplers"]) == 0
     assert "| random | terminal | 1 |" in capsys.readouterr().out
     assert len(runner.read_rows(tmp_path)) == 1
-    assert real_training.main([*arguments, "--samplers", "tpx"]) == 2
+    assert main(["real", *arguments, "--samplers", "tpx"]) == 2
     assert "unknown sampler tpx" in capsys.readouterr().err

@@ -6,7 +6,7 @@ import pytest
 from optuna.trial import TrialState
 
 from optuna_trlhpo import AgentConfig, LayerSpace, TRLHPOSampler
-from optuna_trlhpo.benchmarks.problems import signpost
+from optuna_trlhpo.benchmarks.synthetic import signpost
 
 
 def last_mean(sampler, objective, *, n_trials, n_last):
