@@ -6,6 +6,7 @@ Notation as in `_agent.planning`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -39,6 +40,8 @@ _WHOLE_TRIALS = 100
 _BEST_OF_GENERATION = 10
 _HARM = 1e9
 """Puts a logarithm of an improvement below every gain."""
+_WORTHWHILE = math.log(10)
+"""How far below the best a logarithm of an expected improvement may be, for the gain to decide."""
 _DOUBT = 0.3
 """By how much, as a deviation, scores may follow those of an earlier study more or less than one to one."""
 _OFFSET = 10.0
@@ -269,8 +272,9 @@ class Search:
             return improvement
         k = int(np.argmax(values))
         gain = incumbent_gain(mean, deviation, self._critic.noise, float(of_networks[k]), float(values[k]))
-        # Of what can only do harm, or so little good that it is 0, the likeliest to improve.
-        return np.where(gain > 0, gain, improvement - _HARM)
+        # Only among what promises improvement: a network that is surely bad gains nothing and harms nothing,
+        # and would win against all good ones once each of these could also do a little harm.
+        return np.where(improvement > improvement.max() - _WORTHWHILE, gain, improvement - _HARM)
 
     def refuse(self, plan: Plan) -> None:
         """Never make this plan again: the objective did not offer a value that it needs."""

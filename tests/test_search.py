@@ -12,7 +12,7 @@ from optuna.study import StudyDirection
 
 from optuna_trlhpo._agent.config import AgentConfig
 from optuna_trlhpo._agent.features import Networks
-from optuna_trlhpo._agent.planning import Settled
+from optuna_trlhpo._agent.planning import Settled, incumbent_gain
 from optuna_trlhpo.episode import PERFORMANCE_VALUES, Episode, Request, Slot
 from optuna_trlhpo.experience import Experience, network_key
 from optuna_trlhpo.search import Entered, Plan, Search
@@ -421,6 +421,26 @@ def test_luck_is_no_gain() -> None:
         search = search_of(memory, acquisition=acquisition)
         chosen.append([plan(search, anything(memory), seed=seed).key for seed in range(5)])
     assert chosen[0] != chosen[1]
+
+
+def test_what_is_surely_bad_is_not_planned_for_it_harms_nothing() -> None:
+    """A network that may be better could also take the incumbent's place by luck, a bad one could not."""
+    memory = experience()
+    search = search_of(memory)
+
+    class Critic:
+        noise = 1.0
+
+        def predict(self, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            return z[:, 0], np.full(len(z), 0.3)
+
+    search._critic = Critic()  # type: ignore[assignment]
+    candidates, known = np.array([[0.4], [-9.0]]), np.array([1.0, 0.0])
+    mean, deviation = search._critic.predict(candidates)
+    gains = incumbent_gain(mean, deviation, 1.0, 0.9, 2.0)
+    assert gains[0] < gains[1], "gain alone would choose the bad one"
+    scores = search._acquire(candidates, known - 0.1, known + 1.0, np.random.default_rng(0))
+    assert scores[0] > scores[1]
 
 
 def test_many_variations_are_better_than_few() -> None:

@@ -110,6 +110,7 @@ class Planner:
         ]
         self._alone = self._never_followed(networks.names, len(categorical))
         self._followed = {pair for draft in drafts for pair in self._successions(draft)}
+        self._is_free = self._same_everywhere(networks)
         step, slot = settled.step, settled.slot
         asked, index = settled.names[step, slot], settled.indices[step, slot]
         fitting = [
@@ -136,6 +137,15 @@ class Planner:
         alone = np.ones(n, dtype=bool)
         alone[names[:, :, :-1][names[:, :, 1:] >= 0]] = False
         return alone
+
+    @staticmethod
+    def _same_everywhere(networks: Networks) -> bool:
+        """Whether a step has the same parameters in every network that has it, whatever goes before."""
+        parameters = np.concatenate(
+            [networks.names, networks.indices, networks.n_values], axis=2
+        )  # [N, S, 3A]
+        there = networks.names[:, :, :1] >= 0
+        return bool((~there | (parameters == np.where(there, parameters, -1).max(axis=0))).all())
 
     def _shift(self, draft: Draft, k: int) -> int:
         s = self._settled
@@ -200,12 +210,13 @@ class Planner:
         return out
 
     def _is_possible(self, draft: Draft) -> bool:
-        """As far as can be told: of a length that was seen, and no step behind one that it never followed."""
+        """As far as can be told: of a length that was seen, and no step behind one that it never followed,
+        unless all parameters come whatever goes before."""
         if not self._complete(len(draft)):
             return False
         if self._contains is not None:
             return self._contains(draft.actions[draft.names[:, 0] == self._layer])
-        return self._followed.issuperset(self._successions(draft, self._settled.step))
+        return self._is_free or self._followed.issuperset(self._successions(draft, self._settled.step))
 
     def _successions(self, draft: Draft, first: int = 0) -> Iterator[tuple[int, int, int, int]]:
         """Which kind of step, from the step ``first`` on, stands behind which; the first stands behind

@@ -196,6 +196,14 @@ def test_what_never_followed_is_not_proposed(networks_of: Make, settled: Settled
     assert len(orders) > 1
 
 
+def test_what_never_followed_is_proposed_where_everything_can_follow(networks_of: Make) -> None:
+    """Each network has the same parameters, so nothing tells that a pair of categories could not be."""
+    never = [[(KIND, k, 3, kind)] for k, kind in enumerate((A, A, B))]
+    found = candidates(planner_of(networks_of(never, [[(KIND, k, 3, C)] for k in range(3)])))
+    orders = {kinds_of(found, n) for n in range(len(found.names))}
+    assert len(orders) > 20, "of 27, of which pairs that were seen, AA, AB and CC, make but five"
+
+
 def test_a_space_says_which_layers_may_stand_so(networks_of: Make) -> None:
     """Then that counts, and not what was seen: an A behind a B, and no more than two B."""
     asked_for: list[np.ndarray] = []
