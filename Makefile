@@ -19,7 +19,7 @@ BENCHMARKS := $(BIN)/python -m optuna_trlhpo.benchmarks
 NEWEST_ENOUGH := import sys; sys.exit(sys.version_info < (3, 10))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format docs bench bench-full ablate overhead clean
+.PHONY: help demo test lint format docs bench bench-full ablate transfer overhead clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -53,6 +53,9 @@ bench-full: $(INSTALLED) ## the same with all samplers and 100 seeds; hours on 1
 
 ablate: $(INSTALLED) ## what each part of the agent is worth; hours
 	$(BENCHMARKS) ablate --jobs $(JOBS) --out $(ROWS)/ablation
+
+transfer: $(INSTALLED) ## what an earlier study saves; an hour
+	$(BENCHMARKS) transfer --jobs $(JOBS) --out $(ROWS)/transfer
 
 overhead: $(INSTALLED) ## time the sampler takes per trial
 	$(BENCHMARKS) overhead

@@ -32,6 +32,7 @@ def main(argv: list[str] | None = None) -> int:
     _add_run(commands)
     _add_report(commands)
     _add_ablate(commands)
+    _add_transfer(commands)
     _add_overhead(commands)
     _add_train(commands)
     _add_pretrain(commands)
@@ -231,6 +232,42 @@ def _ablate(arguments: argparse.Namespace) -> int:
     )
     status = _told(rows, arguments.out)
     text = ablation.markdown(report.Results(_read_rows(arguments.out)))
+    print(text)
+    if arguments.markdown is not None:
+        _write(arguments.markdown, text)
+    return status
+
+
+def _add_transfer(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    command = commands.add_parser(
+        "transfer",
+        help="what an earlier study saves",
+        description="Run the sampler cold, and warm-started with an earlier study: of another dataset, of "
+        "smaller images, or a misleading one. Rows are kept, and not made again, as by `run`. At the end a "
+        "table of all rows in OUT tells how many trainings each earlier study saves.",
+    )
+    _add_selection(command, problems=("*",))
+    _add_studies(command, out=_ROWS / "transfer", seeds=20, budget=60)
+    command.add_argument("--markdown", type=Path, metavar="FILE", help="write the table there too")
+    command.set_defaults(handle=_transfer)
+
+
+def _transfer(arguments: argparse.Namespace) -> int:
+    from optuna_trlhpo.benchmarks import report, transfer
+
+    problems = _select("problem", arguments.problems, transfer.EARLIER)
+    _print_setting(arguments)
+    rows = transfer.run(
+        problems,
+        seeds=arguments.seeds,
+        budget=arguments.budget,
+        out=arguments.out,
+        jobs=arguments.jobs,
+        data_root=arguments.data_root,
+        progress=True,
+    )
+    status = _told(rows, arguments.out)
+    text = transfer.markdown(report.Results(_read_rows(arguments.out)))
     print(text)
     if arguments.markdown is not None:
         _write(arguments.markdown, text)
