@@ -89,7 +89,7 @@ class Experience:
         )
         self._n_added = 0
         self._valued: dict[bytes, np.ndarray] = {}  # networks by `_key` -> what they were last worth
-        self._scores_of = Scores(np.zeros(1))  # of a single objective
+        self._scores_of = Scores(np.full(1, -9.0))  # of a single objective; so far of no errors
         self._known_worths = np.zeros(0)
         self.reports_are_values = True
         """Whether the last trial that reported something between its steps reported what these were worth."""
@@ -199,6 +199,11 @@ class Experience:
             chosen = np.sort(np.concatenate([best, rest[-_LATEST:], others]))
             trial, step, values = trial[chosen], step[chosen], values[chosen]
         return self._cut(trial, step), values
+
+    @property
+    def unit(self) -> float | None:
+        """That of the scores of the last `networks`, in logarithms of the error; None where it is not."""
+        return self._scores_of.unit if self._scores_of.of_errors and len(self) else None
 
     def whole(self, rng: np.random.Generator, n: int) -> Networks:
         """Up to ``n`` finished trials, all that they had."""

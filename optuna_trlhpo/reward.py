@@ -18,6 +18,7 @@ adds (section IV of the paper), telescope to it.
 from __future__ import annotations
 
 import bisect
+import itertools
 import math
 from collections.abc import Sequence
 from statistics import NormalDist
@@ -149,9 +150,14 @@ class Scores:
     network is tells little.
 
     Args:
-        worths: ``[N]``, what was seen; infinite ones count as the worst or the best of the others.
+        worths: ``[N]``, what was seen, in this order; infinite ones count as the worst or the best of the
+            others.
         unit: What the unit of accuracies is held to be before any is seen, in logarithms of the error; None:
             nothing is known.
+
+    Attributes:
+        unit: What counts as 1.
+        of_errors: Whether that is in logarithms of the error.
 
     Example:
         >>> scores = Scores(np.array([-100.0, 1.0, 2.0, 3.0]))
@@ -164,14 +170,14 @@ class Scores:
         self._low = float(finite.min()) if len(finite) else 0.0
         self._high = float(finite.max()) if len(finite) else 0.0
         self._best = next((best for best in (1.0, 0.0) if best - 1 <= self._low <= self._high <= best), None)
+        self.of_errors = self._best is not None
         values = self._spread(worths)
         self._median = float(np.median(values)) if len(values) else 0.0
-        above = values[values > self._median] - self._median
-        self.unit = 1.0
-        if len(values):
-            self.unit = _MEAN_OF_HALF * float(above.mean()) if len(above) else float(np.std(values)) or 1.0
-        if unit is not None and self._best is not None:
-            self.unit = (len(above) * self.unit + _UNIT_COUNTS * unit) / (len(above) + _UNIT_COUNTS)
+        expected = unit if self.of_errors else None
+        units = [_unit_of(values[:n], expected) for n in _lengths(len(values))]
+        # Never smaller than it was: where a search has settled, most of what differs is noise, and a unit of
+        # noise would make it look as if nothing better could be anywhere else.
+        self.unit = max(units, default=expected or 0.0) or 1.0
 
     def __call__(self, worths: np.ndarray) -> np.ndarray:
         z = (self._spread(worths) - self._median) / self.unit
@@ -180,6 +186,21 @@ class Scores:
     def _spread(self, worths: np.ndarray) -> np.ndarray:
         worths = np.clip(worths, self._low, self._high)
         return worths if self._best is None else -np.log(self._best - worths + _LEAST_ERROR)
+
+
+def _unit_of(values: np.ndarray, expected: float | None) -> float:
+    median = float(np.median(values))
+    above = values[values > median] - median
+    unit = _MEAN_OF_HALF * float(above.mean()) if len(above) else float(np.std(values))
+    if expected is None:
+        return unit
+    return (len(above) * unit + _UNIT_COUNTS * expected) / (len(above) + _UNIT_COUNTS)
+
+
+def _lengths(n: int) -> list[int]:
+    """8, 16, 32, ..., ``n``."""
+    doubled = itertools.takewhile(lambda m: m < n, (8 * 2**k for k in itertools.count()))
+    return [*doubled, n] if n else []
 
 
 _MEAN_OF_HALF = 1.25

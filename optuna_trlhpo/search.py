@@ -42,8 +42,9 @@ _HARM = 1e9
 """Puts a logarithm of an improvement below every gain."""
 _WORTHWHILE = math.log(10)
 """How far below the best a logarithm of an expected improvement may be, for the gain to decide."""
-_DOUBT = 0.3
-"""By how much, as a deviation, scores may follow those of an earlier study more or less than one to one."""
+_DOUBT = 0.5
+"""By how much, as a deviation, scores may follow those of an earlier study more or less than one to one:
+where it misleads, its weight has to come to 0 or below within a few trials."""
 _OFFSET = 10.0
 """How far the scores of two studies may be apart, as a deviation: scores count from a study's own median."""
 _N_IMAGINED = 150
@@ -157,7 +158,7 @@ class Search:
         self._known.clear()
         self._signatures.clear()
         self._imagined = None
-        if entered is not None and self._prior is not None:
+        if entered is not None and self.informed(entered):
             rng = np.random.default_rng((self._seed, entered.whole))
             depth = entered.space.max_layers if entered.whole else None
             episodes = [episode_of(entered.space.draw_actions(rng), depth) for _ in range(_N_IMAGINED)]
@@ -284,8 +285,11 @@ class Search:
 
     @property
     def _unit(self) -> float | None:
-        """Of the scores, where the prior knows one."""
-        return None if self._prior is None or self._entered is None else self._prior.unit
+        """Of the scores, where one is known beforehand."""
+        known = [source.unit for source in self._sources if source.unit is not None]
+        if self._prior is not None and self._entered is not None:
+            known.append(self._prior.unit)
+        return max(known, default=None)
 
     @property
     def _means(self) -> np.ndarray:

@@ -67,6 +67,7 @@ class Source:
     Attributes:
         networks: ``[N]`` its networks with a value.
         best: The best of them.
+        unit: Of its scores, where they are of errors; see `Scores`.
 
     Raises:
         ValueError: If the studies have different numbers of objectives.
@@ -90,6 +91,7 @@ class Source:
         weights = np.ones(K) if K > 1 else np.zeros(0)
         rng = np.random.default_rng(seed)
         self.networks, self._values = experience.networks(rng, weights)
+        self.unit = experience.unit
         self.best = self.networks.rows(np.argsort(-self._values, kind="stable")[:_N_BEST])
 
     def learn(self, networks: Networks, categorical: np.ndarray, means: np.ndarray) -> None:

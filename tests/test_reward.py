@@ -302,8 +302,18 @@ def test_what_is_held_of_the_unit_counts_as_four_values() -> None:
         scores = Scores(worths, unit=2.0)
         assert scores.unit == pytest.approx((2 * own + 4 * 2.0) / 6)
         np.testing.assert_allclose(scores(worths[3:]), np.array(above) / scores.unit)
-    many = Scores(np.tile(accuracies, 100), unit=2.0)
+    # Of hundreds of values it hardly counts, once they differ more than the first few.
+    many = Scores(np.concatenate([[0.7] * 20, np.tile(accuracies, 100)]), unit=0.1)
     assert many.unit == pytest.approx(own, rel=0.05)
+
+
+def test_the_unit_never_shrinks() -> None:
+    """Where a search has settled, what differs is noise, and not the measure of things."""
+    first = [0.5, 0.6, 0.7, 0.8, 0.9, 0.65, 0.75, 0.7]
+    settled = 0.9 + 0.001 * np.random.default_rng(0).standard_normal(100)
+    at_first = Scores(np.array(first)).unit
+    assert Scores(np.concatenate([first, settled])).unit == pytest.approx(at_first)
+    assert Scores(np.concatenate([settled, first])).unit < at_first  # the order counts
 
 
 def test_the_unit_of_a_first_accuracy_is_what_it_is_held_to_be() -> None:

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import optuna
 from optuna.samplers import BaseSampler
-from optuna.trial import create_trial
+from optuna.study import StudyDirection
+from optuna.trial import TrialState, create_trial
 
 from optuna_trlhpo.benchmarks import report, runner, tables
 from optuna_trlhpo.benchmarks.mnist_layers import read_table
@@ -25,15 +26,17 @@ from optuna_trlhpo.sampler import TRLHPOSampler
 from optuna_trlhpo.space import LayerSpace
 
 COLD = "cold"
-MISLEADING = "misleading"
-"""The problem itself, with good and bad exchanged."""
+REVERSED = "reversed"
+"""A misleading study: of the problem itself, with good and bad exchanged."""
+SHUFFLED = "shuffled"
+"""A misleading study: of the problem itself, with the values dealt out anew."""
 DIGITS = "digits-28"
 """The task whose really trained networks are an earlier study for `mnist-layers`."""
 EARLIER: dict[str, tuple[str, ...]] = {
-    "nb201-cifar10": ("nb201-cifar100", "nb201-imagenet", MISLEADING),
-    "nb201-cifar100": ("nb201-cifar10", "nb201-imagenet", MISLEADING),
-    "nb201-imagenet": ("nb201-cifar10", "nb201-cifar100", MISLEADING),
-    "mnist-layers": (DIGITS, MISLEADING),
+    "nb201-cifar10": ("nb201-cifar100", "nb201-imagenet", REVERSED, SHUFFLED),
+    "nb201-cifar100": ("nb201-cifar10", "nb201-imagenet", REVERSED, SHUFFLED),
+    "nb201-imagenet": ("nb201-cifar10", "nb201-cifar100", REVERSED, SHUFFLED),
+    "mnist-layers": (DIGITS, REVERSED, SHUFFLED),
 }
 """By problem, the earlier studies that it is begun with, one at a time."""
 N_EARLIER = 100
@@ -46,8 +49,8 @@ def earlier_study(source: str, problem: str, *, seed: int, data_root: Path | Non
     """A study of ``source`` with `N_EARLIER` trainings, which has another noise than any with that seed.
 
     A study of a problem is one of the sampler's own, begun cold, in the problem's first form; a misleading
-    one is random, for nobody would search long for bad networks. Networks of digits are drawn from their
-    table, each with all that it grew from.
+    one is of random networks, for nobody would search long for bad ones. Networks of digits are drawn from
+    their table, each with all that it grew from.
 
     Args:
         source: One of ``EARLIER[problem]``.
@@ -57,25 +60,37 @@ def earlier_study(source: str, problem: str, *, seed: int, data_root: Path | Non
     """
     if source == DIGITS:
         return _of_table(np.random.default_rng(_OTHER_SEED + seed))
-    if source == MISLEADING:
-        return _played(
-            tables.load(problem, data_root), optuna.samplers.RandomSampler(seed), seed, turned=True
-        )
+    if source in (REVERSED, SHUFFLED):
+        study = _played(tables.load(problem, data_root), optuna.samplers.RandomSampler(seed), seed)
+        return _misled(study, source, np.random.default_rng(_OTHER_SEED + seed))
     return _played(tables.load(source, data_root), _cold(seed=seed), seed)
 
 
-def _played(problem: Problem, sampler: BaseSampler, seed: int, *, turned: bool = False) -> optuna.Study:
-    """A study of the problem; where it is turned, its direction is the other one."""
-    direction = problem.direction
-    if turned:
-        direction = "minimize" if direction == "maximize" else "maximize"
-    study = optuna.create_study(direction=direction, sampler=sampler)
+def _played(problem: Problem, sampler: BaseSampler, seed: int) -> optuna.Study:
+    study = optuna.create_study(direction=problem.direction, sampler=sampler)
     objective = problem.objective(problem.forms[0], _OTHER_SEED + seed, N_EARLIER)
     for _ in range(TRIALS_PER_TRAINING * N_EARLIER):  # a small problem has fewer networks
         study.optimize(objective, n_trials=1)
         if objective.evaluator.exhausted:
             break
     return study
+
+
+def _misled(study: optuna.Study, how: str, rng: np.random.Generator) -> optuna.Study:
+    """The same networks: with the direction turned, or with what came of one taken for that of another."""
+    trials = study.get_trials(states=(TrialState.COMPLETE,))
+    if how == REVERSED:
+        maximised = study.direction == StudyDirection.MAXIMIZE
+        misled = optuna.create_study(direction="minimize" if maximised else "maximize")
+        misled.add_trials(trials)
+        return misled
+    misled = optuna.create_study(direction=study.direction)
+    values = [trial.value for trial in trials]
+    for trial, place in zip(trials, rng.permutation(len(trials)), strict=True):
+        # Reports belong to the layers of their own trial, so only final values can change places.
+        trial.value, trial.intermediate_values = values[place], {}
+        misled.add_trial(trial)
+    return misled
 
 
 def _of_table(rng: np.random.Generator) -> optuna.Study:
@@ -149,8 +164,9 @@ def markdown(results: report.Results, at: Iterable[int] = (10, 25, 50)) -> str:
         "# What an earlier study saves\n\nThe mean regret ± its standard error, and in brackets how many "
         "trainings earlier the mean regret is where a cold start has it (negative: later). p is Wilcoxon's "
         "over paired seeds against the cold start, after Holm; a p of .05 or more is a tie. An earlier study "
-        f"has {N_EARLIER} trainings and noise of its own; a {MISLEADING} one is random, of the problem "
-        "itself, with good and bad exchanged."
+        f"has {N_EARLIER} trainings and noise of its own. Two are misleading, of random networks of the "
+        f"problem itself: {REVERSED}, with good and bad exchanged, and {SHUFFLED}, with the values dealt out "
+        "anew."
     ]
     for problem in results.problems:
         form = next(row["form"] for row in results.rows if row["problem"] == problem)

@@ -12,7 +12,7 @@ from optuna_trlhpo.benchmarks.tasks import TASKS
 
 @pytest.fixture
 def toy_alone(toy, monkeypatch):
-    monkeypatch.setattr(transfer, "EARLIER", {"toy": ("toy", transfer.MISLEADING)})
+    monkeypatch.setattr(transfer, "EARLIER", {"toy": ("toy", transfer.REVERSED, transfer.SHUFFLED)})
     monkeypatch.setattr(transfer, "N_EARLIER", 6)
     return toy
 
@@ -26,10 +26,16 @@ def test_a_study_of_a_problem_has_its_trainings_and_noise_of_its_own(toy_alone):
     assert all(value != noise.train(str(digit)) for digit, value in values.items())
 
 
-def test_a_misleading_study_takes_good_for_bad(toy_alone):
-    study = transfer.earlier_study(transfer.MISLEADING, "toy", seed=0)
-    assert study.direction.name == "MINIMIZE"
-    assert study.best_params["digit"] == min(trial.params["digit"] for trial in study.trials)
+def test_misleading_studies_have_the_same_networks_and_other_values(toy_alone):
+    reversed_ = transfer.earlier_study(transfer.REVERSED, "toy", seed=0)
+    assert reversed_.direction.name == "MINIMIZE"
+    assert reversed_.best_params["digit"] == min(trial.params["digit"] for trial in reversed_.trials)
+    shuffled = transfer.earlier_study(transfer.SHUFFLED, "toy", seed=0)
+    assert shuffled.direction.name == "MAXIMIZE"
+    pairs = list(zip(reversed_.trials, shuffled.trials, strict=True))
+    assert [a.params for a, _ in pairs] == [b.params for _, b in pairs]
+    assert sorted(a.value for a, _ in pairs) == sorted(b.value for _, b in pairs)
+    assert any(a.value != b.value for a, b in pairs)
 
 
 def test_networks_of_digits_come_with_all_that_they_grew_from():
@@ -45,7 +51,7 @@ def test_networks_of_digits_come_with_all_that_they_grew_from():
 
 def test_each_problem_is_played_cold_and_behind_every_earlier_study(toy_alone, tmp_path):
     rows = transfer.run(["toy"], seeds=1, budget=3, out=tmp_path)
-    assert [row["sampler"] for row in rows] == ["cold", "toy", "misleading"]
+    assert [row["sampler"] for row in rows] == ["cold", "toy", "reversed", "shuffled"]
     assert {row["form"] for row in rows} == {"progressive"} and not any("error" in row for row in rows)
     assert transfer.run(["toy"], seeds=1, budget=3, out=tmp_path) == []
     with pytest.raises(ValueError, match="unknown problem macro; there are toy"):
@@ -77,9 +83,9 @@ def test_the_table_by_hand(toy_alone):
         more = seed / 10
         rows.append(row("cold", [9 + more, 8 + more, 7 + more, 6 + more], seed))
         rows.append(row("toy", [7 + more, 6 + more, 5 + more, 4 + more], seed))
-        rows.append(row("misleading", [9 + more, 9 + more, 8 + more, 8 + more], seed))
+        rows.append(row("reversed", [9 + more, 9 + more, 8 + more, 8 + more], seed))
     text = transfer.markdown(Results(rows), at=(3, 50))
     # 0 to 0.7 in steps of 0.1: standard deviation sqrt(0.06), standard error 0.087; two Holm-corrected tests.
     assert "| cold | 8 | 7.350 ± 0.087 |" in text
     assert "| toy | 8 | 5.350 ± 0.087 (+2, better, p 0.016) |" in text
-    assert "| misleading | 8 | 8.350 ± 0.087 (not within 4, worse, p 0.016) |" in text
+    assert "| reversed | 8 | 8.350 ± 0.087 (not within 4, worse, p 0.016) |" in text
