@@ -201,7 +201,7 @@ def _read_steps(trial: FrozenTrial, steps: Sequence[Sequence[str]], seen: Seen) 
     actions = np.full((len(steps), ACTION_SLOTS), np.nan)
     reports = np.full(len(steps), np.nan)
     performance = np.full((len(steps), PERFORMANCE_VALUES), np.nan)
-    batches = _read_performance(trial)
+    batches = read_performance(trial)
     end = 0
     for k, names in enumerate(steps):
         end += len(names)
@@ -355,9 +355,11 @@ def report_performance(trial: BaseTrial, accuracies: Sequence[float], step: int)
     trial.set_user_attr(_PERFORMANCE_ATTRIBUTE, f"{before} {step}:{digits}".strip())
 
 
-def _read_performance(trial: FrozenTrial) -> dict[int, np.ndarray]:
-    """Report step -> ``[P]``. The attribute may be anybody's: what `report_performance` did not write is
-    nothing."""
+def read_performance(trial: FrozenTrial) -> dict[int, np.ndarray]:
+    """What `report_performance` has kept, ``[32]`` for each step.
+
+    The attribute may be anybody's: what `report_performance` did not write is nothing.
+    """
     text = trial.user_attrs.get(_PERFORMANCE_ATTRIBUTE)
     if not isinstance(text, str):
         return {}

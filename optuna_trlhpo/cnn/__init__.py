@@ -3,5 +3,6 @@
 from optuna_trlhpo.cnn.model import build_network
 from optuna_trlhpo.cnn.objective import CNNObjective
 from optuna_trlhpo.cnn.results import Confirmation, Confirmed, Refit
+from optuna_trlhpo.cnn.trained import Savings, savings
 
-__all__ = ["CNNObjective", "Confirmation", "Confirmed", "Refit", "build_network"]
+__all__ = ["CNNObjective", "Confirmation", "Confirmed", "Refit", "Savings", "build_network", "savings"]

@@ -5,6 +5,7 @@ Notation: S layers; accuracy is a share of images, 0-1; MACs are for one image, 
 
 from __future__ import annotations
 
+import functools
 import math
 import statistics
 import threading
@@ -24,6 +25,7 @@ from optuna_trlhpo.cnn.cost import count_parameters
 from optuna_trlhpo.cnn.data import load_data
 from optuna_trlhpo.cnn.model import build_network, check_activation, classifier_modules, layer_modules
 from optuna_trlhpo.cnn.results import Confirmation, Confirmed, Refit, aligned
+from optuna_trlhpo.cnn.trained import Trained, TrainedNetworks, note_training
 from optuna_trlhpo.cnn.training import SCHEDULES, cpu_threads, predict_correct, train
 from optuna_trlhpo.episode import report_performance
 from optuna_trlhpo.layers import Network, Shape, describe, parse
@@ -56,7 +58,9 @@ class CNNObjective:
     in memory, the trial fails, with the attribute ``failed``, and the study goes on.
 
     One network gets one value in whichever trial, thread or process it is trained: the seed of a training is
-    made of ``seed`` and the architecture. (Other hardware, and a GPU, may round differently.)
+    made of ``seed`` and the architecture. (Other hardware, and a GPU, may round differently.) So no network
+    is trained twice: one that any trial of the study has trained with the same data and settings, in this
+    process or another, before a restart or after, is looked up in the study (see `savings`).
 
     Args:
         data: ``"digits"`` (8x8, no file needed), ``"mnist"``, ``"fashion_mnist"``, ``"kmnist"``,
@@ -157,6 +161,7 @@ class CNNObjective:
             min_accuracy=min_accuracy,
             max_macs=max_macs,
         )
+        self._trained = TrainedNetworks(self.space, self._setting)
         self._batches = performance_batches(len(self.data.validation_labels), np.random.default_rng(seed))
 
     @classmethod
@@ -189,14 +194,16 @@ class CNNObjective:
             _check_maximises(trial.study)
         best: float | None = None
         for layers in self.space.grow(trial):
-            correct = self._train_and_validate(layers, seed=self.seed)
-            if correct is None:
+            step = len(layers) - 1
+            known = self._trained.find(trial.study, layers) if isinstance(trial, Trial) else None
+            trained = self._train_and_judge(layers) if known is None else known
+            if trained is None:
                 self._warn_of_memory(layers, "the trial fails")
                 trial.set_user_attr("failed", f"out of memory while training {describe(layers)}")
                 return float("nan")  # to Optuna a failed trial, which stops no study
-            accuracy = float(correct.mean())
-            step = len(layers) - 1
-            report_performance(trial, [float(correct[batch].mean()) for batch in self._batches], step)
+            accuracy = trained.accuracy
+            report_performance(trial, trained.performance, step)
+            note_training(trial, self._setting, step, trained.seconds, looked_up=known is not None)
             trial.report(accuracy, step=step)
             if best is None or accuracy > best:
                 best = accuracy
@@ -250,7 +257,7 @@ class CNNObjective:
         leaders = _leaders(study)[:top]
         for trial, _ in leaders:
             self._check_fits(trial)
-        setting = self._setting()
+        setting = self._setting
         rows = Confirmation()
         for place, (trial, observed) in enumerate(leaders, start=1):
             architecture, layers = self._network_of(trial)
@@ -359,6 +366,15 @@ class CNNObjective:
 
     # Private ------------------------------------------------------------------------------------------------
 
+    def _train_and_judge(self, layers: Network) -> Trained | None:
+        """Train a network of the search; None if memory ran out."""
+        start = time.perf_counter()
+        correct = self._train_and_validate(layers, seed=self.seed)
+        if correct is None:
+            return None
+        performance = [float(correct[batch].mean()) for batch in self._batches]
+        return Trained(float(correct.mean()), performance, time.perf_counter() - start)
+
     def _train_and_validate(self, layers: Network, *, seed: int | str) -> np.ndarray | None:
         """Whether each validation image is classified correctly, bool ``[N]``; None if memory ran out."""
         data, epochs = self.data, self.epochs
@@ -413,6 +429,7 @@ class CNNObjective:
             parts.append(classifier_modules(shapes[-1], self.space.num_classes))
         return [count_parameters(nn.Sequential(*part)) for part in parts]
 
+    @functools.cached_property
     def _setting(self) -> str:
         """A short key for all that an accuracy depends on besides the network and the repeat."""
         data = self.data
