@@ -26,14 +26,12 @@ from optuna.trial import BaseTrial, FrozenTrial, Trial, TrialState
 
 from optuna_trlhpo.layers import (
     ACTION_SLOTS,
-    BY_KIND,
     FCL,
-    KIND,
     TABLE_I,
-    Conv,
     Layer,
     Network,
     Shape,
+    Vocabulary,
     describe,
 )
 
@@ -42,10 +40,17 @@ SIGNATURE = 8
 OUTLINE = 11
 """Numbers that tell what a layer is and makes of the image."""
 
+_INPUTS = {
+    3: "three positive integers, (channels, height, width), such as (1, 28, 28)",
+    2: "two positive integers, (steps, features), such as (50, 3)",
+    1: "one positive integer in a tuple, (features,), such as (20,)",
+}
+"""By their axes, the inputs of a vocabulary."""
+
 
 @functools.lru_cache(maxsize=65536)
 def _allowed(
-    cls: type[Layer], chosen: tuple[Any, ...], shape: Shape, num_classes: int, macs_left: float, widest: int
+    cls: type[Layer], chosen: tuple[Any, ...], shape: Shape, num_classes: int, macs_left: float, widest: float
 ) -> tuple[Any, ...]:
     """The values that the next hyper-parameter of ``cls`` may take behind ``chosen``.
 
@@ -54,14 +59,11 @@ def _allowed(
     rest = [hp.values for hp in cls.hyperparameters[len(chosen) + 1 :]]
     hyperparameter = cls.hyperparameters[len(chosen)]
 
-    def fits(layer: Layer) -> bool:
-        out = layer.output_shape(shape)
-        if out is None or (isinstance(layer, FCL) and layer.neurons > widest):
-            return False
-        return layer.macs(shape) + math.prod(out) * num_classes <= macs_left
-
     fitting = [
-        any(fits(cls(*chosen, value, *more)) for more in itertools.product(*rest))
+        any(
+            _fits(cls(*chosen, value, *more), shape, num_classes, macs_left, widest)
+            for more in itertools.product(*rest)
+        )
         for value in hyperparameter.values
     ]
     runs = [
@@ -76,15 +78,23 @@ def _allowed(
     return tuple(longest)
 
 
+def _fits(layer: Layer, shape: Shape, num_classes: int, macs_left: float, widest: float) -> bool:
+    out = layer.output_shape(shape)
+    if out is None or (isinstance(layer, FCL) and layer.neurons > widest):
+        return False
+    return layer.macs(shape) + math.prod(out) * num_classes <= macs_left
+
+
 class LayerSpace:
     """The networks that can be grown layer by layer: Table I of the paper, its grammar and its stop rules.
 
     Only what is valid at that point is ever suggested, so any Optuna sampler can play: the first layer is a
     convolution; behind a fully connected layer come only fully connected ones; kernels fit the image; padding
-    is at most half the kernel; no network exceeds ``max_macs``.
+    is at most half the kernel; no network exceeds ``max_macs``. With another vocabulary other kinds of layer
+    are grown, each where its shape rule lets it stand.
 
     Args:
-        input_shape: ``(channels, height, width)`` of one image.
+        input_shape: ``(channels, height, width)`` of one image; of other inputs as the vocabulary wants it.
         num_classes: Outputs of the classifier behind the last layer.
         max_layers: The most layers of a network; 6 in the paper.
         min_improvement: `grow` stops at a layer that adds less accuracy than this; 0.001 in the paper. None:
@@ -95,6 +105,7 @@ class LayerSpace:
             or "auto", those that the study's sampler holds worth a training, which it decides network by
             network if it is a `TRLHPOSampler`, and all of them if it has no opinion.
         narrowing: Whether a fully connected layer may not be wider than the one before it.
+        vocabulary: The kinds of layer: Table I of the paper, one of `kinds`, or one of your own.
 
     Raises:
         ValueError: For an argument out of range, or a space without a single network.
@@ -114,7 +125,7 @@ class LayerSpace:
     def __init__(
         self,
         *,
-        input_shape: tuple[int, int, int] = (1, 28, 28),
+        input_shape: Shape = (1, 28, 28),
         num_classes: int = 10,
         max_layers: int = 6,
         min_improvement: float | None = 0.001,
@@ -122,22 +133,17 @@ class LayerSpace:
         max_macs: float | None = None,
         narrowing: bool = False,
         train_prefixes: int | str = "auto",
+        vocabulary: Vocabulary = TABLE_I,
     ) -> None:
+        if not isinstance(vocabulary, Vocabulary):
+            raise ValueError(f"vocabulary is {vocabulary!r}; it must be a Vocabulary, such as TABLE_I")
+        self.vocabulary = vocabulary
         if (
             not isinstance(input_shape, Sequence)
-            or len(input_shape) != 3
+            or len(input_shape) != vocabulary.axes
             or not all(_is_positive_integer(size) for size in input_shape)
         ):
-            raise ValueError(
-                f"input_shape is {input_shape!r}; it must be three positive integers, "
-                "(channels, height, width), such as (1, 28, 28)"
-            )
-        smallest = Conv.hyperparameters[1].values[0]
-        if min(input_shape[1:]) < smallest:
-            raise ValueError(
-                f"input_shape is {tuple(input_shape)}; height and width must be at least {smallest}, the "
-                "smallest kernel of the convolution that every network begins with"
-            )
+            raise ValueError(f"input_shape is {input_shape!r}; it must be {_INPUTS[vocabulary.axes]}")
         for name, value, least in (("num_classes", num_classes, 2), ("max_layers", max_layers, 1)):
             if not _is_positive_integer(value) or value < least:
                 raise ValueError(f"{name} is {value!r}; it must be an integer of at least {least}")
@@ -159,9 +165,15 @@ class LayerSpace:
         self.max_macs = max_macs
         self.narrowing = narrowing
         if not self.kinds(()):
+            cheapest = self._cheapest_macs()
+            if cheapest is None:
+                firsts = " or ".join(cls.kind for cls in vocabulary.first)
+                raise ValueError(
+                    f"input_shape is {self.input_shape}; it is too small for any {firsts}, with which every "
+                    "network begins"
+                )
             raise ValueError(
-                f"max_macs is {max_macs:,.0f}; the cheapest network of this space takes "
-                f"{self._cheapest_macs():,} MACs"
+                f"max_macs is {max_macs:,.0f}; the cheapest network of this space takes {cheapest:,} MACs"
             )
 
     def __eq__(self, other: object) -> bool:
@@ -171,7 +183,8 @@ class LayerSpace:
         return hash((self.input_shape, self.num_classes, self.max_layers))
 
     def __repr__(self) -> str:
-        return f"LayerSpace({', '.join(f'{name}={value!r}' for name, value in vars(self).items())})"
+        settings = {name: value for name, value in vars(self).items() if value != TABLE_I}
+        return f"LayerSpace({', '.join(f'{name}={value!r}' for name, value in settings.items())})"
 
     # What may come next -------------------------------------------------------------------------------
 
@@ -179,27 +192,32 @@ class LayerSpace:
         """The kinds that may follow ``layers``; none where the network cannot grow."""
         if len(layers) >= self.max_layers:
             return ()
-        if not layers:
-            grammar: tuple[type[Layer], ...] = (Conv,)
-        elif isinstance(layers[-1], FCL):
-            grammar = (FCL,)
-        else:
-            grammar = TABLE_I
-        return tuple(cls for cls in grammar if self.allowed(layers, cls))
+        grammar = self.vocabulary.kinds if layers else self.vocabulary.first
+        return tuple(cls for cls in grammar if self._may_stand(layers, cls))
+
+    def _may_stand(self, layers: Sequence[Layer], cls: type[Layer]) -> bool:
+        """Whether some layer of the kind may come next."""
+        if cls.hyperparameters:
+            return bool(self.allowed(layers, cls))
+        shape, macs_left, _ = self._behind(layers)
+        return _fits(cls(), shape, self.num_classes, macs_left, math.inf)
 
     def allowed(self, layers: Sequence[Layer], cls: type[Layer], *chosen: Any) -> tuple[Any, ...]:
         """The values that the next hyper-parameter may take, behind ``layers`` and the values ``chosen``."""
+        shape, macs_left, widest = self._behind(layers)
+        # mypy does not see that a class is hashable.
+        return _allowed(cls, chosen, shape, self.num_classes, macs_left, widest)  # type: ignore[arg-type]
+
+    def _behind(self, layers: Sequence[Layer]) -> tuple[Shape, float, float]:
+        """The shape behind ``layers``, the MACs that are left, and the most neurons of what follows."""
         shape: Shape = self.input_shape
         macs_left = math.inf if self.max_macs is None else self.max_macs
         for layer in layers:
             macs_left -= layer.macs(shape)
             shape = _shape_behind(layer, shape)
         last = layers[-1] if layers else None
-        widest = (
-            last.neurons if self.narrowing and isinstance(last, FCL) else FCL.hyperparameters[0].values[-1]
-        )
-        # mypy does not see that a class is hashable.
-        return _allowed(cls, chosen, shape, self.num_classes, macs_left, widest)  # type: ignore[arg-type]
+        widest = last.neurons if self.narrowing and isinstance(last, FCL) else math.inf
+        return shape, macs_left, widest
 
     def shapes(self, layers: Sequence[Layer]) -> tuple[Shape, ...]:
         """The shape behind each layer."""
@@ -325,10 +343,11 @@ class LayerSpace:
     def _suggest_layer(self, trial: BaseTrial, layers: Network) -> Layer:
         k, kinds = len(layers) + 1, self.kinds(layers)
         # Optuna forbids one name to have two sets of choices, so a masked set has a name of its own.
-        whole = kinds == TABLE_I or k == 1
+        vocabulary = self.vocabulary
+        whole = kinds == (vocabulary.kinds if k > 1 else vocabulary.first)
         mask = "" if whole else "_of_" + "_".join(cls.prefix for cls in kinds)
-        kind = KIND.suggest(trial, f"layer{k}_kind{mask}", [cls.kind for cls in kinds])
-        cls = BY_KIND[kind]
+        name = f"layer{k}_{vocabulary.kind_field}{mask}"
+        cls = vocabulary.by_kind[vocabulary.kind.suggest(trial, name, [cls.kind for cls in kinds])]
         values: list[Any] = []
         for hp in cls.hyperparameters:
             name = f"layer{k}_{cls.prefix}_{hp.name}"
@@ -386,7 +405,7 @@ class LayerSpace:
         """Actions ``[S, 4]`` in [0, 1]; a kind with fewer than three hyper-parameters leaves zeros."""
         actions = np.zeros((len(layers), ACTION_SLOTS))
         for row, layer in zip(actions, layers, strict=True):
-            row[0] = KIND.encode(layer.kind)
+            row[0] = self.vocabulary.kind.encode(layer.kind)
             values = layer.values
             row[1 : 1 + len(values)] = [
                 hp.encode(value) for hp, value in zip(layer.hyperparameters, values, strict=True)
@@ -413,8 +432,8 @@ class LayerSpace:
             kinds = self.kinds(layers)
             if not kinds:
                 break
-            kind = KIND.nearest(row[0], [cls.kind for cls in kinds])
-            cls = BY_KIND[kind]
+            kind = self.vocabulary.kind.nearest(row[0], [cls.kind for cls in kinds])
+            cls = self.vocabulary.by_kind[kind]
             values: list[Any] = []
             for hp, action in zip(cls.hyperparameters, row[1:], strict=False):
                 values.append(hp.nearest(action, self.allowed(layers, cls, *values)))
@@ -444,8 +463,9 @@ class LayerSpace:
             return None
         _, shapes, macs = walked
         sizes = [math.prod(out) for out in shapes]
-        images = [out for out in shapes if len(out) == 3]
-        size, wide = math.log(self.input_shape[1]), math.log(128 * math.prod(self.input_shape[1:]))
+        # Of sequences the steps count as the height, of features there is none.
+        images = [(*out[-1:], out[0]) if len(out) == 2 else out for out in shapes if len(out) > 1] or [(1, 1)]
+        size, wide = math.log(max(self._height, 2)), math.log(128 * math.prod(self.input_shape[1:]))
         return np.array(
             [
                 len(actions) / self.max_layers,
@@ -459,9 +479,24 @@ class LayerSpace:
             ]
         )
 
+    @property
+    def _height(self) -> int:
+        """Of an image; of a sequence its steps, of features 1."""
+        return 1 if len(self.input_shape) == 1 else self.input_shape[len(self.input_shape) - 2]
+
+    @property
+    def kind_stem(self) -> str:
+        """The name of the choice of a kind, without the number of the layer."""
+        return f"layer_{self.vocabulary.kind_field}"
+
+    @property
+    def has_outlines(self) -> bool:
+        """Whether `outline` can tell what its layers are: those of Table I."""
+        return self.vocabulary == TABLE_I
+
     def outline(self, actions: np.ndarray) -> np.ndarray | None:
-        """What each layer is and makes of the image, ``[S, OUTLINE]`` numbers of about [0, 1]; None as in
-        `signature`.
+        """What each layer of Table I is and makes of the image, ``[S, OUTLINE]`` numbers of about [0, 1];
+        None as in `signature`, and in a space of another vocabulary.
 
         Its kind (three numbers), its hyper-parameters (three, 0 where it has fewer); logarithms of the height
         and the channels of what leaves it, of how many numbers that are, and of the MACs up to it; and the
@@ -474,13 +509,13 @@ class LayerSpace:
             >>> LayerSpace().outline(np.array([[0.1, 0.1, 0.1, 0.1]])).round(2).tolist()
             [[1.0, 0.0, 0.0, 0.1, 0.1, 0.1, 0.98, 0.57, 0.81, 0.55, 1.0]]
         """
-        walked = self._walk(actions)
+        walked = self._walk(actions) if self.has_outlines else None
         if walked is None:
             return None
         layers, shapes, macs = walked
         rows = np.zeros((len(layers), OUTLINE))
         for row, action, layer, out, work in zip(rows, actions, layers, shapes, macs, strict=True):
-            row[KIND.values.index(layer.kind)] = 1
+            row[self.vocabulary.kind.values.index(layer.kind)] = 1
             n = len(layer.values)
             row[3 : 3 + n] = action[1 : 1 + n]
             row[6:] = (
@@ -502,17 +537,16 @@ class LayerSpace:
         shapes: list[Shape] = []
         macs: list[int] = []
         for row in actions.tolist():
-            cls = BY_KIND[KIND.decode(row[0])]
+            cls = self.vocabulary.by_kind[self.vocabulary.kind.decode(row[0])]
             if any(math.isnan(action) for action in row[1 : 1 + len(cls.hyperparameters)]):
                 return None
             layer = cls(
                 *(hp.decode(action) for hp, action in zip(cls.hyperparameters, row[1:], strict=False))
             )
-            last = layers[-1] if layers else None
-            if (isinstance(last, FCL) and cls is not FCL) or (last is None and cls is not Conv):
+            if not layers and cls not in self.vocabulary.first:
                 return None
-            if self.narrowing and isinstance(last, FCL) and isinstance(layer, FCL):
-                if layer.neurons > last.neurons:
+            if self.narrowing and layers and isinstance(layers[-1], FCL) and isinstance(layer, FCL):
+                if layer.neurons > layers[-1].neurons:
                     return None
             shape = shapes[-1] if shapes else self.input_shape
             out = layer.output_shape(shape)
@@ -549,12 +583,20 @@ class LayerSpace:
             values.append(allowed[rng.integers(len(allowed))])
         return cls(*values)
 
-    def _cheapest_macs(self) -> int:
-        unlimited = LayerSpace(input_shape=self.input_shape, num_classes=self.num_classes)  # type: ignore[arg-type]
-        convs = itertools.product(*(hp.values for hp in Conv.hyperparameters))
+    def _cheapest_macs(self) -> int | None:
+        """Of networks of one layer; None if no layer fits."""
+        layers = (
+            cls(*values)
+            for cls in self.vocabulary.first
+            for values in itertools.product(*(hp.values for hp in cls.hyperparameters))
+        )
         shape = self.input_shape
-        fitting = [conv for values in convs if (conv := Conv(*values)).output_shape(shape) is not None]
-        return min(unlimited.macs([conv]) for conv in fitting)
+        costs = [
+            layer.macs(shape) + math.prod(out) * self.num_classes
+            for layer in layers
+            if (out := layer.output_shape(shape)) is not None
+        ]
+        return min(costs, default=None)
 
 
 def _shape_behind(layer: Layer, shape: Shape) -> Shape:
