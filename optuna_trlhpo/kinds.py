@@ -226,7 +226,7 @@ class Recurrent(Layer):
     def output_shape(self, shape: Shape) -> Shape | None:
         return (shape[0], self.units * self.directions) if len(shape) == 2 else None
 
-    def macs(self, shape: Shape) -> int:  # PyTorch's counter does not know an LSTM
+    def macs(self, shape: Shape) -> int:
         steps, features = shape
         return self.directions * steps * 4 * self.units * (features + self.units)
 

@@ -78,8 +78,7 @@ def test_modules_do_what_the_shape_rule_and_the_costs_say(space: LayerSpace) -> 
             out = layer.output_shape(shape)
             assert out is not None and body(torch.zeros(2, *shape)).shape == (2, *out), str(layer)
             assert layer.parameters(shape) == count_parameters(body)
-            if layer.kind != "LSTM":  # which PyTorch does not count
-                assert layer.macs(shape) == count_macs(body, shape), str(layer)
+            assert layer.macs(shape) == count_macs(body, shape), str(layer)
             shape = out
 
 

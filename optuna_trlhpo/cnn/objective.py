@@ -21,7 +21,7 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import BaseTrial, FrozenTrial, Trial, TrialState
 from torch import Tensor, nn
 
-from optuna_trlhpo.cnn.cost import count_parameters
+from optuna_trlhpo.cnn.cost import Cost, count_parameters, measure_cost
 from optuna_trlhpo.cnn.data import load_data
 from optuna_trlhpo.cnn.model import build_network, check_activation, classifier_modules, layer_modules
 from optuna_trlhpo.cnn.results import Confirmation, Confirmed, Refit, aligned
@@ -334,6 +334,41 @@ class CNNObjective:
             macs=self.space.macs(layers),
             test_accuracy=test_accuracy,
             seconds=seconds,
+        )
+
+    def cost(
+        self, trial: BaseTrial | Confirmed, *, latency: bool = True, batch_size: int = 1, threads: int = 1
+    ) -> Cost:
+        """What the best network of a finished trial costs, layer by layer; its ``print`` is a table.
+
+        Parameters, MACs, FLOPs, bytes of weights and of activations are counted; latency is measured on the
+        objective's device, and energy where this machine can tell (see `Cost`).
+
+        Args:
+            trial: Such as ``study.best_trial``, or a row of what `confirm` returns.
+            latency: Whether to measure latency and energy, which takes some seconds.
+            batch_size: Images in a measured pass.
+            threads: Of the CPU, for a measured pass.
+
+        Raises:
+            ValueError: If the trial has no user attribute ``architecture``, or a number is not positive.
+        """
+        _, layers = self._network_of(trial)
+        shapes: tuple[Shape, ...] = (self.space.input_shape, *self.space.shapes(layers))
+        with _INITIALISING, torch.random.fork_rng(devices=[]):
+            parts = {
+                f"{k} {layer}": nn.Sequential(
+                    *layer_modules(layer, shape, conv_activation=self.conv_activation)
+                )
+                for k, (layer, shape) in enumerate(zip(layers, shapes, strict=False), start=1)
+            }
+            parts["classifier"] = nn.Sequential(*classifier_modules(shapes[-1], self.space.num_classes))
+        return measure_cost(
+            {name: part.to(self.data.device) for name, part in parts.items()},
+            self.space.input_shape,
+            latency=latency,
+            batch_size=batch_size,
+            threads=threads,
         )
 
     def table(self, trial: FrozenTrial) -> str:

@@ -245,6 +245,16 @@ def test_without_test_images_there_is_no_test_accuracy() -> None:
     assert objective.refit(trial).test_accuracy is None
 
 
+def test_the_cost_of_a_trial_is_that_of_its_network(objective: CNNObjective) -> None:
+    trial = run(objective, network=THREE).best_trial
+    cost = objective.cost(trial, latency=False)
+    assert (cost.parameters, cost.macs) == (trial.user_attrs["parameters"], trial.user_attrs["macs"])
+    names = [part.name for part in cost.parts]
+    layers = trial.user_attrs["architecture"].split(" > ")
+    assert names == [*(f"{k} {layer}" for k, layer in enumerate(layers, start=1)), "classifier"]
+    assert objective.cost(trial).latency is not None
+
+
 def test_the_table_by_hand(objective: CNNObjective) -> None:
     trial = optuna.trial.create_trial(
         value=0.91, user_attrs={"architecture": THREE}, intermediate_values={0: 0.8, 2: 0.91}
