@@ -1,7 +1,8 @@
 """Kinds of layer beyond Table I, and the vocabularies that have them: `CNN`, `MLP` and `LSTM`.
 
 A kind is one class; one of your own looks the same (see `layers.Layer`). That these say themselves how many
-MACs they take makes the masks of a space with ``max_macs`` quick; a kind that does not has them counted.
+MACs and parameters they take makes the masks of a space with limits quick; a kind that does not has them
+counted.
 
 Notation: shapes without the batch axis, ``(channels, height, width)`` of images, ``(steps, features)`` of
 sequences, ``(features,)``.
@@ -64,6 +65,9 @@ class SameConv(Layer):
     def macs(self, shape: Shape) -> int:
         return _pixels(self, shape) * self.filters * shape[0] * self.kernel**2
 
+    def parameters(self, shape: Shape) -> int:
+        return self.filters * (shape[0] * self.kernel**2 + 2)
+
 
 @dataclass(frozen=True)
 class SeparableConv(Layer):
@@ -99,6 +103,9 @@ class SeparableConv(Layer):
     def macs(self, shape: Shape) -> int:
         return _pixels(self, shape) * shape[0] * (self.kernel**2 + self.filters)
 
+    def parameters(self, shape: Shape) -> int:
+        return shape[0] * (self.kernel**2 + 2 + self.filters) + 2 * self.filters
+
 
 @dataclass(frozen=True)
 class Residual(Layer):
@@ -125,6 +132,10 @@ class Residual(Layer):
         past = shape[0] if self.stride != 1 or shape[0] != self.filters else 0
         return _pixels(self, shape) * self.filters * ((shape[0] + self.filters) * self.kernel**2 + past)
 
+    def parameters(self, shape: Shape) -> int:
+        past = shape[0] + 2 if self.stride != 1 or shape[0] != self.filters else 0
+        return self.filters * ((shape[0] + self.filters) * self.kernel**2 + 4 + past)
+
 
 @dataclass(frozen=True)
 class AvgPool(Layer):
@@ -149,6 +160,9 @@ class AvgPool(Layer):
     def macs(self, shape: Shape) -> int:
         return 0
 
+    def parameters(self, shape: Shape) -> int:
+        return 0
+
 
 @dataclass(frozen=True)
 class GlobalPool(Layer):
@@ -167,6 +181,9 @@ class GlobalPool(Layer):
         return [Mean((2, 3) if len(shape) == 3 else (1,))]
 
     def macs(self, shape: Shape) -> int:
+        return 0
+
+    def parameters(self, shape: Shape) -> int:
         return 0
 
 
@@ -188,6 +205,9 @@ class BatchNorm(Layer):
 
     def macs(self, shape: Shape) -> int:
         return 0
+
+    def parameters(self, shape: Shape) -> int:
+        return 2 * shape[0]
 
 
 @dataclass(frozen=True)
@@ -211,6 +231,9 @@ class Dropout(Layer):
     def macs(self, shape: Shape) -> int:
         return 0
 
+    def parameters(self, shape: Shape) -> int:
+        return 0
+
 
 @dataclass(frozen=True)
 class Recurrent(Layer):
@@ -229,6 +252,9 @@ class Recurrent(Layer):
     def macs(self, shape: Shape) -> int:
         steps, features = shape
         return self.directions * steps * 4 * self.units * (features + self.units)
+
+    def parameters(self, shape: Shape) -> int:
+        return self.directions * 4 * self.units * (shape[1] + self.units + 2)
 
     def modules(self, shape: Shape) -> list[nn.Module]:
         from optuna_trlhpo.cnn.blocks import States

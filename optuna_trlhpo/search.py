@@ -307,8 +307,8 @@ class Search:
     def _unit(self) -> float | None:
         """Of the scores, where one is known beforehand."""
         known = [source.unit for source in self._sources if source.unit is not None]
-        if self._prior is not None and self._entered is not None:
-            known.append(self._prior.unit)
+        if (prior := self._active_prior(self._entered)) is not None:
+            known.append(prior.unit)
         return max(known, default=None)
 
     @property
