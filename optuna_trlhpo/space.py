@@ -301,6 +301,12 @@ class LayerSpace:
         body = sum(layer.parameters(shape) for layer, shape in zip(layers, shapes, strict=False))
         return body + _classifier(shapes[-1], self.num_classes)
 
+    def activation_bytes(self, layers: Sequence[Layer]) -> int:
+        """The most that input and output of one layer, or of the classifier, take together for one input, in
+        numbers of 32 bits."""
+        sizes = [math.prod(shape) for shape in (self.input_shape, *self.shapes(layers))]
+        return _BYTES * max(a + b for a, b in itertools.pairwise([*sizes, self.num_classes]))
+
     def check(self, layers: Sequence[Layer]) -> None:
         """Raise a ``ValueError`` that names the first layer that may not stand where it stands."""
         if len(layers) > self.max_layers:

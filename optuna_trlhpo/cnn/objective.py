@@ -11,6 +11,7 @@ import statistics
 import threading
 import time
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,13 @@ from torch import Tensor, nn
 
 from optuna_trlhpo.cnn.cost import Cost, count_parameters, measure_cost
 from optuna_trlhpo.cnn.data import load_data
+from optuna_trlhpo.cnn.goals import Counts, Goal, count
 from optuna_trlhpo.cnn.model import build_network, check_activation, classifier_modules, layer_modules
 from optuna_trlhpo.cnn.results import Confirmation, Confirmed, Refit, aligned
 from optuna_trlhpo.cnn.trained import Trained, TrainedNetworks, note_training
 from optuna_trlhpo.cnn.training import SCHEDULES, cpu_threads, predict_correct, train
 from optuna_trlhpo.episode import report_performance
-from optuna_trlhpo.layers import Network, Shape, describe, parse
+from optuna_trlhpo.layers import TABLE_I, Network, Shape, Vocabulary, describe, parse
 from optuna_trlhpo.space import LayerSpace
 
 PERFORMANCE_BATCHES, PERFORMANCE_BATCH_SIZE = 32, 16
@@ -43,6 +45,9 @@ _DEFAULTS_OF: dict[str, dict[str, Any]] = {
 CONFIRMED_ATTRIBUTE = "confirmed_accuracies"
 """The user attribute of a study where `CNNObjective.confirm` keeps what it measured: setting -> architecture
 -> accuracies in the order of the repeats."""
+
+_SECONDS_OF_LATENCY = 0.1
+"""For which a network is measured before it is trained."""
 
 _INITIALISING = threading.Lock()
 
@@ -79,6 +84,17 @@ class CNNObjective:
         min_improvement: Growth stops at a layer that adds less accuracy than this; None: never.
         min_accuracy: Growth stops below this accuracy; None: never.
         max_macs: The most MACs of a network for one image; None: no limit.
+        max_parameters: The most weights and biases of a network; None: no limit.
+        max_activation_bytes: The most that input and output of one layer may take together; None: no limit.
+        max_latency: The most seconds that one image may take, on the device, with one thread of a CPU. It is
+            measured before a network is trained; a trial whose first network is slower has the constraint
+            ``latency`` and is pruned. None: no limit.
+        goal: What a network is worth, by its accuracy and what it costs (see `goals`), where a cost is to be
+            weighed and not only limited. None: its accuracy.
+        objectives: With more than ``"accuracy"``, a network is suggested whole and trained once, and these
+            are the values of a trial: ``"accuracy"``, to be maximised, and ``"macs"``, ``"parameters"``,
+            ``"activation_bytes"``, ``"layers"`` and ``"latency"``, to be minimised.
+        vocabulary: The kinds of layer: Table I, or another one for images, such as `kinds.CNN`.
         device: Default: the GPU if there is one.
         threads: Of the CPU, for one training. More than one helps only large networks, on idle cores; to use
             several cores, run several trials at once.
@@ -121,6 +137,12 @@ class CNNObjective:
         min_improvement: float | None = 0.001,
         min_accuracy: float | None = 0.60,
         max_macs: float | None = None,
+        max_parameters: int | None = None,
+        max_activation_bytes: int | None = None,
+        max_latency: float | None = None,
+        goal: Goal | None = None,
+        objectives: Sequence[str] = ("accuracy",),
+        vocabulary: Vocabulary = TABLE_I,
         device: str | torch.device | None = None,
         threads: int = 1,
         seed: int = 0,
@@ -142,6 +164,19 @@ class CNNObjective:
             raise ValueError(f"schedule is {schedule!r}; it must be one of {', '.join(SCHEDULES)}")
         check_activation("conv_activation", conv_activation)
         _check_seed(seed)
+        if max_latency is not None and not max_latency > 0:
+            raise ValueError(f"max_latency is {max_latency!r}; it must be positive, or None for no limit")
+        if goal is not None and not callable(goal):
+            raise ValueError(
+                f"goal is {goal!r}; it must be a function of an accuracy and its Counts, or None"
+            )
+        self.objectives = _checked(objectives)
+        if goal is not None and len(self.objectives) > 1:
+            raise ValueError(
+                "a goal makes one value of accuracy and cost; with it objectives must be accuracy"
+            )
+        self.goal = goal
+        self.max_latency = max_latency
 
         self.data = load_data(
             data,
@@ -160,6 +195,9 @@ class CNNObjective:
             min_improvement=min_improvement,
             min_accuracy=min_accuracy,
             max_macs=max_macs,
+            max_parameters=max_parameters,
+            max_activation_bytes=max_activation_bytes,
+            vocabulary=vocabulary,
         )
         self._trained = TrainedNetworks(self.space, self._setting)
         self._batches = performance_batches(len(self.data.validation_labels), np.random.default_rng(seed))
@@ -181,37 +219,35 @@ class CNNObjective:
         }
         return cls(data, **{**setting, **overrides})
 
-    def __call__(self, trial: BaseTrial) -> float:
-        """Grow, train and report; the validation accuracy of the best prefix.
+    def __call__(self, trial: BaseTrial) -> float | tuple[float, ...]:
+        """Grow, train and report; what the best prefix is worth: its accuracy, unless there is a goal. With
+        several objectives, train once; their values.
 
         A frozen or fixed trial is trained again as it is: ``objective(study.best_trial)``.
 
         Raises:
-            optuna.TrialPruned: If the study's pruner says so.
-            ValueError: If the study does not maximise, or a fixed trial holds no network.
+            optuna.TrialPruned: If the study's pruner says so, or no network is within the limits.
+            ValueError: If the directions of the study are not those of the objectives, or a fixed trial holds
+                no network.
         """
         if isinstance(trial, Trial):
-            _check_maximises(trial.study)
+            _check_directions(trial.study, self.objectives)
+        if len(self.objectives) > 1:
+            return self._train_whole(trial)
         best: float | None = None
         for layers in self.space.grow(trial):
-            step = len(layers) - 1
-            known = self._trained.find(trial.study, layers) if isinstance(trial, Trial) else None
-            trained = self._train_and_judge(layers) if known is None else known
+            if self._is_too_slow(trial, layers, alone=best is None):
+                break
+            trained = self._look_up_or_train(trial, layers)
             if trained is None:
-                self._warn_of_memory(layers, "the trial fails")
-                trial.set_user_attr("failed", f"out of memory while training {describe(layers)}")
                 return float("nan")  # to Optuna a failed trial, which stops no study
-            accuracy = trained.accuracy
-            report_performance(trial, trained.performance, step)
-            note_training(trial, self._setting, step, trained.seconds, looked_up=known is not None)
-            trial.report(accuracy, step=step)
-            if best is None or accuracy > best:
-                best = accuracy
-                trial.set_user_attr("architecture", describe(layers))
-                trial.set_user_attr("parameters", sum(self._parameters_per_part(layers)))
-                trial.set_user_attr("macs", self.space.macs(layers))
+            worth = self._worth(trained.accuracy, layers)
+            trial.report(worth, step=len(layers) - 1)
+            if best is None or worth > best:
+                best = worth
+                self._note(trial, layers, trained.accuracy)
             if trial.should_prune():
-                if accuracy < best:
+                if worth < best:
                     break  # the layer is hopeless; the network before it is not, and is what the trial found
                 raise optuna.TrialPruned()
         if best is None:
@@ -220,6 +256,58 @@ class CNNObjective:
                 "that LayerSpace.to_params gives"
             )
         return best
+
+    def _train_whole(self, trial: BaseTrial) -> tuple[float, ...]:
+        layers = self.space.suggest(trial)
+        latency = self._latency(layers) if "latency" in self.objectives else math.nan
+        self._is_too_slow(trial, layers, alone=True)
+        trained = self._look_up_or_train(trial, layers)
+        if trained is None:
+            return (math.nan,) * len(self.objectives)
+        self._note(trial, layers, trained.accuracy)
+        known = {"accuracy": trained.accuracy, "latency": latency, **count(self.space, layers)._asdict()}
+        return tuple(float(known[name]) for name in self.objectives)
+
+    def _look_up_or_train(self, trial: BaseTrial, layers: Network) -> Trained | None:
+        """What comes of the network, noted in the trial; None, and that is noted too, if memory ran out."""
+        known = self._trained.find(trial.study, layers) if isinstance(trial, Trial) else None
+        trained = self._train_and_judge(layers) if known is None else known
+        if trained is None:
+            self._warn_of_memory(layers, "the trial fails")
+            trial.set_user_attr("failed", f"out of memory while training {describe(layers)}")
+            return None
+        step = len(layers) - 1
+        report_performance(trial, trained.performance, step)
+        note_training(trial, self._setting, step, trained, looked_up=known is not None)
+        return trained
+
+    def _worth(self, accuracy: float, layers: Network) -> float:
+        return accuracy if self.goal is None else float(self.goal(accuracy, count(self.space, layers)))
+
+    def _note(self, trial: BaseTrial, layers: Network, accuracy: float) -> None:
+        """The best network so far."""
+        trial.set_user_attr("architecture", describe(layers))
+        trial.set_user_attr("parameters", self.space.parameters(layers))
+        trial.set_user_attr("macs", self.space.macs(layers))
+        if self.goal is not None:  # else it is the report
+            trial.set_user_attr("accuracy", accuracy)
+
+    def _is_too_slow(self, trial: BaseTrial, layers: Network, *, alone: bool) -> bool:
+        """Whether the network takes longer than it may; if it is the trial's only one, the trial ends."""
+        if self.max_latency is None:
+            return False
+        excess = self._latency(layers) - self.max_latency
+        if excess > 0 and alone:
+            if isinstance(trial, Trial):
+                trial.set_constraint("latency", excess)
+            raise optuna.TrialPruned(f"{describe(layers)} takes {1e3 * excess:.3g} ms too long for an image")
+        return excess > 0
+
+    def _latency(self, layers: Network) -> float:
+        """Median seconds for one image."""
+        measured = self._cost(layers, latency=True, seconds=_SECONDS_OF_LATENCY, parts=False).latency
+        assert measured is not None
+        return measured.median
 
     def confirm(self, study: Study, *, top: int = 5, repeats: int = 3) -> Confirmation:
         """Train the leaders of a study again under new seeds, and rank them by their mean accuracy.
@@ -251,7 +339,7 @@ class CNNObjective:
             ValueError: If ``top`` or ``repeats`` is not a positive integer, the study does not maximise one
                 value or holds no network, or a network does not fit the objective's images.
         """
-        _check_maximises(study)
+        _check_directions(study)
         _check_positive_integer("top", top)
         _check_positive_integer("repeats", repeats)
         leaders = _leaders(study)[:top]
@@ -292,7 +380,7 @@ class CNNObjective:
                 )
             )
         # Rounded, lest the order of equal means be settled by how their sums are rounded.
-        rows.sort(key=lambda row: (-round(row.mean, 9), row.macs, row.trial))
+        rows.sort(key=lambda row: (-round(self._worth(row.mean, row.layers), 9), row.macs, row.trial))
         return rows
 
     def refit(
@@ -354,22 +442,23 @@ class CNNObjective:
             ValueError: If the trial has no user attribute ``architecture``, or a number is not positive.
         """
         _, layers = self._network_of(trial)
+        return self._cost(layers, latency=latency, batch_size=batch_size, threads=threads)
+
+    def _cost(self, layers: Network, *, parts: bool = True, **how: Any) -> Cost:
+        """See `measure_cost`; of an untrained network, layer by layer or only as a whole."""
         shapes: tuple[Shape, ...] = (self.space.input_shape, *self.space.shapes(layers))
         with _INITIALISING, torch.random.fork_rng(devices=[]):
-            parts = {
+            modules = {
                 f"{k} {layer}": nn.Sequential(
                     *layer_modules(layer, shape, conv_activation=self.conv_activation)
                 )
                 for k, (layer, shape) in enumerate(zip(layers, shapes, strict=False), start=1)
             }
-            parts["classifier"] = nn.Sequential(*classifier_modules(shapes[-1], self.space.num_classes))
-        return measure_cost(
-            {name: part.to(self.data.device) for name, part in parts.items()},
-            self.space.input_shape,
-            latency=latency,
-            batch_size=batch_size,
-            threads=threads,
-        )
+            modules["classifier"] = nn.Sequential(*classifier_modules(shapes[-1], self.space.num_classes))
+        if not parts:
+            modules = {"network": nn.Sequential(*modules.values())}
+        on_device = {name: module.to(self.data.device) for name, module in modules.items()}
+        return measure_cost(on_device, self.space.input_shape, **how)
 
     def table(self, trial: FrozenTrial) -> str:
         """The best network of a finished trial, a row per layer: what it made of the image, gained and cost.
@@ -531,7 +620,8 @@ def _leaders(study: Study) -> list[tuple[FrozenTrial, float]]:
         if not isinstance(architecture, str):
             continue
         # The report of that very prefix; a trial that was added from elsewhere may have its value alone.
-        observed = trial.intermediate_values.get(len(parse(architecture)) - 1, trial.value)
+        reported = trial.intermediate_values.get(len(parse(architecture)) - 1, trial.value)
+        observed = trial.user_attrs.get("accuracy", reported)
         if observed is None or not math.isfinite(observed):
             continue
         if architecture not in leaders or observed > leaders[architecture][1]:
@@ -561,14 +651,35 @@ def _is_out_of_memory(error: RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
-def _check_maximises(study: Study) -> None:
+def _checked(objectives: Sequence[str]) -> tuple[str, ...]:
+    allowed = ("accuracy", *Counts._fields, "latency")
+    names = tuple(objectives) if not isinstance(objectives, str) else (objectives,)
+    if "accuracy" not in names or len(set(names)) < len(names) or not set(names) <= set(allowed):
+        raise ValueError(
+            f"objectives is {objectives!r}; it must be accuracy, alone or with some of "
+            f"{', '.join(allowed[1:])}"
+        )
+    return names
+
+
+def _check_directions(study: Study, objectives: tuple[str, ...] = ("accuracy",)) -> None:
     if not isinstance(study, Study):
         raise ValueError(f"study is a {type(study).__name__}; it must be a study of Optuna")
-    if study.directions != [StudyDirection.MAXIMIZE]:
+    wanted = [
+        StudyDirection.MAXIMIZE if name == "accuracy" else StudyDirection.MINIMIZE for name in objectives
+    ]
+    if study.directions == wanted:
+        return
+    if len(wanted) == 1:
         raise ValueError(
             "the study does not maximise one value; CNNObjective returns an accuracy, so create the "
             'study with direction="maximize"'
         )
+    directions = [direction.name.lower() for direction in wanted]
+    raise ValueError(
+        f"the directions of the study are not those of the objectives {', '.join(objectives)}; create it "
+        f"with directions={directions}"
+    )
 
 
 def _check_positive_integer(name: str, value: Any) -> None:

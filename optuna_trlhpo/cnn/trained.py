@@ -1,9 +1,9 @@
 """What a study has trained already: its trials are the memory, so any worker finds what any other trained.
 
-A trial notes beside each report which setting its networks were trained in and how long that took, in one
-short text, the user attribute ``trainings``: ``"1f2e3d4c 0:2.51 1:=1.80"``. Behind the setting comes for each
-step the number of seconds; ``=`` says that the network was looked up, and that training it once had taken so
-long.
+A trial notes of each of its networks in which setting it was trained, what accuracy it came to and how long
+that took, in one short text, the user attribute ``trainings``: ``"1f2e3d4c 0:0.9125:2.51 1:0.9375:=1.8"``.
+Behind the setting comes for each step, the number of layers less one, the accuracy, and the seconds; ``=``
+says that the network was looked up, and that training it once had taken so long.
 """
 
 from __future__ import annotations
@@ -106,12 +106,13 @@ class TrainedNetworks:
         setting, entries = _read(trial)
         if setting != self._setting:
             return
-        performance, accuracies = read_performance(trial), trial.intermediate_values
-        for step, seconds, looked_up in entries:
+        performance = read_performance(trial)
+        for it in entries:
             # Of one that was looked up the trial tells that trained it.
-            if not looked_up and step in performance and step in accuracies:
-                architecture = self._architecture(trial, step + 1)
-                self._found[architecture] = Trained(accuracies[step], performance[step].tolist(), seconds)
+            if not it.looked_up and it.step in performance:
+                architecture = self._architecture(trial, it.step + 1)
+                batches = performance[it.step].tolist()
+                self._found[architecture] = Trained(it.accuracy, batches, it.seconds)
 
     def _architecture(self, trial: FrozenTrial, depth: int) -> str:
         """Of the first ``depth`` layers; those behind them may be half asked for."""
@@ -120,30 +121,37 @@ class TrainedNetworks:
         return describe(self._space.from_params(params))
 
 
-def note_training(trial: BaseTrial, setting: str, step: int, seconds: float, *, looked_up: bool) -> None:
-    """Note in ``trial`` that the network reported at ``step`` was trained, or looked up."""
+def note_training(trial: BaseTrial, setting: str, step: int, trained: Trained, *, looked_up: bool) -> None:
+    """Note in ``trial`` that its network of ``step + 1`` layers was trained, or looked up."""
     before = trial.user_attrs.get(TRAININGS_ATTRIBUTE, setting)
-    entry = f"{step}:{'=' if looked_up else ''}{seconds:.3g}"
+    entry = f"{step}:{trained.accuracy!r}:{'=' if looked_up else ''}{trained.seconds:.3g}"
     trial.set_user_attr(TRAININGS_ATTRIBUTE, f"{before} {entry}")
 
 
 def savings(study: Study) -> Savings:
     """What was trained and what was looked up, over all trials of a study."""
     entries = [entry for trial in study.get_trials(deepcopy=False) for entry in _read(trial)[1]]
-    trained = [seconds for _, seconds, looked_up in entries if not looked_up]
-    saved = [seconds for _, seconds, looked_up in entries if looked_up]
+    trained = [entry.seconds for entry in entries if not entry.looked_up]
+    saved = [entry.seconds for entry in entries if entry.looked_up]
     return Savings(len(trained), len(saved), sum(trained), sum(saved))
 
 
-def _read(trial: FrozenTrial | Trial) -> tuple[str, list[tuple[int, float, bool]]]:
-    """The setting, and for each step the seconds and whether they were saved; nothing of an attribute that
-    somebody else has written."""
+class _Entry(NamedTuple):
+    step: int
+    accuracy: float
+    seconds: float
+    looked_up: bool
+
+
+def _read(trial: FrozenTrial | Trial) -> tuple[str, list[_Entry]]:
+    """The setting and the entries; nothing of an attribute that somebody else has written."""
     text = trial.user_attrs.get(TRAININGS_ATTRIBUTE)
     if not isinstance(text, str):
         return "", []
     return text.split(" ")[0], list(_entries(text))
 
 
-def _entries(text: str) -> Iterator[tuple[int, float, bool]]:
-    for step, mark, seconds in re.findall(r"(?<= )(\d+):(=?)([0-9.e+-]+)(?= |$)", text):
-        yield int(step), float(seconds), bool(mark)
+def _entries(text: str) -> Iterator[_Entry]:
+    number = r"[0-9.e+-]+"
+    for step, accuracy, mark, seconds in re.findall(rf"(?<= )(\d+):({number}):(=?)({number})(?= |$)", text):
+        yield _Entry(int(step), float(accuracy), float(seconds), bool(mark))

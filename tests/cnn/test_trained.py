@@ -66,7 +66,7 @@ def test_what_was_saved_is_told(trained: list[int]) -> None:
     assert (second.trained, second.looked_up) == (4, 2) and second.seconds > first.seconds > 0
     # Of the three networks of the first trial, two are saved.
     entries = [entry.split(":") for entry in study.trials[0].user_attrs[TRAININGS_ATTRIBUTE].split()[1:]]
-    assert second.seconds_saved == pytest.approx(sum(float(seconds) for _, seconds in entries[:2]))
+    assert second.seconds_saved == pytest.approx(sum(float(seconds) for *_, seconds in entries[:2]))
     assert "2 of 6 (33 %) looked up" in str(second)
 
 
