@@ -16,7 +16,7 @@ class IllegalNetworkError(ValueError):
 
 def build_network(
     layers: Sequence[Layer],
-    input_shape: tuple[int, int, int],
+    input_shape: Shape,
     num_classes: int,
     *,
     conv_activation: str = "relu",
@@ -25,7 +25,7 @@ def build_network(
 
     Args:
         layers: First to last, without the classifier.
-        input_shape: ``(channels, height, width)`` of one image.
+        input_shape: ``(channels, height, width)`` of one image, or of another input.
         num_classes: Outputs of the classifier.
         conv_activation: What follows each convolution of Table I, an activation of that table. The paper has
             "none", with which two convolutions in a row are together linear.

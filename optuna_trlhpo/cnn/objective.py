@@ -94,7 +94,8 @@ class CNNObjective:
         objectives: With more than ``"accuracy"``, a network is suggested whole and trained once, and these
             are the values of a trial: ``"accuracy"``, to be maximised, and ``"macs"``, ``"parameters"``,
             ``"activation_bytes"``, ``"layers"`` and ``"latency"``, to be minimised.
-        vocabulary: The kinds of layer: Table I, or another one for images, such as `kinds.CNN`.
+        vocabulary: The kinds of layer: Table I, or another one, such as `kinds.CNN` for images, `kinds.MLP`
+            for data ``(rows, labels)`` and `kinds.LSTM` for ``(sequences, labels)``.
         device: Default: the GPU if there is one.
         threads: Of the CPU, for one training. More than one helps only large networks, on idle cores; to use
             several cores, run several trials at once.
@@ -187,6 +188,7 @@ class CNNObjective:
             num_classes=num_classes,
             seed=seed,
             device=device,
+            axes=vocabulary.axes,
         )
         self.space = LayerSpace(
             input_shape=self.data.input_shape,
