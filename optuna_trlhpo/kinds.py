@@ -224,9 +224,9 @@ class Dropout(Layer):
         return shape
 
     def modules(self, shape: Shape) -> list[nn.Module]:
-        from torch import nn
+        from optuna_trlhpo.cnn import blocks
 
-        return [(nn.Dropout2d if len(shape) == 3 else nn.Dropout)(self.percent / 100)]
+        return [blocks.Dropout(self.percent / 100, channels=len(shape) == 3)]
 
     def macs(self, shape: Shape) -> int:
         return 0

@@ -31,7 +31,7 @@ ALLOWED: dict[str, set[str]] = {
     "sampler": {"layers", "episode", "reward", "_agent", "experience", "sources", "search"},
     "cnn": {"cnn", "layers", "space", "episode"},
 }
-MAY_IMPORT_SAMPLER = {"", "benchmarks", "baselines"}  # "" is the package's own __init__
+MAY_IMPORT_SAMPLER = {"", "benchmarks", "baselines", "sklearn"}  # "" is the package's own __init__
 WITHOUT_TORCH = {"space", "episode", "reward"}
 WITHOUT_OPTUNA = {"_agent", "cnn"}
 EXCEPT = {"optuna_trlhpo.cnn.objective", "optuna_trlhpo.cnn.trained"}  # what in cnn/ touches a trial

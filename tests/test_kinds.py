@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from torch import nn
 
 from optuna_trlhpo import TRLHPOSampler
 from optuna_trlhpo import layers as module
+from optuna_trlhpo.cnn.blocks import Dropout, seed_dropout
 from optuna_trlhpo.cnn.cost import count_macs, count_parameters
 from optuna_trlhpo.cnn.model import build_network
 from optuna_trlhpo.kinds import CNN, LSTM, MLP, Residual
@@ -100,6 +102,24 @@ def test_a_residual_block_has_a_way_past_its_convolutions() -> None:
         nn.init.zeros_(parameter)
     images = torch.rand(2, 8, 6, 6)
     torch.testing.assert_close(block(images), images)
+
+
+def test_dropout_drops_its_share_and_by_its_own_seed() -> None:
+    layer = Dropout(0.3)
+    inputs = torch.ones(50, 40)
+    assert layer.eval()(inputs) is inputs
+    layer.train()
+    before = torch.random.get_rng_state()
+    outputs = []
+    for seed in (1, 1, 2):
+        seed_dropout(layer, seed)
+        outputs.append(copy.deepcopy(layer)(inputs))
+    assert outputs[0].equal(outputs[1]) and not outputs[0].equal(outputs[2])
+    assert before.equal(torch.random.get_rng_state())
+    assert (outputs[0] == 0).float().mean() == pytest.approx(0.3, abs=0.04)
+    assert outputs[0].max() == pytest.approx(1 / 0.7)
+    channels = Dropout(0.5, channels=True).train()(torch.ones(4, 8, 3, 3))
+    assert ((channels == 0).all(dim=(2, 3)) | (channels == 2).all(dim=(2, 3))).all()
 
 
 def test_the_networks_of_a_vocabulary_learn(space: LayerSpace) -> None:

@@ -22,6 +22,7 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import BaseTrial, FrozenTrial, Trial, TrialState
 from torch import Tensor, nn
 
+from optuna_trlhpo.cnn.blocks import seed_dropout
 from optuna_trlhpo.cnn.cost import Cost, count_parameters, measure_cost
 from optuna_trlhpo.cnn.data import load_data
 from optuna_trlhpo.cnn.goals import Counts, Goal, count
@@ -531,6 +532,7 @@ class CNNObjective:
             network = build_network(
                 layers, self.data.input_shape, self.data.num_classes, conv_activation=self.conv_activation
             )
+        seed_dropout(network, training_seed)
         # The CPU pools several times faster where the channels of a pixel lie side by side.
         on_cpu = self.data.device.type == "cpu"
         layout = torch.channels_last if on_cpu else torch.contiguous_format
