@@ -30,7 +30,7 @@ from optuna.distributions import (
 )
 from optuna.trial import BaseTrial, FrozenTrial
 
-from optuna_trlhpo.layers import ACTION_SLOTS, BY_KIND, KIND, hyperparameter_of
+from optuna_trlhpo.layers import ACTION_SLOTS, TABLE_I, Vocabulary, hyperparameter_of
 
 PERFORMANCE_VALUES = 32
 """P: accuracies on validation batches that describe how a network performs (section IV of the paper)."""
@@ -127,12 +127,15 @@ def read_episode(trial: FrozenTrial, seen: Seen) -> Episode:
     return _read_steps(trial, _steps_of(list(trial.params), seen), seen)
 
 
-def episode_of(layers: np.ndarray, max_layers: int | None = None) -> Episode:
+def episode_of(
+    layers: np.ndarray, max_layers: int | None = None, vocabulary: Vocabulary = TABLE_I
+) -> Episode:
     """Layers of a `LayerSpace` as the steps of a trial that grows them.
 
     Args:
         layers: ``[S, 4]`` actions.
         max_layers: If it is not None, the trial is asked for the depth first, of at most so many layers.
+        vocabulary: The kinds of the layers.
 
     Example:
         >>> episode = episode_of(np.array([[0.1, 0.1, 0.1, 0.1]]), max_layers=2)
@@ -141,13 +144,14 @@ def episode_of(layers: np.ndarray, max_layers: int | None = None) -> Episode:
     """
     steps, actions = [], np.full((len(layers), ACTION_SLOTS), np.nan)
     for k, row in enumerate(layers, start=1):
-        cls = BY_KIND[KIND.decode(row[0])]
+        cls = vocabulary.by_kind[vocabulary.kind.decode(row[0])]
         n = len(cls.hyperparameters)
         mine = [
             Slot(f"layer_{cls.prefix}_{hp.name}", k, len(hp.values), bool(hp.labels))
             for hp in cls.hyperparameters
         ]
-        steps.append((Slot("layer_kind", k, len(KIND.values), True), *mine))
+        kind = Slot(f"layer_{vocabulary.kind_field}", k, len(vocabulary.kinds), True)
+        steps.append((kind, *mine))
         actions[k - 1, : 1 + n] = row[: 1 + n]
     if max_layers is not None:
         steps.insert(0, (Slot("n_layers", 0, max_layers, False),))
@@ -201,7 +205,7 @@ def _read_steps(trial: FrozenTrial, steps: Sequence[Sequence[str]], seen: Seen) 
     actions = np.full((len(steps), ACTION_SLOTS), np.nan)
     reports = np.full(len(steps), np.nan)
     performance = np.full((len(steps), PERFORMANCE_VALUES), np.nan)
-    batches = _read_performance(trial)
+    batches = read_performance(trial)
     end = 0
     for k, names in enumerate(steps):
         end += len(names)
@@ -355,9 +359,11 @@ def report_performance(trial: BaseTrial, accuracies: Sequence[float], step: int)
     trial.set_user_attr(_PERFORMANCE_ATTRIBUTE, f"{before} {step}:{digits}".strip())
 
 
-def _read_performance(trial: FrozenTrial) -> dict[int, np.ndarray]:
-    """Report step -> ``[P]``. The attribute may be anybody's: what `report_performance` did not write is
-    nothing."""
+def read_performance(trial: FrozenTrial) -> dict[int, np.ndarray]:
+    """What `report_performance` has kept, ``[32]`` for each step.
+
+    The attribute may be anybody's: what `report_performance` did not write is nothing.
+    """
     text = trial.user_attrs.get(_PERFORMANCE_ATTRIBUTE)
     if not isinstance(text, str):
         return {}

@@ -14,10 +14,15 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 from optuna.trial import BaseTrial
+
+if TYPE_CHECKING:
+    from torch import nn
+
+# PyTorch is imported where a layer becomes a module: to search needs none of it.
 
 ACTION_SLOTS = 4
 """A: the numbers in [0, 1] that describe one layer (section IV of the paper)."""
@@ -93,9 +98,28 @@ def _integers(name: str, low: int, high: int, step: int = 1) -> Hyperparameter:
 
 
 class Layer:
-    """A kind of layer: what it is called, its hyper-parameters, and what it does to a shape.
+    """A kind of layer: what it is called, its hyper-parameters, what it does to a shape, and what it is in
+    PyTorch.
 
-    A subclass is a frozen dataclass whose fields are its hyper-parameters, in order (at most three).
+    A subclass is a frozen dataclass whose fields are its hyper-parameters, in order (at most three). It
+    belongs to a `Vocabulary`. Costs are counted on its modules, unless it knows better.
+
+    Example:
+        >>> @dataclass(frozen=True)
+        ... class Squash(Layer):  # a 1x1 convolution, followed by tanh
+        ...     kind, prefix = "Squash", "squash"
+        ...     hyperparameters = (Hyperparameter("filters", (8, 16, 24)),)
+        ...     filters: int
+        ...     def output_shape(self, shape):
+        ...         return (self.filters, *shape[1:]) if len(shape) == 3 else None
+        ...     def modules(self, shape):
+        ...         from torch import nn
+        ...         return [nn.Conv2d(shape[0], self.filters, 1), nn.Tanh()]
+        >>> Squash(8).parameters((3, 5, 5)), Squash(8).macs((3, 5, 5))
+        (32, 600)
+        >>> mine = Vocabulary("mine", (*TABLE_I.kinds, Squash), first=(Conv,))
+        >>> parse("Conv(8,3,1) > Squash(16)")[1]
+        Squash(filters=16)
     """
 
     kind: ClassVar[str]
@@ -111,9 +135,17 @@ class Layer:
         """The shape behind this layer, or None where it cannot stand on ``shape``."""
         raise NotImplementedError
 
-    def macs(self, shape: Shape) -> int:
-        """Multiply-accumulates for one image of ``shape``."""
+    def modules(self, shape: Shape) -> list[nn.Module]:
+        """What it is in PyTorch where it stands on ``shape``: modules that are called one after the other."""
         raise NotImplementedError
+
+    def macs(self, shape: Shape) -> int:
+        """Multiply-accumulates for one input of ``shape``."""
+        return _counted(self, shape)[0]
+
+    def parameters(self, shape: Shape) -> int:
+        """Weights and biases where it stands on ``shape``."""
+        return _counted(self, shape)[1]
 
     @property
     def values(self) -> tuple[Any, ...]:
@@ -123,6 +155,21 @@ class Layer:
     def __str__(self) -> str:
         written = [hp.write(value) for hp, value in zip(self.hyperparameters, self.values, strict=True)]
         return f"{self.kind}({','.join(written)})"
+
+
+@functools.lru_cache(maxsize=65536)
+def _counted(layer: Layer, shape: Shape) -> tuple[int, int]:
+    """MACs and parameters of a layer's modules, as PyTorch counts them."""
+    import torch
+    from torch import nn
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with torch.device("meta"):  # shapes alone are worked out
+        body = nn.Sequential(*layer.modules(shape)).eval()
+        image = torch.empty(1, *shape)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        body(image)
+    return counter.get_total_flops() // 2, sum(parameter.numel() for parameter in body.parameters())
 
 
 @dataclass(frozen=True)
@@ -150,6 +197,14 @@ class Conv(Layer):
         out = self.output_shape(shape)
         assert out is not None
         return math.prod(out) * shape[0] * self.kernel**2
+
+    def parameters(self, shape: Shape) -> int:
+        return self.filters * (shape[0] * self.kernel**2 + 1)
+
+    def modules(self, shape: Shape) -> list[nn.Module]:
+        from torch import nn
+
+        return [nn.Conv2d(shape[0], self.filters, self.kernel, self.stride)]
 
 
 @dataclass(frozen=True)
@@ -182,8 +237,45 @@ class MaxPool(Layer):
     def macs(self, shape: Shape) -> int:
         return 0
 
+    def parameters(self, shape: Shape) -> int:
+        return 0
 
-_ACTIVATIONS = ("none", "relu", "leakyrelu", "tanh", "sigmoid", "elu", "gelu")
+    def modules(self, shape: Shape) -> list[nn.Module]:
+        from torch import nn
+
+        return [nn.MaxPool2d(self.kernel, self.stride, self.padding)]
+
+
+ACTIVATIONS = ("none", "relu", "leakyrelu", "tanh", "sigmoid", "elu", "gelu")
+"""The activations of Table I."""
+
+
+def activation(name: str) -> list[nn.Module]:
+    """The module of an activation of Table I, with PyTorch's own parameters; none for ``"none"``.
+
+    Raises:
+        ValueError: For an unknown one.
+    """
+    from torch import nn
+
+    classes: dict[str, type[nn.Module]] = {
+        "relu": nn.ReLU,
+        "leakyrelu": nn.LeakyReLU,
+        "tanh": nn.Tanh,
+        "sigmoid": nn.Sigmoid,
+        "elu": nn.ELU,
+        "gelu": nn.GELU,
+    }
+    if name not in ACTIVATIONS:
+        raise ValueError(f"activation {name!r} is not one of {', '.join(ACTIVATIONS)}")
+    return [] if name == "none" else [classes[name]()]
+
+
+def flatten(shape: Shape) -> list[nn.Module]:
+    """What makes features of an image or a sequence; nothing of features."""
+    from torch import nn
+
+    return [nn.Flatten()] if len(shape) > 1 else []
 
 
 @dataclass(frozen=True)
@@ -194,7 +286,7 @@ class FCL(Layer):
     prefix = "fcl"
     hyperparameters = (
         _integers("neurons", 16, 512, 8),
-        Hyperparameter("activation", _ACTIVATIONS, _ACTIVATIONS),
+        Hyperparameter("activation", ACTIVATIONS, ACTIVATIONS),
         Hyperparameter("bias", (False, True), ("nobias", "bias")),
     )
 
@@ -208,16 +300,116 @@ class FCL(Layer):
     def macs(self, shape: Shape) -> int:
         return math.prod(shape) * self.neurons
 
+    def parameters(self, shape: Shape) -> int:
+        return self.neurons * (math.prod(shape) + self.bias)
 
-TABLE_I: tuple[type[Layer], ...] = (Conv, MaxPool, FCL)
-"""The three kinds of layer of the paper, in the order of their bins."""
+    def modules(self, shape: Shape) -> list[nn.Module]:
+        from torch import nn
+
+        linear = nn.Linear(math.prod(shape), self.neurons, bias=self.bias)
+        return [*flatten(shape), linear, *activation(self.activation)]
+
 
 Network = tuple[Layer, ...]
 
-KIND = Hyperparameter("kind", tuple(cls.kind for cls in TABLE_I), tuple(cls.kind for cls in TABLE_I))
-"""The choice of a layer's kind, as if it were one of its hyper-parameters."""
-BY_KIND = {cls.kind: cls for cls in TABLE_I}
-_BY_PREFIX = {cls.prefix: cls for cls in TABLE_I}
+# Vocabularies ------------------------------------------------------------------------------------------
+
+
+_vocabularies: dict[str, Vocabulary] = {}
+_by_kind: dict[str, type[Layer]] = {}
+_by_prefix: dict[str, type[Layer]] = {}
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The kinds of layer that a `LayerSpace` grows networks of.
+
+    Making one makes its kinds known to `parse`, and to the sampler, by their names.
+
+    Args:
+        name: Lower-case letters; it is part of the parameters' names, ``layer1_<name>_kind``. That of Table I
+            is empty.
+        kinds: In the order of their bins.
+        first: Those that a network may begin with.
+        axes: Of an input: 3 for images ``(channels, height, width)``, 2 for sequences ``(steps, features)``,
+            1 for features.
+
+    Raises:
+        ValueError: If a name is taken or cannot be one, or a kind has more than three hyper-parameters.
+
+    Example:
+        >>> pools_only = Vocabulary("pooling", (Conv, MaxPool), first=(Conv,))
+        >>> pools_only.kind.values
+        ('Conv', 'MaxPool')
+    """
+
+    name: str
+    kinds: tuple[type[Layer], ...]
+    first: tuple[type[Layer], ...]
+    axes: int = 3
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch("[a-z]*", self.name):
+            raise ValueError(f"the vocabulary is called {self.name!r}; it must be of letters from a to z")
+        if not self.first or not set(self.first) <= set(self.kinds):
+            raise ValueError(f"first is {self.first!r}; it must be some of the kinds of the vocabulary")
+        other = _vocabularies.get(self.name)
+        if other is not None and [cls.kind for cls in other.kinds] != [cls.kind for cls in self.kinds]:
+            raise ValueError(
+                f"there is a vocabulary {self.name!r} of other kinds, {', '.join(other.kind.values)}"
+            )
+        for cls in self.kinds:
+            _check_kind(cls)
+        for cls in self.kinds:
+            _by_kind[cls.kind] = _by_prefix[cls.prefix] = cls
+        _vocabularies[self.name] = self
+        _hyperparameter_named.cache_clear()
+
+    def __reduce__(self) -> tuple[Any, ...]:  # so that it is known where it is unpickled
+        return Vocabulary, (self.name, self.kinds, self.first, self.axes)
+
+    @functools.cached_property
+    def kind(self) -> Hyperparameter:
+        """The choice of a layer's kind, as if it were one of its hyper-parameters."""
+        names = tuple(cls.kind for cls in self.kinds)
+        return Hyperparameter("kind", names, names)
+
+    @functools.cached_property
+    def by_kind(self) -> dict[str, type[Layer]]:
+        return {cls.kind: cls for cls in self.kinds}
+
+    def __repr__(self) -> str:
+        return f"<Vocabulary {self.name!r} of {', '.join(self.kind.values)}>"
+
+    @property
+    def kind_field(self) -> str:
+        """What the parameter of a layer's kind is called behind ``layer<k>_``."""
+        return f"{self.name}_kind" if self.name else "kind"
+
+
+def _check_kind(cls: type[Layer]) -> None:
+    if not re.fullmatch(r"\w+", cls.kind) or not re.fullmatch("[a-z]+", cls.prefix):
+        raise ValueError(
+            f"{cls.__name__} is written {cls.kind!r} with the prefix {cls.prefix!r}; the first must be one "
+            "word, the second of letters from a to z"
+        )
+    if len(cls.hyperparameters) >= ACTION_SLOTS:
+        raise ValueError(
+            f"{cls.kind} has {len(cls.hyperparameters)} hyper-parameters; there may be {ACTION_SLOTS - 1}"
+        )
+    for hp in cls.hyperparameters:
+        if not re.fullmatch("[a-z]+", hp.name) or hp.name == "kind":
+            raise ValueError(
+                f"a hyper-parameter of {cls.kind} is called {hp.name!r}; it must be of letters from a to z, "
+                "and not 'kind'"
+            )
+    for other in (_by_kind.get(cls.kind), _by_prefix.get(cls.prefix)):
+        # A class that is defined anew, as in a notebook, takes its own place.
+        if other not in (None, cls) and other.__qualname__ != cls.__qualname__:
+            raise ValueError(
+                f"{cls.__name__} is written {cls.kind!r} with the prefix {cls.prefix!r}, of which one is "
+                f"taken by {other.__name__}"
+            )
 
 
 def describe(layers: Sequence[Layer]) -> str:
@@ -234,7 +426,7 @@ def parse(text: str) -> Network:
     """The network that `describe` wrote; spaces do not matter.
 
     Raises:
-        ValueError: If a layer is not of Table I; it names the layer and what is allowed.
+        ValueError: If a layer is of no known kind; it names the layer and what is allowed.
 
     Example:
         >>> parse("Conv(32,5,1) > FCL(128,relu,bias)")[0].filters
@@ -245,10 +437,12 @@ def parse(text: str) -> Network:
 
 def _parse_layer(text: str) -> Layer:
     match = re.fullmatch(r"(\w+)\s*\((.*)\)", text)
-    cls = BY_KIND.get(match[1]) if match else None
+    cls = _by_kind.get(match[1]) if match else None
     if match is None or cls is None:
-        raise ValueError(f"{text!r} is not a layer; write one of {', '.join(_form(c) for c in TABLE_I)}")
-    written = [part.strip() for part in match[2].split(",")]
+        raise ValueError(
+            f"{text!r} is not a layer; write one of {', '.join(_form(c) for c in _by_kind.values())}"
+        )
+    written = [part.strip() for part in match[2].split(",")] if match[2].strip() else []
     if len(written) != len(cls.hyperparameters):
         raise ValueError(f"{text!r} has {len(written)} values; {_form(cls)} is the form")
     try:
@@ -263,16 +457,18 @@ def _form(cls: type[Layer]) -> str:
 
 @functools.lru_cache(maxsize=4096)
 def _hyperparameter_named(name: str) -> Hyperparameter | None:
-    match = re.fullmatch(r"layer[1-9]\d*_(kind|[a-z]+_[a-z]+)(?:_of_.*)?", name)
+    match = re.fullmatch(r"layer[1-9]\d*_(?:([a-z]+)_)?([a-z]+)(?:_of_.*)?", name)
     if match is None:
         return None
-    prefix, _, field = match[1].partition("_")
-    candidates = (KIND,) if prefix == "kind" else getattr(_BY_PREFIX.get(prefix), "hyperparameters", ())
-    return next((hp for hp in candidates if hp.name in (field, match[1])), None)
+    if match[2] == "kind":
+        vocabulary = _vocabularies.get(match[1] or "")
+        return None if vocabulary is None else vocabulary.kind
+    candidates = getattr(_by_prefix.get(match[1]), "hyperparameters", ())
+    return next((hp for hp in candidates if hp.name == match[2]), None)
 
 
 def hyperparameter_of(name: str, distribution: BaseDistribution) -> Hyperparameter | None:
-    """The hyper-parameter of Table I that a parameter of a `LayerSpace` stands for, or None.
+    """The hyper-parameter of a layer that a parameter of a `LayerSpace` stands for, or None.
 
     With it a masked range is encoded on the scale of the whole one: a 5x5 kernel is the same action wherever
     it stands. A parameter that merely has such a name is told by its values.
@@ -293,3 +489,7 @@ def hyperparameter_of(name: str, distribution: BaseDistribution) -> Hyperparamet
     else:
         return None
     return found if all(value in found.values for value in values) else None
+
+
+TABLE_I = Vocabulary("", (Conv, MaxPool, FCL), first=(Conv,))
+"""The three kinds of layer of the paper, in the order of their bins."""

@@ -15,8 +15,6 @@ from optuna_trlhpo._agent.transformer import NAME_CODE
 from optuna_trlhpo.episode import Episode, Slot
 from optuna_trlhpo.layers import ACTION_SLOTS
 
-_LAYER_KIND = "layer_kind", True
-
 
 class Names:
     """Gives every stem a number, in the order in which they come.
@@ -70,10 +68,9 @@ class Names:
             n_values[k, : len(slots)] = [slot.n_values for slot in slots]
         return names, indices, n_values
 
-    @property
-    def layer_kind(self) -> int:
-        """The number of the stem that every layer of a `LayerSpace` begins with; -1 if there is none."""
-        return self._numbers.get(_LAYER_KIND, -1)
+    def category(self, stem: str) -> int:
+        """The number of a stem whose values have no order; -1 if there is none."""
+        return self._numbers.get((stem, True), -1)
 
     def settle(self, number: int, index: int, action: float) -> float:
         """The action that stands for the same value of an integer on a logarithmic scale; of others

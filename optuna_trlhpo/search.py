@@ -27,6 +27,7 @@ from optuna_trlhpo._agent.planning import (
 from optuna_trlhpo._agent.prior import LayerPrior
 from optuna_trlhpo.episode import Episode, episode_of
 from optuna_trlhpo.experience import Experience, network_key
+from optuna_trlhpo.layers import Vocabulary
 from optuna_trlhpo.sources import Source
 
 _FIRST_STEPS = 60
@@ -57,6 +58,15 @@ class Space(Protocol):
 
     @property
     def max_layers(self) -> int: ...
+
+    @property
+    def kind_stem(self) -> str: ...
+
+    @property
+    def has_outlines(self) -> bool: ...
+
+    @property
+    def vocabulary(self) -> Vocabulary: ...
 
     def signature(self, actions: np.ndarray) -> np.ndarray | None: ...
 
@@ -147,7 +157,11 @@ class Search:
 
     def informed(self, entered: Entered | None) -> bool:
         """Whether something is known before the first trial has finished."""
-        return bool(self._sources) or (self._prior is not None and entered is not None)
+        return bool(self._sources) or self._active_prior(entered) is not None
+
+    def _active_prior(self, entered: Entered | None) -> LayerPrior | None:
+        """The prior, where its kinds of layers are grown."""
+        return self._prior if entered is not None and entered.space.has_outlines else None
 
     def enter(self, entered: Entered | None) -> None:
         """From now on plans are for such a trial; None: one that has entered no space, or none yet."""
@@ -161,7 +175,8 @@ class Search:
         if entered is not None and self.informed(entered):
             rng = np.random.default_rng((self._seed, entered.whole))
             depth = entered.space.max_layers if entered.whole else None
-            episodes = [episode_of(entered.space.draw_actions(rng), depth) for _ in range(_N_IMAGINED)]
+            drawn = (entered.space.draw_actions(rng) for _ in range(_N_IMAGINED))
+            episodes = [episode_of(actions, depth, entered.space.vocabulary) for actions in drawn]
             self._imagined = _joined([self._as_network(episode) for episode in episodes])
         for source in self._sources:
             n_prior = 0 if self._prior is None else len(self._prior.means)
@@ -219,7 +234,7 @@ class Search:
             self._complete(networks, settled.step),
             experience.names.settle,
             None if self._entered is None else self._contains,
-            experience.names.layer_kind,
+            self._layer_kind,
         )
         parents = planner.parents()
         if not parents:
@@ -284,11 +299,16 @@ class Search:
     # What is known of networks before they are tried ------------------------------------------------------
 
     @property
+    def _layer_kind(self) -> int:
+        """The number of the stem that every layer of the space begins with; -1 if there is none."""
+        return -1 if self._entered is None else self._experience.names.category(self._entered.space.kind_stem)
+
+    @property
     def _unit(self) -> float | None:
         """Of the scores, where one is known beforehand."""
         known = [source.unit for source in self._sources if source.unit is not None]
-        if self._prior is not None and self._entered is not None:
-            known.append(self._prior.unit)
+        if (prior := self._active_prior(self._entered)) is not None:
+            known.append(prior.unit)
         return max(known, default=None)
 
     @property
@@ -323,7 +343,7 @@ class Search:
         )
 
     def _layers(self, networks: Networks) -> list[np.ndarray]:
-        layer = self._experience.names.layer_kind
+        layer = self._layer_kind
         pairs = zip(networks.actions, networks.names, strict=True)
         return [
             np.ascontiguousarray(actions[(names[:, 0] == layer) & (layer >= 0)]) for actions, names in pairs
@@ -336,12 +356,14 @@ class Search:
         keys = [layers.tobytes() for layers in some]
         new = {key: layers for key, layers in zip(keys, some, strict=True) if key not in self._known}
         valid = {key: layers for key, layers in new.items() if self._signature(layers) is not None}
-        expected = [np.zeros(0)] * len(valid)
-        if self._prior is not None and valid:  # all at once, which takes hardly longer than one
+        n_prior = 0 if self._prior is None else len(self._prior.means)
+        expected = [np.zeros(n_prior)] * len(valid)
+        prior = self._active_prior(self._entered)
+        if prior is not None and valid:  # all at once, which takes hardly longer than one
             outlines = [
                 outline for layers in valid.values() if (outline := space.outline(layers)) is not None
             ]
-            expected = list(self._prior(outlines))
+            expected = list(prior(outlines))
         found = dict(zip(valid, expected, strict=True))
         for key, layers in new.items():
             signature = self._signature(layers)

@@ -18,35 +18,98 @@ import functools
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
+from optuna import TrialPruned
 from optuna.study import StudyDirection
 from optuna.trial import BaseTrial, FrozenTrial, Trial, TrialState
 
 from optuna_trlhpo.layers import (
     ACTION_SLOTS,
-    BY_KIND,
     FCL,
-    KIND,
     TABLE_I,
-    Conv,
     Layer,
     Network,
     Shape,
+    Vocabulary,
     describe,
 )
 
+_BYTES = 4
+"""Of a number."""
 SIGNATURE = 8
 """Numbers that tell what a network comes to."""
 OUTLINE = 11
 """Numbers that tell what a layer is and makes of the image."""
 
+_INPUTS = {
+    3: "three positive integers, (channels, height, width), such as (1, 28, 28)",
+    2: "two positive integers, (steps, features), such as (50, 3)",
+    1: "one positive integer in a tuple, (features,), such as (20,)",
+}
+"""By their axes, the inputs of a vocabulary."""
+
+
+class _Place(NamedTuple):
+    """Where a layer is to stand: what it meets, and what the network may still cost behind it."""
+
+    vocabulary: Vocabulary
+    shape: Shape
+    num_classes: int
+    macs_left: float
+    parameters_left: float
+    activation_bytes: float
+    widest: float
+    """The most neurons of a fully connected layer."""
+    is_last: bool
+    """Whether none may follow."""
+
+    def fits(self, layer: Layer) -> bool:
+        """Whether the layer may stand here."""
+        out = layer.output_shape(self.shape)
+        if out is None or (isinstance(layer, FCL) and layer.neurons > self.widest):
+            return False
+        size = math.prod(out)
+        # What no limit asks for is not worked out.
+        if self.macs_left < math.inf and layer.macs(self.shape) + size * self.num_classes > self.macs_left:
+            return False
+        if self.activation_bytes < math.inf:
+            most = max(math.prod(self.shape) + size, size + self.num_classes)
+            if _BYTES * most > self.activation_bytes:
+                return False
+        if self.parameters_left < math.inf:
+            end = _classifier(out, self.num_classes)
+            left = self.parameters_left - layer.parameters(self.shape)
+            if end > left and (self.is_last or _one_more(self.vocabulary, out, self.num_classes) > left):
+                return False
+        return True
+
+
+def _classifier(shape: Shape, num_classes: int) -> int:
+    """Its parameters."""
+    return (math.prod(shape) + 1) * num_classes
+
 
 @functools.lru_cache(maxsize=65536)
-def _allowed(
-    cls: type[Layer], chosen: tuple[Any, ...], shape: Shape, num_classes: int, macs_left: float, widest: int
-) -> tuple[Any, ...]:
+def _one_more(vocabulary: Vocabulary, shape: Shape, num_classes: int) -> int:
+    """The fewest parameters of one layer more and a classifier."""
+    ends = (
+        layer.parameters(shape) + _classifier(out, num_classes)
+        for layer in _every_layer(vocabulary.kinds)
+        if (out := layer.output_shape(shape)) is not None
+    )
+    return min(ends, default=_classifier(shape, num_classes))
+
+
+def _every_layer(kinds: Sequence[type[Layer]]) -> Iterator[Layer]:
+    for cls in kinds:
+        for values in itertools.product(*(hp.values for hp in cls.hyperparameters)):
+            yield cls(*values)
+
+
+@functools.lru_cache(maxsize=65536)
+def _allowed(cls: type[Layer], chosen: tuple[Any, ...], place: _Place) -> tuple[Any, ...]:
     """The values that the next hyper-parameter of ``cls`` may take behind ``chosen``.
 
     A value is allowed if some choice of the remaining hyper-parameters makes a layer that fits.
@@ -54,14 +117,8 @@ def _allowed(
     rest = [hp.values for hp in cls.hyperparameters[len(chosen) + 1 :]]
     hyperparameter = cls.hyperparameters[len(chosen)]
 
-    def fits(layer: Layer) -> bool:
-        out = layer.output_shape(shape)
-        if out is None or (isinstance(layer, FCL) and layer.neurons > widest):
-            return False
-        return layer.macs(shape) + math.prod(out) * num_classes <= macs_left
-
     fitting = [
-        any(fits(cls(*chosen, value, *more)) for more in itertools.product(*rest))
+        any(place.fits(cls(*chosen, value, *more)) for more in itertools.product(*rest))
         for value in hyperparameter.values
     ]
     runs = [
@@ -81,20 +138,26 @@ class LayerSpace:
 
     Only what is valid at that point is ever suggested, so any Optuna sampler can play: the first layer is a
     convolution; behind a fully connected layer come only fully connected ones; kernels fit the image; padding
-    is at most half the kernel; no network exceeds ``max_macs``.
+    is at most half the kernel; no network exceeds ``max_macs``. With another vocabulary other kinds of layer
+    are grown, each where its shape rule lets it stand.
 
     Args:
-        input_shape: ``(channels, height, width)`` of one image.
+        input_shape: ``(channels, height, width)`` of one image; of other inputs as the vocabulary wants it.
         num_classes: Outputs of the classifier behind the last layer.
         max_layers: The most layers of a network; 6 in the paper.
         min_improvement: `grow` stops at a layer that adds less accuracy than this; 0.001 in the paper. None:
             never.
         min_accuracy: `grow` stops below this accuracy; 0.60 in the paper. None: never.
         max_macs: The most MACs of a network, classifier included, for one image. None: no limit.
+        max_parameters: The most weights and biases of a network, classifier included. On the way to a deeper
+            network the classifier may take more: such a network is not trained. None: no limit.
+        max_activation_bytes: The most that input and output of one layer may take together, for one image.
+            None: no limit.
         train_prefixes: Which networks `grow` yields on the way to a deeper one: "all"; every so many layers;
             or "auto", those that the study's sampler holds worth a training, which it decides network by
             network if it is a `TRLHPOSampler`, and all of them if it has no opinion.
         narrowing: Whether a fully connected layer may not be wider than the one before it.
+        vocabulary: The kinds of layer: Table I of the paper, one of `kinds`, or one of your own.
 
     Raises:
         ValueError: For an argument out of range, or a space without a single network.
@@ -114,38 +177,39 @@ class LayerSpace:
     def __init__(
         self,
         *,
-        input_shape: tuple[int, int, int] = (1, 28, 28),
+        input_shape: Shape = (1, 28, 28),
         num_classes: int = 10,
         max_layers: int = 6,
         min_improvement: float | None = 0.001,
         min_accuracy: float | None = 0.60,
         max_macs: float | None = None,
+        max_parameters: int | None = None,
+        max_activation_bytes: int | None = None,
         narrowing: bool = False,
         train_prefixes: int | str = "auto",
+        vocabulary: Vocabulary = TABLE_I,
     ) -> None:
+        if not isinstance(vocabulary, Vocabulary):
+            raise ValueError(f"vocabulary is {vocabulary!r}; it must be a Vocabulary, such as TABLE_I")
+        self.vocabulary = vocabulary
         if (
             not isinstance(input_shape, Sequence)
-            or len(input_shape) != 3
+            or len(input_shape) != vocabulary.axes
             or not all(_is_positive_integer(size) for size in input_shape)
         ):
-            raise ValueError(
-                f"input_shape is {input_shape!r}; it must be three positive integers, "
-                "(channels, height, width), such as (1, 28, 28)"
-            )
-        smallest = Conv.hyperparameters[1].values[0]
-        if min(input_shape[1:]) < smallest:
-            raise ValueError(
-                f"input_shape is {tuple(input_shape)}; height and width must be at least {smallest}, the "
-                "smallest kernel of the convolution that every network begins with"
-            )
+            raise ValueError(f"input_shape is {input_shape!r}; it must be {_INPUTS[vocabulary.axes]}")
         for name, value, least in (("num_classes", num_classes, 2), ("max_layers", max_layers, 1)):
             if not _is_positive_integer(value) or value < least:
                 raise ValueError(f"{name} is {value!r}; it must be an integer of at least {least}")
         for name, limit in (("min_improvement", min_improvement), ("min_accuracy", min_accuracy)):
             if limit is not None and not (_is_number(limit) and 0 <= limit <= 1):
                 raise ValueError(f"{name} is {limit!r}; it must be between 0 and 1, or None")
-        if max_macs is not None and not (_is_number(max_macs) and max_macs > 0):
-            raise ValueError(f"max_macs is {max_macs!r}; it must be positive, or None for no limit")
+        limits = dict(
+            max_macs=max_macs, max_parameters=max_parameters, max_activation_bytes=max_activation_bytes
+        )
+        for name, limit in limits.items():
+            if limit is not None and not (_is_number(limit) and limit > 0):
+                raise ValueError(f"{name} is {limit!r}; it must be positive, or None for no limit")
         if train_prefixes not in ("auto", "all") and not _is_positive_integer(train_prefixes):
             raise ValueError(
                 f"train_prefixes is {train_prefixes!r}; it must be 'auto', 'all' or a positive integer"
@@ -157,12 +221,11 @@ class LayerSpace:
         self.min_improvement = min_improvement
         self.min_accuracy = min_accuracy
         self.max_macs = max_macs
+        self.max_parameters = max_parameters
+        self.max_activation_bytes = max_activation_bytes
         self.narrowing = narrowing
         if not self.kinds(()):
-            raise ValueError(
-                f"max_macs is {max_macs:,.0f}; the cheapest network of this space takes "
-                f"{self._cheapest_macs():,} MACs"
-            )
+            self._refuse()
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, LayerSpace) and vars(self) == vars(other)
@@ -171,7 +234,8 @@ class LayerSpace:
         return hash((self.input_shape, self.num_classes, self.max_layers))
 
     def __repr__(self) -> str:
-        return f"LayerSpace({', '.join(f'{name}={value!r}' for name, value in vars(self).items())})"
+        settings = {name: value for name, value in vars(self).items() if value != TABLE_I}
+        return f"LayerSpace({', '.join(f'{name}={value!r}' for name, value in settings.items())})"
 
     # What may come next -------------------------------------------------------------------------------
 
@@ -179,27 +243,39 @@ class LayerSpace:
         """The kinds that may follow ``layers``; none where the network cannot grow."""
         if len(layers) >= self.max_layers:
             return ()
-        if not layers:
-            grammar: tuple[type[Layer], ...] = (Conv,)
-        elif isinstance(layers[-1], FCL):
-            grammar = (FCL,)
-        else:
-            grammar = TABLE_I
-        return tuple(cls for cls in grammar if self.allowed(layers, cls))
+        grammar = self.vocabulary.kinds if layers else self.vocabulary.first
+        return tuple(cls for cls in grammar if self._may_stand(layers, cls))
+
+    def _may_stand(self, layers: Sequence[Layer], cls: type[Layer]) -> bool:
+        """Whether some layer of the kind may come next."""
+        if cls.hyperparameters:
+            return bool(self.allowed(layers, cls))
+        return self._place(layers).fits(cls())
 
     def allowed(self, layers: Sequence[Layer], cls: type[Layer], *chosen: Any) -> tuple[Any, ...]:
         """The values that the next hyper-parameter may take, behind ``layers`` and the values ``chosen``."""
+        # mypy does not see that a class is hashable.
+        return _allowed(cls, chosen, self._place(layers))  # type: ignore[arg-type]
+
+    def _place(self, layers: Sequence[Layer]) -> _Place:
+        """Behind ``layers``."""
         shape: Shape = self.input_shape
-        macs_left = math.inf if self.max_macs is None else self.max_macs
+        macs = parameters = 0
         for layer in layers:
-            macs_left -= layer.macs(shape)
+            macs += 0 if self.max_macs is None else layer.macs(shape)
+            parameters += 0 if self.max_parameters is None else layer.parameters(shape)
             shape = _shape_behind(layer, shape)
         last = layers[-1] if layers else None
-        widest = (
-            last.neurons if self.narrowing and isinstance(last, FCL) else FCL.hyperparameters[0].values[-1]
+        return _Place(
+            self.vocabulary,
+            shape,
+            self.num_classes,
+            _or_inf(self.max_macs) - macs,
+            _or_inf(self.max_parameters) - parameters,
+            _or_inf(self.max_activation_bytes),
+            last.neurons if self.narrowing and isinstance(last, FCL) else math.inf,
+            len(layers) + 1 >= self.max_layers,
         )
-        # mypy does not see that a class is hashable.
-        return _allowed(cls, chosen, shape, self.num_classes, macs_left, widest)  # type: ignore[arg-type]
 
     def shapes(self, layers: Sequence[Layer]) -> tuple[Shape, ...]:
         """The shape behind each layer."""
@@ -213,6 +289,23 @@ class LayerSpace:
         shapes = (self.input_shape, *self.shapes(layers))
         body = sum(layer.macs(shape) for layer, shape in zip(layers, shapes, strict=False))
         return body + math.prod(shapes[-1]) * self.num_classes
+
+    def fits(self, layers: Sequence[Layer]) -> bool:
+        """Whether the network, as it stands, is within ``max_parameters``: the one limit that a network on
+        the way to a deeper one may exceed."""
+        return self.max_parameters is None or self.parameters(layers) <= self.max_parameters
+
+    def parameters(self, layers: Sequence[Layer]) -> int:
+        """Weights and biases of the network, classifier included."""
+        shapes = (self.input_shape, *self.shapes(layers))
+        body = sum(layer.parameters(shape) for layer, shape in zip(layers, shapes, strict=False))
+        return body + _classifier(shapes[-1], self.num_classes)
+
+    def activation_bytes(self, layers: Sequence[Layer]) -> int:
+        """The most that input and output of one layer, or of the classifier, take together for one input, in
+        numbers of 32 bits."""
+        sizes = [math.prod(shape) for shape in (self.input_shape, *self.shapes(layers))]
+        return _BYTES * max(a + b for a, b in itertools.pairwise([*sizes, self.num_classes]))
 
     def check(self, layers: Sequence[Layer]) -> None:
         """Raise a ``ValueError`` that names the first layer that may not stand where it stands."""
@@ -233,6 +326,11 @@ class LayerSpace:
                     raise ValueError(
                         f"layer {k + 1}, {layer}: {hp.name} {value!r} is not allowed there ({span})"
                     )
+        if layers and not self.fits(layers):
+            raise ValueError(
+                f"{describe(layers)!r} has {self.parameters(layers):,} parameters; at most "
+                f"{self.max_parameters:,} are allowed"
+            )
 
     # Playing with Optuna ------------------------------------------------------------------------------
 
@@ -241,13 +339,15 @@ class LayerSpace:
 
         Train what is yielded and report its validation accuracy, ``trial.report(accuracy, step=len(layers) -
         1)``, before the next round. Networks that are not worth a training on the way to a deeper one are not
-        yielded (``train_prefixes``). Growth stops where the sampler sees no gain in a deeper network, at
-        ``max_layers``, at a layer that adds less than ``min_improvement``, and below ``min_accuracy``. In a
-        study that minimises, the report is read as an error rate, 1 - accuracy.
+        yielded (``train_prefixes``), nor are those beyond a limit. Growth stops where the sampler sees no
+        gain in a deeper network, at ``max_layers``, at a layer that adds less than ``min_improvement``, and
+        below ``min_accuracy``. In a study that minimises, the report is read as an error rate, 1 - accuracy.
 
         Raises:
             ValueError: If a yielded network that may grow further was not reported, or its report is not a
                 number, or not in [0, 1] while ``min_accuracy`` is set.
+            optuna.TrialPruned: If several limits together left no network to train, which is rare; the trial
+                has the constraint ``max_parameters`` then, and is infeasible.
 
         Example:
             >>> import optuna
@@ -260,7 +360,7 @@ class LayerSpace:
         """
         layers: Network = ()
         previous = -math.inf
-        skipped = False
+        skipped = grown = False
         self._introduce(trial, whole=False)
         while self.kinds(layers):
             try:
@@ -270,13 +370,18 @@ class LayerSpace:
                 begun = any(name.startswith(f"layer{len(layers) + 1}_") for name in trial.params)
                 if isinstance(trial, Trial) or begun:
                     raise
-                if skipped:
+                if skipped and self.fits(layers):
                     yield layers
                 return
             final = not self.kinds(layers)
-            skipped = not final and not self._is_trained(trial, len(layers))
+            if final and not self.fits(layers):
+                if not grown:
+                    self._give_up(trial, layers)
+                return
+            skipped = not final and not (self.fits(layers) and self._is_trained(trial, len(layers)))
             if skipped:
                 continue
+            grown = True
             yield layers
             if final or not isinstance(trial, Trial):
                 continue
@@ -312,23 +417,37 @@ class LayerSpace:
         """A whole network at once: its depth first (``n_layers``), then its layers; nothing need be reported.
 
         For objectives that train only the finished network, and for studies with several objectives, where
-        Optuna does not take reports. A network that cannot grow any further ends before its depth.
+        Optuna does not take reports. A network that cannot grow any further ends before its depth, and one
+        that is beyond ``max_parameters`` there grows on until it is not.
+
+        Raises:
+            optuna.TrialPruned: As in `grow`.
         """
         layers: Network = ()
         self._introduce(trial, whole=True)
-        for _ in range(trial.suggest_int("n_layers", 1, self.max_layers)):
-            if not self.kinds(layers):
-                break
+        depth = trial.suggest_int("n_layers", 1, self.max_layers)
+        while (len(layers) < depth or not self.fits(layers)) and self.kinds(layers):
             layers = (*layers, self._suggest_layer(trial, layers))
+        if not self.fits(layers):
+            self._give_up(trial, layers)
         return layers
+
+    def _give_up(self, trial: BaseTrial, layers: Network) -> NoReturn:
+        """End a trial that has no network to train."""
+        assert self.max_parameters is not None
+        excess = self.parameters(layers) - self.max_parameters
+        if isinstance(trial, Trial):
+            trial.set_constraint("max_parameters", excess)
+        raise TrialPruned(f"{describe(layers)} has {excess:,} parameters too many, and cannot grow on")
 
     def _suggest_layer(self, trial: BaseTrial, layers: Network) -> Layer:
         k, kinds = len(layers) + 1, self.kinds(layers)
         # Optuna forbids one name to have two sets of choices, so a masked set has a name of its own.
-        whole = kinds == TABLE_I or k == 1
+        vocabulary = self.vocabulary
+        whole = kinds == (vocabulary.kinds if k > 1 else vocabulary.first)
         mask = "" if whole else "_of_" + "_".join(cls.prefix for cls in kinds)
-        kind = KIND.suggest(trial, f"layer{k}_kind{mask}", [cls.kind for cls in kinds])
-        cls = BY_KIND[kind]
+        name = f"layer{k}_{vocabulary.kind_field}{mask}"
+        cls = vocabulary.by_kind[vocabulary.kind.suggest(trial, name, [cls.kind for cls in kinds])]
         values: list[Any] = []
         for hp in cls.hyperparameters:
             name = f"layer{k}_{cls.prefix}_{hp.name}"
@@ -386,7 +505,7 @@ class LayerSpace:
         """Actions ``[S, 4]`` in [0, 1]; a kind with fewer than three hyper-parameters leaves zeros."""
         actions = np.zeros((len(layers), ACTION_SLOTS))
         for row, layer in zip(actions, layers, strict=True):
-            row[0] = KIND.encode(layer.kind)
+            row[0] = self.vocabulary.kind.encode(layer.kind)
             values = layer.values
             row[1 : 1 + len(values)] = [
                 hp.encode(value) for hp, value in zip(layer.hyperparameters, values, strict=True)
@@ -413,8 +532,8 @@ class LayerSpace:
             kinds = self.kinds(layers)
             if not kinds:
                 break
-            kind = KIND.nearest(row[0], [cls.kind for cls in kinds])
-            cls = BY_KIND[kind]
+            kind = self.vocabulary.kind.nearest(row[0], [cls.kind for cls in kinds])
+            cls = self.vocabulary.by_kind[kind]
             values: list[Any] = []
             for hp, action in zip(cls.hyperparameters, row[1:], strict=False):
                 values.append(hp.nearest(action, self.allowed(layers, cls, *values)))
@@ -444,8 +563,9 @@ class LayerSpace:
             return None
         _, shapes, macs = walked
         sizes = [math.prod(out) for out in shapes]
-        images = [out for out in shapes if len(out) == 3]
-        size, wide = math.log(self.input_shape[1]), math.log(128 * math.prod(self.input_shape[1:]))
+        # Of sequences the steps count as the height, of features there is none.
+        images = [(*out[-1:], out[0]) if len(out) == 2 else out for out in shapes if len(out) > 1] or [(1, 1)]
+        size, wide = math.log(max(self._height, 2)), math.log(128 * math.prod(self.input_shape[1:]))
         return np.array(
             [
                 len(actions) / self.max_layers,
@@ -459,9 +579,24 @@ class LayerSpace:
             ]
         )
 
+    @property
+    def _height(self) -> int:
+        """Of an image; of a sequence its steps, of features 1."""
+        return 1 if len(self.input_shape) == 1 else self.input_shape[len(self.input_shape) - 2]
+
+    @property
+    def kind_stem(self) -> str:
+        """The name of the choice of a kind, without the number of the layer."""
+        return f"layer_{self.vocabulary.kind_field}"
+
+    @property
+    def has_outlines(self) -> bool:
+        """Whether `outline` can tell what its layers are: those of Table I."""
+        return self.vocabulary == TABLE_I
+
     def outline(self, actions: np.ndarray) -> np.ndarray | None:
-        """What each layer is and makes of the image, ``[S, OUTLINE]`` numbers of about [0, 1]; None as in
-        `signature`.
+        """What each layer of Table I is and makes of the image, ``[S, OUTLINE]`` numbers of about [0, 1];
+        None as in `signature`, and in a space of another vocabulary.
 
         Its kind (three numbers), its hyper-parameters (three, 0 where it has fewer); logarithms of the height
         and the channels of what leaves it, of how many numbers that are, and of the MACs up to it; and the
@@ -474,13 +609,13 @@ class LayerSpace:
             >>> LayerSpace().outline(np.array([[0.1, 0.1, 0.1, 0.1]])).round(2).tolist()
             [[1.0, 0.0, 0.0, 0.1, 0.1, 0.1, 0.98, 0.57, 0.81, 0.55, 1.0]]
         """
-        walked = self._walk(actions)
+        walked = self._walk(actions) if self.has_outlines else None
         if walked is None:
             return None
         layers, shapes, macs = walked
         rows = np.zeros((len(layers), OUTLINE))
         for row, action, layer, out, work in zip(rows, actions, layers, shapes, macs, strict=True):
-            row[KIND.values.index(layer.kind)] = 1
+            row[self.vocabulary.kind.values.index(layer.kind)] = 1
             n = len(layer.values)
             row[3 : 3 + n] = action[1 : 1 + n]
             row[6:] = (
@@ -497,32 +632,25 @@ class LayerSpace:
         not stand where it stands."""
         if not 0 < len(actions) <= self.max_layers:
             return None
-        limit = math.inf if self.max_macs is None else self.max_macs
         layers: Network = ()
         shapes: list[Shape] = []
         macs: list[int] = []
         for row in actions.tolist():
-            cls = BY_KIND[KIND.decode(row[0])]
+            cls = self.vocabulary.by_kind[self.vocabulary.kind.decode(row[0])]
             if any(math.isnan(action) for action in row[1 : 1 + len(cls.hyperparameters)]):
                 return None
             layer = cls(
                 *(hp.decode(action) for hp, action in zip(cls.hyperparameters, row[1:], strict=False))
             )
-            last = layers[-1] if layers else None
-            if (isinstance(last, FCL) and cls is not FCL) or (last is None and cls is not Conv):
+            if not layers and cls not in self.vocabulary.first:
                 return None
-            if self.narrowing and isinstance(last, FCL) and isinstance(layer, FCL):
-                if layer.neurons > last.neurons:
-                    return None
-            shape = shapes[-1] if shapes else self.input_shape
-            out = layer.output_shape(shape)
-            if out is None:
+            place = self._place(layers)
+            if not place.fits(layer):
                 return None
-            work = layer.macs(shape) + (macs[-1] if macs else 0)
-            if work + math.prod(out) * self.num_classes > limit:
-                return None
+            out = _shape_behind(layer, place.shape)
+            work = layer.macs(place.shape) + (macs[-1] if macs else 0)
             layers, shapes, macs = (*layers, layer), [*shapes, out], [*macs, work]
-        return layers, shapes, macs
+        return (layers, shapes, macs) if self.fits(layers) else None
 
     def draw(self, rng: np.random.Generator, *, depth: int | None = None) -> Network:
         """A random network; of ``depth`` layers, or of a random number of them, if so many fit.
@@ -533,9 +661,10 @@ class LayerSpace:
         """
         layers: Network = ()
         depth = int(rng.integers(1, self.max_layers + 1)) if depth is None else depth
-        while len(layers) < depth and (kinds := self.kinds(layers)):
+        while (len(layers) < depth or not self.fits(layers)) and (kinds := self.kinds(layers)):
             layers = (*layers, self.draw_layer(rng, layers, kinds[rng.integers(len(kinds))]))
-        return layers
+        # Several limits together may leave nothing to grow on with.
+        return layers if self.fits(layers) else self.draw(rng, depth=depth)
 
     def draw_actions(self, rng: np.random.Generator) -> np.ndarray:
         """``[S, 4]`` actions of a random network."""
@@ -549,12 +678,47 @@ class LayerSpace:
             values.append(allowed[rng.integers(len(allowed))])
         return cls(*values)
 
-    def _cheapest_macs(self) -> int:
-        unlimited = LayerSpace(input_shape=self.input_shape, num_classes=self.num_classes)  # type: ignore[arg-type]
-        convs = itertools.product(*(hp.values for hp in Conv.hyperparameters))
-        shape = self.input_shape
-        fitting = [conv for values in convs if (conv := Conv(*values)).output_shape(shape) is not None]
-        return min(unlimited.macs([conv]) for conv in fitting)
+    def _refuse(self) -> None:
+        """Raise a ``ValueError`` that says which limit no network meets, and the least that one costs."""
+        shape, classes = self.input_shape, self.num_classes
+        firsts = [
+            (layer, out)
+            for layer in _every_layer(self.vocabulary.first)
+            if (out := layer.output_shape(shape)) is not None
+        ]
+        if not firsts:
+            names = " or ".join(cls.kind for cls in self.vocabulary.first)
+            raise ValueError(
+                f"input_shape is {shape}; it is too small for any {names}, with which every network begins"
+            )
+        least = {
+            "max_macs": min(layer.macs(shape) + math.prod(out) * classes for layer, out in firsts),
+            "max_parameters": min(
+                layer.parameters(shape)
+                + min(
+                    _classifier(out, classes),
+                    *[_one_more(self.vocabulary, out, classes)] * (self.max_layers > 1),
+                )
+                for layer, out in firsts
+            ),
+            "max_activation_bytes": min(
+                _BYTES * max(math.prod(shape) + math.prod(out), math.prod(out) + classes) for _, out in firsts
+            ),
+        }
+        units = {"max_macs": " MACs", "max_parameters": " parameters", "max_activation_bytes": " bytes"}
+        limits = {name: limit for name in least if (limit := getattr(self, name)) is not None}
+        broken = [name for name, limit in limits.items() if least[name] > limit]
+        for name in broken:
+            raise ValueError(
+                f"{name} is {limits[name]:,.0f}; the cheapest network of this space takes "
+                f"{least[name]:,}{units[name]}"
+            )
+        told = " and ".join(f"{name} {limit:,.0f}" for name, limit in limits.items())
+        raise ValueError(f"no network of this space meets {told} at once")
+
+
+def _or_inf(limit: float | None) -> float:
+    return math.inf if limit is None else limit
 
 
 def _shape_behind(layer: Layer, shape: Shape) -> Shape:

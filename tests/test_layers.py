@@ -57,8 +57,8 @@ def hyperparameter(cls: type[Layer], name: str) -> Hyperparameter:
 
 
 def test_table_i_has_these_hyperparameters_and_no_others() -> None:
-    assert [(cls, hp.name) for cls in TABLE_I for hp in cls.hyperparameters] == list(WHOLE_TABLE)
-    assert [cls.kind for cls in TABLE_I] == ["Conv", "MaxPool", "FCL"]
+    assert [(cls, hp.name) for cls in TABLE_I.kinds for hp in cls.hyperparameters] == list(WHOLE_TABLE)
+    assert [cls.kind for cls in TABLE_I.kinds] == ["Conv", "MaxPool", "FCL"]
     assert WHOLE_TABLE[FCL, "neurons"][-1] == 512
 
 

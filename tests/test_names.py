@@ -48,13 +48,13 @@ def test_codes_follow_the_numbers() -> None:
 def test_an_episode_in_numbers() -> None:
     names = Names()
     names.learn(X)
-    assert names.layer_kind == -1
+    assert names.category("layer_kind") == -1
     numbers, indices, n_values = names.learn_all(episode_of(LAYERS, max_layers=6))
     # The depth; a Conv and what it has; an FCL and what it has.
     assert numbers.tolist() == [[1, -1, -1, -1], [2, 3, 4, 5], [2, 6, 7, 8]]
     assert indices.tolist() == [[0, -1, -1, -1], [1] * 4, [2] * 4]
     assert n_values.tolist() == [[6, 0, 0, 0], [3, 16, 3, 3], [3, 63, 7, 2]]
-    assert names.layer_kind == 2
+    assert names.category("layer_kind") == 2
     again = names.learn_all(episode_of(LAYERS, max_layers=6))
     assert all((one == other).all() for one, other in zip(again, (numbers, indices, n_values), strict=True))
 

@@ -15,6 +15,7 @@ from optuna_trlhpo._agent.features import Networks
 from optuna_trlhpo._agent.planning import Settled, incumbent_gain
 from optuna_trlhpo.episode import PERFORMANCE_VALUES, Episode, Request, Slot
 from optuna_trlhpo.experience import Experience, network_key
+from optuna_trlhpo.layers import TABLE_I
 from optuna_trlhpo.search import Entered, Plan, Search
 
 NAN = np.nan
@@ -349,6 +350,9 @@ class Sizes:
 
     limit: float
     max_layers: int = 3
+    kind_stem = "layer_kind"
+    has_outlines = True
+    vocabulary = TABLE_I
 
     def signature(self, layers: np.ndarray) -> np.ndarray | None:
         assert not np.isnan(layers[:, 0]).any()

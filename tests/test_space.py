@@ -18,9 +18,7 @@ from optuna.distributions import CategoricalDistribution
 from optuna.trial import FixedTrial, FrozenTrial, TrialState
 
 from optuna_trlhpo.layers import (
-    BY_KIND,
     FCL,
-    KIND,
     TABLE_I,
     Conv,
     MaxPool,
@@ -211,8 +209,8 @@ def test_grammar() -> None:
     space = LayerSpace()
     conv, pool, dense = Conv(8, 3, 1), MaxPool(2, 2, 0), FCL(64, "relu", True)
     assert space.kinds(()) == (Conv,)
-    assert space.kinds((conv,)) == TABLE_I
-    assert space.kinds((conv, pool)) == TABLE_I
+    assert space.kinds((conv,)) == TABLE_I.kinds
+    assert space.kinds((conv, pool)) == TABLE_I.kinds
     assert space.kinds((conv, dense)) == (FCL,)
     assert space.kinds((conv, dense, dense)) == (FCL,)
     assert space.kinds((conv,) * 6) == ()
@@ -656,7 +654,7 @@ def test_what_is_not_of_the_space_comes_to_nothing(name: str, data: st.DataObjec
     layers = tuple(
         cls(*(hp.decode(action) for hp, action in zip(cls.hyperparameters, row[1:], strict=False)))
         for row in actions
-        for cls in [BY_KIND[KIND.decode(row[0])]]
+        for cls in [TABLE_I.by_kind[TABLE_I.kind.decode(row[0])]]
     )
     try:
         space.check(layers)
@@ -882,8 +880,8 @@ def test_suggest_takes_several_objectives() -> None:
         (dict(input_shape=(1, 28.0, 28)), "it must be three positive integers"),
         (dict(input_shape=(True, 28, 28)), "it must be three positive integers"),
         (dict(input_shape=(-1, 28, 28)), "it must be three positive integers"),
-        (dict(input_shape=(1, 28, 2)), r"^input_shape is \(1, 28, 2\); height and width must be at least 3"),
-        (dict(input_shape=(1, 2, 28)), "height and width must be at least 3"),
+        (dict(input_shape=(1, 28, 2)), r"^input_shape is \(1, 28, 2\); it is too small for any Conv"),
+        (dict(input_shape=(1, 2, 28)), "too small for any Conv, with which every network begins"),
         (dict(num_classes=1), "^num_classes is 1; it must be an integer of at least 2$"),
         (dict(num_classes=0), "^num_classes is 0; "),
         (dict(num_classes=2.0), r"^num_classes is 2\.0; "),

@@ -24,7 +24,7 @@ from optuna.trial import Trial
 
 from optuna_trlhpo.benchmarks.problem import Form, Problem, Train
 from optuna_trlhpo.benchmarks.tasks import TASKS
-from optuna_trlhpo.layers import ACTION_SLOTS, KIND, Network, describe, parse
+from optuna_trlhpo.layers import ACTION_SLOTS, TABLE_I, Network, describe, parse
 from optuna_trlhpo.space import LayerSpace
 
 _FILE = "mnist-layers.csv.gz"
@@ -130,9 +130,9 @@ class Surrogate:
         n = space.max_layers
         layers = np.full((n, ACTION_SLOTS + 3), -1.0)
         layers[: len(network), :ACTION_SLOTS] = np.nan_to_num(space.encode(network), nan=-1.0)
-        kinds = np.zeros((n, len(KIND.values)))
+        kinds = np.zeros((n, len(TABLE_I.kinds)))
         for k, (layer, shape) in enumerate(zip(network, space.shapes(network), strict=True)):
-            kinds[k, KIND.values.index(layer.kind)] = 1
+            kinds[k, TABLE_I.kind.values.index(layer.kind)] = 1
             size = shape[-1] if len(shape) == 3 else 0
             layers[k, ACTION_SLOTS:] = size, math.log(shape[0]), math.log(math.prod(shape))
         last = layers[len(network) - 1]

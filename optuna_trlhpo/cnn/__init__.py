@@ -1,7 +1,19 @@
 """The ready objective: a small CNN for a dataset, grown layer by layer inside a trial."""
 
+from optuna_trlhpo.cnn.cost import Cost, measure_cost
 from optuna_trlhpo.cnn.model import build_network
 from optuna_trlhpo.cnn.objective import CNNObjective
 from optuna_trlhpo.cnn.results import Confirmation, Confirmed, Refit
+from optuna_trlhpo.cnn.trained import Savings, savings
 
-__all__ = ["CNNObjective", "Confirmation", "Confirmed", "Refit", "build_network"]
+__all__ = [
+    "CNNObjective",
+    "Confirmation",
+    "Confirmed",
+    "Cost",
+    "Refit",
+    "Savings",
+    "build_network",
+    "measure_cost",
+    "savings",
+]

@@ -1,7 +1,9 @@
 """Datasets: anything with images and labels -> standardised, split tensors on the device.
 
 Notation: N images, C channels, H height, W width. Images are float32 ``[N, C, H, W]``, standardised per
-channel with the mean and the standard deviation of the training split; labels are int64 ``[N]``.
+channel with the mean and the standard deviation of the training split; labels are int64 ``[N]``. In the place
+of images there may be rows of a table, ``[N, F]`` of F features, or sequences, ``[N, T, F]`` of T steps; they
+are standardised per feature.
 
 The splits are disjoint, drawn without replacement, stratified, and fixed by the seed. The test images are for
 `CNNObjective.refit` alone: nothing is chosen by them.
@@ -43,15 +45,15 @@ class ImageData:
     Attributes:
         name: The dataset's name; ``"arrays"`` or the class's name for data of the user's own.
         num_classes: Labels are 0 to ``num_classes - 1``.
-        train_images: ``[N, C, H, W]`` float32; so are the other images.
+        train_images: ``[N, C, H, W]`` float32, or of fewer axes; so are the other images.
         train_labels: ``[N]`` int64; so are the other labels.
         validation_images: What networks are compared by.
         validation_labels: See ``validation_images``.
         test_images: Read once, at the end; None if the dataset came without.
         test_labels: See ``test_images``.
-        mean: Per channel, of the training split; an image of your own is fed to a network as
+        mean: Per channel or feature, of the training split; an image of your own is fed to a network as
             ``(image - mean) / std``, in the pixel scale of the dataset (0-1 where it came as uint8).
-        std: Per channel; 1 for a channel that is constant.
+        std: Per channel or feature; 1 for one that is constant.
     """
 
     name: str
@@ -66,10 +68,9 @@ class ImageData:
     std: tuple[float, ...]
 
     @property
-    def input_shape(self) -> tuple[int, int, int]:
-        """``(channels, height, width)`` of one image."""
-        channels, height, width = self.train_images.shape[1:]
-        return channels, height, width
+    def input_shape(self) -> tuple[int, ...]:
+        """``(channels, height, width)`` of one image, ``(steps, features)`` or ``(features,)``."""
+        return tuple(self.train_images.shape[1:])
 
     @property
     def device(self) -> torch.device:
@@ -97,6 +98,7 @@ def load_data(
     num_classes: int | None = None,
     seed: int = 0,
     device: str | torch.device | None = None,
+    axes: int = 3,
 ) -> ImageData:
     """Read, check, split and standardise a dataset, and put it on the device.
 
@@ -114,6 +116,7 @@ def load_data(
         num_classes: Default: the highest label + 1.
         seed: Of the splits.
         device: Default: the GPU if there is one.
+        axes: 3 for images; 2 for sequences, arrays ``[N, T, F]``; 1 for rows of a table, ``[N, F]``.
 
     Raises:
         ValueError: If the data cannot be used as they are; it says what was found and what is allowed.
@@ -131,7 +134,7 @@ def load_data(
     rng = np.random.default_rng(seed)
     if not isinstance(data_root, str | Path):
         raise ValueError(f"data_root is {data_root!r}; it must be the path of a directory")
-    raw = _read(data, Path(data_root).expanduser(), download, rng)
+    raw = _read(data, Path(data_root).expanduser(), download, rng, axes)
     num_classes = _check_labels(raw, num_classes)
 
     default = PAPER_SIZES if raw.name in _TORCHVISION else None
@@ -139,11 +142,13 @@ def load_data(
     train, validation = stratified_split(raw.labels.numpy(), sizes, rng)
 
     train_images = _scaled(raw.images[train])
-    std, mean = torch.std_mean(train_images, dim=(0, 2, 3), correction=0)
+    over = {3: (0, 2, 3), 2: (0, 1), 1: (0,)}[axes]
+    std, mean = torch.std_mean(train_images, dim=over, correction=0)
     std = torch.where(std > 0, std, 1.0)
+    behind = (slice(None), None, None) if axes == 3 else slice(None)  # features are the last axis
 
     def standardised(images: Tensor) -> Tensor:
-        return ((images - mean[:, None, None]) / std[:, None, None]).to(device)
+        return ((images - mean[behind]) / std[behind]).to(device)
 
     return ImageData(
         name=raw.name,
@@ -200,7 +205,9 @@ def stratified_split(labels: np.ndarray, sizes: Sequence[int], rng: np.random.Ge
 # Reading --------------------------------------------------------------------------------------------------
 
 
-def _read(data: Any, data_root: Path, download: bool, rng: np.random.Generator) -> _Raw:
+def _read(data: Any, data_root: Path, download: bool, rng: np.random.Generator, axes: int) -> _Raw:
+    if axes != 3:
+        return _read_arrays(data, axes)
     if isinstance(data, str):
         if data == "digits":
             return _read_digits(rng)
@@ -210,15 +217,23 @@ def _read(data: Any, data_root: Path, download: bool, rng: np.random.Generator) 
     if isinstance(data, Dataset):
         return _read_dataset(data)
     if isinstance(data, tuple | list) and len(data) in (2, 4):
-        images, labels = _as_images(data[0], "images"), _as_labels(data[1], "labels")
-        if len(data) == 2:
-            return _Raw("arrays", images, labels)
-        test_images, test_labels = _as_images(data[2], "test_images"), _as_labels(data[3], "test_labels")
-        return _Raw("arrays", images, labels, test_images, test_labels)
+        return _read_arrays(data, axes)
     raise ValueError(
         f"data is a {type(data).__name__}; it must be one of {', '.join(DATASETS)}, a tuple (images, labels) "
         "or (images, labels, test_images, test_labels), or a torch Dataset of (image, label)"
     )
+
+
+def _read_arrays(data: Any, axes: int) -> _Raw:
+    if not isinstance(data, tuple | list) or len(data) not in (2, 4):
+        raise ValueError(
+            f"data is a {type(data).__name__}; without images it must be a tuple (inputs, labels) or "
+            "(inputs, labels, test_inputs, test_labels)"
+        )
+    parts = [_as_images(data[0], "images", axes), _as_labels(data[1], "labels")]
+    if len(data) == 4:
+        parts += [_as_images(data[2], "test_images", axes), _as_labels(data[3], "test_labels")]
+    return _Raw("arrays", *parts)
 
 
 def _read_digits(rng: np.random.Generator) -> _Raw:
@@ -296,9 +311,14 @@ def _as_tensor(values: Any, name: str) -> Tensor:
     return torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("="), order="C"))
 
 
-def _as_images(values: Any, name: str) -> Tensor:
+def _as_images(values: Any, name: str, axes: int = 3) -> Tensor:
     images = _as_tensor(values, name)
     shape = tuple(images.shape)
+    if axes != 3:
+        if images.ndim != axes + 1 or 0 in shape:
+            form = {1: "(n, features)", 2: "(n, steps, features)"}[axes]
+            raise ValueError(f"{name} has shape {shape}; it must be {form}, with at least one of each")
+        return images
     if images.ndim not in (3, 4):
         raise ValueError(f"{name} has shape {shape}; it must be (n, H, W) or (n, C, H, W)")
     if images.ndim == 4 and shape[3] <= 4 < shape[1]:

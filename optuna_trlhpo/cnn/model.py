@@ -3,22 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from torch import nn
 
-from optuna_trlhpo.layers import FCL, Conv, Layer, MaxPool, Shape
-
-ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
-    "none": nn.Identity,
-    "relu": nn.ReLU,
-    "leakyrelu": nn.LeakyReLU,
-    "tanh": nn.Tanh,
-    "sigmoid": nn.Sigmoid,
-    "elu": nn.ELU,
-    "gelu": nn.GELU,
-}
-"""The activations of Table I by name, with PyTorch's own parameters."""
+from optuna_trlhpo.layers import ACTIVATIONS, Conv, Layer, Shape, activation, flatten
 
 
 class IllegalNetworkError(ValueError):
@@ -27,7 +16,7 @@ class IllegalNetworkError(ValueError):
 
 def build_network(
     layers: Sequence[Layer],
-    input_shape: tuple[int, int, int],
+    input_shape: Shape,
     num_classes: int,
     *,
     conv_activation: str = "relu",
@@ -36,10 +25,10 @@ def build_network(
 
     Args:
         layers: First to last, without the classifier.
-        input_shape: ``(channels, height, width)`` of one image.
+        input_shape: ``(channels, height, width)`` of one image, or of another input.
         num_classes: Outputs of the classifier.
-        conv_activation: What follows each convolution, one of `ACTIVATIONS`. The paper has "none", with which
-            two convolutions in a row are together linear.
+        conv_activation: What follows each convolution of Table I, an activation of that table. The paper has
+            "none", with which two convolutions in a row are together linear.
 
     Returns:
         A module from images ``[B, C, H, W]`` to logits ``[B, num_classes]``.
@@ -72,33 +61,17 @@ def build_network(
 
 
 def layer_modules(layer: Layer, shape: Shape, *, conv_activation: str = "relu") -> list[nn.Module]:
-    """The modules of one layer that stands on ``shape``, activation included."""
-    if isinstance(layer, Conv):
-        conv = nn.Conv2d(shape[0], layer.filters, layer.kernel, layer.stride)
-        return [conv, *_activation(conv_activation)]
-    if isinstance(layer, MaxPool):
-        return [nn.MaxPool2d(layer.kernel, layer.stride, layer.padding)]
-    if isinstance(layer, FCL):
-        check_activation(f"the activation of {layer}", layer.activation)
-        linear = nn.Linear(math.prod(shape), layer.neurons, bias=layer.bias)
-        return [*_flatten(shape), linear, *_activation(layer.activation)]
-    raise IllegalNetworkError(f"{layer} is of a kind that is not known here; Conv, MaxPool and FCL are")
+    """The modules of one layer that stands on ``shape``; a convolution of Table I brings no activation."""
+    modules = layer.modules(shape)
+    return [*modules, *activation(conv_activation)] if isinstance(layer, Conv) else modules
 
 
 def classifier_modules(shape: Shape, num_classes: int) -> list[nn.Module]:
     """The linear layer that ends every network."""
-    return [*_flatten(shape), nn.Linear(math.prod(shape), num_classes)]
+    return [*flatten(shape), nn.Linear(math.prod(shape), num_classes)]
 
 
 def check_activation(what: str, name: str) -> None:
-    """Raise a ``ValueError`` unless ``name`` is one of `ACTIVATIONS`."""
+    """Raise a ``ValueError`` unless ``name`` is an activation of Table I."""
     if name not in ACTIVATIONS:
         raise ValueError(f"{what} is {name!r}; it must be one of {', '.join(ACTIVATIONS)}")
-
-
-def _activation(name: str) -> list[nn.Module]:
-    return [] if name == "none" else [ACTIVATIONS[name]()]
-
-
-def _flatten(shape: Shape) -> list[nn.Module]:
-    return [nn.Flatten()] if len(shape) == 3 else []

@@ -5,11 +5,13 @@ Notation: S layers; accuracy is a share of images, 0-1; MACs are for one image, 
 
 from __future__ import annotations
 
+import functools
 import math
 import statistics
 import threading
 import time
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +22,16 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import BaseTrial, FrozenTrial, Trial, TrialState
 from torch import Tensor, nn
 
-from optuna_trlhpo.cnn.cost import count_parameters
+from optuna_trlhpo.cnn.blocks import seed_dropout
+from optuna_trlhpo.cnn.cost import Cost, count_parameters, measure_cost
 from optuna_trlhpo.cnn.data import load_data
+from optuna_trlhpo.cnn.goals import Counts, Goal, count
 from optuna_trlhpo.cnn.model import build_network, check_activation, classifier_modules, layer_modules
 from optuna_trlhpo.cnn.results import Confirmation, Confirmed, Refit, aligned
+from optuna_trlhpo.cnn.trained import Trained, TrainedNetworks, note_training
 from optuna_trlhpo.cnn.training import SCHEDULES, cpu_threads, predict_correct, train
 from optuna_trlhpo.episode import report_performance
-from optuna_trlhpo.layers import Network, Shape, describe, parse
+from optuna_trlhpo.layers import TABLE_I, Network, Shape, Vocabulary, describe, parse
 from optuna_trlhpo.space import LayerSpace
 
 PERFORMANCE_BATCHES, PERFORMANCE_BATCH_SIZE = 32, 16
@@ -42,6 +47,9 @@ CONFIRMED_ATTRIBUTE = "confirmed_accuracies"
 """The user attribute of a study where `CNNObjective.confirm` keeps what it measured: setting -> architecture
 -> accuracies in the order of the repeats."""
 
+_SECONDS_OF_LATENCY = 0.1
+"""For which a network is measured before it is trained."""
+
 _INITIALISING = threading.Lock()
 
 _logger = optuna.logging.get_logger("optuna.trlhpo.cnn")  # outside the "optuna." tree INFO would be lost
@@ -56,7 +64,9 @@ class CNNObjective:
     in memory, the trial fails, with the attribute ``failed``, and the study goes on.
 
     One network gets one value in whichever trial, thread or process it is trained: the seed of a training is
-    made of ``seed`` and the architecture. (Other hardware, and a GPU, may round differently.)
+    made of ``seed`` and the architecture. (Other hardware, and a GPU, may round differently.) So no network
+    is trained twice: one that any trial of the study has trained with the same data and settings, in this
+    process or another, before a restart or after, is looked up in the study (see `savings`).
 
     Args:
         data: ``"digits"`` (8x8, no file needed), ``"mnist"``, ``"fashion_mnist"``, ``"kmnist"``,
@@ -75,6 +85,18 @@ class CNNObjective:
         min_improvement: Growth stops at a layer that adds less accuracy than this; None: never.
         min_accuracy: Growth stops below this accuracy; None: never.
         max_macs: The most MACs of a network for one image; None: no limit.
+        max_parameters: The most weights and biases of a network; None: no limit.
+        max_activation_bytes: The most that input and output of one layer may take together; None: no limit.
+        max_latency: The most seconds that one image may take, on the device, with one thread of a CPU. It is
+            measured before a network is trained; a trial whose first network is slower has the constraint
+            ``latency`` and is pruned. None: no limit.
+        goal: What a network is worth, by its accuracy and what it costs (see `goals`), where a cost is to be
+            weighed and not only limited. None: its accuracy.
+        objectives: With more than ``"accuracy"``, a network is suggested whole and trained once, and these
+            are the values of a trial: ``"accuracy"``, to be maximised, and ``"macs"``, ``"parameters"``,
+            ``"activation_bytes"``, ``"layers"`` and ``"latency"``, to be minimised.
+        vocabulary: The kinds of layer: Table I, or another one, such as `kinds.CNN` for images, `kinds.MLP`
+            for data ``(rows, labels)`` and `kinds.LSTM` for ``(sequences, labels)``.
         device: Default: the GPU if there is one.
         threads: Of the CPU, for one training. More than one helps only large networks, on idle cores; to use
             several cores, run several trials at once.
@@ -117,6 +139,12 @@ class CNNObjective:
         min_improvement: float | None = 0.001,
         min_accuracy: float | None = 0.60,
         max_macs: float | None = None,
+        max_parameters: int | None = None,
+        max_activation_bytes: int | None = None,
+        max_latency: float | None = None,
+        goal: Goal | None = None,
+        objectives: Sequence[str] = ("accuracy",),
+        vocabulary: Vocabulary = TABLE_I,
         device: str | torch.device | None = None,
         threads: int = 1,
         seed: int = 0,
@@ -138,6 +166,19 @@ class CNNObjective:
             raise ValueError(f"schedule is {schedule!r}; it must be one of {', '.join(SCHEDULES)}")
         check_activation("conv_activation", conv_activation)
         _check_seed(seed)
+        if max_latency is not None and not max_latency > 0:
+            raise ValueError(f"max_latency is {max_latency!r}; it must be positive, or None for no limit")
+        if goal is not None and not callable(goal):
+            raise ValueError(
+                f"goal is {goal!r}; it must be a function of an accuracy and its Counts, or None"
+            )
+        self.objectives = _checked(objectives)
+        if goal is not None and len(self.objectives) > 1:
+            raise ValueError(
+                "a goal makes one value of accuracy and cost; with it objectives must be accuracy"
+            )
+        self.goal = goal
+        self.max_latency = max_latency
 
         self.data = load_data(
             data,
@@ -148,6 +189,7 @@ class CNNObjective:
             num_classes=num_classes,
             seed=seed,
             device=device,
+            axes=vocabulary.axes,
         )
         self.space = LayerSpace(
             input_shape=self.data.input_shape,
@@ -156,7 +198,11 @@ class CNNObjective:
             min_improvement=min_improvement,
             min_accuracy=min_accuracy,
             max_macs=max_macs,
+            max_parameters=max_parameters,
+            max_activation_bytes=max_activation_bytes,
+            vocabulary=vocabulary,
         )
+        self._trained = TrainedNetworks(self.space, self._setting)
         self._batches = performance_batches(len(self.data.validation_labels), np.random.default_rng(seed))
 
     @classmethod
@@ -176,35 +222,35 @@ class CNNObjective:
         }
         return cls(data, **{**setting, **overrides})
 
-    def __call__(self, trial: BaseTrial) -> float:
-        """Grow, train and report; the validation accuracy of the best prefix.
+    def __call__(self, trial: BaseTrial) -> float | tuple[float, ...]:
+        """Grow, train and report; what the best prefix is worth: its accuracy, unless there is a goal. With
+        several objectives, train once; their values.
 
         A frozen or fixed trial is trained again as it is: ``objective(study.best_trial)``.
 
         Raises:
-            optuna.TrialPruned: If the study's pruner says so.
-            ValueError: If the study does not maximise, or a fixed trial holds no network.
+            optuna.TrialPruned: If the study's pruner says so, or no network is within the limits.
+            ValueError: If the directions of the study are not those of the objectives, or a fixed trial holds
+                no network.
         """
         if isinstance(trial, Trial):
-            _check_maximises(trial.study)
+            _check_directions(trial.study, self.objectives)
+        if len(self.objectives) > 1:
+            return self._train_whole(trial)
         best: float | None = None
         for layers in self.space.grow(trial):
-            correct = self._train_and_validate(layers, seed=self.seed)
-            if correct is None:
-                self._warn_of_memory(layers, "the trial fails")
-                trial.set_user_attr("failed", f"out of memory while training {describe(layers)}")
+            if self._is_too_slow(trial, layers, alone=best is None):
+                break
+            trained = self._look_up_or_train(trial, layers)
+            if trained is None:
                 return float("nan")  # to Optuna a failed trial, which stops no study
-            accuracy = float(correct.mean())
-            step = len(layers) - 1
-            report_performance(trial, [float(correct[batch].mean()) for batch in self._batches], step)
-            trial.report(accuracy, step=step)
-            if best is None or accuracy > best:
-                best = accuracy
-                trial.set_user_attr("architecture", describe(layers))
-                trial.set_user_attr("parameters", sum(self._parameters_per_part(layers)))
-                trial.set_user_attr("macs", self.space.macs(layers))
+            worth = self._worth(trained.accuracy, layers)
+            trial.report(worth, step=len(layers) - 1)
+            if best is None or worth > best:
+                best = worth
+                self._note(trial, layers, trained.accuracy)
             if trial.should_prune():
-                if accuracy < best:
+                if worth < best:
                     break  # the layer is hopeless; the network before it is not, and is what the trial found
                 raise optuna.TrialPruned()
         if best is None:
@@ -213,6 +259,58 @@ class CNNObjective:
                 "that LayerSpace.to_params gives"
             )
         return best
+
+    def _train_whole(self, trial: BaseTrial) -> tuple[float, ...]:
+        layers = self.space.suggest(trial)
+        latency = self._latency(layers) if "latency" in self.objectives else math.nan
+        self._is_too_slow(trial, layers, alone=True)
+        trained = self._look_up_or_train(trial, layers)
+        if trained is None:
+            return (math.nan,) * len(self.objectives)
+        self._note(trial, layers, trained.accuracy)
+        known = {"accuracy": trained.accuracy, "latency": latency, **count(self.space, layers)._asdict()}
+        return tuple(float(known[name]) for name in self.objectives)
+
+    def _look_up_or_train(self, trial: BaseTrial, layers: Network) -> Trained | None:
+        """What comes of the network, noted in the trial; None, and that is noted too, if memory ran out."""
+        known = self._trained.find(trial.study, layers) if isinstance(trial, Trial) else None
+        trained = self._train_and_judge(layers) if known is None else known
+        if trained is None:
+            self._warn_of_memory(layers, "the trial fails")
+            trial.set_user_attr("failed", f"out of memory while training {describe(layers)}")
+            return None
+        step = len(layers) - 1
+        report_performance(trial, trained.performance, step)
+        note_training(trial, self._setting, step, trained, looked_up=known is not None)
+        return trained
+
+    def _worth(self, accuracy: float, layers: Network) -> float:
+        return accuracy if self.goal is None else float(self.goal(accuracy, count(self.space, layers)))
+
+    def _note(self, trial: BaseTrial, layers: Network, accuracy: float) -> None:
+        """The best network so far."""
+        trial.set_user_attr("architecture", describe(layers))
+        trial.set_user_attr("parameters", self.space.parameters(layers))
+        trial.set_user_attr("macs", self.space.macs(layers))
+        if self.goal is not None:  # else it is the report
+            trial.set_user_attr("accuracy", accuracy)
+
+    def _is_too_slow(self, trial: BaseTrial, layers: Network, *, alone: bool) -> bool:
+        """Whether the network takes longer than it may; if it is the trial's only one, the trial ends."""
+        if self.max_latency is None:
+            return False
+        excess = self._latency(layers) - self.max_latency
+        if excess > 0 and alone:
+            if isinstance(trial, Trial):
+                trial.set_constraint("latency", excess)
+            raise optuna.TrialPruned(f"{describe(layers)} takes {1e3 * excess:.3g} ms too long for an image")
+        return excess > 0
+
+    def _latency(self, layers: Network) -> float:
+        """Median seconds for one image."""
+        measured = self._cost(layers, latency=True, seconds=_SECONDS_OF_LATENCY, parts=False).latency
+        assert measured is not None
+        return measured.median
 
     def confirm(self, study: Study, *, top: int = 5, repeats: int = 3) -> Confirmation:
         """Train the leaders of a study again under new seeds, and rank them by their mean accuracy.
@@ -244,13 +342,13 @@ class CNNObjective:
             ValueError: If ``top`` or ``repeats`` is not a positive integer, the study does not maximise one
                 value or holds no network, or a network does not fit the objective's images.
         """
-        _check_maximises(study)
+        _check_directions(study)
         _check_positive_integer("top", top)
         _check_positive_integer("repeats", repeats)
         leaders = _leaders(study)[:top]
         for trial, _ in leaders:
             self._check_fits(trial)
-        setting = self._setting()
+        setting = self._setting
         rows = Confirmation()
         for place, (trial, observed) in enumerate(leaders, start=1):
             architecture, layers = self._network_of(trial)
@@ -285,7 +383,7 @@ class CNNObjective:
                 )
             )
         # Rounded, lest the order of equal means be settled by how their sums are rounded.
-        rows.sort(key=lambda row: (-round(row.mean, 9), row.macs, row.trial))
+        rows.sort(key=lambda row: (-round(self._worth(row.mean, row.layers), 9), row.macs, row.trial))
         return rows
 
     def refit(
@@ -329,6 +427,42 @@ class CNNObjective:
             seconds=seconds,
         )
 
+    def cost(
+        self, trial: BaseTrial | Confirmed, *, latency: bool = True, batch_size: int = 1, threads: int = 1
+    ) -> Cost:
+        """What the best network of a finished trial costs, layer by layer; its ``print`` is a table.
+
+        Parameters, MACs, FLOPs, bytes of weights and of activations are counted; latency is measured on the
+        objective's device, and energy where this machine can tell (see `Cost`).
+
+        Args:
+            trial: Such as ``study.best_trial``, or a row of what `confirm` returns.
+            latency: Whether to measure latency and energy, which takes some seconds.
+            batch_size: Images in a measured pass.
+            threads: Of the CPU, for a measured pass.
+
+        Raises:
+            ValueError: If the trial has no user attribute ``architecture``, or a number is not positive.
+        """
+        _, layers = self._network_of(trial)
+        return self._cost(layers, latency=latency, batch_size=batch_size, threads=threads)
+
+    def _cost(self, layers: Network, *, parts: bool = True, **how: Any) -> Cost:
+        """See `measure_cost`; of an untrained network, layer by layer or only as a whole."""
+        shapes: tuple[Shape, ...] = (self.space.input_shape, *self.space.shapes(layers))
+        with _INITIALISING, torch.random.fork_rng(devices=[]):
+            modules = {
+                f"{k} {layer}": nn.Sequential(
+                    *layer_modules(layer, shape, conv_activation=self.conv_activation)
+                )
+                for k, (layer, shape) in enumerate(zip(layers, shapes, strict=False), start=1)
+            }
+            modules["classifier"] = nn.Sequential(*classifier_modules(shapes[-1], self.space.num_classes))
+        if not parts:
+            modules = {"network": nn.Sequential(*modules.values())}
+        on_device = {name: module.to(self.data.device) for name, module in modules.items()}
+        return measure_cost(on_device, self.space.input_shape, **how)
+
     def table(self, trial: FrozenTrial) -> str:
         """The best network of a finished trial, a row per layer: what it made of the image, gained and cost.
 
@@ -358,6 +492,15 @@ class CNNObjective:
         return aligned(rows, left={0, 1})
 
     # Private ------------------------------------------------------------------------------------------------
+
+    def _train_and_judge(self, layers: Network) -> Trained | None:
+        """Train a network of the search; None if memory ran out."""
+        start = time.perf_counter()
+        correct = self._train_and_validate(layers, seed=self.seed)
+        if correct is None:
+            return None
+        performance = [float(correct[batch].mean()) for batch in self._batches]
+        return Trained(float(correct.mean()), performance, time.perf_counter() - start)
 
     def _train_and_validate(self, layers: Network, *, seed: int | str) -> np.ndarray | None:
         """Whether each validation image is classified correctly, bool ``[N]``; None if memory ran out."""
@@ -389,6 +532,7 @@ class CNNObjective:
             network = build_network(
                 layers, self.data.input_shape, self.data.num_classes, conv_activation=self.conv_activation
             )
+        seed_dropout(network, training_seed)
         # The CPU pools several times faster where the channels of a pixel lie side by side.
         on_cpu = self.data.device.type == "cpu"
         layout = torch.channels_last if on_cpu else torch.contiguous_format
@@ -413,6 +557,7 @@ class CNNObjective:
             parts.append(classifier_modules(shapes[-1], self.space.num_classes))
         return [count_parameters(nn.Sequential(*part)) for part in parts]
 
+    @functools.cached_property
     def _setting(self) -> str:
         """A short key for all that an accuracy depends on besides the network and the repeat."""
         data = self.data
@@ -479,7 +624,8 @@ def _leaders(study: Study) -> list[tuple[FrozenTrial, float]]:
         if not isinstance(architecture, str):
             continue
         # The report of that very prefix; a trial that was added from elsewhere may have its value alone.
-        observed = trial.intermediate_values.get(len(parse(architecture)) - 1, trial.value)
+        reported = trial.intermediate_values.get(len(parse(architecture)) - 1, trial.value)
+        observed = trial.user_attrs.get("accuracy", reported)
         if observed is None or not math.isfinite(observed):
             continue
         if architecture not in leaders or observed > leaders[architecture][1]:
@@ -509,14 +655,35 @@ def _is_out_of_memory(error: RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
-def _check_maximises(study: Study) -> None:
+def _checked(objectives: Sequence[str]) -> tuple[str, ...]:
+    allowed = ("accuracy", *Counts._fields, "latency")
+    names = tuple(objectives) if not isinstance(objectives, str) else (objectives,)
+    if "accuracy" not in names or len(set(names)) < len(names) or not set(names) <= set(allowed):
+        raise ValueError(
+            f"objectives is {objectives!r}; it must be accuracy, alone or with some of "
+            f"{', '.join(allowed[1:])}"
+        )
+    return names
+
+
+def _check_directions(study: Study, objectives: tuple[str, ...] = ("accuracy",)) -> None:
     if not isinstance(study, Study):
         raise ValueError(f"study is a {type(study).__name__}; it must be a study of Optuna")
-    if study.directions != [StudyDirection.MAXIMIZE]:
+    wanted = [
+        StudyDirection.MAXIMIZE if name == "accuracy" else StudyDirection.MINIMIZE for name in objectives
+    ]
+    if study.directions == wanted:
+        return
+    if len(wanted) == 1:
         raise ValueError(
             "the study does not maximise one value; CNNObjective returns an accuracy, so create the "
             'study with direction="maximize"'
         )
+    directions = [direction.name.lower() for direction in wanted]
+    raise ValueError(
+        f"the directions of the study are not those of the objectives {', '.join(objectives)}; create it "
+        f"with directions={directions}"
+    )
 
 
 def _check_positive_integer(name: str, value: Any) -> None:

@@ -307,13 +307,13 @@ def test_two_processes_do_not_undo_one_another(objective: CNNObjective, fake: Ca
 
     def meanwhile(self: CNNObjective, layers: Network, *, seed: int | str) -> np.ndarray:
         if describe(layers) == C:
-            module._keep_accuracies(study, self._setting(), D, [0.3])
+            module._keep_accuracies(study, self._setting, D, [0.3])
         return np.arange(IMAGES) < 9
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(CNNObjective, "_train_and_validate", meanwhile)
         objective.confirm(study, top=1, repeats=1)
-    assert module._kept_accuracies(study, objective._setting()) == {D: [0.3], C: [0.9]}
+    assert module._kept_accuracies(study, objective._setting) == {D: [0.3], C: [0.9]}
 
 
 def test_out_of_memory_leaves_a_network_out_until_the_next_call(

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
-from optuna_trlhpo.cnn.cost import count_macs, count_parameters
+from optuna_trlhpo.cnn import cost as module
+from optuna_trlhpo.cnn.cost import count_macs, count_parameters, measure_cost
 from optuna_trlhpo.cnn.model import build_network
 from optuna_trlhpo.layers import describe, parse
 from optuna_trlhpo.space import LayerSpace
@@ -52,3 +57,94 @@ def test_counting_leaves_the_network_as_it_is() -> None:
     assert all(
         p.device.type == "cpu" and p.equal(b) for p, b in zip(network.parameters(), before, strict=True)
     )
+
+
+# What a network costs, layer by layer
+
+
+def parts_of(text: str, input_shape: tuple[int, int, int]) -> dict[str, nn.Module]:
+    network = build_network(parse(text), input_shape, 10)
+    return {f"{k} {type(part).__name__}": part for k, part in enumerate(network)}
+
+
+def test_counts_by_hand() -> None:
+    cost = measure_cost(parts_of("Conv(8,3,1) > MaxPool(2,2,0)", (1, 8, 8)), (1, 8, 8), latency=False)
+    conv, relu, pool, flat, classifier = cost.parts
+    assert [part.output_shape for part in cost.parts] == [(8, 6, 6), (8, 6, 6), (8, 3, 3), (72,), (10,)]
+    assert (conv.macs, relu.macs, pool.macs, flat.macs, classifier.macs) == (36 * 8 * 9, 0, 0, 0, 720)
+    assert (conv.parameters, classifier.parameters) == (80, 730)
+    assert (conv.output_bytes, classifier.output_bytes) == (4 * 8 * 36, 4 * 10)
+    assert (cost.parameters, cost.macs, cost.flops) == (810, 2592 + 720, 2 * (2592 + 720))
+    assert cost.model_bytes == 4 * 810
+    assert cost.peak_activation_bytes == 4 * (288 + 288)  # into ReLU and out of it
+    assert cost.latency is None and cost.joules is None and conv.latency is None
+    assert "latency" not in str(cost).splitlines()[-1]
+
+
+def test_buffers_are_part_of_the_model_and_other_numbers_have_other_sizes() -> None:
+    cost = measure_cost({"norm": nn.BatchNorm2d(4).double()}, (4, 2, 2), latency=False)
+    assert cost.parameters == 8
+    assert cost.model_bytes == 8 * (8 + 8) + 8  # two running statistics of four numbers, and a counter
+
+
+def test_latency_is_of_the_whole_and_of_each_part() -> None:
+    cost = measure_cost(
+        parts_of("Conv(64,5,1) > FCL(16,relu,bias)", (1, 28, 28)),
+        (1, 28, 28),
+        batch_size=4,
+        threads=2,
+        seconds=0.01,
+    )
+    assert cost.latency is not None and all(part.latency is not None for part in cost.parts)
+    medians = [part.latency.median for part in cost.parts if part.latency is not None]
+    assert 0 < max(medians) == medians[0]  # the convolution
+    assert cost.latency.spread >= 0
+    assert cost.setting == "the CPU, 2 threads, batch size 4"
+    assert "latency on the CPU, 2 threads, batch size 4" in str(cost)
+
+
+def test_measuring_leaves_the_network_as_it_is() -> None:
+    parts = {"drop": nn.Dropout(0.5).train(), "norm": nn.BatchNorm1d(3).eval()}
+    generator, threads = torch.random.get_rng_state(), torch.get_num_threads()
+    measure_cost(parts, (3,), seconds=0.01)
+    assert parts["drop"].training and not parts["norm"].training
+    assert torch.get_num_threads() == threads
+    assert generator.equal(torch.random.get_rng_state())
+
+
+def test_energy_is_that_of_the_counters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_RAPL", tmp_path)
+    monkeypatch.setattr(module, "_SECONDS_OF_ENERGY", 0.05)
+    layer = {"layer": nn.Linear(3, 2)}
+    assert measure_cost(layer, (3,), seconds=0.01).joules is None  # nothing counts
+    calls = iter([1_000_000, 3_000_000])
+    monkeypatch.setattr(module, "_joules_of_cpu", lambda: next(calls) / 1e6)
+    cost = measure_cost(layer, (3,), seconds=0.01)
+    assert cost.joules is not None and 0 < cost.joules <= 2 and "mJ a batch" in str(cost)
+    again = iter([3_000_000, 1_000_000])  # the counter has begun anew
+    monkeypatch.setattr(module, "_joules_of_cpu", lambda: next(again) / 1e6)
+    assert measure_cost(layer, (3,), seconds=0.01).joules is None
+
+
+def test_two_processors_are_counted_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_RAPL", tmp_path)
+    assert module._joules_of_cpu() is None
+    for name in ("intel-rapl:0", "intel-rapl:1", "other"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "energy_uj").write_text("1500000\n")
+    assert module._joules_of_cpu() == 3.0
+
+
+@pytest.mark.parametrize(
+    ("parts", "arguments", "message"),
+    [
+        ({}, {}, "at least one part"),
+        ({"a": nn.Identity()}, {"threads": 0}, "threads is 0; it must be positive"),
+        ({"a": nn.Identity()}, {"batch_size": -1}, "batch_size is -1; it must be positive"),
+    ],
+)
+def test_what_cannot_be_measured(
+    parts: dict[str, nn.Module], arguments: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        measure_cost(parts, (3,), **arguments)

@@ -125,7 +125,9 @@ def test_the_whole_validation_set_is_the_score(objective: CNNObjective) -> None:
 
 def test_equal_seeds_give_equal_studies() -> None:
     def outcome(seed: int) -> list[Any]:
-        return [(t.params, t.intermediate_values, t.user_attrs) for t in run(make(seed=seed), 3).trials]
+        trials = run(make(seed=seed), 3).trials
+        attrs = [{name: t.user_attrs[name] for name in t.user_attrs if name != "trainings"} for t in trials]
+        return [(t.params, t.intermediate_values, attr) for t, attr in zip(trials, attrs, strict=True)]
 
     first = outcome(0)
     assert first == outcome(0)
@@ -241,6 +243,16 @@ def test_without_test_images_there_is_no_test_accuracy() -> None:
     objective = CNNObjective(stripes(60), epochs=1, device="cpu")
     trial = optuna.trial.create_trial(value=0.5, user_attrs={"architecture": "Conv(8,3,1)"})
     assert objective.refit(trial).test_accuracy is None
+
+
+def test_the_cost_of_a_trial_is_that_of_its_network(objective: CNNObjective) -> None:
+    trial = run(objective, network=THREE).best_trial
+    cost = objective.cost(trial, latency=False)
+    assert (cost.parameters, cost.macs) == (trial.user_attrs["parameters"], trial.user_attrs["macs"])
+    names = [part.name for part in cost.parts]
+    layers = trial.user_attrs["architecture"].split(" > ")
+    assert names == [*(f"{k} {layer}" for k, layer in enumerate(layers, start=1)), "classifier"]
+    assert objective.cost(trial).latency is not None
 
 
 def test_the_table_by_hand(objective: CNNObjective) -> None:

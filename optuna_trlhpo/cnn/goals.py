@@ -1,0 +1,121 @@
+"""What a network is worth where its cost counts too.
+
+A *goal* is a function of an accuracy, 0 to 1, and a `Counts`; more is better. `CNNObjective` reports and
+returns what it gives, so that growth stops where a layer costs more than it brings, and any sampler learns
+from it. The goals here stay on the scale of an accuracy, which ``min_improvement`` and ``min_accuracy`` are
+made for.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from optuna_trlhpo.layers import Layer
+from optuna_trlhpo.space import LayerSpace
+
+
+class Counts(NamedTuple):
+    """What a network costs, as far as it can be counted before it is trained.
+
+    Attributes:
+        macs: Multiply-accumulates for one input.
+        parameters: Weights and biases.
+        activation_bytes: The most that input and output of one layer take together, for one input.
+        layers: Without the classifier.
+    """
+
+    macs: int
+    parameters: int
+    activation_bytes: int
+    layers: int
+
+
+Goal = Callable[[float, Counts], float]
+
+
+def count(space: LayerSpace, layers: Sequence[Layer]) -> Counts:
+    """What the network of these layers costs, classifier included."""
+    return Counts(
+        space.macs(layers), space.parameters(layers), space.activation_bytes(layers), len(tuple(layers))
+    )
+
+
+def weighted_product(cost: str, target: float, *, exponent: float = -0.07) -> Goal:
+    """``accuracy * (cost / target) ** exponent``: MnasNet's soft limit (Tan et al., 2019, equation 2).
+
+    Args:
+        cost: A field of `Counts`: "macs", "parameters", "activation_bytes" or "layers".
+        target: What the cost is to be about.
+        exponent: MnasNet's -0.07 takes doubling the cost to be worth 5 % of accuracy. At most 0.
+
+    Raises:
+        ValueError: For an unknown cost, a target that is not positive or a positive exponent.
+
+    Example:
+        >>> goal = weighted_product("macs", 1e6)
+        >>> counts = Counts(macs=2_000_000, parameters=1, activation_bytes=1, layers=1)
+        >>> round(goal(0.98, counts), 4), goal(0.98, counts._replace(macs=1_000_000))
+        (0.9336, 0.98)
+    """
+    _check(cost, target)
+    if exponent > 0:
+        raise ValueError(f"exponent is {exponent!r}; it must not be positive, or cost would be rewarded")
+    return _Product(cost, float(target), float(exponent))
+
+
+def mixture(cost: str, target: float, *, weight: float = 0.9) -> Goal:
+    """``weight * accuracy - (1 - weight) * min(cost / target, 1)``, after MONAS (Hsu et al., 2018): accuracy
+    and thrift in a fixed proportion, with no further punishment beyond the target.
+
+    Args:
+        cost: As in `weighted_product`.
+        target: At which the cost counts in full.
+        weight: Of the accuracy, 0 to 1.
+
+    Raises:
+        ValueError: For an unknown cost, a target that is not positive or a weight out of range.
+
+    Example:
+        >>> counts = Counts(macs=500_000, parameters=1, activation_bytes=1, layers=1)
+        >>> round(mixture("macs", 1e6, weight=0.8)(0.95, counts), 3)
+        0.66
+    """
+    _check(cost, target)
+    if not 0 <= weight <= 1:
+        raise ValueError(f"weight is {weight!r}; it must be between 0 and 1")
+    return _Mixture(cost, float(target), float(weight))
+
+
+# Classes, not closures: an objective is pickled to other processes.
+
+
+@dataclass(frozen=True)
+class _Product:
+    cost: str
+    target: float
+    exponent: float
+
+    def __call__(self, accuracy: float, counts: Counts) -> float:
+        value: int = getattr(counts, self.cost)
+        return accuracy * (max(value, 1) / self.target) ** self.exponent
+
+
+@dataclass(frozen=True)
+class _Mixture:
+    cost: str
+    target: float
+    weight: float
+
+    def __call__(self, accuracy: float, counts: Counts) -> float:
+        value: int = getattr(counts, self.cost)
+        return self.weight * accuracy - (1 - self.weight) * min(value / self.target, 1.0)
+
+
+def _check(cost: str, target: float) -> None:
+    if cost not in Counts._fields:
+        raise ValueError(f"cost is {cost!r}; it must be one of {', '.join(Counts._fields)}")
+    if not (isinstance(target, int | float) and math.isfinite(target) and target > 0):
+        raise ValueError(f"target is {target!r}; it must be a positive number")

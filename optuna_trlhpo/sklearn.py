@@ -1,0 +1,209 @@
+"""`TRLHPOClassifier`: search and refit behind scikit-learn's interface. It needs the extra ``cnn``."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import optuna
+import torch
+from optuna.samplers import BaseSampler
+
+from optuna_trlhpo.cnn.objective import CNNObjective
+from optuna_trlhpo.cnn.training import cpu_threads
+from optuna_trlhpo.kinds import MLP
+from optuna_trlhpo.layers import TABLE_I, Vocabulary
+from optuna_trlhpo.sampler import TRLHPOSampler
+
+try:
+    from sklearn.base import BaseEstimator, ClassifierMixin
+    from sklearn.utils import check_random_state
+    from sklearn.utils.multiclass import check_classification_targets
+    from sklearn.utils.validation import check_is_fitted, validate_data
+except ImportError as error:
+    raise ImportError(
+        'TRLHPOClassifier needs scikit-learn 1.6 or newer: pip install "optuna-trlhpo[cnn]"'
+    ) from error
+
+_STEPS = 300
+"""Steps of a training that the default number of epochs comes to."""
+_EPOCHS = 5, 100
+"""The fewest and the most epochs that it may be."""
+
+
+class TRLHPOClassifier(ClassifierMixin, BaseEstimator):
+    """Finds a small network for the data at hand, and trains it: a classifier of scikit-learn.
+
+    `fit` searches with `TRLHPOSampler`, judging networks by a part of the data that they are not trained on,
+    confirms the leaders, and trains the best of them on everything.
+
+    Args:
+        n_trials: Of the search.
+        timeout: Seconds after which the search ends, if it has not; at least one trial is run.
+        vocabulary: The kinds of layer. Default: Table I for images, fully connected layers for rows.
+        max_layers: The most layers of a network.
+        max_macs: The most MACs of a network for one input; None: no limit.
+        max_parameters: The most weights and biases of a network; None: no limit.
+        epochs: Of a training. Default: as many as come to some 300 steps, 5 to 100.
+        batch_size: Inputs in a step.
+        learning_rate: Adam's, at its peak.
+        confirm: How many leaders of the search are trained again, under new seeds, before one is chosen;
+            1: the best observed one is taken as it is.
+        validation_fraction: The share of the data that networks are judged by.
+        sampler: Default: a `TRLHPOSampler` with the seed of ``random_state``.
+        study: A study to go on with, which maximises; default: a new one in memory.
+        device: Default: the GPU if there is one.
+        threads: Of the CPU.
+        verbose: Whether to show Optuna's progress bar and log.
+        random_state: Of the split, the sampler and the trainings.
+
+    Attributes:
+        classes_: The labels, sorted.
+        n_features_in_: The length of the second axis of what `fit` was given.
+        study_: The study of the search.
+        architecture_: The network that was chosen.
+        network_: That network, trained.
+
+    Example:
+        >>> from sklearn.datasets import load_iris
+        >>> X, y = load_iris(return_X_y=True)
+        >>> model = TRLHPOClassifier(n_trials=3, random_state=0).fit(X[::2], y[::2])
+        >>> bool(model.score(X[1::2], y[1::2]) > 0.9)
+        True
+    """
+
+    def __init__(
+        self,
+        *,
+        n_trials: int = 50,
+        timeout: float | None = None,
+        vocabulary: Vocabulary | None = None,
+        max_layers: int = 4,
+        max_macs: float | None = None,
+        max_parameters: int | None = None,
+        epochs: int | None = None,
+        batch_size: int = 32,
+        learning_rate: float = 3e-3,
+        confirm: int = 3,
+        validation_fraction: float = 0.25,
+        sampler: BaseSampler | None = None,
+        study: optuna.Study | None = None,
+        device: str | None = None,
+        threads: int = 1,
+        verbose: bool = False,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
+        self.n_trials = n_trials
+        self.timeout = timeout
+        self.vocabulary = vocabulary
+        self.max_layers = max_layers
+        self.max_macs = max_macs
+        self.max_parameters = max_parameters
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.confirm = confirm
+        self.validation_fraction = validation_fraction
+        self.sampler = sampler
+        self.study = study
+        self.device = device
+        self.threads = threads
+        self.verbose = verbose
+        self.random_state = random_state
+
+    def fit(self, X: Any, y: Any) -> TRLHPOClassifier:
+        """Search, choose and train.
+
+        Args:
+            X: Images ``[N, H, W]`` or ``[N, C, H, W]``, or rows ``[N, F]``; of other axes if a vocabulary for
+                them is named.
+            y: ``[N]`` labels of any kind, each at least twice.
+
+        Raises:
+            ValueError: If data or arguments cannot be used.
+        """
+        X, y = validate_data(self, X, y, allow_nd=True, dtype=np.float32, ensure_min_samples=2)
+        check_classification_targets(y)
+        if not 0 < self.validation_fraction < 1:
+            raise ValueError(
+                f"validation_fraction is {self.validation_fraction!r}; it must be between 0 and 1"
+            )
+        self.classes_, labels = np.unique(y, return_inverse=True)
+        if len(self.classes_) < 2:
+            raise ValueError(f"y holds one class only, {self.classes_[0]!r}; a classifier needs two")
+        objective = self._objective(X, labels)
+        verbosity = optuna.logging.get_verbosity()
+        if not self.verbose:
+            optuna.logging.set_verbosity(optuna.logging.WARNING)
+        try:
+            self.study_ = self.study
+            if self.study_ is None:
+                sampler = TRLHPOSampler(seed=objective.seed) if self.sampler is None else self.sampler
+                self.study_ = optuna.create_study(direction="maximize", sampler=sampler)
+            self.study_.optimize(
+                objective, n_trials=self.n_trials, timeout=self.timeout, show_progress_bar=self.verbose
+            )
+            leader: Any = self.study_.best_trial
+            if self.confirm > 1:
+                leader = objective.confirm(self.study_, top=self.confirm, repeats=2)[0]
+        finally:
+            optuna.logging.set_verbosity(verbosity)
+        refit = objective.refit(leader)
+        self.architecture_ = refit.architecture
+        self.network_ = refit.network.cpu()
+        self._shape, self._is_of_images = X.shape[1:], len(objective.data.input_shape) == 3
+        self._mean, self._std = np.array(objective.data.mean), np.array(objective.data.std)
+        return self
+
+    def _objective(self, X: np.ndarray, labels: np.ndarray) -> CNNObjective:
+        vocabulary = self.vocabulary
+        if vocabulary is None:
+            vocabulary = MLP if X.ndim == 2 else TABLE_I
+        n = len(labels)
+        validation = min(max(round(self.validation_fraction * n), 1), n - 1)
+        epochs = self.epochs
+        if epochs is None:
+            epochs = min(max(math.ceil(_STEPS * self.batch_size / n), _EPOCHS[0]), _EPOCHS[1])
+        return CNNObjective(
+            (X, labels),
+            validation_size=validation,
+            epochs=epochs,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
+            max_layers=self.max_layers,
+            max_macs=self.max_macs,
+            max_parameters=self.max_parameters,
+            min_accuracy=None,  # of many classes a good network may stay below any share
+            vocabulary=vocabulary,
+            device=self.device,
+            threads=self.threads,
+            seed=int(check_random_state(self.random_state).randint(2**31 - 1)),
+        )
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """``[N, classes]`` the probability of each class, in the order of ``classes_``."""
+        check_is_fitted(self)
+        X = validate_data(self, X, allow_nd=True, dtype=np.float32, reset=False)
+        if X.shape[1:] != self._shape:
+            raise ValueError(f"X has inputs of shape {X.shape[1:]}; the model was fitted on {self._shape}")
+        if self._is_of_images:  # standardised by channel, others by feature
+            X = X[:, None] if X.ndim == 3 else X
+            inputs = (X - self._mean[:, None, None]) / self._std[:, None, None]
+        else:
+            inputs = (X - self._mean) / self._std
+        with torch.inference_mode(), cpu_threads(self.threads):
+            batches = torch.from_numpy(inputs.astype(np.float32)).split(1000)
+            logits = torch.cat([self.network_(batch) for batch in batches])
+            return logits.double().softmax(dim=1).numpy()
+
+    def predict(self, X: Any) -> np.ndarray:
+        """``[N]`` the likeliest class of each input."""
+        probabilities = self.predict_proba(X)
+        return self.classes_[probabilities.argmax(axis=1)]
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.three_d_array = True
+        tags.non_deterministic = False
+        return tags

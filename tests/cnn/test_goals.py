@@ -1,0 +1,234 @@
+"""Search where cost counts: hard limits, goals that weigh a cost, and several objectives."""
+
+from __future__ import annotations
+
+import pickle
+from typing import Any
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from optuna_trlhpo import TRLHPOSampler
+from optuna_trlhpo.cnn import CNNObjective, goals
+from optuna_trlhpo.cnn import objective as module
+from optuna_trlhpo.cnn.cost import Cost, Latency
+from optuna_trlhpo.cnn.goals import Counts, count, mixture, weighted_product
+from optuna_trlhpo.kinds import CNN
+from optuna_trlhpo.layers import parse
+from tests.cnn.test_objective import THREE, make, make_params, run, with_accuracies
+
+COUNTS = Counts(macs=2_000_000, parameters=10_000, activation_bytes=5_000, layers=3)
+
+
+# Goals
+
+
+def test_mnasnets_product_by_hand() -> None:
+    goal = weighted_product("macs", 1e6)
+    assert goal(0.9, COUNTS) == pytest.approx(0.9 * 2**-0.07)
+    assert goal(0.9, COUNTS._replace(macs=500_000)) == pytest.approx(0.9 * 2**0.07)
+    assert weighted_product("parameters", 10_000, exponent=-1)(0.8, COUNTS) == pytest.approx(0.8)
+
+
+def test_the_mixture_by_hand() -> None:
+    goal = mixture("parameters", 20_000, weight=0.75)
+    assert goal(0.8, COUNTS) == pytest.approx(0.75 * 0.8 - 0.25 * 0.5)
+    assert goal(0.8, COUNTS._replace(parameters=10**9)) == pytest.approx(0.75 * 0.8 - 0.25)
+
+
+@pytest.mark.parametrize(
+    ("make_goal", "message"),
+    [
+        (lambda: weighted_product("energy", 1), "cost is 'energy'; it must be one of macs, parameters"),
+        (lambda: weighted_product("macs", 0), "target is 0; it must be a positive number"),
+        (lambda: weighted_product("macs", 1, exponent=0.1), "exponent is 0.1; it must not be positive"),
+        (lambda: mixture("macs", 1, weight=1.5), "weight is 1.5; it must be between 0 and 1"),
+    ],
+)
+def test_a_goal_that_cannot_be(make_goal: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make_goal()
+
+
+def test_a_trial_is_worth_what_the_goal_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_accuracies(monkeypatch, 0.8, 0.9, 0.95)
+    objective = make(goal=lambda accuracy, counts: accuracy - 0.1 * counts.layers)
+    trial = run(objective, network=THREE).best_trial
+    assert [round(value, 6) for value in trial.intermediate_values.values()] == [0.7, 0.7, 0.65]
+    assert trial.value == pytest.approx(0.7) and trial.user_attrs["accuracy"] == 0.8
+    assert trial.user_attrs["architecture"] == "Conv(8,3,1)"  # of equals the smaller
+
+
+def test_growth_stops_where_a_layer_costs_more_than_it_brings(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_accuracies(monkeypatch, 0.8, 0.82, 0.95)
+    objective = make(goal=lambda accuracy, counts: accuracy - 0.1 * counts.layers, min_improvement=0.0)
+    assert list(run(objective, network=THREE).best_trial.intermediate_values) == [0, 1]
+
+
+def test_a_network_is_looked_up_by_its_accuracy_whatever_the_goal(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_accuracies(monkeypatch, 0.8, 0.9, 0.95)
+    study = run(make(goal=lambda accuracy, counts: accuracy / 2), network=THREE)
+    study.enqueue_trial(make_params(THREE))
+    study.optimize(make(), n_trials=1)
+    assert list(study.trials[1].intermediate_values.values()) == [0.8, 0.9, 0.95]
+
+
+def test_leaders_are_confirmed_by_the_goal(monkeypatch: pytest.MonkeyPatch) -> None:
+    objective = make(goal=weighted_product("macs", 1e4, exponent=-1.0), max_layers=1)
+    study = run(objective, 6)
+    rows = objective.confirm(study, top=4, repeats=1)
+    worths = [row.mean * 1e4 / row.macs for row in rows]
+    assert worths == sorted(worths, reverse=True) and len(set(worths)) > 2
+    assert {row.observed for row in rows} <= {trial.user_attrs["accuracy"] for trial in study.trials}
+
+
+def test_an_objective_with_a_goal_goes_to_other_processes() -> None:
+    objective = make(goal=weighted_product("macs", 1e4))
+    assert pickle.loads(pickle.dumps(objective)).goal == objective.goal
+
+
+# Limits
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [
+        {"max_parameters": 600},
+        {"max_parameters": 300, "max_macs": 3e3},
+        {"max_activation_bytes": 1500, "max_parameters": 900},
+        {"max_parameters": 900, "vocabulary": CNN},
+    ],
+    ids=str,
+)
+def test_no_trained_network_exceeds_a_limit(limits: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    trained: list[Any] = []
+    with_accuracies(monkeypatch, 0.5, 0.6, 0.7)
+    fake = CNNObjective._train_and_validate
+
+    def noting(self: CNNObjective, layers: Any, **more: Any) -> Any:
+        trained.append(layers)
+        return fake(self, layers, **more)
+
+    monkeypatch.setattr(CNNObjective, "_train_and_validate", noting)
+    for sampler in (optuna.samplers.RandomSampler(seed=1), TRLHPOSampler(seed=0)):
+        objective = make(**{"max_macs": None} | limits)
+        study = run(objective, 15, sampler=sampler)
+        assert trained
+        for layers in trained:
+            counts = count(objective.space, layers)
+            for name in ("macs", "parameters", "activation_bytes"):
+                assert getattr(counts, name) <= (limits.get(f"max_{name}") or float("inf"))
+        assert all(
+            trial.state == TrialState.COMPLETE or trial.constraints["max_parameters"] > 0
+            for trial in study.trials
+        )
+
+
+def test_a_network_on_the_way_may_exceed_the_parameters_by_its_classifier() -> None:
+    """That of the convolution alone has 36 * 8 inputs for 2 classes; behind the pooling there are 8."""
+    space = make(max_parameters=100).space
+    layers = parse("Conv(8,3,1) > MaxPool(6,1,0)")
+    assert space.parameters(layers[:1]) == 80 + 289 * 2 and space.parameters(layers) == 80 + 18
+    study = optuna.create_study()
+    study.enqueue_trial(space.to_params(layers))
+    trial = study.ask()
+    assert [len(network) for network in space.grow(trial)][:1] == [2]
+    with pytest.raises(ValueError, match=r"has 658 parameters; at most 100 are allowed"):
+        space.check(layers[:1])
+
+
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        (
+            {"max_parameters": 40},
+            r"max_parameters is 40; the cheapest network of this space takes 98 parameters",
+        ),
+        (
+            {"max_activation_bytes": 90},
+            r"max_activation_bytes is 90; the cheapest network .* takes \d+ bytes",
+        ),
+        ({"max_parameters": 0}, "max_parameters is 0; it must be positive, or None"),
+        ({"max_latency": -1.0}, "max_latency is -1.0; it must be positive, or None"),
+    ],
+)
+def test_a_limit_that_nothing_meets_is_refused_at_once(limits: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make(**limits)
+
+
+def with_latencies(monkeypatch: pytest.MonkeyPatch, *seconds: float) -> None:
+    """From now on networks of 1, 2, ... layers take so long."""
+
+    def fake(self: CNNObjective, layers: Any, **_: Any) -> Cost:
+        return Cost((), 0, 0, 0, 0, 0, Latency(seconds[len(layers) - 1], 0.0), None, "")
+
+    monkeypatch.setattr(CNNObjective, "_cost", fake)
+
+
+def test_a_network_that_is_too_slow_is_not_trained(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_accuracies(monkeypatch, 0.5, 0.6, 0.7)
+    with_latencies(monkeypatch, 0.001, 0.002, 0.003)
+    trial = run(make(max_latency=0.0025), network=THREE).trials[0]
+    assert list(trial.intermediate_values) == [0, 1] and trial.state == TrialState.COMPLETE
+    trial = run(make(max_latency=0.0005), network=THREE).trials[0]
+    assert trial.state == TrialState.PRUNED and not trial.intermediate_values
+    assert trial.constraints == {"latency": pytest.approx(0.0005)}
+
+
+def test_the_sampler_learns_from_infeasible_trials() -> None:
+    objective = make(max_latency=1e-9, max_layers=2)
+    study = run(objective, 10, sampler=TRLHPOSampler(seed=0))
+    assert all(trial.constraints["latency"] > 0 for trial in study.trials)
+
+
+# Several objectives
+
+
+def test_several_objectives_are_the_values_of_one_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    objective = make(objectives=("accuracy", "macs", "parameters", "latency"))
+    study = optuna.create_study(
+        directions=["maximize", "minimize", "minimize", "minimize"], sampler=TRLHPOSampler(seed=0)
+    )
+    study.optimize(objective, n_trials=12)
+    assert len(study.best_trials) >= 1
+    for trial in study.trials:
+        layers = parse(trial.user_attrs["architecture"])
+        accuracy, macs, parameters, latency = trial.values
+        assert (macs, parameters) == (objective.space.macs(layers), objective.space.parameters(layers))
+        assert 0 <= accuracy <= 1 and 0 < latency < 1
+    again = study.trials[0]
+    study.enqueue_trial(again.params)
+    study.optimize(objective, n_trials=1)
+    assert study.trials[-1].values[:3] == again.values[:3]
+    assert "=" in study.trials[-1].user_attrs["trainings"]
+
+
+@pytest.mark.parametrize(
+    ("objectives", "message"),
+    [
+        (("macs",), "objectives is .*; it must be accuracy, alone or with some of macs"),
+        (("accuracy", "energy"), "it must be accuracy, alone or with some of macs"),
+        (("accuracy", "macs", "macs"), "it must be accuracy, alone"),
+    ],
+)
+def test_objectives_that_cannot_be(objectives: tuple[str, ...], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make(objectives=objectives)
+
+
+def test_a_goal_and_several_objectives_exclude_one_another() -> None:
+    with pytest.raises(ValueError, match="a goal makes one value of accuracy and cost"):
+        make(objectives=("accuracy", "macs"), goal=weighted_product("macs", 1e6))
+    with pytest.raises(ValueError, match="goal is 'small'; it must be a function"):
+        make(goal="small")
+
+
+def test_the_directions_must_be_those_of_the_objectives() -> None:
+    with pytest.raises(ValueError, match=r"create it with directions=\['maximize', 'minimize'\]"):
+        make(objectives=("accuracy", "macs"))(optuna.create_study(directions=["maximize"] * 2).ask())
+
+
+def test_goals_are_where_the_docs_say() -> None:
+    assert module.Goal is goals.Goal

@@ -1,0 +1,153 @@
+"""No network is trained twice: what a study has trained is looked up in it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+
+from optuna_trlhpo.cnn import CNNObjective, savings
+from optuna_trlhpo.cnn import objective as module
+from optuna_trlhpo.cnn.trained import TRAININGS_ATTRIBUTE
+from tests.cnn.test_objective import THREE, make, make_params, run
+
+TWO_AND_ANOTHER = "Conv(8,3,1) > MaxPool(2,2,0) > FCL(24,relu,bias)"
+
+
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The number of modules of every network that is trained from now on."""
+    sizes, train = [], module.train
+
+    def noting(model: Any, *args: Any, **kwargs: Any) -> None:
+        sizes.append(len(model))
+        train(model, *args, **kwargs)
+
+    monkeypatch.setattr(module, "train", noting)
+    return sizes
+
+
+def add(study: optuna.Study, objective: CNNObjective, network: str) -> optuna.trial.FrozenTrial:
+    study.enqueue_trial(make_params(network))
+    study.optimize(objective, n_trials=1)
+    return study.trials[-1]
+
+
+def shared(first: optuna.trial.FrozenTrial, other: optuna.trial.FrozenTrial, steps: int) -> None:
+    """The first steps of both have the same values, the 32 performance values too."""
+    for step in range(steps):
+        assert first.intermediate_values[step] == other.intermediate_values[step]
+    batches = [trial.user_attrs["batch_accuracies"].split()[:steps] for trial in (first, other)]
+    assert batches[0] == batches[1]
+
+
+def test_a_network_is_trained_once_in_a_study(trained: list[int]) -> None:
+    objective = make()
+    study = run(objective, network=THREE)
+    assert len(trained) == 3
+    again = add(study, objective, THREE)
+    assert len(trained) == 3 and again.value == study.trials[0].value
+    shared(study.trials[0], again, 3)
+    other = add(study, objective, TWO_AND_ANOTHER)
+    assert len(trained) == 4
+    shared(study.trials[0], other, 2)
+    assert add(study, objective, TWO_AND_ANOTHER).value == other.value and len(trained) == 4
+
+
+def test_what_was_saved_is_told(trained: list[int]) -> None:
+    objective = make()
+    study = run(objective, network=THREE)
+    first = savings(study)
+    assert (first.trained, first.looked_up, first.hit_rate, first.seconds_saved) == (3, 0, 0, 0)
+    add(study, objective, TWO_AND_ANOTHER)
+    second = savings(study)
+    assert (second.trained, second.looked_up) == (4, 2) and second.seconds > first.seconds > 0
+    # Of the three networks of the first trial, two are saved.
+    entries = [entry.split(":") for entry in study.trials[0].user_attrs[TRAININGS_ATTRIBUTE].split()[1:]]
+    assert second.seconds_saved == pytest.approx(sum(float(seconds) for *_, seconds in entries[:2]))
+    assert "2 of 6 (33 %) looked up" in str(second)
+
+
+def test_another_process_finds_it_after_a_restart(trained: list[int], tmp_path: Path) -> None:
+    storage = f"sqlite:///{tmp_path}/study.db"
+    run(make(), network=THREE, storage=storage, study_name="s")
+    study = optuna.load_study(study_name="s", storage=storage)
+    shared(study.trials[0], add(study, make(), THREE), 3)
+    assert len(trained) == 3
+
+
+def test_what_was_trained_before_a_trial_was_killed_is_kept(
+    trained: list[int], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    storage, train = f"sqlite:///{tmp_path}/study.db", module.train
+
+    def third_is_killed(model: Any, *args: Any, **kwargs: Any) -> None:
+        if len(trained) == 2:
+            raise KeyboardInterrupt
+        train(model, *args, **kwargs)
+
+    monkeypatch.setattr(module, "train", third_is_killed)
+    with pytest.raises(KeyboardInterrupt):
+        run(make(), network=THREE, storage=storage, study_name="s")
+    monkeypatch.setattr(module, "train", train)
+    study = optuna.load_study(study_name="s", storage=storage)
+    add(study, make(), THREE)
+    assert len(trained) == 3
+    shared(study.trials[0], study.trials[1], 2)
+
+
+def test_a_running_trial_is_read_however_far_it_has_come(trained: list[int]) -> None:
+    objective = make()
+    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0))
+    study.enqueue_trial(make_params(THREE))
+    running = study.ask()
+
+    class Halfway(Exception):
+        pass
+
+    def stop(name: str, *_: Any, **__: Any) -> None:
+        if name.startswith("layer2_pool"):
+            raise Halfway
+        return suggest_int(name, *_, **__)
+
+    suggest_int, running.suggest_int = running.suggest_int, stop  # type: ignore[method-assign]
+    with pytest.raises(Halfway):
+        objective(running)
+    assert len(trained) == 1 and "layer2_kind" in study.trials[0].params
+    add(study, objective, "Conv(8,3,1) > Conv(8,3,1)")
+    assert len(trained) == 3  # two layers more of the second trial
+    shared(*study.trials, 1)
+
+
+@pytest.mark.parametrize("other", [{"epochs": 1}, {"seed": 1}, {"batch_size": 8}, {"n": 160}])
+def test_another_setting_trains_its_own(other: dict[str, Any], trained: list[int]) -> None:
+    study = run(make(), network=THREE)
+    add(study, make(**other), THREE)
+    assert len(trained) == 6
+    add(study, make(), THREE)
+    assert len(trained) == 6
+
+
+def test_a_network_of_another_study_is_not_looked_up(trained: list[int]) -> None:
+    objective = make()
+    run(objective, network=THREE)
+    run(objective, network=THREE)
+    assert len(trained) == 6
+
+
+def test_a_frozen_trial_is_trained_again(trained: list[int]) -> None:
+    objective = make()
+    study = run(objective, network=THREE)
+    assert objective(study.best_trial) == study.best_value
+    assert len(trained) > 3
+
+
+def test_an_attribute_of_somebody_else_is_passed_over(trained: list[int]) -> None:
+    study = run(make(), network=THREE)
+    study.add_trial(
+        optuna.create_trial(value=0.5, params={}, distributions={}, user_attrs={TRAININGS_ATTRIBUTE: [1, 2]})
+    )
+    add(study, make(), THREE)
+    assert len(trained) == 3 and savings(study).trained == 3

@@ -1,0 +1,262 @@
+"""Kinds of layer beyond Table I, their vocabularies, and kinds of one's own."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import optuna
+import pytest
+import torch
+from torch import nn
+
+from optuna_trlhpo import TRLHPOSampler
+from optuna_trlhpo import layers as module
+from optuna_trlhpo.cnn.blocks import Dropout, seed_dropout
+from optuna_trlhpo.cnn.cost import count_macs, count_parameters
+from optuna_trlhpo.cnn.model import build_network
+from optuna_trlhpo.kinds import CNN, LSTM, MLP, Residual
+from optuna_trlhpo.layers import (
+    FCL,
+    TABLE_I,
+    Conv,
+    Hyperparameter,
+    Layer,
+    Shape,
+    Vocabulary,
+    describe,
+    parse,
+)
+from optuna_trlhpo.space import SIGNATURE, LayerSpace
+
+INPUTS = {"cnn": (CNN, (2, 13, 11)), "mlp": (MLP, (20,)), "lstm": (LSTM, (10, 3))}
+
+
+@pytest.fixture(params=INPUTS)
+def space(request: pytest.FixtureRequest) -> LayerSpace:
+    vocabulary, shape = INPUTS[request.param]
+    return LayerSpace(input_shape=shape, num_classes=5, max_macs=1e6, vocabulary=vocabulary)
+
+
+@pytest.fixture
+def forgetting() -> Iterator[None]:
+    """Vocabularies that are made meanwhile are forgotten."""
+    registries = (module._vocabularies, module._by_kind, module._by_prefix)
+    before = [dict(registry) for registry in registries]
+    yield
+    for registry, kept in zip(registries, before, strict=True):
+        registry.clear()
+        registry.update(kept)  # type: ignore[arg-type]
+    module._hyperparameter_named.cache_clear()
+
+
+def drawn(space: LayerSpace, n: int = 80) -> list[tuple[Layer, ...]]:
+    rng = np.random.default_rng(0)
+    return [space.draw(rng) for _ in range(n)]
+
+
+def test_every_form_of_a_network_is_the_inverse_of_the_others(space: LayerSpace) -> None:
+    for network in drawn(space):
+        space.check(network)
+        assert space.decode(space.encode(network)) == network
+        assert parse(describe(network)) == network
+        assert space.from_params(space.to_params(network)) == network
+        signature = space.signature(space.encode(network))
+        assert signature is not None and signature.shape == (SIGNATURE,) and np.isfinite(signature).all()
+        assert space.outline(space.encode(network)) is None
+    kinds = {layer.kind for network in drawn(space) for layer in network}
+    assert kinds == set(space.vocabulary.kind.values)
+
+
+def test_modules_do_what_the_shape_rule_and_the_costs_say(space: LayerSpace) -> None:
+    for network in drawn(space, 40):
+        shape: Shape = space.input_shape
+        for layer in network:
+            body = nn.Sequential(*layer.modules(shape)).eval()
+            out = layer.output_shape(shape)
+            assert out is not None and body(torch.zeros(2, *shape)).shape == (2, *out), str(layer)
+            assert layer.parameters(shape) == count_parameters(body)
+            assert layer.macs(shape) == count_macs(body, shape), str(layer)
+            shape = out
+
+
+def test_macs_of_an_lstm_by_hand() -> None:
+    # Four gates of 8 units from 3 features and 8 states, 10 steps, both directions.
+    assert parse("LSTM(8,2)")[0].macs((10, 3)) == 2 * 10 * 4 * 8 * (3 + 8)
+
+
+def test_a_cap_on_macs_holds(space: LayerSpace) -> None:
+    assert max(space.macs(network) for network in drawn(space)) <= 1e6
+    with pytest.raises(ValueError, match=r"max_macs is 3; the cheapest network of this space takes [\d,]+"):
+        LayerSpace(input_shape=space.input_shape, max_macs=3, vocabulary=space.vocabulary)
+
+
+def test_a_residual_block_has_a_way_past_its_convolutions() -> None:
+    (block,) = Residual(8, 3, 1).modules((8, 6, 6))
+    block.eval()
+    for parameter in block.parameters():
+        nn.init.zeros_(parameter)
+    images = torch.rand(2, 8, 6, 6)
+    torch.testing.assert_close(block(images), images)
+
+
+def test_dropout_drops_its_share_and_by_its_own_seed() -> None:
+    layer = Dropout(0.3)
+    inputs = torch.ones(50, 40)
+    assert layer.eval()(inputs) is inputs
+    layer.train()
+    before = torch.random.get_rng_state()
+    outputs = []
+    for seed in (1, 1, 2):
+        seed_dropout(layer, seed)
+        outputs.append(copy.deepcopy(layer)(inputs))
+    assert outputs[0].equal(outputs[1]) and not outputs[0].equal(outputs[2])
+    assert before.equal(torch.random.get_rng_state())
+    assert (outputs[0] == 0).float().mean() == pytest.approx(0.3, abs=0.04)
+    assert outputs[0].max() == pytest.approx(1 / 0.7)
+    channels = Dropout(0.5, channels=True).train()(torch.ones(4, 8, 3, 3))
+    assert ((channels == 0).all(dim=(2, 3)) | (channels == 2).all(dim=(2, 3))).all()
+
+
+def test_the_networks_of_a_vocabulary_learn(space: LayerSpace) -> None:
+    torch.manual_seed(0)
+    inputs = torch.randn(30, *space.input_shape)
+    labels = torch.arange(30) % 2
+    inputs[labels == 1] += 1
+    network = build_network(drawn(space)[3], space.input_shape, 2)  # type: ignore[arg-type]
+    optimizer = torch.optim.Adam(network.parameters(), lr=3e-3)
+    losses = []
+    for _ in range(30):
+        loss = nn.functional.cross_entropy(network(inputs), labels)
+        losses.append(float(loss.detach()))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert losses[-1] < 0.8 * losses[0]
+
+
+def value_of(network: tuple[Layer, ...]) -> float:
+    """Better the more dropout there is, and the less deep it is."""
+    return 0.6 + 0.1 * sum(layer.kind == "Dropout" for layer in network) - 0.02 * len(network)
+
+
+def test_the_sampler_searches_any_vocabulary(space: LayerSpace) -> None:
+    def objective(trial: optuna.Trial) -> float:
+        for network in space.grow(trial):
+            trial.report(value_of(network), step=len(network) - 1)
+        return value_of(network)
+
+    space.min_accuracy = space.min_improvement = None
+    study = optuna.create_study(direction="maximize", sampler=TRLHPOSampler(seed=0))
+    study.optimize(objective, n_trials=40)
+    values = [trial.value for trial in study.trials]
+    assert np.mean(values[-8:]) > np.mean(values[:8]) + 0.05  # type: ignore[arg-type]
+    names = {name for trial in study.trials for name in trial.params if "kind" in name}
+    assert all(f"_{space.vocabulary.name}_kind" in name for name in names)
+
+
+def test_a_pickled_space_is_the_same_and_its_vocabulary_is_known_there(
+    space: LayerSpace, forgetting: None
+) -> None:
+    data = pickle.dumps(space)
+    module._vocabularies.pop(space.vocabulary.name)
+    assert pickle.loads(data) == space
+    assert module._vocabularies[space.vocabulary.name] == space.vocabulary
+    assert pickle.loads(pickle.dumps(LayerSpace())).has_outlines
+
+
+# A kind of one's own
+
+
+@dataclass(frozen=True)
+class Squash(Layer):
+    kind, prefix = "Squash", "squash"
+    hyperparameters = (Hyperparameter("filters", (8, 16, 24)),)
+    filters: int
+
+    def output_shape(self, shape: Shape) -> Shape | None:
+        return (self.filters, *shape[1:]) if len(shape) == 3 else None
+
+    def modules(self, shape: Shape) -> list[nn.Module]:
+        return [nn.Conv2d(shape[0], self.filters, 1), nn.Tanh()]
+
+
+def test_one_class_is_a_kind_of_layer(forgetting: None) -> None:
+    mine = Vocabulary("mine", (*TABLE_I.kinds, Squash), first=(Conv, Squash))
+    space = LayerSpace(input_shape=(3, 8, 8), max_macs=1e5, vocabulary=mine)
+    network = parse("Squash(16) > Conv(8,3,1) > Squash(24) > FCL(16,relu,bias)")
+    assert space.decode(space.encode(network)) == network
+    assert space.macs(network) == count_macs(build_network(network, (3, 8, 8), 10), (3, 8, 8))
+    assert space.to_params(network)["layer3_squash_filters"] == 24
+    study = optuna.create_study(direction="maximize", sampler=TRLHPOSampler(seed=0))
+    for _ in range(12):
+        trial = study.ask()
+        layers = space.suggest(trial)
+        study.tell(trial, sum(layer.kind == "Squash" for layer in layers))
+    assert any("squash" in name for trial in study.trials for name in trial.params)
+
+
+def test_a_class_that_is_defined_anew_takes_its_own_place(forgetting: None) -> None:
+    def define() -> type[Layer]:
+        @dataclass(frozen=True)
+        class Mine(Squash):
+            kind, prefix = "Mine", "mine"
+
+        return Mine
+
+    for _ in range(2):
+        cls = define()
+        Vocabulary("again", (Conv, cls), first=(Conv,))
+        assert type(parse("Mine(8)")[0]) is cls
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (dict(name="Mine2"), "the vocabulary is called 'Mine2'; it must be of letters from a to z"),
+        (dict(name="mlp"), "there is a vocabulary 'mlp' of other kinds, FCL, BatchNorm, Dropout"),
+        (dict(first=()), "it must be some of the kinds"),
+        (dict(first=(FCL,)), "it must be some of the kinds"),
+        (dict(kind="Conv"), "Bad is written 'Conv' with the prefix 'bad', of which one is taken by Conv"),
+        (dict(prefix="conv"), "of which one is taken by Conv"),
+        (dict(prefix="a_b"), "the second of letters from a to z"),
+        (dict(kind="a b"), "the first must be one word"),
+        (
+            dict(hyperparameters=(Hyperparameter("kind", (1, 2)),)),
+            "a hyper-parameter of Bad is called 'kind'; it must be of letters",
+        ),
+        (dict(hyperparameters=Squash.hyperparameters * 4), "Bad has 4 hyper-parameters; there may be 3"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_a_vocabulary(forgetting: None, change: dict[str, Any], message: str) -> None:
+    own = {"kind": "Bad", "prefix": "bad", "hyperparameters": Squash.hyperparameters}
+    cls = type("Bad", (Squash,), {name: change.get(name, value) for name, value in own.items()})
+    before = dict(module._by_kind)
+    with pytest.raises(ValueError, match=message):
+        Vocabulary(change.get("name", "mine"), (Conv, cls), first=change.get("first", (Conv,)))
+    assert module._by_kind == before
+
+
+@pytest.mark.parametrize(
+    ("vocabulary", "shape", "message"),
+    [
+        (CNN, (20,), "it must be three positive integers"),
+        (LSTM, (20,), "it must be two positive integers, (steps, features)"),
+        (MLP, (20, 3), "it must be one positive integer in a tuple, (features,)"),
+    ],
+    ids=str,
+)
+def test_an_input_of_the_wrong_axes_is_named(vocabulary: Vocabulary, shape: Shape, message: str) -> None:
+    with pytest.raises(ValueError, match="input_shape is") as caught:
+        LayerSpace(input_shape=shape, vocabulary=vocabulary)
+    assert message in str(caught.value)
+
+
+def test_a_vocabulary_that_is_none_is_named() -> None:
+    with pytest.raises(ValueError, match="vocabulary is 'cnn'; it must be a Vocabulary, such as TABLE_I"):
+        LayerSpace(vocabulary="cnn")  # type: ignore[arg-type]
