@@ -186,7 +186,7 @@ class Squash(Layer):
 
 
 def test_one_class_is_a_kind_of_layer(forgetting: None) -> None:
-    mine = Vocabulary("mine", (*TABLE_I.kinds, Squash), first=(Conv, Squash))
+    mine = Vocabulary("own", (*TABLE_I.kinds, Squash), first=(Conv, Squash))
     space = LayerSpace(input_shape=(3, 8, 8), max_macs=1e5, vocabulary=mine)
     network = parse("Squash(16) > Conv(8,3,1) > Squash(24) > FCL(16,relu,bias)")
     assert space.decode(space.encode(network)) == network
@@ -238,7 +238,7 @@ def test_what_cannot_be_a_vocabulary(forgetting: None, change: dict[str, Any], m
     cls = type("Bad", (Squash,), {name: change.get(name, value) for name, value in own.items()})
     before = dict(module._by_kind)
     with pytest.raises(ValueError, match=message):
-        Vocabulary(change.get("name", "mine"), (Conv, cls), first=change.get("first", (Conv,)))
+        Vocabulary(change.get("name", "bad"), (Conv, cls), first=change.get("first", (Conv,)))
     assert module._by_kind == before
 
 

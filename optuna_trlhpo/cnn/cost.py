@@ -165,7 +165,7 @@ def measure_cost(
         >>> parts = {"conv": nn.Conv2d(1, 8, 3), "end": nn.Sequential(nn.Flatten(), nn.Linear(288, 10))}
         >>> cost = measure_cost(parts, (1, 8, 8), latency=False)
         >>> cost.macs, cost.model_bytes, cost.peak_activation_bytes, cost.parts[0].output_bytes
-        (5472, 11880, 2304, 1152)
+        (5472, 11880, 1408, 1152)
     """
     if not parts:
         raise ValueError("a network has at least one part, and there is none")

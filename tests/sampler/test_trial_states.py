@@ -230,7 +230,8 @@ def test_several_trials_asked_before_any_is_told(sampler, study):
 def test_hyperband_trials_are_learned_in_every_bracket(make_sampler, direction):
     sampler = make_sampler()
     pruner = optuna.pruners.HyperbandPruner(min_resource=1, max_resource=9, reduction_factor=3)
-    study = optuna.create_study(sampler=sampler, pruner=pruner, direction=direction)
+    # A trial's bracket depends on the name of the study, which would else be drawn anew each time.
+    study = optuna.create_study(sampler=sampler, pruner=pruner, direction=direction, study_name="brackets")
 
     def objective(trial):
         x, _ = ask_both(trial)
