@@ -79,8 +79,8 @@ class TRLHPOSampler(BaseSampler):
 
     Args:
         seed: Of all that is random; None: another one each time.
-        n_startup_trials: Trials sampled by ``independent_sampler`` before the agent takes over; none where an
-            earlier study or the prior for layers tells enough.
+        n_startup_trials: Trials sampled by ``independent_sampler`` before the agent takes over; none where
+            the prior for layers tells enough, and every second one where only earlier studies do.
         n_exploration_trials: Trials over which the noise on the actor falls linearly to 0, where the actor
             decides alone (``AgentConfig(n_candidates=0)``); None: it never falls.
         agent: The agent's settings.
@@ -193,7 +193,9 @@ class TRLHPOSampler(BaseSampler):
             request = read_request(trial, running.seen, param_name, param_distribution)
             entered = self._spaces.get((study.study_name, trial.number))
             informed = self._search.informed(entered)
-            startup = not informed and self._is_startup()
+            # An earlier study may mislead: of the startup trials every second one is then sampled as ever.
+            doubted = self._search.is_hearsay(entered) and trial.number % 2 == 1
+            startup = (not informed or doubted) and self._is_startup()
             if not startup and (informed or self._experience.knows(request.slots)):
                 self._search.enter(entered)
                 value = self._propose(trial, running, request, param_name, param_distribution)

@@ -159,6 +159,10 @@ class Search:
         """Whether something is known before the first trial has finished."""
         return bool(self._sources) or self._active_prior(entered) is not None
 
+    def is_hearsay(self, entered: Entered | None) -> bool:
+        """Whether all that is known was said by earlier studies, of which any may mislead."""
+        return bool(self._sources) and self._active_prior(entered) is None
+
     def _active_prior(self, entered: Entered | None) -> LayerPrior | None:
         """The prior, where its kinds of layers are grown."""
         return self._prior if entered is not None and entered.space.has_outlines else None

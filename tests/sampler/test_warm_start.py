@@ -29,7 +29,9 @@ def at_random(objective, n_trials=25, direction="maximize", **more):
 
 
 def sampler_of(*sources, **arguments):
-    return TRLHPOSampler(**({"seed": 0, "agent": AGENT, "warm_start": sources} | arguments))
+    """Without trials at random, of which a warm start has some."""
+    defaults = {"seed": 0, "agent": AGENT, "warm_start": sources, "n_startup_trials": 0}
+    return TRLHPOSampler(**(defaults | arguments))
 
 
 def run(sampler, objective, n_trials, direction="maximize"):
@@ -83,6 +85,13 @@ def test_a_misleading_study_does_not_hide_the_optimum():
     found = [run(sampler_of(source, seed=seed), bowl, 25) for seed in range(2)]
     assert all(study.trials[0].value < -0.3 for study in found)  # it did mislead
     assert all(study.best_value > -0.001 for study in found)
+
+
+@pytest.mark.parametrize(("n_startup", "random_ones"), [(6, [1, 3, 5]), (8, [1, 3, 5, 7]), (0, [])])
+def test_of_the_startup_every_second_trial_is_random_for_a_source_may_mislead(n_startup, random_ones):
+    independent = Independent()
+    run(sampler_of(at_random(bowl), n_startup_trials=n_startup, independent_sampler=independent), bowl, 12)
+    assert sorted({number for number, _ in independent.asked}) == random_ones
 
 
 def test_the_best_of_a_study_are_candidates_as_they_are():
