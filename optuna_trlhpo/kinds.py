@@ -39,6 +39,16 @@ def _pixels(layer: Layer, shape: Shape) -> int:
     return math.prod(out[1:])
 
 
+class _Free(Layer):
+    """A kind that multiplies nothing and has no weights."""
+
+    def macs(self, shape: Shape) -> int:
+        return 0
+
+    def parameters(self, shape: Shape) -> int:
+        return 0
+
+
 @dataclass(frozen=True)
 class SameConv(Layer):
     """A convolution with padding, batch normalisation and ReLU: an image keeps its size at a stride of 1."""
@@ -138,7 +148,7 @@ class Residual(Layer):
 
 
 @dataclass(frozen=True)
-class AvgPool(Layer):
+class AvgPool(_Free):
     """Average pooling, with the hyper-parameters of maximum pooling."""
 
     kind = "AvgPool"
@@ -157,15 +167,9 @@ class AvgPool(Layer):
 
         return [nn.AvgPool2d(self.kernel, self.stride, self.padding)]
 
-    def macs(self, shape: Shape) -> int:
-        return 0
-
-    def parameters(self, shape: Shape) -> int:
-        return 0
-
 
 @dataclass(frozen=True)
-class GlobalPool(Layer):
+class GlobalPool(_Free):
     """The mean of every channel over the image, or of every feature over the sequence."""
 
     kind = "GlobalPool"
@@ -179,12 +183,6 @@ class GlobalPool(Layer):
         from optuna_trlhpo.cnn.blocks import Mean
 
         return [Mean((2, 3) if len(shape) == 3 else (1,))]
-
-    def macs(self, shape: Shape) -> int:
-        return 0
-
-    def parameters(self, shape: Shape) -> int:
-        return 0
 
 
 @dataclass(frozen=True)
@@ -211,7 +209,7 @@ class BatchNorm(Layer):
 
 
 @dataclass(frozen=True)
-class Dropout(Layer):
+class Dropout(_Free):
     """Dropout of so many per cent: of whole channels of an image, else of single numbers."""
 
     kind = "Dropout"
@@ -227,12 +225,6 @@ class Dropout(Layer):
         from optuna_trlhpo.cnn import blocks
 
         return [blocks.Dropout(self.percent / 100, channels=len(shape) == 3)]
-
-    def macs(self, shape: Shape) -> int:
-        return 0
-
-    def parameters(self, shape: Shape) -> int:
-        return 0
 
 
 @dataclass(frozen=True)

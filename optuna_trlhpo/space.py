@@ -38,6 +38,8 @@ from optuna_trlhpo.layers import (
 
 _BYTES = 4
 """Of a number."""
+_DRAWS = 1000
+"""After so many random networks beyond a limit there is held to be none within it."""
 SIGNATURE = 8
 """Numbers that tell what a network comes to."""
 OUTLINE = 11
@@ -655,16 +657,21 @@ class LayerSpace:
     def draw(self, rng: np.random.Generator, *, depth: int | None = None) -> Network:
         """A random network; of ``depth`` layers, or of a random number of them, if so many fit.
 
+        Raises:
+            ValueError: If limits that can be met one by one can hardly be met together.
+
         Example:
             >>> len(LayerSpace().draw(np.random.default_rng(0), depth=2))
             2
         """
-        layers: Network = ()
         depth = int(rng.integers(1, self.max_layers + 1)) if depth is None else depth
-        while (len(layers) < depth or not self.fits(layers)) and (kinds := self.kinds(layers)):
-            layers = (*layers, self.draw_layer(rng, layers, kinds[rng.integers(len(kinds))]))
-        # Several limits together may leave nothing to grow on with.
-        return layers if self.fits(layers) else self.draw(rng, depth=depth)
+        for _ in range(_DRAWS):  # several limits together may leave nothing to grow on with
+            layers: Network = ()
+            while (len(layers) < depth or not self.fits(layers)) and (kinds := self.kinds(layers)):
+                layers = (*layers, self.draw_layer(rng, layers, kinds[rng.integers(len(kinds))]))
+            if self.fits(layers):
+                return layers
+        raise ValueError(f"none of {_DRAWS:,} random networks was within all limits of {self!r}")
 
     def draw_actions(self, rng: np.random.Generator) -> np.ndarray:
         """``[S, 4]`` actions of a random network."""
@@ -708,7 +715,8 @@ class LayerSpace:
         units = {"max_macs": " MACs", "max_parameters": " parameters", "max_activation_bytes": " bytes"}
         limits = {name: limit for name in least if (limit := getattr(self, name)) is not None}
         broken = [name for name, limit in limits.items() if least[name] > limit]
-        for name in broken:
+        if broken:
+            name = broken[0]
             raise ValueError(
                 f"{name} is {limits[name]:,.0f}; the cheapest network of this space takes "
                 f"{least[name]:,}{units[name]}"

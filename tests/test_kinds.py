@@ -260,3 +260,12 @@ def test_an_input_of_the_wrong_axes_is_named(vocabulary: Vocabulary, shape: Shap
 def test_a_vocabulary_that_is_none_is_named() -> None:
     with pytest.raises(ValueError, match="vocabulary is 'cnn'; it must be a Vocabulary, such as TABLE_I"):
         LayerSpace(vocabulary="cnn")  # type: ignore[arg-type]
+
+
+def test_limits_that_exclude_one_another_are_named_where_networks_are_drawn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    space = LayerSpace(max_parameters=30_000, max_layers=1)
+    monkeypatch.setattr(LayerSpace, "fits", lambda *_: False)
+    with pytest.raises(ValueError, match="none of 1,000 random networks was within all limits of LayerSpace"):
+        space.draw(np.random.default_rng(0))

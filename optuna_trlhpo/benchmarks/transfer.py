@@ -19,7 +19,7 @@ from optuna_trlhpo.benchmarks import report, runner, tables
 from optuna_trlhpo.benchmarks.mnist_layers import read_table
 from optuna_trlhpo.benchmarks.pretraining import DATA
 from optuna_trlhpo.benchmarks.problem import Problem
-from optuna_trlhpo.benchmarks.runner import TRIALS_PER_TRAINING, Row, SamplerFactory, Share
+from optuna_trlhpo.benchmarks.runner import TRIALS_PER_TRAINING, Row, SamplerFactory, Share, ours
 from optuna_trlhpo.benchmarks.tasks import TASKS
 from optuna_trlhpo.layers import describe, parse
 from optuna_trlhpo.sampler import TRLHPOSampler
@@ -119,8 +119,7 @@ def _of_table(rng: np.random.Generator) -> optuna.Study:
     return study
 
 
-def _cold(*, seed: int) -> BaseSampler:
-    return TRLHPOSampler(seed=seed, layer_prior=False, warn_independent_sampling=False)
+_cold = functools.partial(ours, layer_prior=False)
 
 
 def _warm(source: str, problem: str, data_root: Path | None, *, seed: int) -> BaseSampler:
