@@ -14,11 +14,10 @@ Notation as in `layers`.
 
 from __future__ import annotations
 
-import functools
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 from optuna import TrialPruned
@@ -35,9 +34,16 @@ from optuna_trlhpo.layers import (
     Vocabulary,
     describe,
 )
+from optuna_trlhpo.places import (
+    BYTES,
+    Place,
+    allowed_values,
+    classifier_parameters,
+    every_layer,
+    least_with_one_more,
+    shape_behind,
+)
 
-_BYTES = 4
-"""Of a number."""
 _DRAWS = 1000
 """After so many random networks beyond a limit there is held to be none within it."""
 SIGNATURE = 8
@@ -51,88 +57,6 @@ _INPUTS = {
     1: "one positive integer in a tuple, (features,), such as (20,)",
 }
 """By their axes, the inputs of a vocabulary."""
-
-
-class _Place(NamedTuple):
-    """Where a layer is to stand: what it meets, and what the network may still cost behind it."""
-
-    vocabulary: Vocabulary
-    shape: Shape
-    num_classes: int
-    macs_left: float
-    parameters_left: float
-    activation_bytes: float
-    widest: float
-    """The most neurons of a fully connected layer."""
-    is_last: bool
-    """Whether none may follow."""
-
-    def fits(self, layer: Layer) -> bool:
-        """Whether the layer may stand here."""
-        out = layer.output_shape(self.shape)
-        if out is None or (isinstance(layer, FCL) and layer.neurons > self.widest):
-            return False
-        size = math.prod(out)
-        # What no limit asks for is not worked out.
-        if self.macs_left < math.inf and layer.macs(self.shape) + size * self.num_classes > self.macs_left:
-            return False
-        if self.activation_bytes < math.inf:
-            most = max(math.prod(self.shape) + size, size + self.num_classes)
-            if _BYTES * most > self.activation_bytes:
-                return False
-        if self.parameters_left < math.inf:
-            end = _classifier(out, self.num_classes)
-            left = self.parameters_left - layer.parameters(self.shape)
-            if end > left and (self.is_last or _one_more(self.vocabulary, out, self.num_classes) > left):
-                return False
-        return True
-
-
-def _classifier(shape: Shape, num_classes: int) -> int:
-    """Its parameters."""
-    return (math.prod(shape) + 1) * num_classes
-
-
-@functools.lru_cache(maxsize=65536)
-def _one_more(vocabulary: Vocabulary, shape: Shape, num_classes: int) -> int:
-    """The fewest parameters of one layer more and a classifier."""
-    ends = (
-        layer.parameters(shape) + _classifier(out, num_classes)
-        for layer in _every_layer(vocabulary.kinds)
-        if (out := layer.output_shape(shape)) is not None
-    )
-    return min(ends, default=_classifier(shape, num_classes))
-
-
-def _every_layer(kinds: Sequence[type[Layer]]) -> Iterator[Layer]:
-    for cls in kinds:
-        for values in itertools.product(*(hp.values for hp in cls.hyperparameters)):
-            yield cls(*values)
-
-
-@functools.lru_cache(maxsize=65536)
-def _allowed(cls: type[Layer], chosen: tuple[Any, ...], place: _Place) -> tuple[Any, ...]:
-    """The values that the next hyper-parameter of ``cls`` may take behind ``chosen``.
-
-    A value is allowed if some choice of the remaining hyper-parameters makes a layer that fits.
-    """
-    rest = [hp.values for hp in cls.hyperparameters[len(chosen) + 1 :]]
-    hyperparameter = cls.hyperparameters[len(chosen)]
-
-    fitting = [
-        any(place.fits(cls(*chosen, value, *more)) for more in itertools.product(*rest))
-        for value in hyperparameter.values
-    ]
-    runs = [
-        [hyperparameter.values[i] for i, _ in run]
-        for fit, run in itertools.groupby(enumerate(fitting), key=lambda item: item[1])
-        if fit
-    ]
-    if hyperparameter.labels:  # the choices of one categorical name may not change: all or none
-        return hyperparameter.values if runs else ()
-    # An integer range has no holes. Only a tight cap on MACs makes one; then the longest stretch is offered.
-    longest = max(runs, key=len, default=[])
-    return tuple(longest)
 
 
 class LayerSpace:
@@ -257,18 +181,18 @@ class LayerSpace:
     def allowed(self, layers: Sequence[Layer], cls: type[Layer], *chosen: Any) -> tuple[Any, ...]:
         """The values that the next hyper-parameter may take, behind ``layers`` and the values ``chosen``."""
         # mypy does not see that a class is hashable.
-        return _allowed(cls, chosen, self._place(layers))  # type: ignore[arg-type]
+        return allowed_values(cls, chosen, self._place(layers))  # type: ignore[arg-type]
 
-    def _place(self, layers: Sequence[Layer]) -> _Place:
+    def _place(self, layers: Sequence[Layer]) -> Place:
         """Behind ``layers``."""
         shape: Shape = self.input_shape
         macs = parameters = 0
         for layer in layers:
             macs += 0 if self.max_macs is None else layer.macs(shape)
             parameters += 0 if self.max_parameters is None else layer.parameters(shape)
-            shape = _shape_behind(layer, shape)
+            shape = shape_behind(layer, shape)
         last = layers[-1] if layers else None
-        return _Place(
+        return Place(
             self.vocabulary,
             shape,
             self.num_classes,
@@ -282,7 +206,7 @@ class LayerSpace:
     def shapes(self, layers: Sequence[Layer]) -> tuple[Shape, ...]:
         """The shape behind each layer."""
         behind = itertools.accumulate(
-            layers, lambda shape, layer: _shape_behind(layer, shape), initial=self.input_shape
+            layers, lambda shape, layer: shape_behind(layer, shape), initial=self.input_shape
         )
         return tuple(behind)[1:]
 
@@ -301,13 +225,13 @@ class LayerSpace:
         """Weights and biases of the network, classifier included."""
         shapes = (self.input_shape, *self.shapes(layers))
         body = sum(layer.parameters(shape) for layer, shape in zip(layers, shapes, strict=False))
-        return body + _classifier(shapes[-1], self.num_classes)
+        return body + classifier_parameters(shapes[-1], self.num_classes)
 
     def activation_bytes(self, layers: Sequence[Layer]) -> int:
         """The most that input and output of one layer, or of the classifier, take together for one input, in
         numbers of 32 bits."""
         sizes = [math.prod(shape) for shape in (self.input_shape, *self.shapes(layers))]
-        return _BYTES * max(a + b for a, b in itertools.pairwise([*sizes, self.num_classes]))
+        return BYTES * max(a + b for a, b in itertools.pairwise([*sizes, self.num_classes]))
 
     def check(self, layers: Sequence[Layer]) -> None:
         """Raise a ``ValueError`` that names the first layer that may not stand where it stands."""
@@ -649,7 +573,7 @@ class LayerSpace:
             place = self._place(layers)
             if not place.fits(layer):
                 return None
-            out = _shape_behind(layer, place.shape)
+            out = shape_behind(layer, place.shape)
             work = layer.macs(place.shape) + (macs[-1] if macs else 0)
             layers, shapes, macs = (*layers, layer), [*shapes, out], [*macs, work]
         return (layers, shapes, macs) if self.fits(layers) else None
@@ -690,7 +614,7 @@ class LayerSpace:
         shape, classes = self.input_shape, self.num_classes
         firsts = [
             (layer, out)
-            for layer in _every_layer(self.vocabulary.first)
+            for layer in every_layer(self.vocabulary.first)
             if (out := layer.output_shape(shape)) is not None
         ]
         if not firsts:
@@ -703,13 +627,13 @@ class LayerSpace:
             "max_parameters": min(
                 layer.parameters(shape)
                 + min(
-                    _classifier(out, classes),
-                    *[_one_more(self.vocabulary, out, classes)] * (self.max_layers > 1),
+                    classifier_parameters(out, classes),
+                    *[least_with_one_more(self.vocabulary, out, classes)] * (self.max_layers > 1),
                 )
                 for layer, out in firsts
             ),
             "max_activation_bytes": min(
-                _BYTES * max(math.prod(shape) + math.prod(out), math.prod(out) + classes) for _, out in firsts
+                BYTES * max(math.prod(shape) + math.prod(out), math.prod(out) + classes) for _, out in firsts
             ),
         }
         units = {"max_macs": " MACs", "max_parameters": " parameters", "max_activation_bytes": " bytes"}
@@ -727,13 +651,6 @@ class LayerSpace:
 
 def _or_inf(limit: float | None) -> float:
     return math.inf if limit is None else limit
-
-
-def _shape_behind(layer: Layer, shape: Shape) -> Shape:
-    out = layer.output_shape(shape)
-    if out is None:
-        raise ValueError(f"{layer} does not fit on shape {shape}")
-    return out
 
 
 def worth_training(trial: Trial, *, depth: int, max_depth: int) -> bool:

@@ -20,7 +20,8 @@ FILES = sorted((ROOT / OURS).rglob("*.py"))
 ALLOWED: dict[str, set[str]] = {
     "layers": set(),
     "kinds": {"layers", "cnn"},
-    "space": {"layers"},
+    "places": {"layers"},
+    "space": {"layers", "places"},
     "episode": {"layers"},
     "reward": {"layers", "episode"},
     "_agent": {"_agent"},
@@ -32,7 +33,7 @@ ALLOWED: dict[str, set[str]] = {
     "cnn": {"cnn", "layers", "space", "episode"},
 }
 MAY_IMPORT_SAMPLER = {"", "benchmarks", "baselines", "sklearn"}  # "" is the package's own __init__
-WITHOUT_TORCH = {"space", "episode", "reward"}
+WITHOUT_TORCH = {"places", "space", "episode", "reward"}
 WITHOUT_OPTUNA = {"_agent", "cnn"}
 EXCEPT = {"optuna_trlhpo.cnn.objective", "optuna_trlhpo.cnn.trained"}  # what in cnn/ touches a trial
 
