@@ -153,21 +153,22 @@ def _add_report(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 
 def _report(arguments: argparse.Namespace) -> int:
-    from optuna_trlhpo.benchmarks import report, runner
+    from optuna_trlhpo.benchmarks import criteria, curves, report, runner
+    from optuna_trlhpo.benchmarks.results import Results
 
-    everything = report.Results(_read_rows(arguments.out))
+    everything = Results(_read_rows(arguments.out))
     rows = everything.rows + everything.failed
     for what in ("problem", "sampler"):
         chosen = _select(what, getattr(arguments, f"{what}s"), dict.fromkeys(row[what] for row in rows))
         rows = [row for row in rows if row[what] in chosen]
     runner.check_names("reference", [arguments.reference], dict.fromkeys(row["sampler"] for row in rows))
-    results = report.Results(rows)
-    judgements: list[report.Judgement] = []
+    results = Results(rows)
+    judgements: list[criteria.Judgement] = []
     if arguments.protocol is not None:
-        judgements = report.judge(everything, runner.PROTOCOLS[arguments.protocol])
+        judgements = criteria.judge(everything, runner.PROTOCOLS[arguments.protocol])
     figures = None
     if arguments.figures is not None:
-        figures = report.write_figures(results, arguments.figures)
+        figures = curves.write_figures(results, arguments.figures)
         print(f"wrote {len(figures)} figures to {arguments.figures}", file=sys.stderr)
     if arguments.markdown is None:
         print(report.markdown(results, arguments.reference, judgements=judgements))
@@ -181,7 +182,7 @@ def _report(arguments: argparse.Namespace) -> int:
         if judgements:
             print(report.shortfall(judgements), end="\n\n")
     print(*report.headlines(results, arguments.reference), sep="\n")
-    return int(arguments.protocol is not None and not report.all_hold(judgements))
+    return int(arguments.protocol is not None and not criteria.all_hold(judgements))
 
 
 def _read_rows(out: Path) -> list[Row]:
@@ -215,7 +216,8 @@ def _add_ablate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 
 def _ablate(arguments: argparse.Namespace) -> int:
-    from optuna_trlhpo.benchmarks import ablation, report, tables
+    from optuna_trlhpo.benchmarks import ablation, tables
+    from optuna_trlhpo.benchmarks.results import Results
 
     problems = _select("problem", arguments.problems, tables.problems())
     variants = _select("variant", arguments.variants, ablation.VARIANTS)
@@ -231,7 +233,7 @@ def _ablate(arguments: argparse.Namespace) -> int:
         progress=True,
     )
     status = _told(rows, arguments.out)
-    text = ablation.markdown(report.Results(_read_rows(arguments.out)))
+    text = ablation.markdown(Results(_read_rows(arguments.out)))
     print(text)
     if arguments.markdown is not None:
         _write(arguments.markdown, text)
@@ -253,7 +255,8 @@ def _add_transfer(commands: argparse._SubParsersAction[argparse.ArgumentParser])
 
 
 def _transfer(arguments: argparse.Namespace) -> int:
-    from optuna_trlhpo.benchmarks import report, transfer
+    from optuna_trlhpo.benchmarks import transfer
+    from optuna_trlhpo.benchmarks.results import Results
 
     problems = _select("problem", arguments.problems, transfer.EARLIER)
     _print_setting(arguments)
@@ -267,7 +270,7 @@ def _transfer(arguments: argparse.Namespace) -> int:
         progress=True,
     )
     status = _told(rows, arguments.out)
-    text = transfer.markdown(report.Results(_read_rows(arguments.out)))
+    text = transfer.markdown(Results(_read_rows(arguments.out)))
     print(text)
     if arguments.markdown is not None:
         _write(arguments.markdown, text)

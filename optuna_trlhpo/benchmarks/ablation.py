@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from optuna_trlhpo.benchmarks import report, runner, tables
+from optuna_trlhpo.benchmarks.results import Results, p_text, ratio
 from optuna_trlhpo.benchmarks.runner import SEQUENCES, Row, SamplerFactory, Share, ours
 from optuna_trlhpo.sampler import TRLHPOSampler
 
@@ -98,7 +99,7 @@ def run(
     return runner.run_protocol(shares, factories, out=out, jobs=jobs, data_root=data_root, progress=progress)
 
 
-def markdown(results: report.Results) -> str:
+def markdown(results: Results) -> str:
     """A table for each problem: the regret of the whole agent, and what it comes to without each part."""
     parts = [
         "# What each part is worth\n\nThe mean regret ± its standard error of the whole agent, and how many "
@@ -119,13 +120,13 @@ def markdown(results: report.Results) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _whole_row(results: report.Results, problem: str, checkpoints: Sequence[int]) -> list[str]:
+def _whole_row(results: Results, problem: str, checkpoints: Sequence[int]) -> list[str]:
     cells = [results.cell(problem, WHOLE, at) for at in checkpoints]
     texts = ["" if cell is None else _mean_text(list(cell.regrets.values())) for cell in cells]
     return _row(results, problem, WHOLE, texts)
 
 
-def _variant_row(results: report.Results, problem: str, name: str, checkpoints: Sequence[int]) -> list[str]:
+def _variant_row(results: Results, problem: str, name: str, checkpoints: Sequence[int]) -> list[str]:
     texts = []
     for at in checkpoints:
         whole, cell = results.cell(problem, WHOLE, at), results.cell(problem, name, at)
@@ -133,13 +134,11 @@ def _variant_row(results: report.Results, problem: str, name: str, checkpoints: 
             texts.append("")
             continue
         compared = results.comparisons(problem, at, WHOLE)[name]
-        texts.append(
-            f"{report.ratio(cell, whole):.2f}, {compared.word}, p {report.p_text(compared.corrected)}"
-        )
+        texts.append(f"{ratio(cell, whole):.2f}, {compared.word}, p {p_text(compared.corrected)}")
     return _row(results, problem, name, texts)
 
 
-def _row(results: report.Results, problem: str, name: str, texts: list[str]) -> list[str]:
+def _row(results: Results, problem: str, name: str, texts: list[str]) -> list[str]:
     studies = [row for row in results.rows if (row["problem"], row["sampler"]) == (problem, name)]
     seconds = np.mean([row["seconds"] for row in studies])
     return [name, VARIANTS[name].what, str(len(studies)), *texts, f"{seconds:.1f}"]

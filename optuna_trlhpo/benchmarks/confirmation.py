@@ -236,7 +236,7 @@ def report(
     Best observed and confirmed are compared seed by seed, by the difference of their regrets and by
     Wilcoxon's signed-rank test (two-sided, p after Holm over the lines of the table).
     """
-    from optuna_trlhpo.benchmarks.report import Cell, holm, wilcoxon  # needs the extra 'bench'
+    from optuna_trlhpo.benchmarks.results import Cell, holm, wilcoxon  # needs the extra 'bench'
 
     rows, failed = latest(rows, {"totals": list(totals), "top": top, "repeats": repeats})
     if not rows:

@@ -426,7 +426,7 @@ def report(rows: Iterable[Row], name: str = "mnist", *, budget: int = 100, refit
     Each sampler is compared with `REFERENCE` on the seeds that both have, by the difference of their test
     errors and by Wilcoxon's signed-rank test (two-sided, p after Holm).
     """
-    from optuna_trlhpo.benchmarks.report import Cell, holm, wilcoxon  # needs the extra 'bench'
+    from optuna_trlhpo.benchmarks.results import Cell, holm, wilcoxon  # needs the extra 'bench'
 
     rows, failed = latest(rows, {"problem": name, "budget": budget, "refits": refits})
     if not rows:

@@ -19,6 +19,7 @@ from optuna_trlhpo.benchmarks import report, runner, tables
 from optuna_trlhpo.benchmarks.mnist_layers import read_table
 from optuna_trlhpo.benchmarks.pretraining import DATA
 from optuna_trlhpo.benchmarks.problem import Problem
+from optuna_trlhpo.benchmarks.results import Results, p_text
 from optuna_trlhpo.benchmarks.runner import TRIALS_PER_TRAINING, Row, SamplerFactory, Share, ours
 from optuna_trlhpo.benchmarks.tasks import TASKS
 from optuna_trlhpo.layers import describe, parse
@@ -156,7 +157,7 @@ def run(
     return rows
 
 
-def markdown(results: report.Results, at: Iterable[int] = (10, 25, 50)) -> str:
+def markdown(results: Results, at: Iterable[int] = (10, 25, 50)) -> str:
     """A table for each problem: what is found with and without an earlier study, and what that saves."""
     at = list(at)
     parts = [
@@ -190,7 +191,7 @@ def markdown(results: report.Results, at: Iterable[int] = (10, 25, 50)) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _cell(results: report.Results, problem: str, name: str, n: int, curves: dict[str, np.ndarray]) -> str:
+def _cell(results: Results, problem: str, name: str, n: int, curves: dict[str, np.ndarray]) -> str:
     cell = results.cell(problem, name, n)
     assert cell is not None
     regrets = list(cell.regrets.values())
@@ -199,7 +200,7 @@ def _cell(results: report.Results, problem: str, name: str, n: int, curves: dict
     if name == COLD or COLD not in curves:
         return text
     compared = results.comparisons(problem, n, COLD)[name]
-    p = report.p_text(compared.corrected)
+    p = p_text(compared.corrected)
     return f"{text} ({saved_text(curves[COLD], curves[name], n)}, {compared.word}, p {p})"
 
 

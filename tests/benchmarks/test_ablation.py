@@ -8,7 +8,7 @@ import optuna
 import pytest
 
 from optuna_trlhpo.benchmarks import ablation, runner, tables
-from optuna_trlhpo.benchmarks.report import Results
+from optuna_trlhpo.benchmarks.results import Results
 from optuna_trlhpo.sampler import TRLHPOSampler
 
 

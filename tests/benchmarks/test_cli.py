@@ -5,7 +5,7 @@ import functools
 import pytest
 from optuna.samplers import RandomSampler
 
-from optuna_trlhpo.benchmarks import ablation, report, runner
+from optuna_trlhpo.benchmarks import ablation, criteria, runner
 from optuna_trlhpo.benchmarks.__main__ import main
 
 
@@ -66,16 +66,16 @@ def test_a_protocol_says_what_is_run_and_judged(toy, tmp_path, capsys, monkeypat
         ("tpe", "terminal", 0, 2),
     }
     judge = ["report", "--protocol", "short", "--reference", "random", *out]
-    monkeypatch.setattr(report, "CRITERIA", ())
+    monkeypatch.setattr(criteria, "CRITERIA", ())
     assert main(judge) == 1  # nothing was judged
-    (criterion,) = [report._Ratio("toy", 2, 1e9, sampler="random")]
-    monkeypatch.setattr(report, "CRITERIA", (criterion,))
+    (criterion,) = [criteria._Ratio("toy", 2, 1e9, sampler="random")]
+    monkeypatch.setattr(criteria, "CRITERIA", (criterion,))
     assert main(judge) == 1
     assert "not run: nsga2 on toy (0 of 1 seeds)" in capsys.readouterr().out
     assert main(["run", "--protocol", "short", *out]) == 0
     assert main(judge) == 0
     assert "1 of 1 criteria hold" in capsys.readouterr().out
-    monkeypatch.setattr(report, "CRITERIA", (report._Ratio("toy", 2, -1, sampler="random"),))
+    monkeypatch.setattr(criteria, "CRITERIA", (criteria._Ratio("toy", 2, -1, sampler="random"),))
     assert main(judge) == 1
 
 

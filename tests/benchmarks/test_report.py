@@ -10,18 +10,19 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from optuna_trlhpo.benchmarks import report
-from optuna_trlhpo.benchmarks.report import (
+from optuna_trlhpo.benchmarks import criteria, curves
+from optuna_trlhpo.benchmarks.criteria import all_hold, judge
+from optuna_trlhpo.benchmarks.report import headlines, markdown, shortfall
+from optuna_trlhpo.benchmarks.results import (
     AREA,
+    Cell,
     Results,
-    all_hold,
     curve_of,
-    headlines,
+    friedman,
     holm,
-    judge,
-    markdown,
+    interval,
     regret_at,
-    shortfall,
+    wilcoxon,
 )
 from optuna_trlhpo.benchmarks.runner import BASELINES, OPTUNA_SAMPLERS, PROTOCOLS, SEQUENCES, Share
 
@@ -126,14 +127,14 @@ def test_the_signed_rank_test_is_exact():
     rng = np.random.default_rng(0)
     for n in (5, 12, 40):
         values = rng.normal(0.4, 1, size=n)
-        cells = (report.Cell("terminal", dict(enumerate(it))) for it in (values, np.zeros(n)))
-        assert report.wilcoxon(*cells) == pytest.approx(stats.wilcoxon(values, method="exact").pvalue)
+        cells = (Cell("terminal", dict(enumerate(it))) for it in (values, np.zeros(n)))
+        assert wilcoxon(*cells) == pytest.approx(stats.wilcoxon(values, method="exact").pvalue)
     # Differences 1, 1, 1, -2 and 0: ranks 2, 2, 2 and 4. Of 16 choices of signs 12 make the sum of positive
     # ranks at most 6, and 8 at least 6: p is 1. Without the sign, 1 of 16 makes it 10: p is 1/8.
     for last, p in ((-2.0, 1.0), (2.0, 0.125)):
         values = [1.0, 1.0, 1.0, last, 0.0]
-        cells = (report.Cell("terminal", dict(enumerate(it))) for it in (values, [0.0] * 5))
-        assert report.wilcoxon(*cells) == pytest.approx(p)
+        cells = (Cell("terminal", dict(enumerate(it))) for it in (values, [0.0] * 5))
+        assert wilcoxon(*cells) == pytest.approx(p)
 
 
 def test_only_seeds_that_both_have_are_compared():
@@ -186,17 +187,17 @@ def test_ranks_over_problems():
     assert ranks == {"trlhpo": [1, 1, 2], "tpe": [2, 2.5, 1], "random": [3, 2.5, 3]}
     # Friedman with ties: sums of ranks 4, 5.5, 8.5; chi2 = (12 / (3*3*4) * 118.5 - 3*3*4) / (1 - 6 / 72)
     chi2 = (12 / 36 * (4**2 + 5.5**2 + 8.5**2) - 36) / (1 - 6 / 72)
-    assert report.friedman(ranks) == pytest.approx(np.exp(-chi2 / 2))  # of two degrees of freedom
+    assert friedman(ranks) == pytest.approx(np.exp(-chi2 / 2))  # of two degrees of freedom
     assert "| trlhpo | 1.33 | 1.33 | 1.33 |" in markdown(results)
 
 
 def test_the_interval_is_that_of_the_mean():
     values = np.random.default_rng(0).normal(5, 2, size=(400, 2))
-    low, high = report.interval(values)
+    low, high = interval(values)
     half = 1.96 * values.std(axis=0) / 20
     assert np.allclose(low, values.mean(axis=0) - half, atol=0.02)
     assert np.allclose(high, values.mean(axis=0) + half, atol=0.02)
-    assert report.interval(np.full(3, 7.0)).tolist() == pytest.approx([7, 7])
+    assert interval(np.full(3, 7.0)).tolist() == pytest.approx([7, 7])
 
 
 def points(image, color):
@@ -213,7 +214,7 @@ def test_a_figure_shows_every_curve(tmp_path):
             *constant("a & b", [4.0, 4.0]),
         ]
     )
-    (path,) = report.write_figures(results, tmp_path).values()
+    (path,) = curves.write_figures(results, tmp_path).values()
     assert path == tmp_path / "toy.svg"
     image = ElementTree.fromstring(path.read_text())
     texts = [it.text for it in image.iter() if it.tag.endswith("text")]
@@ -229,7 +230,7 @@ def test_a_figure_shows_every_curve(tmp_path):
     assert middle == pytest.approx((high + low) / 2, abs=0.1)  # 4 lies midway, for the scale is logarithmic
     theirs = points(image, "#d55e00")
     assert theirs[-1][0] == pytest.approx(left + (right - left) * 24 / 49, abs=0.1)  # up to its own budget
-    assert theirs[-1][1] == report._BOTTOM  # nothing is left of the regret
+    assert theirs[-1][1] == curves._BOTTOM  # nothing is left of the regret
     assert len([it for it in image.iter() if it.tag.endswith("polygon")]) == 2  # us, and the best of Optuna's
     assert "(figures/toy.svg)" in markdown(results, figures={"toy": "figures/toy.svg"})
 
@@ -240,8 +241,8 @@ FULL = tuple(dataclasses.replace(share, seeds=SEEDS) for share in PROTOCOLS["ful
 
 def complete_results(ours, *, without=(), seeds=SEEDS):
     """Rows for all criteria; the regret of ``ours`` is 1 and that of all others 4, give or take."""
-    problems = {problem for criterion in report.CRITERIA for problem in getattr(criterion, "problems", ())}
-    problems |= {c.problem for c in report.CRITERIA if hasattr(c, "problem")}
+    problems = {problem for criterion in criteria.CRITERIA for problem in getattr(criterion, "problems", ())}
+    problems |= {c.problem for c in criteria.CRITERIA if hasattr(c, "problem")}
     samplers = ("trlhpo", "trlhpo-prior", *OPTUNA_SAMPLERS, *BASELINES)
     return Results(
         row(name, [[1, (1 if name in ours else 4) + seed / 1000]], seed=seed, problem=problem, budget=200)
@@ -257,7 +258,7 @@ def failing(results, protocol=FULL):
 def test_all_criteria_hold_where_we_lead_everywhere():
     judgements = judge(complete_results(ours=("trlhpo", "trlhpo-prior")), FULL)
     assert [it for it in judgements if not it.holds] == []
-    assert len(judgements) == len(report.CRITERIA) and all_hold(judgements)
+    assert len(judgements) == len(criteria.CRITERIA) and all_hold(judgements)
     measured = {it.criterion: it.measured for it in judgements}
     text = "macro-progressive @50: trlhpo at most 0.4 with p below 0.01 of the regret of Optuna's best"
     assert measured[text].startswith("0.252 of random, p ")  # 1.0095 / 4.0095
@@ -284,7 +285,9 @@ def test_criteria_fail_for_what_is_not_reached():
 
 
 def test_the_prior_must_be_fast(monkeypatch):
-    monkeypatch.setattr(report, "CRITERIA", [it for it in report.CRITERIA if isinstance(it, report._Within)])
+    monkeypatch.setattr(
+        criteria, "CRITERIA", [it for it in criteria.CRITERIA if isinstance(it, criteria._Within)]
+    )
     rows = complete_results(ours=("trlhpo",), without=[("trlhpo-prior", seed) for seed in range(SEEDS)]).rows
     text = "mnist-layers @100: trlhpo-prior reaches the regret of Optuna's best within 30 trainings"
     for reached, short in ((30, None), (31, "1 trainings too many"), (101, "not even after 100")):
@@ -296,7 +299,7 @@ def test_the_prior_must_be_fast(monkeypatch):
 
 
 def test_criteria_fail_for_what_was_not_run():
-    assert len(failing(Results([]))) == len(report.CRITERIA)
+    assert len(failing(Results([]))) == len(criteria.CRITERIA)
     assert not all_hold([])
     missing = failing(complete_results(ours=("trlhpo", "trlhpo-prior"), without=[("gp", 5)]))
     assert missing["macro @25: each of Optuna's samplers is worse"] == "not run: gp on macro (19 of 20 seeds)"
@@ -313,10 +316,10 @@ def test_a_protocol_judges_what_it_comes_to():
     level = failing(complete_results(ours=("trlhpo", "gp"), seeds=10), [share])
     assert len(level) == 4 and all("Optuna's best" in it for it in level)
     text = shortfall(judgements)
-    assert f"{len(report.CRITERIA) - len(judgements)} more are judged by a longer protocol" in text
+    assert f"{len(criteria.CRITERIA) - len(judgements)} more are judged by a longer protocol" in text
 
 
 def test_what_falls_short_comes_first():
-    judgements = [report.Judgement("a", "1", ""), report.Judgement("b", "2", "3 too much")]
+    judgements = [criteria.Judgement("a", "1", ""), criteria.Judgement("b", "2", "3 too much")]
     assert shortfall(judgements).splitlines()[-2:] == ["| b | 2 | 3 too much |", "| a | 1 |  |"]
     assert "1 of 2 criteria hold" in markdown(Results([]), judgements=judgements)

@@ -6,7 +6,7 @@ import optuna
 import pytest
 
 from optuna_trlhpo.benchmarks import transfer
-from optuna_trlhpo.benchmarks.report import Results
+from optuna_trlhpo.benchmarks.results import Results
 from optuna_trlhpo.benchmarks.tasks import TASKS
 
 
