@@ -46,8 +46,8 @@ _BEST, _LATEST, _OTHERS = 150, 150, 100
 _RANK_BINS = (4, 8, 20)
 assert sum(_RANK_BINS) == PERFORMANCE_VALUES
 _NEAR = 0.01
-"""Continuous values that differ by less, as a share of their range, are held to be the same when a network
-is sought that was not tried: a training tells nothing new there that repeating it would not tell."""
+"""Values that differ by less, as a share of their range, are held to be the same when a network is sought
+that was not tried: a training there would tell nothing new."""
 _RANK_CENTRES = np.concatenate([(np.arange(n) + 0.5) / n for n in _RANK_BINS])
 _RANK_WIDTHS = np.concatenate([np.full(n, 1.0 / n) for n in _RANK_BINS])
 
@@ -161,7 +161,7 @@ class Experience:
     ) -> np.ndarray:
         """``[S]`` 1 where the network up to that step got a value that it had not had before."""
         new = np.zeros(len(names))
-        rounded = self._rounded(names, indices, n_values, actions)
+        rounded = _rounded(n_values, actions)
         for k in np.flatnonzero(~np.isnan(worths).any(axis=1)):
             key = network_key(names[: k + 1], indices[: k + 1], actions[: k + 1])
             self._tried.add(network_key(names[: k + 1], indices[: k + 1], rounded[: k + 1]))
@@ -179,14 +179,8 @@ class Experience:
         self, names: np.ndarray, indices: np.ndarray, n_values: np.ndarray, actions: np.ndarray
     ) -> bool:
         """Whether a network, steps ``[S, A]``, has a value already, or one has that differs from it by next
-        to nothing, in continuous values alone."""
-        return network_key(names, indices, self._rounded(names, indices, n_values, actions)) in self._tried
-
-    def _rounded(
-        self, names: np.ndarray, indices: np.ndarray, n_values: np.ndarray, actions: np.ndarray
-    ) -> np.ndarray:
-        continuous = self.names.are_continuous(names, indices, n_values)
-        return np.where(continuous, np.round(actions / _NEAR) * _NEAR, actions)
+        to nothing."""
+        return network_key(names, indices, _rounded(n_values, actions)) in self._tried
 
     def networks(
         self, rng: np.random.Generator, weights: np.ndarray, *, unit: float | None = None
@@ -394,6 +388,11 @@ def _places(names: np.ndarray) -> list[tuple[int, int]]:
 def network_key(names: np.ndarray, indices: np.ndarray, actions: np.ndarray) -> bytes:
     """Steps ``[S, A]`` as a short text; the same for the same network."""
     return np.concatenate([names, indices, actions], axis=-1, dtype=np.float32).tobytes()
+
+
+def _rounded(n_values: np.ndarray, actions: np.ndarray) -> np.ndarray:
+    few = (n_values > 0) & (n_values * _NEAR <= 1)
+    return np.where(few, actions, np.round(actions / _NEAR) * _NEAR)
 
 
 def _ranked(values: np.ndarray) -> np.ndarray:

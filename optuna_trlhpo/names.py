@@ -77,10 +77,3 @@ class Names:
         itself."""
         slot = self._uneven.get((number, index))
         return action if slot is None else slot.settle(action)
-
-    def are_continuous(self, names: np.ndarray, indices: np.ndarray, n_values: np.ndarray) -> np.ndarray:
-        """Where values ``[S, A]`` of those names, indices and numbers of values are continuous."""
-        uneven = np.zeros(names.shape, dtype=bool)
-        for number, index in self._uneven:
-            uneven |= (names == number) & (indices == index)
-        return (names >= 0) & (n_values == 0) & ~uneven

@@ -389,15 +389,23 @@ def test_what_was_tried() -> None:
     assert not was_tried(3, further=1)
 
 
-def test_what_can_be_counted_differs_however_little() -> None:
-    """Of a thousand integers neighbours are a thousandth of the range apart, on either scale."""
-    for slot in (Slot("n", 0, 1000, False), Slot("n", 0, 0, False, log_range=(1, 10**6))):
-        memory = experience()
-        memory.add(0, episode(0.5005, slot=slot), worths(0.5))
-        known = memory.whole(rng(), 1)
-        rows = [getattr(known, name)[0] for name in ("names", "indices", "n_values", "actions")]
-        assert memory.was_tried(*rows)
-        assert not memory.was_tried(*rows[:3], rows[3] + 0.001)
+@pytest.mark.parametrize(
+    ("slot", "apart", "is_same"),
+    [
+        (Slot("x", 0, 0, False), 0.002, True),
+        (Slot("n", 0, 0, False, log_range=(1, 10**6)), 0.002, True),
+        (Slot("n", 0, 0, False, log_range=(1, 8)), 0.1, False),
+        (Slot("n", 0, 1000, False), 0.001, True),
+        (Slot("n", 0, 100, False), 0.01, False),
+    ],
+)
+def test_what_differs_by_next_to_nothing_is_the_same(slot: Slot, apart: float, is_same: bool) -> None:
+    memory = experience()
+    memory.add(0, episode(0.5, slot=slot), worths(0.5))
+    known = memory.whole(rng(), 1)
+    rows = [getattr(known, name)[0] for name in ("names", "indices", "n_values", "actions")]
+    assert memory.was_tried(*rows)
+    assert memory.was_tried(*rows[:3], rows[3] + apart) is is_same
 
 
 def test_the_best_and_the_latest_are_always_among_the_networks() -> None:
