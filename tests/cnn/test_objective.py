@@ -14,9 +14,10 @@ import pytest
 import torch
 from optuna.trial import FixedTrial, TrialState
 
-from optuna_trlhpo.cnn import CNNObjective, Refit, build_network
+from optuna_trlhpo.cnn import CNNObjective, Refit, build_network, trainer
 from optuna_trlhpo.cnn import objective as module
 from optuna_trlhpo.cnn.objective import performance_batches
+from optuna_trlhpo.cnn.trainer import Trainer
 from optuna_trlhpo.cnn.training import predict_correct
 from optuna_trlhpo.layers import describe, parse
 from optuna_trlhpo.space import LayerSpace
@@ -63,11 +64,11 @@ def make_params(network: str) -> dict[str, Any]:
 def with_accuracies(monkeypatch: pytest.MonkeyPatch, *shares: float) -> None:
     """From now on networks of 1, 2, ... layers are right on these shares of the validation images."""
 
-    def fake(self: CNNObjective, layers: tuple[Any, ...], **_: Any) -> np.ndarray:
+    def fake(self: Trainer, layers: tuple[Any, ...], **_: Any) -> np.ndarray:
         n = len(self.data.validation_labels)
         return np.arange(n) < shares[len(layers) - 1] * n
 
-    monkeypatch.setattr(CNNObjective, "_train_and_validate", fake)
+    monkeypatch.setattr(Trainer, "validate", fake)
 
 
 # A trial
@@ -174,7 +175,7 @@ def test_a_study_with_two_jobs(objective: CNNObjective) -> None:
 def test_out_of_memory_fails_the_trial_and_not_the_study(
     error: RuntimeError, objective: CNNObjective, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls, train, messages = [0], module.train, []
+    calls, train, messages = [0], trainer.train, []
 
     def second_fails(*args: Any, **kwargs: Any) -> None:
         calls[0] += 1
@@ -182,7 +183,7 @@ def test_out_of_memory_fails_the_trial_and_not_the_study(
             raise error
         train(*args, **kwargs)
 
-    monkeypatch.setattr(module, "train", second_fails)
+    monkeypatch.setattr(trainer, "train", second_fails)
     monkeypatch.setattr(module._logger, "warning", messages.append)
     study = run(objective, 2, network="Conv(8,3,1) > Conv(8,3,1)")
     assert [trial.state for trial in study.trials] == [TrialState.FAIL, TrialState.COMPLETE]
@@ -195,7 +196,7 @@ def test_other_errors_are_not_hidden(objective: CNNObjective, monkeypatch: pytes
     def broken(*_: Any, **__: Any) -> None:
         raise RuntimeError("something else")
 
-    monkeypatch.setattr(module, "train", broken)
+    monkeypatch.setattr(trainer, "train", broken)
     with pytest.raises(RuntimeError, match="something else"):
         run(objective)
 
@@ -210,14 +211,14 @@ def test_the_logger_is_in_optunas_tree() -> None:
 def test_refit_trains_on_everything_and_tests_once(
     objective: CNNObjective, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen, train = [], module.train
+    seen, train = [], trainer.train
 
     def noting(model: Any, images: Any, labels: Any, **kwargs: Any) -> None:
         seen.append((len(images), len(labels), kwargs["epochs"]))
         train(model, images, labels, **kwargs)
 
     trial = run(objective, network=THREE).best_trial
-    monkeypatch.setattr(module, "train", noting)
+    monkeypatch.setattr(trainer, "train", noting)
     refit = objective.refit(trial, epochs=4)
     assert seen == [(180, 180, 4)]
     assert isinstance(refit, Refit) and not refit.network.training
