@@ -26,8 +26,8 @@ from optuna_trlhpo.cnn.goals import Goal, count
 from optuna_trlhpo.cnn.model import check_activation, classifier_modules, layer_modules
 from optuna_trlhpo.cnn.results import Confirmation, Confirmed, Refit, layer_table
 from optuna_trlhpo.cnn.trained import Trained, TrainedNetworks, note_training
-from optuna_trlhpo.cnn.trainer import INITIALISING, Trainer
-from optuna_trlhpo.cnn.training import SCHEDULES, cpu_threads, predict_correct
+from optuna_trlhpo.cnn.trainer import INITIALISING, Trainer, measured_threads
+from optuna_trlhpo.cnn.training import PRECISIONS, SCHEDULES, cpu_threads, predict_correct
 from optuna_trlhpo.episode import report_performance
 from optuna_trlhpo.layers import TABLE_I, Network, Shape, Vocabulary, describe, parse
 from optuna_trlhpo.space import LayerSpace
@@ -90,8 +90,11 @@ class CNNObjective:
         vocabulary: The kinds of layer: Table I, or another one, such as `kinds.CNN` for images, `kinds.MLP`
             for data ``(rows, labels)`` and `kinds.LSTM` for ``(sequences, labels)``.
         device: Default: the GPU if there is one.
-        threads: Of the CPU, for one training. More than one helps only large networks, on idle cores; to use
-            several cores, run several trials at once.
+        precision: ``"float32"``, or ``"bfloat16"`` for matrix products and convolutions in 16 bits, which may
+            pay on a GPU (``make bench-engine`` measures where); weights stay in 32 bits.
+        threads: Of the CPU, for one training; ``"auto"``: as many as pay, which is measured now. More than
+            one helps only large networks, on idle cores; to use several cores, run several trials at once.
+            With another number of threads values may be rounded otherwise.
         seed: Of the splits, the initial weights and the order of the images.
 
     Raises:
@@ -138,7 +141,8 @@ class CNNObjective:
         objectives: Sequence[str] = ("accuracy",),
         vocabulary: Vocabulary = TABLE_I,
         device: str | torch.device | None = None,
-        threads: int = 1,
+        precision: str = "float32",
+        threads: int | str = 1,
         seed: int = 0,
     ) -> None:
         defaults = _DEFAULTS_OF.get(data, _DEFAULTS) if isinstance(data, str) else _DEFAULTS
@@ -147,11 +151,13 @@ class CNNObjective:
         self.learning_rate: float = defaults["learning_rate"] if learning_rate is None else learning_rate
         self.schedule = schedule
         self.conv_activation = conv_activation
-        self.threads = threads
         self.seed = seed
         check_positive_integer("epochs", self.epochs)
         check_positive_integer("batch_size", self.batch_size)
-        check_positive_integer("threads", threads)
+        if threads != "auto":
+            check_positive_integer("threads", threads)
+        if precision not in PRECISIONS:
+            raise ValueError(f"precision is {precision!r}; it must be one of {', '.join(PRECISIONS)}")
         if not (isinstance(self.learning_rate, int | float) and 0 < self.learning_rate < float("inf")):
             raise ValueError(f"learning_rate is {learning_rate!r}; it must be a positive number")
         if schedule not in SCHEDULES:
@@ -194,6 +200,11 @@ class CNNObjective:
             max_activation_bytes=max_activation_bytes,
             vocabulary=vocabulary,
         )
+        if isinstance(threads, str):
+            threads = measured_threads(
+                self.data, self.space, batch_size=self.batch_size, conv_activation=conv_activation
+            )
+        self.threads: int = threads
         self._trainer = Trainer(
             data=self.data,
             conv_activation=conv_activation,
@@ -201,6 +212,7 @@ class CNNObjective:
             batch_size=self.batch_size,
             learning_rate=self.learning_rate,
             schedule=schedule,
+            precision=precision,
             threads=threads,
             seed=seed,
         )

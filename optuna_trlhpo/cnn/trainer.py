@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import functools
+import math
+import os
 import threading
+import time
 import zlib
 from dataclasses import dataclass
 
@@ -14,11 +17,16 @@ from torch import Tensor, nn
 from optuna_trlhpo.cnn.blocks import seed_dropout
 from optuna_trlhpo.cnn.data import ImageData
 from optuna_trlhpo.cnn.model import build_network
-from optuna_trlhpo.cnn.training import cpu_threads, predict_correct, train
+from optuna_trlhpo.cnn.training import cpu_threads, place, predict_correct, train
 from optuna_trlhpo.layers import Network, describe
+from optuna_trlhpo.space import LayerSpace
 
 INITIALISING = threading.Lock()
 """Held while PyTorch's generator is seeded, which belongs to the process: threads must not mix."""
+
+_ROUNDS = 3
+_WORTH_A_THREAD = 0.8
+"""Of the time, when threads are doubled: with less gain a second trial at the same time is worth more."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -32,6 +40,7 @@ class Trainer:
         batch_size: Images in a step.
         learning_rate: Adam's, at its peak.
         schedule: One of `training.SCHEDULES`.
+        precision: One of `training.PRECISIONS`.
         threads: Of the CPU.
         seed: Of the objective; each training is given one of its own.
     """
@@ -42,6 +51,7 @@ class Trainer:
     batch_size: int
     learning_rate: float
     schedule: str
+    precision: str
     threads: int
     seed: int
 
@@ -87,6 +97,7 @@ class Trainer:
             batch_size=self.batch_size,
             learning_rate=self.learning_rate,
             schedule=self.schedule,
+            precision=self.precision,
             generator=torch.Generator(self.data.device).manual_seed(training_seed),
         )
         return network
@@ -100,10 +111,8 @@ class Trainer:
                 layers, self.data.input_shape, self.data.num_classes, conv_activation=self.conv_activation
             )
         seed_dropout(network, seed)
-        # The CPU pools several times faster where the channels of a pixel lie side by side.
-        on_cpu = self.data.device.type == "cpu"
-        layout = torch.channels_last if on_cpu else torch.contiguous_format
-        return network.to(self.data.device, memory_format=layout)  # type: ignore[call-overload]
+        place(network, self.data.device)
+        return network
 
     @functools.cached_property
     def setting(self) -> str:
@@ -116,9 +125,50 @@ class Trainer:
         pixels = [
             (round(mean / std, 2) + 0.0, f"{std:.2g}") for mean, std in zip(data.mean, data.std, strict=True)
         ]
-        training = (self.epochs, self.batch_size, self.learning_rate, self.schedule, self.conv_activation)
+        training: tuple[object, ...] = (self.epochs, self.batch_size, self.learning_rate)
+        training += (self.schedule, self.conv_activation)
+        if self.precision != "float32":
+            training += (self.precision,)
         parts = (data.name, data.input_shape, data.num_classes, labels, pixels, *training, self.seed)
         return f"{zlib.crc32(' '.join(map(str, parts)).encode()):08x}"
+
+
+def measured_threads(
+    data: ImageData, space: LayerSpace, *, batch_size: int, conv_activation: str = "relu"
+) -> int:
+    """The number of CPU threads with which networks of the space train fastest here, and now.
+
+    Powers of two, as far as there are cores, take turns on three random networks; the fewest threads count
+    that take at most `_WORTH_A_THREAD` of the time of half as many.
+    """
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    rng = np.random.default_rng(0)
+    networks = [space.draw(rng) for _ in range(3)]
+    images, labels = data.train_images[: 2 * batch_size], data.train_labels[: 2 * batch_size]
+    numbers = [2**k for k in range(usable.bit_length())]
+    seconds = dict.fromkeys(numbers, math.inf)
+    for _ in range(_ROUNDS):
+        for threads in numbers:
+            trainer = Trainer(
+                data=data,
+                conv_activation=conv_activation,
+                epochs=1,
+                batch_size=batch_size,
+                learning_rate=1e-3,
+                schedule="constant",
+                precision="float32",
+                threads=threads,
+                seed=0,
+            )
+            start = time.perf_counter()
+            with cpu_threads(threads):
+                for network in networks:
+                    trainer.train(network, images, labels, seed=0)
+            seconds[threads] = min(seconds[threads], time.perf_counter() - start)
+    chosen = 1
+    while 2 * chosen in seconds and seconds[2 * chosen] < _WORTH_A_THREAD * seconds[chosen]:
+        chosen *= 2
+    return chosen
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:

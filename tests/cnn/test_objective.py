@@ -156,6 +156,29 @@ def test_threads_do_not_disturb_one_another(objective: CNNObjective) -> None:
         assert list(pool.map(objective, trials)) == alone
 
 
+@pytest.mark.parametrize(("second", "chosen"), [(0.5, 2), (0.9, 1)])
+def test_threads_that_pay_are_measured(second: float, chosen: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    used = []
+
+    def noting(*_: Any, **__: Any) -> None:
+        used.append(torch.get_num_threads())
+
+    # By a clock that goes as fast as the threads would be.
+    monkeypatch.setattr(trainer, "train", noting)
+    monkeypatch.setattr(
+        trainer.time, "perf_counter", lambda: sum({1: 1.0, 2: second}[threads] for threads in used)
+    )
+    monkeypatch.setattr(trainer.os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
+    assert make(threads="auto").threads == chosen
+    assert set(used) == {1, 2}
+
+
+def test_the_precision_is_part_of_the_setting(objective: CNNObjective) -> None:
+    half = make(precision="bfloat16")
+    assert half._trainer.setting != objective._trainer.setting == make()._trainer.setting
+    assert run(half, network="Conv(16,3,1)").best_value > 0.6
+
+
 def test_a_study_with_two_jobs(objective: CNNObjective) -> None:
     study = optuna.create_study(direction="maximize")
     study.optimize(objective, n_trials=4, n_jobs=2)
@@ -341,6 +364,8 @@ def test_digits_within_seconds() -> None:
         ({"epochs": 0}, "epochs is 0; it must be a positive integer"),
         ({"batch_size": 1.5}, "batch_size is 1.5; it must be a positive integer"),
         ({"threads": 0}, "threads is 0; it must be a positive integer"),
+        ({"threads": "many"}, "threads is 'many'; it must be a positive integer"),
+        ({"precision": "float16"}, "precision is 'float16'; it must be one of float32, bfloat16"),
         ({"learning_rate": 0}, "learning_rate is 0; it must be a positive number"),
         ({"learning_rate": float("nan")}, "learning_rate is nan; it must be a positive number"),
         ({"schedule": "cosine"}, "schedule is 'cosine'; it must be one of one_cycle, constant"),
