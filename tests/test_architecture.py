@@ -38,6 +38,7 @@ EXCEPT = {  # what in cnn/ touches a study or a trial
     "optuna_trlhpo.cnn.checks",
     "optuna_trlhpo.cnn.leaders",
     "optuna_trlhpo.cnn.objective",
+    "optuna_trlhpo.cnn.stopping",
     "optuna_trlhpo.cnn.trained",
 }
 

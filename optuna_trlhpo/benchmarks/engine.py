@@ -14,8 +14,8 @@ settings that PyTorch has by default, which on NVIDIA's newer devices let convol
 *share* of a network is its training's operations a second, forward and backward as
 `torch.utils.flop_counter` counts them, against that. Evaluation is left out of the share's time.
 
-The *gain of the layout* is how many times faster ours trains than with weights laid out the other way, channels
-or pixels side by side.
+The *gain of the layout* is how many times faster ours trains than with weights laid out the other way,
+channels or pixels side by side.
 
 On one thread of a CPU time is the process's CPU time, which other processes disturb little; else it is the
 clock's.
@@ -281,7 +281,7 @@ def measure(
 def _in_the_other_layout(model: nn.Module) -> nn.Module:
     usual = fastest_layout(model, torch.device("cpu")) == torch.contiguous_format
     layout = torch.channels_last if usual else torch.contiguous_format
-    return copy.deepcopy(model).to(memory_format=layout)  # type: ignore[call-overload, no-any-return]
+    return copy.deepcopy(model).to(memory_format=layout)
 
 
 def _seconds(work: Callable[[], object], device: torch.device, clock: Callable[[], float]) -> float:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import optuna
 import torch
+from optuna.pruners import BasePruner
 from optuna.study import Study
 from optuna.trial import BaseTrial, FrozenTrial, Trial
 from torch import nn
@@ -23,8 +24,10 @@ from optuna_trlhpo.cnn.checks import check_directions, check_positive_integer, c
 from optuna_trlhpo.cnn.cost import Cost, count_parameters, measure_cost
 from optuna_trlhpo.cnn.data import load_data
 from optuna_trlhpo.cnn.goals import Goal, count
+from optuna_trlhpo.cnn.inheritance import Way
 from optuna_trlhpo.cnn.model import check_activation, classifier_modules, layer_modules
 from optuna_trlhpo.cnn.results import Confirmation, Confirmed, Refit, layer_table
+from optuna_trlhpo.cnn.stopping import EarlyStop
 from optuna_trlhpo.cnn.trained import Trained, TrainedNetworks, note_training
 from optuna_trlhpo.cnn.trainer import INITIALISING, Trainer, measured_threads
 from optuna_trlhpo.cnn.training import PRECISIONS, SCHEDULES, cpu_threads, predict_correct
@@ -89,6 +92,18 @@ class CNNObjective:
             ``"activation_bytes"``, ``"layers"`` and ``"latency"``, to be minimised.
         vocabulary: The kinds of layer: Table I, or another one, such as `kinds.CNN` for images, `kinds.MLP`
             for data ``(rows, labels)`` and `kinds.LSTM` for ``(sequences, labels)``.
+        train_prefixes: Which networks are trained on the way to a deeper one: ``"all"``, every so many
+            layers, or ``"auto"``, what the sampler holds worth a training; see `LayerSpace`.
+        inherit: Whether a network takes over the weights of the network that was trained before it in its
+            trial, keeping its function where that is possible, instead of starting from scratch. What it
+            comes to then depends on which networks were trained on the way, and only networks of the same
+            way are looked up. `confirm` and `refit` start from scratch.
+        inherited_epochs: Passes for a network that inherits. Default: ``epochs``.
+        early_stop: A pruner of Optuna, such as ``optuna.pruners.MedianPruner()``, that stops hopeless
+            trainings: after each epoch it compares the accuracy on the first 1,000 validation images with
+            those that networks of as many layers had. What is stopped is reported with the accuracy it has
+            come to, and looked up like others; that depends on what was trained before. `confirm` and
+            `refit` stop nothing. None: all are trained to the end.
         device: Default: the GPU if there is one.
         precision: ``"float32"``, or ``"bfloat16"`` for matrix products and convolutions in 16 bits, which may
             pay on a GPU (``make bench-engine`` measures where); weights stay in 32 bits.
@@ -140,6 +155,10 @@ class CNNObjective:
         goal: Goal | None = None,
         objectives: Sequence[str] = ("accuracy",),
         vocabulary: Vocabulary = TABLE_I,
+        train_prefixes: int | str = "auto",
+        inherit: bool = False,
+        inherited_epochs: int | None = None,
+        early_stop: BasePruner | None = None,
         device: str | torch.device | None = None,
         precision: str = "float32",
         threads: int | str = 1,
@@ -175,6 +194,16 @@ class CNNObjective:
             raise ValueError(
                 "a goal makes one value of accuracy and cost; with it objectives must be accuracy"
             )
+        if inherited_epochs is not None:
+            check_positive_integer("inherited_epochs", inherited_epochs)
+            if not inherit:
+                raise ValueError(
+                    f"inherited_epochs is {inherited_epochs}; without inherit=True no network does"
+                )
+        if inherit and len(self.objectives) > 1:
+            raise ValueError("inherit is True; with several objectives no network grows from another")
+        if early_stop is not None and not isinstance(early_stop, BasePruner):
+            raise ValueError(f"early_stop is {early_stop!r}; it must be a pruner of Optuna, or None")
         self.goal = goal
         self.max_latency = max_latency
 
@@ -199,6 +228,7 @@ class CNNObjective:
             max_parameters=max_parameters,
             max_activation_bytes=max_activation_bytes,
             vocabulary=vocabulary,
+            train_prefixes=train_prefixes,
         )
         if isinstance(threads, str):
             threads = measured_threads(
@@ -215,8 +245,12 @@ class CNNObjective:
             precision=precision,
             threads=threads,
             seed=seed,
+            inherits=inherit,
+            inherited_epochs=self.epochs if inherited_epochs is None else inherited_epochs,
         )
-        self._trained = TrainedNetworks(self.space, self._trainer.setting)
+        setting = self._trainer.search_setting
+        self._trained = TrainedNetworks(self.space, setting, inherits=inherit, stopped=early_stop is not None)
+        self._early_stop = None if early_stop is None else EarlyStop(early_stop, setting, self.data)
         self._batches = performance_batches(len(self.data.validation_labels), np.random.default_rng(seed))
 
     @classmethod
@@ -233,6 +267,7 @@ class CNNObjective:
             "learning_rate": 1e-3,
             "schedule": "constant",
             "conv_activation": "none",
+            "train_prefixes": "all",
         }
         return cls(data, **{**setting, **overrides})
 
@@ -252,12 +287,15 @@ class CNNObjective:
         if len(self.objectives) > 1:
             return self._train_whole(trial)
         best: float | None = None
+        way: Way = ()
         for layers in self.space.grow(trial):
             if self._is_too_slow(trial, layers, alone=best is None):
                 break
-            trained = self._look_up_or_train(trial, layers)
+            trained = self._look_up_or_train(trial, layers, way)
             if trained is None:
                 return float("nan")  # to Optuna a failed trial, which stops no study
+            if self._trainer.inherits:
+                way = (*way, trained.ancestor(layers))
             worth = self._worth(trained.accuracy, layers)
             trial.report(worth, step=len(layers) - 1)
             if best is None or worth > best:
@@ -285,10 +323,10 @@ class CNNObjective:
         known = {"accuracy": trained.accuracy, "latency": latency, **count(self.space, layers)._asdict()}
         return tuple(float(known[name]) for name in self.objectives)
 
-    def _look_up_or_train(self, trial: BaseTrial, layers: Network) -> Trained | None:
+    def _look_up_or_train(self, trial: BaseTrial, layers: Network, way: Way = ()) -> Trained | None:
         """What comes of the network, noted in the trial; None, and that is noted too, if memory ran out."""
-        known = self._trained.find(trial.study, layers) if isinstance(trial, Trial) else None
-        trained = self._train_and_judge(layers) if known is None else known
+        known = self._trained.find(trial.study, layers, way) if isinstance(trial, Trial) else None
+        trained = self._train_and_judge(trial, layers, way) if known is None else known
         if trained is None:
             _logger.warning(
                 f"Out of memory while training {describe(layers)} on {self.data.device}; the trial fails."
@@ -297,7 +335,7 @@ class CNNObjective:
             return None
         step = len(layers) - 1
         report_performance(trial, trained.performance, step)
-        note_training(trial, self._trainer.setting, step, trained, looked_up=known is not None)
+        note_training(trial, self._trainer.search_setting, step, trained, looked_up=known is not None)
         return trained
 
     def _worth(self, accuracy: float, layers: Network) -> float:
@@ -453,14 +491,23 @@ class CNNObjective:
 
     # Private ------------------------------------------------------------------------------------------------
 
-    def _train_and_judge(self, layers: Network) -> Trained | None:
+    def _train_and_judge(self, trial: BaseTrial, layers: Network, way: Way) -> Trained | None:
         """Train a network of the search; None if memory ran out."""
         start = time.perf_counter()
-        correct = self._trainer.validate(layers, seed=self.seed)
+        watch = None
+        if self._early_stop is not None and isinstance(trial, Trial):
+            epochs = self._trainer.inherited_epochs if way else self.epochs
+            watch = self._early_stop.watch(trial.study, trial, depth=len(layers), epochs=epochs)
+        try:
+            correct = self._trainer.validate(layers, seed=self.seed, way=way, watch=watch)
+        finally:
+            if watch is not None:
+                watch.close()
         if correct is None:
             return None
         performance = [float(correct[batch].mean()) for batch in self._batches]
-        return Trained(float(correct.mean()), performance, time.perf_counter() - start)
+        trained = Trained(float(correct.mean()), performance, time.perf_counter() - start)
+        return trained if watch is None else trained._replace(curve=tuple(watch.curve), stopped=watch.stopped)
 
     def _network_of(self, trial: BaseTrial | Confirmed) -> tuple[str, Network]:
         if isinstance(trial, Confirmed):

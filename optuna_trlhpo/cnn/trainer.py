@@ -8,7 +8,8 @@ import os
 import threading
 import time
 import zlib
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -16,10 +17,14 @@ from torch import Tensor, nn
 
 from optuna_trlhpo.cnn.blocks import seed_dropout
 from optuna_trlhpo.cnn.data import ImageData
-from optuna_trlhpo.cnn.model import build_network
+from optuna_trlhpo.cnn.inheritance import Ancestor, Estate, Way, inherit
+from optuna_trlhpo.cnn.model import build_network, shape_behind
 from optuna_trlhpo.cnn.training import cpu_threads, place, predict_correct, train
 from optuna_trlhpo.layers import Network, describe
 from optuna_trlhpo.space import LayerSpace
+
+Watch = Callable[[int, nn.Module], bool]
+"""Given the epochs done and the network, whether to stop."""
 
 INITIALISING = threading.Lock()
 """Held while PyTorch's generator is seeded, which belongs to the process: threads must not mix."""
@@ -43,6 +48,9 @@ class Trainer:
         precision: One of `training.PRECISIONS`.
         threads: Of the CPU.
         seed: Of the objective; each training is given one of its own.
+        inherits: Whether a network inherits from the one that was trained before it on its way.
+        inherited_epochs: Passes for a network that inherits.
+        estate: What networks inherit from, as far as it is still there.
     """
 
     data: ImageData
@@ -54,16 +62,33 @@ class Trainer:
     precision: str
     threads: int
     seed: int
+    inherits: bool = False
+    inherited_epochs: int = 0
+    estate: Estate = field(default_factory=Estate)
 
-    def validate(self, layers: Network, *, seed: int | str) -> np.ndarray | None:
+    def validate(
+        self, layers: Network, *, seed: int | str, way: Way = (), watch: Watch | None = None
+    ) -> np.ndarray | None:
         """Train a network; whether it classifies each validation image correctly, bool ``[N]``.
 
-        None if memory ran out.
+        Args:
+            layers: Of the network.
+            seed: Of the training.
+            way: What it inherits from, if anything; see `train`.
+            watch: Asked after each epoch whether to stop.
+
+        Returns:
+            None if memory ran out.
         """
         data = self.data
         try:
             with cpu_threads(self.threads):
-                network = self.train(layers, data.train_images, data.train_labels, seed=seed)
+                network = self.train(
+                    layers, data.train_images, data.train_labels, seed=seed, way=way, watch=watch
+                )
+                if self.inherits:
+                    stopped = getattr(watch, "epochs_until_stopped", None)
+                    self.estate.keep((*way, Ancestor(layers, stopped)), network)
                 correct = predict_correct(network, data.validation_images, data.validation_labels)
                 return correct.cpu().numpy()
         except RuntimeError as error:
@@ -82,24 +107,50 @@ class Trainer:
         *,
         seed: int | str,
         epochs: int | None = None,
-    ) -> nn.Module:
+        way: Way = (),
+        watch: Watch | None = None,
+    ) -> nn.Sequential:
         """A network trained on ``images``, for ``epochs`` if they are not the setting's.
 
-        Initial weights and the order of the images are made of the seed and the architecture.
+        Initial weights and the order of the images are made of the seed and the architecture. With a ``way``
+        the network inherits from the last one on it. If that is no longer here, or was trained elsewhere, it
+        is trained again first, the same as before.
         """
         training_seed = zlib.crc32(f"{seed} {describe(layers)}".encode())
         network = self.initialise(layers, training_seed)
+        if way:
+            parent = self.estate.find(way)
+            if parent is None:
+                parent = self._train_again(way, images, labels, seed=seed)
+            inherit(network, parent, shape_behind(way[-1].layers, self.data.input_shape))
+        if epochs is None:
+            epochs = self.inherited_epochs if way else self.epochs
         train(
             network,
             images,
             labels,
-            epochs=self.epochs if epochs is None else epochs,
+            epochs=epochs,
             batch_size=self.batch_size,
             learning_rate=self.learning_rate,
             schedule=self.schedule,
             precision=self.precision,
             generator=torch.Generator(self.data.device).manual_seed(training_seed),
+            after_epoch=None if watch is None else lambda epoch: watch(epoch, network),
         )
+        return network
+
+    def _train_again(self, way: Way, images: Tensor, labels: Tensor, *, seed: int | str) -> nn.Sequential:
+        """The last network of the way, as it was trained before."""
+        last = way[-1]
+        network = self.train(
+            last.layers,
+            images,
+            labels,
+            seed=seed,
+            way=way[:-1],
+            watch=None if last.stopped is None else lambda epoch, _: epoch == last.stopped,
+        )
+        self.estate.keep(way, network)
         return network
 
     def initialise(self, layers: Network, seed: int) -> nn.Sequential:
@@ -113,6 +164,13 @@ class Trainer:
         seed_dropout(network, seed)
         place(network, self.data.device)
         return network
+
+    @functools.cached_property
+    def search_setting(self) -> str:
+        """`setting`, and that networks inherit, if they do."""
+        if not self.inherits:
+            return self.setting
+        return f"{zlib.crc32(f'{self.setting} inherits {self.inherited_epochs}'.encode()):08x}"
 
     @functools.cached_property
     def setting(self) -> str:

@@ -33,8 +33,8 @@ _INCREASING = (nn.ReLU, nn.LeakyReLU, nn.Tanh, nn.Sigmoid, nn.ELU)
 """Activations that never fall, so that the highest of many stays the highest."""
 
 _FASTER_BY_PIXEL = (nn.MaxPool2d, nn.AvgPool2d, ResidualBlock)
-"""With one of these a network is faster on the CPU if the channels of a pixel lie side by side; without any it
-is slower so, by up to two times (``make bench-engine`` measures it)."""
+"""With one of these a network is faster on the CPU if the channels of a pixel lie side by side; without any
+it is slower so, by up to two times (``make bench-engine`` measures it)."""
 
 
 def learning_rate_factor(schedule: str, step: int, steps: int) -> float:
