@@ -141,8 +141,21 @@ def plain_loop(
     batch_size: int = BATCH_SIZE,
     learning_rate: float = LEARNING_RATE,
     generator: torch.Generator | None = None,
-) -> float:
-    """Train and evaluate as a tutorial of PyTorch does; the accuracy on ``test_part``."""
+) -> Tensor:
+    """Train and evaluate as a tutorial of PyTorch does.
+
+    Args:
+        model: On its device.
+        train_part: Images ``[N, 28, 28]`` uint8, of any size, and labels ``[N]``.
+        test_part: Likewise.
+        epochs: Passes over the first part.
+        batch_size: Images in a step.
+        learning_rate: Adam's.
+        generator: Of the order of the images; None: PyTorch's.
+
+    Returns:
+        Whether each image of ``test_part`` is classified correctly.
+    """
     from torchvision import transforms
 
     transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize((_MEAN,), (_STD,))])
@@ -164,12 +177,13 @@ def plain_loop(
             optimizer.step()
             running_loss += loss.item()
     model.eval()
-    correct = 0
+    correct, outcomes = 0, []
     with torch.no_grad():
         for images, labels in test_loader:
             images, labels = images.to(device), labels.to(device)
-            correct += (model(images).argmax(dim=1) == labels).sum().item()
-    return correct / len(test_part[1])
+            outcomes.append(model(images).argmax(dim=1) == labels)
+            correct += outcomes[-1].sum().item()
+    return torch.cat(outcomes)
 
 
 def measure_limit(device: torch.device, clock: Callable[[], float]) -> dict[str, float]:

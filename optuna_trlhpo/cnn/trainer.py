@@ -116,8 +116,8 @@ class Trainer:
         the network inherits from the last one on it. If that is no longer here, or was trained elsewhere, it
         is trained again first, the same as before.
         """
-        training_seed = zlib.crc32(f"{seed} {describe(layers)}".encode())
-        network = self.initialise(layers, training_seed)
+        seed_of_training = training_seed(seed, layers)
+        network = self.initialise(layers, seed_of_training)
         if way:
             parent = self.estate.find(way)
             if parent is None:
@@ -134,7 +134,7 @@ class Trainer:
             learning_rate=self.learning_rate,
             schedule=self.schedule,
             precision=self.precision,
-            generator=torch.Generator(self.data.device).manual_seed(training_seed),
+            generator=torch.Generator(self.data.device).manual_seed(seed_of_training),
             after_epoch=None if watch is None else lambda epoch: watch(epoch, network),
         )
         return network
@@ -189,6 +189,11 @@ class Trainer:
             training += (self.precision,)
         parts = (data.name, data.input_shape, data.num_classes, labels, pixels, *training, self.seed)
         return f"{zlib.crc32(' '.join(map(str, parts)).encode()):08x}"
+
+
+def training_seed(seed: int | str, layers: Network) -> int:
+    """Of a network's initial weights and the order of the images, made of a seed and the architecture."""
+    return zlib.crc32(f"{seed} {describe(layers)}".encode())
 
 
 def measured_threads(
