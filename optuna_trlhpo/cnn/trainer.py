@@ -86,7 +86,7 @@ class Trainer:
                 network = self.train(
                     layers, data.train_images, data.train_labels, seed=seed, way=way, watch=watch
                 )
-                if self.inherits:
+                if self.inherits and seed == self.seed:  # the search goes on from its own networks alone
                     stopped = getattr(watch, "epochs_until_stopped", None)
                     self.estate.keep((*way, Ancestor(layers, stopped)), network)
                 correct = predict_correct(network, data.validation_images, data.validation_labels)

@@ -197,6 +197,16 @@ def test_what_was_looked_up_can_be_inherited_from(trained: list[int], tmp_path: 
     assert trained == []
 
 
+def test_a_search_goes_on_from_its_own_networks_after_a_confirmation() -> None:
+    other = "Conv(8,3,1) > FCL(24,relu,bias) > FCL(16,relu,bias)"
+    expected = run(make(inherit=True), network=other).trials[0].intermediate_values
+    objective = make(inherit=True)
+    study = run(objective, network=THREE)
+    study.add_trial(optuna.create_trial(value=1.0, user_attrs={"architecture": "Conv(8,3,1)"}))
+    objective.confirm(study, top=1, repeats=1)
+    assert add(study, objective, other).intermediate_values == expected
+
+
 def test_only_the_same_way_is_looked_up(trained: list[int]) -> None:  # noqa: F811
     study = run(make(inherit=True), network=THREE)
     assert len(trained) == 3

@@ -346,6 +346,8 @@ def test_defaults_and_the_papers_setting() -> None:
     data = stripes(60)
     assert setting(CNNObjective(data, device="cpu")) == (5, 128, 3e-3, "one_cycle", "relu")
     assert setting(CNNObjective.paper(data, device="cpu")) == (5, 16, 1e-3, "constant", "none")
+    paper = CNNObjective.paper(data, device="cpu")
+    assert paper.space.train_prefixes == "all" and paper._early_stop is None and not paper._trainer.inherits
     assert setting(CNNObjective.paper(data, epochs=1, device="cpu")) == (1, 16, 1e-3, "constant", "none")
     assert CNNObjective(data, device="cpu", max_layers=2, max_macs=9e4).space.max_macs == 9e4
 
