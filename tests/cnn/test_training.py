@@ -16,7 +16,7 @@ from optuna_trlhpo.cnn.training import (
     cpu_threads,
     learning_rate_factor,
     place,
-    pooled_first,
+    pooled_fast,
     predict_correct,
     train,
 )
@@ -168,7 +168,7 @@ def test_an_epochs_end_may_end_the_training() -> None:
 def test_pooling_before_the_activation_changes_nothing(activation: type[nn.Module]) -> None:
     model = network("Conv(8,3,1) > MaxPool(3,2,1) > FCL(16,relu,bias)")
     model[1] = activation()
-    fast = pooled_first(model)
+    fast = pooled_fast(model)
     assert [type(part) for part in fast][:3] == [nn.Conv2d, nn.MaxPool2d, activation]
     assert [type(part) for part in model][:3] == [nn.Conv2d, activation, nn.MaxPool2d]  # it is left as it is
     images, labels = torch.randn(20, 1, 12, 12, generator=generator()), torch.arange(20) % 3
@@ -181,9 +181,26 @@ def test_pooling_before_the_activation_changes_nothing(activation: type[nn.Modul
     torch.testing.assert_close(*gradients)
 
 
+@pytest.mark.parametrize(
+    ("pool", "passes"), [("MaxPool(7,1,3)", 2), ("MaxPool(6,1,0)", 2), ("MaxPool(5,1,0)", 1)]
+)
+def test_pooling_in_two_passes_changes_nothing(pool: str, passes: int) -> None:
+    model = network(f"Conv(8,3,1) > {pool}")
+    fast = pooled_fast(model)
+    assert len([part for part in fast.modules() if isinstance(part, nn.MaxPool2d)]) == passes
+    images, labels = torch.randn(20, 1, 12, 12, generator=generator()), torch.arange(20) % 3
+    gradients = []
+    for it in (model, fast):
+        it.zero_grad()
+        F.cross_entropy(it(images), labels).backward()
+        gradients.append([parameter.grad.clone() for parameter in model.parameters()])
+    torch.testing.assert_close(fast(images), model(images), rtol=0, atol=0)
+    torch.testing.assert_close(*gradients)
+
+
 def test_what_is_not_increasing_stays_before_the_pooling() -> None:
     parts = nn.Sequential(nn.GELU(), nn.MaxPool2d(2), nn.AvgPool2d(2), nn.ReLU(), nn.AvgPool2d(2))
-    assert [type(part) for part in pooled_first(parts)] == [type(part) for part in parts]
+    assert [type(part) for part in pooled_fast(parts)] == [type(part) for part in parts]
 
 
 @pytest.mark.parametrize(
