@@ -19,10 +19,10 @@ BENCHMARKS := $(BIN)/python -m optuna_trlhpo.benchmarks
 NEWEST_ENOUGH := import sys; sys.exit(sys.version_info < (3, 10))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format docs bench bench-full ablate transfer overhead clean
+.PHONY: help demo test lint format docs bench bench-full ablate transfer bench-engine train-less overhead clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 demo: $(INSTALLED) ## search a small CNN on digits, show it, test it (examples/quickstart.py)
 	@$(BIN)/python examples/quickstart.py $(DEMO_ARGS)
@@ -56,6 +56,12 @@ ablate: $(INSTALLED) ## what each part of the agent is worth; hours
 
 transfer: $(INSTALLED) ## what an earlier study saves; an hour
 	$(BENCHMARKS) transfer --jobs $(JOBS) --out $(ROWS)/transfer
+
+bench-engine: $(INSTALLED) ## the training loop against that of a PyTorch tutorial; two minutes
+	$(BENCHMARKS) engine
+
+train-less: $(INSTALLED) ## what training less saves, and what it costs in ranking; a quarter of an hour
+	$(BENCHMARKS) train-less --out $(ROWS)/train-less
 
 overhead: $(INSTALLED) ## time the sampler takes per trial
 	$(BENCHMARKS) overhead

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from optuna_trlhpo.benchmarks import confirmation, real_training
+from optuna_trlhpo.benchmarks import confirmation, engine, engine_search, real_training, train_less
 from optuna_trlhpo.benchmarks.tasks import TASKS
 
 if TYPE_CHECKING:
@@ -40,6 +40,15 @@ def main(argv: list[str] | None = None) -> int:
         commands.add_parser("real", help="train networks for real, and test what was found")
     )
     confirmation.add_arguments(commands.add_parser("confirm", help="what confirming the leaders is worth"))
+    engine.add_arguments(
+        commands.add_parser("engine", help="time the training loop against that of a PyTorch tutorial")
+    )
+    train_less.add_arguments(
+        commands.add_parser("train-less", help="what training less saves, and what it costs in ranking")
+    )
+    engine_search.add_arguments(
+        commands.add_parser("engine-search", help="a whole search with and without what spares trainings")
+    )
     arguments = parser.parse_args(argv)
     try:
         return arguments.handle(arguments)

@@ -240,7 +240,7 @@ def run(
     runner.check_names("task", [name], tasks_with_test_images())
     check_positive(budget=budget, refits=refits, jobs=jobs)
     factories = check_samplers(samplers)
-    root = _find_root(data_root)
+    root = find_root(data_root)
     runs = [
         _Run(name, form or default_form(sampler), sampler, seed, budget, refits, factory, root)
         for seed in seeds  # outermost, so that what is there at any time is balanced
@@ -292,7 +292,8 @@ def _load(name: str, data_root: str) -> ImageData:
     return TASKS[name].load(data_root)
 
 
-def _find_root(data_root: str | Path | None) -> str:
+def find_root(data_root: str | Path | None) -> str:
+    """The folder of the data: the one named, or where it usually lies."""
     if data_root is not None:
         return str(data_root)
     roots = [os.environ[DATA_ROOT_VARIABLE]] if DATA_ROOT_VARIABLE in os.environ else _DATA_ROOTS
@@ -559,8 +560,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(handle=handle)
 
 
-def add_common_arguments(parser: argparse.ArgumentParser, *, out: str, holds: str) -> None:
-    """Where rows and data lie, and how many processes there are."""
+def add_common_arguments(parser: argparse.ArgumentParser, *, out: str, holds: str, jobs: bool = True) -> None:
+    """Where rows and data lie, and how many processes there are if there may be several."""
     parser.add_argument(
         "--out",
         type=Path,
@@ -568,9 +569,10 @@ def add_common_arguments(parser: argparse.ArgumentParser, *, out: str, holds: st
         metavar="DIR",
         help="the folder of the rows (default: %(default)s)",
     )
-    parser.add_argument(
-        "--jobs", type=int, default=1, metavar="N", help="processes, of one thread each (default: 1)"
-    )
+    if jobs:
+        parser.add_argument(
+            "--jobs", type=int, default=1, metavar="N", help="processes, of one thread each (default: 1)"
+        )
     parser.add_argument(
         "--data-root",
         type=Path,

@@ -51,13 +51,26 @@ def build_network(
     check_activation("conv_activation", conv_activation)
     modules: list[nn.Module] = []
     shape: Shape = input_shape
+    for k, layer in enumerate(layers):
+        out = shape_behind(layers[: k + 1], input_shape)
+        modules += layer_modules(layer, shape, conv_activation=conv_activation)
+        shape = out
+    return nn.Sequential(*modules, *classifier_modules(shape, num_classes))
+
+
+def shape_behind(layers: Sequence[Layer], input_shape: Shape) -> Shape:
+    """The shape behind the last layer.
+
+    Raises:
+        IllegalNetworkError: If a layer does not fit on the shape before it.
+    """
+    shape: Shape = input_shape
     for k, layer in enumerate(layers, start=1):
         out = layer.output_shape(shape)
         if out is None:
             raise IllegalNetworkError(f"layer {k}, {layer}, does not fit on shape {shape}")
-        modules += layer_modules(layer, shape, conv_activation=conv_activation)
         shape = out
-    return nn.Sequential(*modules, *classifier_modules(shape, num_classes))
+    return shape
 
 
 def layer_modules(layer: Layer, shape: Shape, *, conv_activation: str = "relu") -> list[nn.Module]:

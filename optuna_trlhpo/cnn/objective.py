@@ -5,12 +5,8 @@ Notation: S layers; accuracy is a share of images, 0-1; MACs are for one image, 
 
 from __future__ import annotations
 
-import functools
 import math
-import statistics
-import threading
 import time
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,18 +14,23 @@ from typing import Any
 import numpy as np
 import optuna
 import torch
-from optuna.study import Study, StudyDirection
-from optuna.trial import BaseTrial, FrozenTrial, Trial, TrialState
-from torch import Tensor, nn
+from optuna.pruners import BasePruner
+from optuna.study import Study
+from optuna.trial import BaseTrial, FrozenTrial, Trial
+from torch import nn
 
-from optuna_trlhpo.cnn.blocks import seed_dropout
+from optuna_trlhpo.cnn import leaders
+from optuna_trlhpo.cnn.checks import check_directions, check_positive_integer, check_seed, checked_objectives
 from optuna_trlhpo.cnn.cost import Cost, count_parameters, measure_cost
 from optuna_trlhpo.cnn.data import load_data
-from optuna_trlhpo.cnn.goals import Counts, Goal, count
-from optuna_trlhpo.cnn.model import build_network, check_activation, classifier_modules, layer_modules
-from optuna_trlhpo.cnn.results import Confirmation, Confirmed, Refit, aligned
+from optuna_trlhpo.cnn.goals import Goal, count
+from optuna_trlhpo.cnn.inheritance import Way
+from optuna_trlhpo.cnn.model import check_activation, classifier_modules, layer_modules
+from optuna_trlhpo.cnn.results import Confirmation, Confirmed, Refit, layer_table
+from optuna_trlhpo.cnn.stopping import EarlyStop
 from optuna_trlhpo.cnn.trained import Trained, TrainedNetworks, note_training
-from optuna_trlhpo.cnn.training import SCHEDULES, cpu_threads, predict_correct, train
+from optuna_trlhpo.cnn.trainer import INITIALISING, Trainer, measured_threads
+from optuna_trlhpo.cnn.training import PRECISIONS, SCHEDULES, cpu_threads, predict_correct
 from optuna_trlhpo.episode import report_performance
 from optuna_trlhpo.layers import TABLE_I, Network, Shape, Vocabulary, describe, parse
 from optuna_trlhpo.space import LayerSpace
@@ -43,14 +44,8 @@ _DEFAULTS_OF: dict[str, dict[str, Any]] = {
     "digits": {"epochs": 10, "batch_size": 64, "learning_rate": 5e-3},
 }
 
-CONFIRMED_ATTRIBUTE = "confirmed_accuracies"
-"""The user attribute of a study where `CNNObjective.confirm` keeps what it measured: setting -> architecture
--> accuracies in the order of the repeats."""
-
 _SECONDS_OF_LATENCY = 0.1
 """For which a network is measured before it is trained."""
-
-_INITIALISING = threading.Lock()
 
 _logger = optuna.logging.get_logger("optuna.trlhpo.cnn")  # outside the "optuna." tree INFO would be lost
 
@@ -97,9 +92,24 @@ class CNNObjective:
             ``"activation_bytes"``, ``"layers"`` and ``"latency"``, to be minimised.
         vocabulary: The kinds of layer: Table I, or another one, such as `kinds.CNN` for images, `kinds.MLP`
             for data ``(rows, labels)`` and `kinds.LSTM` for ``(sequences, labels)``.
+        train_prefixes: Which networks are trained on the way to a deeper one: ``"all"``, every so many
+            layers, or ``"auto"``, what the sampler holds worth a training; see `LayerSpace`.
+        inherit: Whether a network takes over the weights of the network that was trained before it in its
+            trial, keeping its function where that is possible, instead of starting from scratch. What it
+            comes to then depends on which networks were trained on the way, and only networks of the same
+            way are looked up. `confirm` and `refit` start from scratch.
+        inherited_epochs: Passes for a network that inherits. Default: ``epochs``.
+        early_stop: A pruner of Optuna, such as ``optuna.pruners.MedianPruner()``, that stops hopeless
+            trainings: after each epoch it compares the accuracy on the first 1,000 validation images with
+            those that networks of as many layers had. What is stopped is reported with the accuracy it has
+            come to, and looked up like others; that depends on what was trained before. `confirm` and
+            `refit` stop nothing. None: all are trained to the end.
         device: Default: the GPU if there is one.
-        threads: Of the CPU, for one training. More than one helps only large networks, on idle cores; to use
-            several cores, run several trials at once.
+        precision: ``"float32"``, or ``"bfloat16"`` for matrix products and convolutions in 16 bits, which may
+            pay on a GPU (``make bench-engine`` measures where); weights stay in 32 bits.
+        threads: Of the CPU, for one training; ``"auto"``: as many as pay, which is measured now. More than
+            one helps only large networks, on idle cores; to use several cores, run several trials at once.
+            With another number of threads values may be rounded otherwise.
         seed: Of the splits, the initial weights and the order of the images.
 
     Raises:
@@ -145,8 +155,13 @@ class CNNObjective:
         goal: Goal | None = None,
         objectives: Sequence[str] = ("accuracy",),
         vocabulary: Vocabulary = TABLE_I,
+        train_prefixes: int | str = "auto",
+        inherit: bool = False,
+        inherited_epochs: int | None = None,
+        early_stop: BasePruner | None = None,
         device: str | torch.device | None = None,
-        threads: int = 1,
+        precision: str = "float32",
+        threads: int | str = 1,
         seed: int = 0,
     ) -> None:
         defaults = _DEFAULTS_OF.get(data, _DEFAULTS) if isinstance(data, str) else _DEFAULTS
@@ -155,28 +170,40 @@ class CNNObjective:
         self.learning_rate: float = defaults["learning_rate"] if learning_rate is None else learning_rate
         self.schedule = schedule
         self.conv_activation = conv_activation
-        self.threads = threads
         self.seed = seed
-        _check_positive_integer("epochs", self.epochs)
-        _check_positive_integer("batch_size", self.batch_size)
-        _check_positive_integer("threads", threads)
+        check_positive_integer("epochs", self.epochs)
+        check_positive_integer("batch_size", self.batch_size)
+        if threads != "auto":
+            check_positive_integer("threads", threads)
+        if precision not in PRECISIONS:
+            raise ValueError(f"precision is {precision!r}; it must be one of {', '.join(PRECISIONS)}")
         if not (isinstance(self.learning_rate, int | float) and 0 < self.learning_rate < float("inf")):
             raise ValueError(f"learning_rate is {learning_rate!r}; it must be a positive number")
         if schedule not in SCHEDULES:
             raise ValueError(f"schedule is {schedule!r}; it must be one of {', '.join(SCHEDULES)}")
         check_activation("conv_activation", conv_activation)
-        _check_seed(seed)
+        check_seed(seed)
         if max_latency is not None and not max_latency > 0:
             raise ValueError(f"max_latency is {max_latency!r}; it must be positive, or None for no limit")
         if goal is not None and not callable(goal):
             raise ValueError(
                 f"goal is {goal!r}; it must be a function of an accuracy and its Counts, or None"
             )
-        self.objectives = _checked(objectives)
+        self.objectives = checked_objectives(objectives)
         if goal is not None and len(self.objectives) > 1:
             raise ValueError(
                 "a goal makes one value of accuracy and cost; with it objectives must be accuracy"
             )
+        if inherited_epochs is not None:
+            check_positive_integer("inherited_epochs", inherited_epochs)
+            if not inherit:
+                raise ValueError(
+                    f"inherited_epochs is {inherited_epochs}; without inherit=True no network does"
+                )
+        if inherit and len(self.objectives) > 1:
+            raise ValueError("inherit is True; with several objectives no network grows from another")
+        if early_stop is not None and not isinstance(early_stop, BasePruner):
+            raise ValueError(f"early_stop is {early_stop!r}; it must be a pruner of Optuna, or None")
         self.goal = goal
         self.max_latency = max_latency
 
@@ -201,8 +228,29 @@ class CNNObjective:
             max_parameters=max_parameters,
             max_activation_bytes=max_activation_bytes,
             vocabulary=vocabulary,
+            train_prefixes=train_prefixes,
         )
-        self._trained = TrainedNetworks(self.space, self._setting)
+        if isinstance(threads, str):
+            threads = measured_threads(
+                self.data, self.space, batch_size=self.batch_size, conv_activation=conv_activation
+            )
+        self.threads: int = threads
+        self._trainer = Trainer(
+            data=self.data,
+            conv_activation=conv_activation,
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
+            schedule=schedule,
+            precision=precision,
+            threads=threads,
+            seed=seed,
+            inherits=inherit,
+            inherited_epochs=self.epochs if inherited_epochs is None else inherited_epochs,
+        )
+        setting = self._trainer.search_setting
+        self._trained = TrainedNetworks(self.space, setting, inherits=inherit, stopped=early_stop is not None)
+        self._early_stop = None if early_stop is None else EarlyStop(early_stop, setting, self.data)
         self._batches = performance_batches(len(self.data.validation_labels), np.random.default_rng(seed))
 
     @classmethod
@@ -219,6 +267,7 @@ class CNNObjective:
             "learning_rate": 1e-3,
             "schedule": "constant",
             "conv_activation": "none",
+            "train_prefixes": "all",
         }
         return cls(data, **{**setting, **overrides})
 
@@ -234,16 +283,19 @@ class CNNObjective:
                 no network.
         """
         if isinstance(trial, Trial):
-            _check_directions(trial.study, self.objectives)
+            check_directions(trial.study, self.objectives)
         if len(self.objectives) > 1:
             return self._train_whole(trial)
         best: float | None = None
+        way: Way = ()
         for layers in self.space.grow(trial):
             if self._is_too_slow(trial, layers, alone=best is None):
                 break
-            trained = self._look_up_or_train(trial, layers)
+            trained = self._look_up_or_train(trial, layers, way)
             if trained is None:
                 return float("nan")  # to Optuna a failed trial, which stops no study
+            if self._trainer.inherits:
+                way = (*way, trained.ancestor(layers))
             worth = self._worth(trained.accuracy, layers)
             trial.report(worth, step=len(layers) - 1)
             if best is None or worth > best:
@@ -271,17 +323,19 @@ class CNNObjective:
         known = {"accuracy": trained.accuracy, "latency": latency, **count(self.space, layers)._asdict()}
         return tuple(float(known[name]) for name in self.objectives)
 
-    def _look_up_or_train(self, trial: BaseTrial, layers: Network) -> Trained | None:
+    def _look_up_or_train(self, trial: BaseTrial, layers: Network, way: Way = ()) -> Trained | None:
         """What comes of the network, noted in the trial; None, and that is noted too, if memory ran out."""
-        known = self._trained.find(trial.study, layers) if isinstance(trial, Trial) else None
-        trained = self._train_and_judge(layers) if known is None else known
+        known = self._trained.find(trial.study, layers, way) if isinstance(trial, Trial) else None
+        trained = self._train_and_judge(trial, layers, way) if known is None else known
         if trained is None:
-            self._warn_of_memory(layers, "the trial fails")
+            _logger.warning(
+                f"Out of memory while training {describe(layers)} on {self.data.device}; the trial fails."
+            )
             trial.set_user_attr("failed", f"out of memory while training {describe(layers)}")
             return None
         step = len(layers) - 1
         report_performance(trial, trained.performance, step)
-        note_training(trial, self._setting, step, trained, looked_up=known is not None)
+        note_training(trial, self._trainer.search_setting, step, trained, looked_up=known is not None)
         return trained
 
     def _worth(self, accuracy: float, layers: Network) -> float:
@@ -342,49 +396,10 @@ class CNNObjective:
             ValueError: If ``top`` or ``repeats`` is not a positive integer, the study does not maximise one
                 value or holds no network, or a network does not fit the objective's images.
         """
-        _check_directions(study)
-        _check_positive_integer("top", top)
-        _check_positive_integer("repeats", repeats)
-        leaders = _leaders(study)[:top]
-        for trial, _ in leaders:
-            self._check_fits(trial)
-        setting = self._setting
-        rows = Confirmation()
-        for place, (trial, observed) in enumerate(leaders, start=1):
-            architecture, layers = self._network_of(trial)
-            accuracies = _kept_accuracies(study, setting).get(architecture, [])
-            for repeat in range(len(accuracies), repeats):
-                # A text, so that it is the seed of no trial and of no refit.
-                correct = self._train_and_validate(layers, seed=f"{self.seed} confirm {repeat}")
-                if correct is None:
-                    self._warn_of_memory(layers, "confirm leaves it out")
-                    break
-                accuracies.append(float(correct.mean()))
-                _keep_accuracies(study, setting, architecture, accuracies)
-                _logger.info(
-                    f"Network {place} of {len(leaders)}, training {repeat + 1} of {repeats}: "
-                    f"{accuracies[-1]:.4f} (trial {trial.number} observed {observed:.4f}), {architecture}"
-                )
-            if len(accuracies) < repeats:
-                continue
-            accuracies = accuracies[:repeats]  # an earlier call may have had more
-            spread = statistics.stdev(accuracies) if repeats > 1 else None
-            rows.append(
-                Confirmed(
-                    architecture=architecture,
-                    layers=layers,
-                    trial=trial.number,
-                    observed=observed,
-                    mean=statistics.fmean(accuracies),
-                    standard_error=None if spread is None else spread / math.sqrt(repeats),
-                    accuracies=tuple(accuracies),
-                    parameters=sum(self._parameters_per_part(layers)),
-                    macs=self.space.macs(layers),
-                )
-            )
-        # Rounded, lest the order of equal means be settled by how their sums are rounded.
-        rows.sort(key=lambda row: (-round(self._worth(row.mean, row.layers), 9), row.macs, row.trial))
-        return rows
+        check_directions(study)
+        check_positive_integer("top", top)
+        check_positive_integer("repeats", repeats)
+        return leaders.confirm(study, self._trainer, self.space, top=top, repeats=repeats, worth=self._worth)
 
     def refit(
         self, trial: BaseTrial | Confirmed, *, epochs: int | None = None, seed: int | None = None
@@ -401,14 +416,14 @@ class CNNObjective:
         """
         architecture, layers = self._network_of(trial)
         epochs, seed = self.epochs if epochs is None else epochs, self.seed if seed is None else seed
-        _check_positive_integer("epochs", epochs)
-        _check_seed(seed)
+        check_positive_integer("epochs", epochs)
+        check_seed(seed)
         data = self.data
         start = time.perf_counter()
         images = torch.cat([data.train_images, data.validation_images])
         labels = torch.cat([data.train_labels, data.validation_labels])
         with cpu_threads(self.threads):
-            network = self._train(layers, images, labels, epochs=epochs, seed=seed)
+            network = self._trainer.train(layers, images, labels, epochs=epochs, seed=seed)
         if data.device.type == "cuda":
             torch.cuda.synchronize(data.device)
         seconds = time.perf_counter() - start
@@ -450,7 +465,7 @@ class CNNObjective:
     def _cost(self, layers: Network, *, parts: bool = True, **how: Any) -> Cost:
         """See `measure_cost`; of an untrained network, layer by layer or only as a whole."""
         shapes: tuple[Shape, ...] = (self.space.input_shape, *self.space.shapes(layers))
-        with _INITIALISING, torch.random.fork_rng(devices=[]):
+        with INITIALISING, torch.random.fork_rng(devices=[]):
             modules = {
                 f"{k} {layer}": nn.Sequential(
                     *layer_modules(layer, shape, conv_activation=self.conv_activation)
@@ -472,115 +487,27 @@ class CNNObjective:
             ValueError: If the trial has no user attribute ``architecture``.
         """
         _, layers = self._network_of(trial)
-        reports = getattr(trial, "intermediate_values", {})
-        rows = [("layer", "output", "accuracy", "reward", "parameters", "MACs")]
-        shapes: tuple[Shape, ...] = (self.space.input_shape, *self.space.shapes(layers))
-        *parameters, classifier_parameters = self._parameters_per_part(layers)
-        previous = 0.0
-        for k, layer in enumerate(layers):
-            scores = ("-", "-")
-            if k in reports:
-                scores = (f"{reports[k]:.4f}", f"{reports[k] - previous:+.4f}")
-                previous = reports[k]
-            macs = layer.macs(shapes[k])
-            rows.append((str(layer), _shape_text(shapes[k + 1]), *scores, f"{parameters[k]:,}", f"{macs:,}"))
-        classes, final = self.space.num_classes, f"{previous:.4f}" if previous else "-"
-        macs = math.prod(shapes[-1]) * classes
-        rows.append(("classifier", str(classes), "", "", f"{classifier_parameters:,}", f"{macs:,}"))
-        total = sum(parameters) + classifier_parameters
-        rows.append(("total", "", final, "", f"{total:,}", f"{self.space.macs(layers):,}"))
-        return aligned(rows, left={0, 1})
+        return layer_table(self.space, layers, getattr(trial, "intermediate_values", {}))
 
     # Private ------------------------------------------------------------------------------------------------
 
-    def _train_and_judge(self, layers: Network) -> Trained | None:
+    def _train_and_judge(self, trial: BaseTrial, layers: Network, way: Way) -> Trained | None:
         """Train a network of the search; None if memory ran out."""
         start = time.perf_counter()
-        correct = self._train_and_validate(layers, seed=self.seed)
+        watch = None
+        if self._early_stop is not None and isinstance(trial, Trial):
+            epochs = self._trainer.inherited_epochs if way else self.epochs
+            watch = self._early_stop.watch(trial.study, trial, depth=len(layers), epochs=epochs)
+        try:
+            correct = self._trainer.validate(layers, seed=self.seed, way=way, watch=watch)
+        finally:
+            if watch is not None:
+                watch.close()
         if correct is None:
             return None
         performance = [float(correct[batch].mean()) for batch in self._batches]
-        return Trained(float(correct.mean()), performance, time.perf_counter() - start)
-
-    def _train_and_validate(self, layers: Network, *, seed: int | str) -> np.ndarray | None:
-        """Whether each validation image is classified correctly, bool ``[N]``; None if memory ran out."""
-        data, epochs = self.data, self.epochs
-        try:
-            with cpu_threads(self.threads):
-                network = self._train(layers, data.train_images, data.train_labels, epochs=epochs, seed=seed)
-                correct = predict_correct(network, data.validation_images, data.validation_labels)
-                return correct.cpu().numpy()
-        except RuntimeError as error:
-            if not _is_out_of_memory(error):
-                raise
-        # Outside the except clause, whose traceback holds the tensors that are to be freed.
-        if data.device.type == "cuda":
-            torch.cuda.empty_cache()
-        return None
-
-    def _warn_of_memory(self, layers: Network, so: str) -> None:
-        _logger.warning(f"Out of memory while training {describe(layers)} on {self.data.device}; {so}.")
-
-    def _train(
-        self, layers: Network, images: Tensor, labels: Tensor, *, epochs: int, seed: int | str
-    ) -> nn.Module:
-        training_seed = zlib.crc32(f"{seed} {describe(layers)}".encode())
-        # Initialised on the CPU whatever the device, so that the initial weights are the same on all. Fork
-        # and seed belong to the process, hence the lock: threads of one study (n_jobs) must not mix them.
-        with _INITIALISING, torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(training_seed)
-            network = build_network(
-                layers, self.data.input_shape, self.data.num_classes, conv_activation=self.conv_activation
-            )
-        seed_dropout(network, training_seed)
-        # The CPU pools several times faster where the channels of a pixel lie side by side.
-        on_cpu = self.data.device.type == "cpu"
-        layout = torch.channels_last if on_cpu else torch.contiguous_format
-        network.to(self.data.device, memory_format=layout)  # type: ignore[call-overload]
-        train(
-            network,
-            images,
-            labels,
-            epochs=epochs,
-            batch_size=self.batch_size,
-            learning_rate=self.learning_rate,
-            schedule=self.schedule,
-            generator=torch.Generator(self.data.device).manual_seed(training_seed),
-        )
-        return network
-
-    def _parameters_per_part(self, layers: Network) -> list[int]:
-        """Parameters of each layer, then of the classifier."""
-        shapes: tuple[Shape, ...] = (self.space.input_shape, *self.space.shapes(layers))
-        with torch.device("meta"):
-            parts = [layer_modules(layer, shape) for layer, shape in zip(layers, shapes, strict=False)]
-            parts.append(classifier_modules(shapes[-1], self.space.num_classes))
-        return [count_parameters(nn.Sequential(*part)) for part in parts]
-
-    @functools.cached_property
-    def _setting(self) -> str:
-        """A short key for all that an accuracy depends on besides the network and the repeat."""
-        data = self.data
-        labels = [
-            zlib.crc32(part.cpu().numpy().tobytes()) for part in (data.train_labels, data.validation_labels)
-        ]
-        # Coarse, for another machine may round sums otherwise, and the mean of a centred channel is but that.
-        pixels = [
-            (round(mean / std, 2) + 0.0, f"{std:.2g}") for mean, std in zip(data.mean, data.std, strict=True)
-        ]
-        training = (self.epochs, self.batch_size, self.learning_rate, self.schedule, self.conv_activation)
-        parts = (data.name, data.input_shape, data.num_classes, labels, pixels, *training, self.seed)
-        return f"{zlib.crc32(' '.join(map(str, parts)).encode()):08x}"
-
-    def _check_fits(self, trial: FrozenTrial) -> None:
-        architecture, layers = self._network_of(trial)
-        try:
-            self.space.shapes(layers)
-        except ValueError as error:
-            raise ValueError(
-                f"trial {trial.number} holds {architecture!r}, which takes no images of shape "
-                f"{_shape_text(self.space.input_shape)} ({error}); confirm with the objective of the study"
-            ) from None
+        trained = Trained(float(correct.mean()), performance, time.perf_counter() - start)
+        return trained if watch is None else trained._replace(curve=tuple(watch.curve), stopped=watch.stopped)
 
     def _network_of(self, trial: BaseTrial | Confirmed) -> tuple[str, Network]:
         if isinstance(trial, Confirmed):
@@ -607,94 +534,3 @@ def performance_batches(images: int, rng: np.random.Generator) -> list[np.ndarra
         return list(rng.integers(images, size=(PERFORMANCE_BATCHES, PERFORMANCE_BATCH_SIZE)))
     chosen = rng.permutation(images)[: PERFORMANCE_BATCHES * PERFORMANCE_BATCH_SIZE]
     return np.array_split(chosen, PERFORMANCE_BATCHES)
-
-
-def _leaders(study: Study) -> list[tuple[FrozenTrial, float]]:
-    """Each network that is the best prefix of a finished trial, as the trial that observed the most of it and
-    what it observed; the highest first, of equals the earliest.
-
-    Raises:
-        ValueError: If there is none.
-    """
-    leaders: dict[str, tuple[FrozenTrial, float]] = {}
-    # A network counts whatever became of its trial in the end.
-    finished = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
-    for trial in study.get_trials(deepcopy=False, states=finished):
-        architecture = trial.user_attrs.get("architecture")
-        if not isinstance(architecture, str):
-            continue
-        # The report of that very prefix; a trial that was added from elsewhere may have its value alone.
-        reported = trial.intermediate_values.get(len(parse(architecture)) - 1, trial.value)
-        observed = trial.user_attrs.get("accuracy", reported)
-        if observed is None or not math.isfinite(observed):
-            continue
-        if architecture not in leaders or observed > leaders[architecture][1]:
-            leaders[architecture] = (trial, observed)
-    if not leaders:
-        raise ValueError(
-            f"study {study.study_name!r} has no finished trial with an accuracy and the user attribute "
-            "'architecture', as a trial has in which a CNNObjective has trained a network"
-        )
-    return sorted(leaders.values(), key=lambda leader: (-leader[1], leader[0].number))
-
-
-def _kept_accuracies(study: Study, setting: str) -> dict[str, list[float]]:
-    """Per network what `CNNObjective.confirm` has measured in this setting."""
-    return study.user_attrs.get(CONFIRMED_ATTRIBUTE, {}).get(setting, {})
-
-
-def _keep_accuracies(study: Study, setting: str, architecture: str, accuracies: list[float]) -> None:
-    # Read again before each write, so that two processes do not undo one another's work.
-    kept = study.user_attrs.get(CONFIRMED_ATTRIBUTE, {})
-    kept.setdefault(setting, {})[architecture] = list(accuracies)  # a study in memory keeps what it is given
-    study.set_user_attr(CONFIRMED_ATTRIBUTE, kept)
-
-
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    # The CPU's allocator has no exception class of its own.
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
-
-
-def _checked(objectives: Sequence[str]) -> tuple[str, ...]:
-    allowed = ("accuracy", *Counts._fields, "latency")
-    names = tuple(objectives) if not isinstance(objectives, str) else (objectives,)
-    if "accuracy" not in names or len(set(names)) < len(names) or not set(names) <= set(allowed):
-        raise ValueError(
-            f"objectives is {objectives!r}; it must be accuracy, alone or with some of "
-            f"{', '.join(allowed[1:])}"
-        )
-    return names
-
-
-def _check_directions(study: Study, objectives: tuple[str, ...] = ("accuracy",)) -> None:
-    if not isinstance(study, Study):
-        raise ValueError(f"study is a {type(study).__name__}; it must be a study of Optuna")
-    wanted = [
-        StudyDirection.MAXIMIZE if name == "accuracy" else StudyDirection.MINIMIZE for name in objectives
-    ]
-    if study.directions == wanted:
-        return
-    if len(wanted) == 1:
-        raise ValueError(
-            "the study does not maximise one value; CNNObjective returns an accuracy, so create the "
-            'study with direction="maximize"'
-        )
-    directions = [direction.name.lower() for direction in wanted]
-    raise ValueError(
-        f"the directions of the study are not those of the objectives {', '.join(objectives)}; create it "
-        f"with directions={directions}"
-    )
-
-
-def _check_positive_integer(name: str, value: Any) -> None:
-    if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{name} is {value!r}; it must be a positive integer")
-
-
-def _check_seed(seed: Any) -> None:
-    if not isinstance(seed, int | np.integer) or isinstance(seed, bool) or seed < 0:
-        raise ValueError(f"seed is {seed!r}; it must be an integer of at least 0")
-
-
-def _shape_text(shape: Shape) -> str:
-    return "x".join(map(str, shape))

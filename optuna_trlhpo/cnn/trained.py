@@ -3,7 +3,11 @@
 A trial notes of each of its networks in which setting it was trained, what accuracy it came to and how long
 that took, in one short text, the user attribute ``trainings``: ``"1f2e3d4c 0:0.9125:2.51 1:0.9375:=1.8"``.
 Behind the setting comes for each step, the number of layers less one, the accuracy, and the seconds; ``=``
-says that the network was looked up, and that training it once had taken so long.
+says that the network was looked up, and that training it once had taken so long. Where networks may be
+stopped early their learning curve follows, ``2:0.65:0.9:0.41/0.63!``, with ``!`` if this one was.
+
+Where networks inherit, what one comes to depends on the networks that were trained before it on its way, and
+only a network with the same way is looked up.
 """
 
 from __future__ import annotations
@@ -16,8 +20,9 @@ from typing import NamedTuple
 from optuna.study import Study
 from optuna.trial import BaseTrial, FrozenTrial, Trial
 
+from optuna_trlhpo.cnn.inheritance import Ancestor, Way
 from optuna_trlhpo.episode import read_performance
-from optuna_trlhpo.layers import Layer, describe
+from optuna_trlhpo.layers import Layer, Network, describe
 from optuna_trlhpo.space import LayerSpace
 
 TRAININGS_ATTRIBUTE = "trainings"
@@ -33,11 +38,35 @@ class Trained(NamedTuple):
         accuracy: On all validation images.
         performance: 32 accuracies, on the batches that the agent sees.
         seconds: That it took.
+        curve: Accuracies after each epoch but the last, where they were watched.
+        stopped: Whether the training was stopped early.
     """
 
     accuracy: float
     performance: Sequence[float]
     seconds: float
+    curve: Sequence[float] = ()
+    stopped: bool = False
+
+    def ancestor(self, layers: Network) -> Ancestor:
+        """What the next network on the way inherits from, if it inherits."""
+        return Ancestor(tuple(layers), len(self.curve) if self.stopped else None)
+
+
+class Curve(NamedTuple):
+    """How a training went that was watched.
+
+    Attributes:
+        trial: The number of its trial.
+        depth: Layers of the network.
+        accuracies: After each epoch but the last.
+        stopped: Whether it was stopped early.
+    """
+
+    trial: int
+    depth: int
+    accuracies: Sequence[float]
+    stopped: bool
 
 
 class Savings(NamedTuple):
@@ -77,55 +106,88 @@ class TrainedNetworks:
 
     Args:
         space: Where they live.
-        setting: A key for all that the value of a network depends on, itself apart.
+        setting: A key for all that the value of a network depends on, itself and its way apart.
+        inherits: Whether that value depends on the way.
+        stopped: Whether networks are of use that were stopped early.
     """
 
-    def __init__(self, space: LayerSpace, setting: str) -> None:
+    def __init__(
+        self, space: LayerSpace, setting: str, *, inherits: bool = False, stopped: bool = False
+    ) -> None:
         self._space = space
         self._setting = setting
-        self._study = ""
+        self._inherits, self._stopped = inherits, stopped
+        self._begin("")
+
+    def _begin(self, study: str) -> None:
+        self._study = study
         self._found: dict[str, Trained] = {}
         self._read: set[int] = set()  # numbers of the finished trials that have been read
 
-    def find(self, study: Study, layers: Sequence[Layer]) -> Trained | None:
-        """What came of the network in any trial of the study, finished or running; None: nothing yet."""
-        architecture = describe(layers)
+    def find(self, study: Study, layers: Sequence[Layer], way: Way = ()) -> Trained | None:
+        """What came of the network in any trial of the study, finished or running; None: nothing yet.
+
+        Args:
+            study: To look in.
+            layers: Of the network.
+            way: What it inherits from, if it does.
+        """
+        key = _key(layers, way)
         with _READING:
             if study.study_name != self._study:
-                self._study, self._found, self._read = study.study_name, {}, set()
-            if architecture in self._found:
-                return self._found[architecture]
+                self._begin(study.study_name)
+            if key in self._found:
+                return self._found[key]
             for trial in study.get_trials(deepcopy=False):
                 if trial.number not in self._read:
                     self._learn(trial)
                     if trial.state.is_finished():
                         self._read.add(trial.number)
-            return self._found.get(architecture)
+            return self._found.get(key)
 
     def _learn(self, trial: FrozenTrial) -> None:
         setting, entries = _read(trial)
         if setting != self._setting:
             return
         performance = read_performance(trial)
+        way: Way = ()
         for it in entries:
+            layers = self._layers(trial, it.step + 1)
             # Of one that was looked up the trial tells that trained it.
-            if not it.looked_up and it.step in performance:
-                architecture = self._architecture(trial, it.step + 1)
+            if not it.looked_up and it.step in performance and (self._stopped or not it.stopped):
                 batches = performance[it.step].tolist()
-                self._found[architecture] = Trained(it.accuracy, batches, it.seconds)
+                trained = Trained(it.accuracy, batches, it.seconds, it.curve, it.stopped)
+                self._found[_key(layers, way)] = trained
+            if self._inherits:
+                way = (*way, Ancestor(layers, len(it.curve) if it.stopped else None))
 
-    def _architecture(self, trial: FrozenTrial, depth: int) -> str:
-        """Of the first ``depth`` layers; those behind them may be half asked for."""
+    def _layers(self, trial: FrozenTrial, depth: int) -> Network:
+        """The first ``depth`` layers; those behind them may be half asked for."""
         own = [f"layer{k}_" for k in range(1, depth + 1)]
         params = {name: value for name, value in trial.params.items() if name.startswith(tuple(own))}
-        return describe(self._space.from_params(params))
+        return self._space.from_params(params)
+
+
+def _key(layers: Sequence[Layer], way: Way) -> str:
+    return " ".join([describe(layers), *map(str, way)])
 
 
 def note_training(trial: BaseTrial, setting: str, step: int, trained: Trained, *, looked_up: bool) -> None:
     """Note in ``trial`` that its network of ``step + 1`` layers was trained, or looked up."""
     before = trial.user_attrs.get(TRAININGS_ATTRIBUTE, setting)
     entry = f"{step}:{trained.accuracy!r}:{'=' if looked_up else ''}{trained.seconds:.3g}"
+    if trained.curve:
+        entry += f":{'/'.join(map(repr, trained.curve))}{'!' if trained.stopped else ''}"
     trial.set_user_attr(TRAININGS_ATTRIBUTE, f"{before} {entry}")
+
+
+def read_curves(study: Study, setting: str) -> Iterator[Curve]:
+    """Those of all trainings of a study that were watched in the setting."""
+    for trial in study.get_trials(deepcopy=False):
+        noted, entries = _read(trial)
+        for it in entries if noted == setting else ():
+            if it.curve and not it.looked_up:
+                yield Curve(trial.number, it.step + 1, it.curve, it.stopped)
 
 
 def savings(study: Study) -> Savings:
@@ -141,6 +203,8 @@ class _Entry(NamedTuple):
     accuracy: float
     seconds: float
     looked_up: bool
+    curve: tuple[float, ...]
+    stopped: bool
 
 
 def _read(trial: FrozenTrial | Trial) -> tuple[str, list[_Entry]]:
@@ -153,5 +217,8 @@ def _read(trial: FrozenTrial | Trial) -> tuple[str, list[_Entry]]:
 
 def _entries(text: str) -> Iterator[_Entry]:
     number = r"[0-9.e+-]+"
-    for step, accuracy, mark, seconds in re.findall(rf"(?<= )(\d+):({number}):(=?)({number})(?= |$)", text):
-        yield _Entry(int(step), float(accuracy), float(seconds), bool(mark))
+    curve = rf"(?::((?:{number}/)*{number})(!?))?"
+    pattern = rf"(?<= )(\d+):({number}):(=?)({number}){curve}(?= |$)"
+    for step, accuracy, mark, seconds, points, stopped in re.findall(pattern, text):
+        accuracies = tuple(map(float, points.split("/"))) if points else ()
+        yield _Entry(int(step), float(accuracy), float(seconds), bool(mark), accuracies, bool(stopped))

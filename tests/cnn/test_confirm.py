@@ -13,9 +13,10 @@ import pytest
 import torch
 from optuna.trial import FixedTrial, FrozenTrial, TrialState, create_trial
 
-from optuna_trlhpo.cnn import CNNObjective
-from optuna_trlhpo.cnn import objective as module
+from optuna_trlhpo.cnn import CNNObjective, trainer
+from optuna_trlhpo.cnn import leaders as leaders_module
 from optuna_trlhpo.cnn.results import Confirmation, Confirmed
+from optuna_trlhpo.cnn.trainer import Trainer
 from optuna_trlhpo.layers import Network, describe, parse
 
 A, B, C, D = "Conv(8,3,1)", "Conv(16,3,1) > MaxPool(2,2,0)", "Conv(16,5,1)", "Conv(24,3,1)"
@@ -78,9 +79,7 @@ class Fake:
 def fake(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Fake]:
     def install(**tenths: list[int | None | BaseException]) -> Fake:
         training = Fake(**tenths)
-        monkeypatch.setattr(
-            CNNObjective, "_train_and_validate", lambda _, layers, *, seed: training(layers, seed=seed)
-        )
+        monkeypatch.setattr(Trainer, "validate", lambda _, layers, *, seed: training(layers, seed=seed))
         return training
 
     return install
@@ -178,7 +177,7 @@ def test_each_training_has_a_seed_of_its_own(
     objective: CNNObjective, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[tuple[int, float, int]] = []
-    train = module.train
+    train = trainer.train
 
     def noting(model: Any, images: Any, labels: Any, **kwargs: Any) -> None:
         seed, weight = kwargs["generator"].initial_seed(), next(model.parameters()).flatten()[0].item()
@@ -186,7 +185,7 @@ def test_each_training_has_a_seed_of_its_own(
         assert images is used.data.train_images and labels is used.data.train_labels
         train(model, images, labels, **kwargs)
 
-    monkeypatch.setattr(module, "train", noting)
+    monkeypatch.setattr(trainer, "train", noting)
     used = objective
     objective(FixedTrial(objective.space.to_params(parse(A))))
     rows = objective.confirm(leaders(), top=4, repeats=3)
@@ -222,7 +221,7 @@ def test_progress_is_logged(
     objective: CNNObjective, fake: Callable[..., Fake], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     messages: list[str] = []
-    monkeypatch.setattr(module._logger, "info", messages.append)
+    monkeypatch.setattr(leaders_module._logger, "info", messages.append)
     fake(C=[9, 7], B=[8, 8])
     objective.confirm(leaders(), top=2, repeats=2)
     assert messages[1:3] == [
@@ -271,7 +270,7 @@ def test_nothing_is_trained_twice(objective: CNNObjective, fake: Callable[..., F
     study.add_trial(trial_of(A, 0.95))  # a new leader
     objective.confirm(study, top=3, repeats=3)
     assert training.calls[8:] == [A, A, A]
-    (kept,) = study.user_attrs[module.CONFIRMED_ATTRIBUTE].values()
+    (kept,) = study.user_attrs[leaders_module.CONFIRMED_ATTRIBUTE].values()
     assert kept == {C: [0.9, 0.8, 0.7, 0.6], B: [0.8] * 4, A: [0.7] * 3}
     assert json.loads(json.dumps(study.user_attrs)) == study.user_attrs
 
@@ -298,29 +297,29 @@ def test_another_setting_trains_its_own(
     make(**other).confirm(study, top=1, repeats=1)
     make(max_layers=3, min_accuracy=None, max_macs=1e6, threads=2).confirm(study, top=1, repeats=1)
     assert training.calls == [C, C]  # the third would train what the first has trained
-    assert len(study.user_attrs[module.CONFIRMED_ATTRIBUTE]) == 2
+    assert len(study.user_attrs[leaders_module.CONFIRMED_ATTRIBUTE]) == 2
 
 
 def test_two_processes_do_not_undo_one_another(objective: CNNObjective, fake: Callable[..., Fake]) -> None:
     study = leaders()
     fake()
 
-    def meanwhile(self: CNNObjective, layers: Network, *, seed: int | str) -> np.ndarray:
+    def meanwhile(self: Trainer, layers: Network, *, seed: int | str) -> np.ndarray:
         if describe(layers) == C:
-            module._keep_accuracies(study, self._setting, D, [0.3])
+            leaders_module._keep_accuracies(study, self.setting, D, [0.3])
         return np.arange(IMAGES) < 9
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(CNNObjective, "_train_and_validate", meanwhile)
+        patch.setattr(Trainer, "validate", meanwhile)
         objective.confirm(study, top=1, repeats=1)
-    assert module._kept_accuracies(study, objective._setting) == {D: [0.3], C: [0.9]}
+    assert leaders_module._kept_accuracies(study, objective._trainer.setting) == {D: [0.3], C: [0.9]}
 
 
 def test_out_of_memory_leaves_a_network_out_until_the_next_call(
     objective: CNNObjective, fake: Callable[..., Fake], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     messages: list[str] = []
-    monkeypatch.setattr(module._logger, "warning", messages.append)
+    monkeypatch.setattr(leaders_module._logger, "warning", messages.append)
     study = leaders()
     training = fake(C=[9, None], B=[8, 8, 8], A=[7, 7, 7])
     assert [row.architecture for row in objective.confirm(study, top=3)] == [B, A]
@@ -337,8 +336,8 @@ def test_memory_that_really_runs_out(objective: CNNObjective, monkeypatch: pytes
     def no_memory(*_: Any, **__: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
-    monkeypatch.setattr(module, "train", no_memory)
-    monkeypatch.setattr(module._logger, "warning", lambda _: None)
+    monkeypatch.setattr(trainer, "train", no_memory)
+    monkeypatch.setattr(leaders_module._logger, "warning", lambda _: None)
     assert objective.confirm(leaders()) == []
 
 

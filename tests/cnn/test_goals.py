@@ -14,6 +14,7 @@ from optuna_trlhpo.cnn import CNNObjective, goals
 from optuna_trlhpo.cnn import objective as module
 from optuna_trlhpo.cnn.cost import Cost, Latency
 from optuna_trlhpo.cnn.goals import Counts, count, mixture, weighted_product
+from optuna_trlhpo.cnn.trainer import Trainer
 from optuna_trlhpo.kinds import CNN
 from optuna_trlhpo.layers import parse
 from tests.cnn.test_objective import THREE, make, make_params, run, with_accuracies
@@ -104,13 +105,13 @@ def test_an_objective_with_a_goal_goes_to_other_processes() -> None:
 def test_no_trained_network_exceeds_a_limit(limits: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     trained: list[Any] = []
     with_accuracies(monkeypatch, 0.5, 0.6, 0.7)
-    fake = CNNObjective._train_and_validate
+    fake = Trainer.validate
 
-    def noting(self: CNNObjective, layers: Any, **more: Any) -> Any:
+    def noting(self: Trainer, layers: Any, **more: Any) -> Any:
         trained.append(layers)
         return fake(self, layers, **more)
 
-    monkeypatch.setattr(CNNObjective, "_train_and_validate", noting)
+    monkeypatch.setattr(Trainer, "validate", noting)
     for sampler in (optuna.samplers.RandomSampler(seed=1), TRLHPOSampler(seed=0)):
         objective = make(**{"max_macs": None} | limits)
         study = run(objective, 15, sampler=sampler)

@@ -14,9 +14,10 @@ import pytest
 import torch
 from optuna.trial import FixedTrial, TrialState
 
-from optuna_trlhpo.cnn import CNNObjective, Refit, build_network
+from optuna_trlhpo.cnn import CNNObjective, Refit, build_network, trainer
 from optuna_trlhpo.cnn import objective as module
 from optuna_trlhpo.cnn.objective import performance_batches
+from optuna_trlhpo.cnn.trainer import Trainer
 from optuna_trlhpo.cnn.training import predict_correct
 from optuna_trlhpo.layers import describe, parse
 from optuna_trlhpo.space import LayerSpace
@@ -63,11 +64,11 @@ def make_params(network: str) -> dict[str, Any]:
 def with_accuracies(monkeypatch: pytest.MonkeyPatch, *shares: float) -> None:
     """From now on networks of 1, 2, ... layers are right on these shares of the validation images."""
 
-    def fake(self: CNNObjective, layers: tuple[Any, ...], **_: Any) -> np.ndarray:
+    def fake(self: Trainer, layers: tuple[Any, ...], **_: Any) -> np.ndarray:
         n = len(self.data.validation_labels)
         return np.arange(n) < shares[len(layers) - 1] * n
 
-    monkeypatch.setattr(CNNObjective, "_train_and_validate", fake)
+    monkeypatch.setattr(Trainer, "validate", fake)
 
 
 # A trial
@@ -155,6 +156,29 @@ def test_threads_do_not_disturb_one_another(objective: CNNObjective) -> None:
         assert list(pool.map(objective, trials)) == alone
 
 
+@pytest.mark.parametrize(("second", "chosen"), [(0.5, 2), (0.9, 1)])
+def test_threads_that_pay_are_measured(second: float, chosen: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    used = []
+
+    def noting(*_: Any, **__: Any) -> None:
+        used.append(torch.get_num_threads())
+
+    # By a clock that goes as fast as the threads would be.
+    monkeypatch.setattr(trainer, "train", noting)
+    monkeypatch.setattr(
+        trainer.time, "perf_counter", lambda: sum({1: 1.0, 2: second}[threads] for threads in used)
+    )
+    monkeypatch.setattr(trainer.os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
+    assert make(threads="auto").threads == chosen
+    assert set(used) == {1, 2}
+
+
+def test_the_precision_is_part_of_the_setting(objective: CNNObjective) -> None:
+    half = make(precision="bfloat16")
+    assert half._trainer.setting != objective._trainer.setting == make()._trainer.setting
+    assert run(half, network="Conv(16,3,1)").best_value > 0.6
+
+
 def test_a_study_with_two_jobs(objective: CNNObjective) -> None:
     study = optuna.create_study(direction="maximize")
     study.optimize(objective, n_trials=4, n_jobs=2)
@@ -174,7 +198,7 @@ def test_a_study_with_two_jobs(objective: CNNObjective) -> None:
 def test_out_of_memory_fails_the_trial_and_not_the_study(
     error: RuntimeError, objective: CNNObjective, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls, train, messages = [0], module.train, []
+    calls, train, messages = [0], trainer.train, []
 
     def second_fails(*args: Any, **kwargs: Any) -> None:
         calls[0] += 1
@@ -182,7 +206,7 @@ def test_out_of_memory_fails_the_trial_and_not_the_study(
             raise error
         train(*args, **kwargs)
 
-    monkeypatch.setattr(module, "train", second_fails)
+    monkeypatch.setattr(trainer, "train", second_fails)
     monkeypatch.setattr(module._logger, "warning", messages.append)
     study = run(objective, 2, network="Conv(8,3,1) > Conv(8,3,1)")
     assert [trial.state for trial in study.trials] == [TrialState.FAIL, TrialState.COMPLETE]
@@ -195,7 +219,7 @@ def test_other_errors_are_not_hidden(objective: CNNObjective, monkeypatch: pytes
     def broken(*_: Any, **__: Any) -> None:
         raise RuntimeError("something else")
 
-    monkeypatch.setattr(module, "train", broken)
+    monkeypatch.setattr(trainer, "train", broken)
     with pytest.raises(RuntimeError, match="something else"):
         run(objective)
 
@@ -210,14 +234,14 @@ def test_the_logger_is_in_optunas_tree() -> None:
 def test_refit_trains_on_everything_and_tests_once(
     objective: CNNObjective, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen, train = [], module.train
+    seen, train = [], trainer.train
 
     def noting(model: Any, images: Any, labels: Any, **kwargs: Any) -> None:
         seen.append((len(images), len(labels), kwargs["epochs"]))
         train(model, images, labels, **kwargs)
 
     trial = run(objective, network=THREE).best_trial
-    monkeypatch.setattr(module, "train", noting)
+    monkeypatch.setattr(trainer, "train", noting)
     refit = objective.refit(trial, epochs=4)
     assert seen == [(180, 180, 4)]
     assert isinstance(refit, Refit) and not refit.network.training
@@ -322,6 +346,8 @@ def test_defaults_and_the_papers_setting() -> None:
     data = stripes(60)
     assert setting(CNNObjective(data, device="cpu")) == (5, 128, 3e-3, "one_cycle", "relu")
     assert setting(CNNObjective.paper(data, device="cpu")) == (5, 16, 1e-3, "constant", "none")
+    paper = CNNObjective.paper(data, device="cpu")
+    assert paper.space.train_prefixes == "all" and paper._early_stop is None and not paper._trainer.inherits
     assert setting(CNNObjective.paper(data, epochs=1, device="cpu")) == (1, 16, 1e-3, "constant", "none")
     assert CNNObjective(data, device="cpu", max_layers=2, max_macs=9e4).space.max_macs == 9e4
 
@@ -340,6 +366,8 @@ def test_digits_within_seconds() -> None:
         ({"epochs": 0}, "epochs is 0; it must be a positive integer"),
         ({"batch_size": 1.5}, "batch_size is 1.5; it must be a positive integer"),
         ({"threads": 0}, "threads is 0; it must be a positive integer"),
+        ({"threads": "many"}, "threads is 'many'; it must be a positive integer"),
+        ({"precision": "float16"}, "precision is 'float16'; it must be one of float32, bfloat16"),
         ({"learning_rate": 0}, "learning_rate is 0; it must be a positive number"),
         ({"learning_rate": float("nan")}, "learning_rate is nan; it must be a positive number"),
         ({"schedule": "cosine"}, "schedule is 'cosine'; it must be one of one_cycle, constant"),

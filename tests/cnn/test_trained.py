@@ -8,8 +8,7 @@ from typing import Any
 import optuna
 import pytest
 
-from optuna_trlhpo.cnn import CNNObjective, savings
-from optuna_trlhpo.cnn import objective as module
+from optuna_trlhpo.cnn import CNNObjective, savings, trainer
 from optuna_trlhpo.cnn.trained import TRAININGS_ATTRIBUTE
 from tests.cnn.test_objective import THREE, make, make_params, run
 
@@ -19,13 +18,13 @@ TWO_AND_ANOTHER = "Conv(8,3,1) > MaxPool(2,2,0) > FCL(24,relu,bias)"
 @pytest.fixture
 def trained(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The number of modules of every network that is trained from now on."""
-    sizes, train = [], module.train
+    sizes, train = [], trainer.train
 
     def noting(model: Any, *args: Any, **kwargs: Any) -> None:
         sizes.append(len(model))
         train(model, *args, **kwargs)
 
-    monkeypatch.setattr(module, "train", noting)
+    monkeypatch.setattr(trainer, "train", noting)
     return sizes
 
 
@@ -81,17 +80,17 @@ def test_another_process_finds_it_after_a_restart(trained: list[int], tmp_path: 
 def test_what_was_trained_before_a_trial_was_killed_is_kept(
     trained: list[int], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    storage, train = f"sqlite:///{tmp_path}/study.db", module.train
+    storage, train = f"sqlite:///{tmp_path}/study.db", trainer.train
 
     def third_is_killed(model: Any, *args: Any, **kwargs: Any) -> None:
         if len(trained) == 2:
             raise KeyboardInterrupt
         train(model, *args, **kwargs)
 
-    monkeypatch.setattr(module, "train", third_is_killed)
+    monkeypatch.setattr(trainer, "train", third_is_killed)
     with pytest.raises(KeyboardInterrupt):
         run(make(), network=THREE, storage=storage, study_name="s")
-    monkeypatch.setattr(module, "train", train)
+    monkeypatch.setattr(trainer, "train", train)
     study = optuna.load_study(study_name="s", storage=storage)
     add(study, make(), THREE)
     assert len(trained) == 3

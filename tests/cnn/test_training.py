@@ -9,7 +9,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from optuna_trlhpo.cnn.training import cpu_threads, learning_rate_factor, predict_correct, train
+import optuna_trlhpo.kinds  # noqa: F401 - makes its layers known to parse
+from optuna_trlhpo.cnn.graphs import CapturedSteps
+from optuna_trlhpo.cnn.model import build_network
+from optuna_trlhpo.cnn.training import (
+    cpu_threads,
+    learning_rate_factor,
+    place,
+    pooled_fast,
+    predict_correct,
+    train,
+)
+from optuna_trlhpo.layers import parse
 
 
 def generator(seed: int = 0, device: str = "cpu") -> torch.Generator:
@@ -128,6 +139,97 @@ def test_threads_are_set_within_and_restored_even_after_an_error() -> None:
     assert torch.get_num_threads() == before
 
 
+def network(text: str) -> nn.Sequential:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return build_network(parse(text), (1, 12, 12), 3)
+
+
+def test_an_epochs_end_may_end_the_training() -> None:
+    images, labels = two_blobs()
+    model, epochs = classifier(), []
+    after = copy.deepcopy(model)
+    setting = {"batch_size": 16, "learning_rate": 0.01, "schedule": "constant"}
+    train(
+        model,
+        images,
+        labels,
+        epochs=9,
+        generator=generator(),
+        after_epoch=lambda epoch: epochs.append(epoch) or epoch == 2,
+        **setting,  # type: ignore[arg-type]
+    )
+    assert epochs == [1, 2]
+    train(after, images, labels, epochs=2, generator=generator(), **setting)  # type: ignore[arg-type]
+    torch.testing.assert_close(model.state_dict(), after.state_dict())
+
+
+@pytest.mark.parametrize("activation", [nn.ReLU, nn.LeakyReLU, nn.Tanh, nn.Sigmoid, nn.ELU])
+def test_pooling_before_the_activation_changes_nothing(activation: type[nn.Module]) -> None:
+    model = network("Conv(8,3,1) > MaxPool(3,2,1) > FCL(16,relu,bias)")
+    model[1] = activation()
+    fast = pooled_fast(model)
+    assert [type(part) for part in fast][:3] == [nn.Conv2d, nn.MaxPool2d, activation]
+    assert [type(part) for part in model][:3] == [nn.Conv2d, activation, nn.MaxPool2d]  # it is left as it is
+    images, labels = torch.randn(20, 1, 12, 12, generator=generator()), torch.arange(20) % 3
+    gradients = []
+    for it in (model, fast):
+        it.zero_grad()
+        F.cross_entropy(it(images), labels).backward()
+        gradients.append([parameter.grad.clone() for parameter in model.parameters()])
+    torch.testing.assert_close(fast(images), model(images), rtol=0, atol=0)
+    torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.parametrize(
+    ("pool", "passes"), [("MaxPool(7,1,3)", 2), ("MaxPool(6,1,0)", 2), ("MaxPool(5,1,0)", 1)]
+)
+def test_pooling_in_two_passes_changes_nothing(pool: str, passes: int) -> None:
+    model = network(f"Conv(8,3,1) > {pool}")
+    fast = pooled_fast(model)
+    assert len([part for part in fast.modules() if isinstance(part, nn.MaxPool2d)]) == passes
+    images, labels = torch.randn(20, 1, 12, 12, generator=generator()), torch.arange(20) % 3
+    gradients = []
+    for it in (model, fast):
+        it.zero_grad()
+        F.cross_entropy(it(images), labels).backward()
+        gradients.append([parameter.grad.clone() for parameter in model.parameters()])
+    torch.testing.assert_close(fast(images), model(images), rtol=0, atol=0)
+    torch.testing.assert_close(*gradients)
+
+
+def test_what_is_not_increasing_stays_before_the_pooling() -> None:
+    parts = nn.Sequential(nn.GELU(), nn.MaxPool2d(2), nn.AvgPool2d(2), nn.ReLU(), nn.AvgPool2d(2))
+    assert [type(part) for part in pooled_fast(parts)] == [type(part) for part in parts]
+
+
+@pytest.mark.parametrize(
+    ("text", "by_pixel"),
+    [
+        ("Conv(8,3,1) > Conv(8,3,1)", False),
+        ("Conv(8,3,1) > BatchNorm() > Conv(8,3,1)", False),
+        ("Conv(8,3,1) > MaxPool(2,2,0) > Conv(8,3,1)", True),
+        ("Conv(8,3,1) > AvgPool(2,2,0) > Conv(8,3,1)", True),
+        ("Residual(8,3,1)", True),
+    ],
+)
+def test_weights_lie_as_is_fastest(text: str, by_pixel: bool) -> None:
+    model = place(network(text), torch.device("cpu"))
+    kernels = [part.weight for part in model.modules() if isinstance(part, nn.Conv2d)]
+    kernel = next(it for it in kernels if it.shape[1] > 1 and it.shape[2] > 1)  # else both layouts are one
+    assert kernel.is_contiguous(memory_format=torch.channels_last) == by_pixel
+    assert kernel.is_contiguous() != by_pixel
+
+
+def test_half_precision_learns_too_and_keeps_weights_whole() -> None:
+    images, labels = two_blobs()
+    model = classifier()
+    setting = {"epochs": 10, "batch_size": 16, "learning_rate": 0.05, "generator": generator()}
+    train(model, images, labels, precision="bfloat16", **setting)  # type: ignore[arg-type]
+    assert predict_correct(model, images, labels).float().mean() > 0.95
+    assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_it_trains_on_the_gpu() -> None:
     images, labels = (t.cuda() for t in two_blobs())
@@ -136,3 +238,31 @@ def test_it_trains_on_the_gpu() -> None:
     train(model, images, labels, epochs=10, batch_size=16, learning_rate=0.05, generator=g)
     correct = predict_correct(model, images, labels)
     assert correct.is_cuda and correct.float().mean() > 0.95
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("text", ["Conv(8,3,1) > MaxPool(2,2,0)", "Conv(8,3,1) > BatchNorm()"])
+def test_a_captured_training_ends_where_the_plain_one_does(text: str) -> None:
+    images, labels = torch.randn(72, 1, 12, 12).cuda(), (torch.arange(72) % 3).cuda()
+    captured, plain = network(text).cuda(), network(text).cuda()
+    setting = {"epochs": 3, "batch_size": 16, "learning_rate": 0.01}
+    train(captured, images, labels, generator=generator(0, "cuda"), **setting)  # type: ignore[arg-type]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(CapturedSteps, "_try_to_capture", lambda *_: None)
+        train(plain, images, labels, generator=generator(0, "cuda"), **setting)  # type: ignore[arg-type]
+    torch.testing.assert_close(captured.state_dict(), plain.state_dict(), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_what_cannot_be_captured_is_trained_step_by_step() -> None:
+    images, labels = torch.randn(64, 1, 12, 12).cuda(), (torch.arange(64) % 3).cuda()
+    for text, captured in (("Conv(8,3,1)", True), ("Conv(8,3,1) > Dropout(20)", False)):
+        model = network(text).cuda()
+        steps = CapturedSteps(
+            model, lambda batch, model=model: F.cross_entropy(model(images[batch]), labels[batch]), 16
+        )
+        before = [parameter.clone() for parameter in model.parameters()]
+        for batch in torch.arange(64, device="cuda").split(16):
+            steps(batch, 0.01)
+        assert (steps.graph is not None) == captured == (steps.reason == "")
+        assert not any(a.equal(b) for a, b in zip(before, model.parameters(), strict=True))

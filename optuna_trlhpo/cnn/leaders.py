@@ -1,0 +1,130 @@
+"""The leaders of a study, trained again and ranked by their mean: what `CNNObjective.confirm` does."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable
+
+import optuna
+from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState
+
+from optuna_trlhpo.cnn.results import Confirmation, Confirmed, shape_text
+from optuna_trlhpo.cnn.trainer import Trainer
+from optuna_trlhpo.layers import Network, describe, parse
+from optuna_trlhpo.space import LayerSpace
+
+CONFIRMED_ATTRIBUTE = "confirmed_accuracies"
+"""The user attribute of a study that keeps what was measured: setting -> architecture -> accuracies in the
+order of the repeats."""
+
+_logger = optuna.logging.get_logger("optuna.trlhpo.cnn")  # outside the "optuna." tree INFO would be lost
+
+
+def confirm(
+    study: Study,
+    trainer: Trainer,
+    space: LayerSpace,
+    *,
+    top: int,
+    repeats: int,
+    worth: Callable[[float, Network], float],
+) -> Confirmation:
+    """See `CNNObjective.confirm`; ``worth`` is what a network of some accuracy is worth."""
+    leaders = _leaders(study)[:top]
+    for trial, _ in leaders:
+        _check_fits(trial, space)
+    setting = trainer.setting
+    rows = Confirmation()
+    for place, (trial, observed) in enumerate(leaders, start=1):
+        architecture = trial.user_attrs["architecture"]
+        layers = parse(architecture)
+        accuracies = _kept_accuracies(study, setting).get(architecture, [])
+        for repeat in range(len(accuracies), repeats):
+            # A text, so that it is the seed of no trial and of no refit.
+            correct = trainer.validate(layers, seed=f"{trainer.seed} confirm {repeat}")
+            if correct is None:
+                _logger.warning(
+                    f"Out of memory while training {describe(layers)} on {trainer.data.device}; confirm "
+                    "leaves it out."
+                )
+                break
+            accuracies.append(float(correct.mean()))
+            _keep_accuracies(study, setting, architecture, accuracies)
+            _logger.info(
+                f"Network {place} of {len(leaders)}, training {repeat + 1} of {repeats}: "
+                f"{accuracies[-1]:.4f} (trial {trial.number} observed {observed:.4f}), {architecture}"
+            )
+        if len(accuracies) < repeats:
+            continue
+        accuracies = accuracies[:repeats]  # an earlier call may have had more
+        spread = statistics.stdev(accuracies) if repeats > 1 else None
+        rows.append(
+            Confirmed(
+                architecture=architecture,
+                layers=layers,
+                trial=trial.number,
+                observed=observed,
+                mean=statistics.fmean(accuracies),
+                standard_error=None if spread is None else spread / math.sqrt(repeats),
+                accuracies=tuple(accuracies),
+                parameters=space.parameters(layers),
+                macs=space.macs(layers),
+            )
+        )
+    # Rounded, lest the order of equal means be settled by how their sums are rounded.
+    rows.sort(key=lambda row: (-round(worth(row.mean, row.layers), 9), row.macs, row.trial))
+    return rows
+
+
+def _leaders(study: Study) -> list[tuple[FrozenTrial, float]]:
+    """Each network that is the best prefix of a finished trial, as the trial that observed the most of it and
+    what it observed; the highest first, of equals the earliest.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    leaders: dict[str, tuple[FrozenTrial, float]] = {}
+    # A network counts whatever became of its trial in the end.
+    finished = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+    for trial in study.get_trials(deepcopy=False, states=finished):
+        architecture = trial.user_attrs.get("architecture")
+        if not isinstance(architecture, str):
+            continue
+        # The report of that very prefix; a trial that was added from elsewhere may have its value alone.
+        reported = trial.intermediate_values.get(len(parse(architecture)) - 1, trial.value)
+        observed = trial.user_attrs.get("accuracy", reported)
+        if observed is None or not math.isfinite(observed):
+            continue
+        if architecture not in leaders or observed > leaders[architecture][1]:
+            leaders[architecture] = (trial, observed)
+    if not leaders:
+        raise ValueError(
+            f"study {study.study_name!r} has no finished trial with an accuracy and the user attribute "
+            "'architecture', as a trial has in which a CNNObjective has trained a network"
+        )
+    return sorted(leaders.values(), key=lambda leader: (-leader[1], leader[0].number))
+
+
+def _kept_accuracies(study: Study, setting: str) -> dict[str, list[float]]:
+    """Per network what `confirm` has measured in this setting."""
+    return study.user_attrs.get(CONFIRMED_ATTRIBUTE, {}).get(setting, {})
+
+
+def _keep_accuracies(study: Study, setting: str, architecture: str, accuracies: list[float]) -> None:
+    # Read again before each write, so that two processes do not undo one another's work.
+    kept = study.user_attrs.get(CONFIRMED_ATTRIBUTE, {})
+    kept.setdefault(setting, {})[architecture] = list(accuracies)  # a study in memory keeps what it is given
+    study.set_user_attr(CONFIRMED_ATTRIBUTE, kept)
+
+
+def _check_fits(trial: FrozenTrial, space: LayerSpace) -> None:
+    architecture = trial.user_attrs["architecture"]
+    try:
+        space.shapes(parse(architecture))
+    except ValueError as error:
+        raise ValueError(
+            f"trial {trial.number} holds {architecture!r}, which takes no images of shape "
+            f"{shape_text(space.input_shape)} ({error}); confirm with the objective of the study"
+        ) from None
