@@ -136,6 +136,11 @@ def savings(study: Study) -> Savings:
     return Savings(len(trained), len(saved), sum(trained), sum(saved))
 
 
+def accuracies(trial: FrozenTrial) -> dict[int, float]:
+    """Accuracies, 0-1, of the trial's networks, by number of layers; those that it trained or looked up."""
+    return {entry.step + 1: entry.accuracy for entry in _read(trial)[1]}
+
+
 class _Entry(NamedTuple):
     step: int
     accuracy: float
