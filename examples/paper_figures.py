@@ -79,8 +79,8 @@ def make_objective(data_root: str, train_size: int, validation_size: int) -> CNN
     data = objective.data
     print(
         f"Reduced setting: {len(data.train_labels):,} training and {len(data.validation_labels):,} "
-        f"validation images of {data.name}, {objective.epochs} epochs in batches of {objective.batch_size}, at most "
-        f"{objective.space.max_macs:,.0f} MACs."
+        f"validation images of {data.name}, {objective.epochs} epochs in batches of "
+        f"{objective.batch_size}, at most {objective.space.max_macs:,.0f} MACs."
     )
     return objective
 
