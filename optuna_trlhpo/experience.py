@@ -223,14 +223,12 @@ class Experience:
         return float(normal_scores(_ranked(np.append(self._known_worths, worth)))[-1])
 
     def values_of(self, scores: np.ndarray) -> np.ndarray | None:
-        """The objective's values that have these scores, the inverse of `score_report`; None where there are
-        several objectives, which a score is made of."""
-        if self.n_weights:
+        """The objective's values that have these scores, the inverse of `score_report`; None where nothing
+        has a value yet, and where there are several objectives, which a score is made of."""
+        if self.n_weights or not len(self):
             return None
         if self._config.targets == "log_error":
             return self._signs[0] * self._scores_of.worths(scores)
-        if not len(self._known_worths):
-            return None
         return self._signs[0] * np.quantile(self._known_worths, ranks_of_scores(scores))
 
     def settled(self, request: Request) -> Settled:

@@ -15,6 +15,7 @@ from optuna_trlhpo.visualization._attention_affinity import (
 from optuna_trlhpo.visualization._layer_affinity import layer_affinity_findings, plot_layer_affinity
 from optuna_trlhpo.visualization._layer_rewards import plot_layer_rewards
 from optuna_trlhpo.visualization._pareto_layers import plot_pareto_layers
+from optuna_trlhpo.visualization._report import write_report
 from optuna_trlhpo.visualization._search_tree import plot_search_tree
 
 __all__ = [
@@ -28,4 +29,5 @@ __all__ = [
     "plot_layer_rewards",
     "plot_pareto_layers",
     "plot_search_tree",
+    "write_report",
 ]

@@ -246,10 +246,9 @@ def foresight_title(foresight: Foresight) -> str:
     """What was expected against what came, in one line."""
     title = f"{foresight.unit.capitalize()}: expected and realised"
     if not np.isnan(foresight.correlation):
-        title += f" (r = {foresight.correlation:.2f}"
+        title += f"<br>r = {foresight.correlation:.2f}"
         if any(np.asarray(foresight.high) > np.asarray(foresight.low)):
             title += f", {foresight.covered:.0%} within a deviation"
-        title += ")"
     return title
 
 
@@ -263,7 +262,7 @@ def _get_plot(info: AgentInfo) -> go.Figure:
         titles.append(foresight_title(foresight))
     rows = (len(titles) + 1) // 2
     figure = make_subplots(
-        rows=rows, cols=2, subplot_titles=titles, vertical_spacing=0.2 / rows, horizontal_spacing=0.1
+        rows=rows, cols=2, subplot_titles=titles, vertical_spacing=0.35 / rows, horizontal_spacing=0.1
     )
     for i, (_, several) in enumerate(panels):
         row, column = 1 + i // 2, 1 + i % 2
@@ -274,8 +273,8 @@ def _get_plot(info: AgentInfo) -> go.Figure:
     if foresight.trials:
         row, column = 1 + len(panels) // 2, 1 + len(panels) % 2
         _add_foresight(figure, foresight, row, column)
-    figure.update_yaxes(rangemode="tozero")
-    return figure.update_layout(title=TITLE, height=100 + 320 * rows)
+    figure.update_yaxes(rangemode="tozero").update_annotations(font={"size": 13})
+    return figure.update_layout(title=TITLE, height=100 + 340 * rows)
 
 
 def _add_foresight(figure: go.Figure, foresight: Foresight, row: int, column: int) -> None:

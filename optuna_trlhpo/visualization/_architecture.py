@@ -215,7 +215,9 @@ def _get_plot(info: ArchitectureInfo) -> go.Figure:
     title += "" if info.value is None else f": {info.value_name} {info.value:.4f}"
     figure.update_xaxes(visible=False, range=[-0.45, 2.25], fixedrange=True)
     figure.update_yaxes(visible=False, range=[bottom + 1.2, -1.2], fixedrange=True)
-    return figure.update_layout(title=title, showlegend=False, height=160 + 62 * len(info.parts))
+    return figure.update_layout(
+        title=title, showlegend=False, plot_bgcolor="white", height=160 + 62 * len(info.parts)
+    )
 
 
 def _write(figure: go.Figure, x: float, y: float, text: str) -> None:

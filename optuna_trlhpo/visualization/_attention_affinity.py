@@ -249,10 +249,12 @@ def _get_plot(info: AttentionAffinityInfo) -> go.Figure:
     for found in info.found:
         name = found.whose.capitalize()
         titles += [
-            f"{name}: {sentence_of_difference(found)}",
-            f"{name}: {sentence_of_agreement(found)}",
+            f"<b>{name}</b>, attention to a layer as it is added<br>{sentence_of_difference(found)}",
+            f"<b>{name}</b>, attention and the cost of removal<br>{sentence_of_agreement(found)}",
         ]
-    figure = make_subplots(rows=len(info.found), cols=2, subplot_titles=titles, vertical_spacing=0.18)
+    figure = make_subplots(
+        rows=len(info.found), cols=2, subplot_titles=titles, vertical_spacing=0.2, horizontal_spacing=0.1
+    )
     for row, found in enumerate(info.found, start=1):
         for label, colour, layers in (
             ("best", POSITIVE, found.best),
@@ -290,4 +292,5 @@ def _get_plot(info: AttentionAffinityInfo) -> go.Figure:
         figure.update_yaxes(title="Cost of removing it", row=row, col=2)
         figure.update_xaxes(title="Attention, 1 = an equal share", row=row, col=2)
         figure.add_hline(y=0, line={"width": 1, "dash": "dot"}, row=row, col=2)
-    return figure.update_layout(title=TITLE, height=380 * len(info.found) + 80)
+    figure.update_annotations(font={"size": 12})
+    return figure.update_layout(title=TITLE, height=400 * len(info.found) + 80, margin={"t": 120})

@@ -109,6 +109,11 @@ def plot_layer_affinity(study: Study, *, objective: int = 0) -> go.Figure:
     return _get_plot(info) if not info.note else empty_figure(TITLE, info.note)
 
 
+def _beside(share: float) -> str:
+    """Where a text stands so that it is not cut off."""
+    return "top left" if share > 0.85 else "top right" if share < 0.15 else "top center"
+
+
 def layer_affinity_findings(study: Study, *, objective: int = 0) -> list[str]:
     """What `plot_layer_affinity` shows, as lines of text: a line for each pair.
 
@@ -153,7 +158,7 @@ def _get_plot(info: LayerAffinityInfo) -> go.Figure:
         y=names,
         mode="markers+text",
         text=[f"{pair.negative} of {pair.n}" for pair in info.pairs],
-        textposition="top center",
+        textposition=[_beside(pair.share) for pair in info.pairs],
         marker={"color": NEGATIVE, "size": 8},
         error_x={
             "type": "data",

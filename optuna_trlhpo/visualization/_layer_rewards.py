@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
 from optuna.study import Study
 
 from optuna_trlhpo.layers import describe
@@ -23,6 +24,18 @@ class LayerRewardsInfo(NamedTuple):
 
     def of_kind(self, kind: str) -> list[Reward]:
         return [one for one in self.rewards if one.layer.kind == kind]
+
+    @property
+    def zoom(self) -> tuple[float, float] | None:
+        """The range of most rewards behind the first layer, where first layers, which start from nothing,
+        would dwarf them; else None."""
+        later = [one.reward for one in self.rewards if one.position > 1]
+        first = [one.reward for one in self.rewards if one.position == 1]
+        if not later or not first:
+            return None
+        low, high = np.quantile(later, [0.02, 0.98]).tolist()
+        margin = 0.2 * (high - low) or 0.01
+        return (low - margin, high + margin) if np.median(first) > high + 2 * (high - low) else None
 
     @property
     def kinds(self) -> list[str]:
@@ -111,5 +124,10 @@ def _get_plot(info: LayerRewardsInfo) -> go.Figure:
         )
     figure.add_hline(y=0, line={"width": 1, "dash": "dot"})
     figure.update_layout(title=TITLE, boxmode="group")
+    if info.zoom is not None:
+        figure.update_yaxes(range=info.zoom)
+        figure.update_layout(
+            title={"subtitle": {"text": "First layers and extremes lie outside; a double click shows all."}}
+        )
     figure.update_xaxes(title="Trial", row=1, col=1).update_xaxes(title="Position", dtick=1, row=1, col=2)
     return figure.update_yaxes(title=f"Reward ({info.value_name})", row=1, col=1)

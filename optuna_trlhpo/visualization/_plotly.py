@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -53,5 +54,6 @@ def empty_figure(title: str, note: str) -> go.Figure:
     logger.warning(note)
     go = import_plotly()
     figure = go.Figure(layout={"title": title})
-    figure.add_annotation(text=note, showarrow=False, xref="paper", yref="paper", x=0.5, y=0.5)
+    text = "<br>".join(textwrap.wrap(note, 70))
+    figure.add_annotation(text=text, showarrow=False, xref="paper", yref="paper", x=0.5, y=0.5)
     return figure.update_xaxes(visible=False).update_yaxes(visible=False)

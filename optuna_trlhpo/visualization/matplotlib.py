@@ -212,7 +212,7 @@ def plot_agent(study: Study) -> list[Axes]:
         ax.errorbar(expected, foresight.realised, xerr=ends, fmt=".", elinewidth=0.5)
         both = [*foresight.expected, *foresight.realised]
         ax.plot([min(both), max(both)], [min(both), max(both)], ":", color="grey")
-        ax.set_title(_agent.foresight_title(foresight), fontsize=9)
+        ax.set_title(_agent.foresight_title(foresight).replace("<br>", "\n"), fontsize=9)
         ax.set(xlabel="Expected", ylabel="Realised")
     for ax in axes[n:]:
         ax.set_axis_off()
