@@ -24,15 +24,17 @@ ALLOWED: dict[str, set[str]] = {
     "episode": {"layers"},
     "reward": {"layers", "episode"},
     "_agent": {"_agent"},
+    "notes": {"episode"},
     "names": {"layers", "episode", "_agent"},
     "experience": {"layers", "episode", "reward", "_agent", "names"},
-    "sources": {"episode", "reward", "_agent", "names", "experience"},
+    "sources": {"episode", "reward", "_agent", "names", "notes", "experience"},
     "search": {"_agent", "layers", "episode", "experience", "sources"},
-    "sampler": {"layers", "episode", "reward", "_agent", "experience", "sources", "search"},
-    "cnn": {"cnn", "layers", "space", "episode"},
+    "sampler": {"layers", "episode", "reward", "_agent", "notes", "experience", "sources", "search"},
+    "cnn": {"cnn", "layers", "space", "episode", "notes"},
+    "visualization": {"visualization", "layers", "kinds", "space", "episode", "reward", "notes"},
 }
 MAY_IMPORT_SAMPLER = {"", "benchmarks", "baselines", "sklearn"}  # "" is the package's own __init__
-WITHOUT_TORCH = {"space", "episode", "reward"}
+WITHOUT_TORCH = {"space", "episode", "reward", "notes", "visualization"}
 WITHOUT_OPTUNA = {"_agent", "cnn"}
 EXCEPT = {"optuna_trlhpo.cnn.objective", "optuna_trlhpo.cnn.trained"}  # what in cnn/ touches a trial
 

@@ -278,7 +278,8 @@ def test_a_token_is_values_group_and_column() -> None:
     body.grow(features_of(4, column=[0, 1, 0, 2], group=[1, 0, 1, 1]))
     x = torch.tensor([[2.0, 0.0, 3.0, 0.0], [0.0, 5.0, 0.0, 7.0], [0.0, 0.0, 0.0, 0.0]])
     feature, column, group = body.feature.weight, body.column.weight, body.group.weight
-    tokens, there = body._tokens(x)
+    tokens, there, which = body._tokens(x)
+    assert which[0, 0] == 0 and which[1].tolist() == [1, 2]
     assert there.tolist() == [[True, False], [True, True], [False, False]]
     torch.testing.assert_close(tokens[0, 0], 2 * feature[0] + 3 * feature[2] + column[0] + group[1])
     torch.testing.assert_close(tokens[1, 0], 5 * feature[1] + column[1] + group[0])

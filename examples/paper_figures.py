@@ -1,0 +1,114 @@
+"""Reproduce figures 2 and 3 of the paper: which layers harm, and whether attention tells them apart.
+
+Three agents search MNIST in a reduced setting, which is printed: the paper's, the same learning faster, and
+the default's with a critic of transformers. Then both figures are written for each, as HTML and SVG, and what
+was found is printed. The studies live in one SQLite file, so an interrupted run goes on where it was.
+Without the files of MNIST the 8x8 digits of scikit-learn take their place.
+Takes about ten minutes on one CPU core.
+
+Source of the figures: Shaer, Nikan, Shami, "Efficient Transformer-based Hyper-parameter Optimization for
+Resource-constrained IoT Environments", arXiv:2403.12237, section V.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import optuna
+from optuna.study import Study
+from optuna.trial import TrialState
+
+from optuna_trlhpo import AgentConfig, TRLHPOSampler
+from optuna_trlhpo.cnn import CNNObjective
+from optuna_trlhpo.visualization import (
+    attention_affinity_findings,
+    layer_affinity_findings,
+    matplotlib,
+    plot_attention_affinity,
+    plot_layer_affinity,
+)
+
+AGENTS = {
+    "paper": TRLHPOSampler.paper(seed=0, warn_independent_sampling=False),
+    "paper-faster": TRLHPOSampler.paper(
+        seed=0,
+        agent=AgentConfig.paper(actor_learning_rate=1e-3, critic_learning_rate=1e-3),
+        warn_independent_sampling=False,
+    ),
+    "transformer-critic": TRLHPOSampler(
+        seed=0, agent=AgentConfig(critic="transformer"), warn_independent_sampling=False
+    ),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--data-root", default="data", help="folder that holds MNIST/raw (%(default)s)")
+    parser.add_argument("--storage", default="sqlite:///paper_figures.db", help="(%(default)s)")
+    parser.add_argument("--out", default="paper_figures", help="folder for the figures (%(default)s)")
+    parser.add_argument("--trials", type=int, default=200, help="finished trials an agent (%(default)s)")
+    parser.add_argument("--train-size", type=int, default=2_000, help="images to train on (%(default)s)")
+    parser.add_argument("--validation-size", type=int, default=5_000, help="that judge (%(default)s)")
+    parser.add_argument("--agents", nargs="+", choices=AGENTS, default=list(AGENTS), help="(all)")
+    args = parser.parse_args(argv)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+    objective = make_objective(args.data_root, args.train_size, args.validation_size)
+    out = Path(args.out)
+    out.mkdir(parents=True, exist_ok=True)
+    for name in args.agents:
+        study = search(objective, name, args.storage, args.trials)
+        print(f"\n{name}: {len(study.get_trials(deepcopy=False))} trials, best {study.best_value:.4f}")
+        for line in (*layer_affinity_findings(study), *attention_affinity_findings(study)):
+            print(f"  {line}")
+        write_figures(study, out, name)
+    print(f"\nFigures are in {out}")
+
+
+def make_objective(data_root: str, train_size: int, validation_size: int) -> CNNObjective:
+    """The paper's networks (convolutions without activation, a constant learning rate), trained less."""
+    how = {"epochs": 2, "batch_size": 64, "learning_rate": 2e-3, "max_macs": 5e5}
+    sizes = {"train_size": train_size, "validation_size": validation_size}
+    try:
+        objective = CNNObjective.paper("mnist", data_root=data_root, **sizes, **how)
+    except FileNotFoundError as error:
+        print(f"{error}\nWithout MNIST the 8x8 digits take its place: what is found is not about MNIST.")
+        objective = CNNObjective.paper("digits", **(how | {"epochs": 10}))
+    data = objective.data
+    print(
+        f"Reduced setting: {len(data.train_labels):,} training and {len(data.validation_labels):,} "
+        f"validation images of {data.name}, {objective.epochs} epochs in batches of "
+        f"{objective.batch_size}, at most {objective.space.max_macs:,.0f} MACs."
+    )
+    return objective
+
+
+def search(objective: CNNObjective, name: str, storage: str, n_trials: int) -> Study:
+    """The study of the agent ``name``, with ``n_trials`` finished trials."""
+    study = optuna.create_study(
+        study_name=f"{name}-{objective.data.name}",
+        storage=storage,
+        load_if_exists=True,
+        direction="maximize",
+        sampler=AGENTS[name],
+        pruner=optuna.pruners.NopPruner(),
+    )
+    finished = len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED)))
+    if finished < n_trials:
+        study.optimize(objective, n_trials=n_trials - finished, show_progress_bar=True)
+    return study
+
+
+def write_figures(study: Study, out: Path, name: str) -> None:
+    plot_layer_affinity(study).write_html(out / f"figure2-{name}.html")
+    plot_attention_affinity(study).write_html(out / f"figure3-{name}.html")
+    for number, plot in ((2, matplotlib.plot_layer_affinity), (3, matplotlib.plot_attention_affinity)):
+        figure = plot(study)[0].get_figure(root=True)
+        assert figure is not None
+        figure.savefig(out / f"figure{number}-{name}.svg")
+
+
+if __name__ == "__main__":
+    main()
