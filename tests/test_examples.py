@@ -54,7 +54,8 @@ def test_quickstart_resumes(tmp_path: Path) -> None:
     assert len({tuple(trial.params.items()) for trial in study.trials}) == 3
     for output in (first, second, third):
         assert len(percentages(output)) >= 2  # validation and test
-        assert output.rstrip().endswith("optuna-dashboard sqlite:///digits.db")
+        assert output.rstrip().endswith("optuna-dashboard sqlite:///digits.db --artifact-dir digits")
+        assert "digits.onnx gives what PyTorch gives" in output
     assert percentages(second)[0] == percentages(third)[0] == pytest.approx(100 * study.best_value, abs=0.01)
 
 

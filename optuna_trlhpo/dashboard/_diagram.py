@@ -27,15 +27,16 @@ def architecture_svg(architecture: ArchitectureInfo) -> str:
         top = 44 + _STEP * k
         middle = top + 22
         if k:
-            lines.append(
-                f'<path d="M {20 + _BOX / 2} {top - 18} v 14 m -4 -5 l 4 5 l 4 -5" fill="none" stroke="#444"/>'
-            )
+            arrow = f"M {20 + _BOX / 2} {top - 18} v 14 m -4 -5 l 4 5 l 4 -5"
+            lines.append(f'<path d="{arrow}" fill="none" stroke="#444"/>')
         colour = colours[part.kind]
         lines.append(
             f'<rect x="20" y="{top}" width="{_BOX}" height="34" rx="4" fill="{colour}" fill-opacity="0.35" '
             f'stroke="{colour}"/>'
         )
-        lines.append(f'<text x="{20 + _BOX / 2}" y="{middle}" text-anchor="middle">{escape(part.name)}</text>')
+        lines.append(
+            f'<text x="{20 + _BOX / 2}" y="{middle}" text-anchor="middle">{escape(part.name)}</text>'
+        )
         about = [part.shape]
         if k:
             about += [] if part.parameters is None else [f"{part.parameters:,} parameters"]

@@ -1,4 +1,4 @@
-"""A study and a trial as the notes of optuna-dashboard: Markdown with tables, small whatever the study's size.
+"""A study and a trial as notes of optuna-dashboard: Markdown with tables, small whatever the study's size.
 
 The dashboard shows no HTML in notes, and no constraint that was set with ``trial.set_constraint``.
 """
@@ -13,6 +13,7 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from optuna_trlhpo.cnn.trained import savings
+from optuna_trlhpo.layers import describe, network_in
 from optuna_trlhpo.visualization._architecture import ArchitectureInfo
 
 _LEADERS = 5
@@ -27,7 +28,7 @@ BEGIN, END = "[//]: # (optuna-trlhpo begins)", "[//]: # (optuna-trlhpo ends)"
 
 
 def merged(note: str, own: str) -> str:
-    """The note with our part as it is now; what others wrote stays. Without a part of ours it is theirs alone.
+    """The note with our part as it is now; what others wrote stays. ``own`` empty: theirs alone.
 
     Example:
         >>> first = merged("Mine.", "Ours.")
@@ -79,8 +80,11 @@ def study_note(study: Study, architecture: ArchitectureInfo | None) -> str:
     trials, best = study.get_trials(deepcopy=False), leaders(study)
     sections = []
     if best:
-        title = f"## The best trial: {best[0].number}, {_values(study, best[0])}"
-        sections += [title, _network(study, best[0], architecture)]
+        which = "The best trial" if len(study.directions) == 1 else f"The best trial by {_names(study)[0]}"
+        sections += [
+            f"## {which}: {best[0].number}, {_values(study, best[0])}",
+            _network(study, best[0], architecture),
+        ]
     else:
         sections.append("No trial is complete yet and within all constraints.")
     if len(best) > 1:
@@ -90,8 +94,8 @@ def study_note(study: Study, architecture: ArchitectureInfo | None) -> str:
             sections.append(f"... and {len(best) - _LEADERS} more.")
     sections += _constraints(trials, best[:1])
     states = Counter(trial.state for trial in trials)
-    counts = ", ".join(f"{count} {state.name.lower()}" for state, count in sorted(states.items()))
-    lines = [f"{len(trials)} trials: {counts}." if trials else "No trial yet."]
+    counts = ", ".join(f"{count:,} {state.name.lower()}" for state, count in sorted(states.items()))
+    lines = [f"{len(trials):,} trials: {counts}." if trials else "No trial yet."]
     trained = savings(study)
     if trained.trained:
         lines.append(f"{trained}.")
@@ -100,17 +104,20 @@ def study_note(study: Study, architecture: ArchitectureInfo | None) -> str:
 
 def trial_note(study: Study, trial: FrozenTrial, architecture: ArchitectureInfo | None) -> str:
     """What a reader of one of the best trials wants to know."""
-    sections = [f"## {_values(study, trial)}", _network(study, trial, architecture), *_constraints([trial], [trial])]
+    sections = [
+        f"## {_values(study, trial)}",
+        _network(study, trial, architecture),
+        *_constraints([trial], [trial]),
+    ]
     return "\n\n".join(sections)
 
 
 def _network(study: Study, trial: FrozenTrial, architecture: ArchitectureInfo | None) -> str:
     """A row per layer, or per parameter."""
     if architecture is None or architecture.note:
-        rows = [(_cell(name), _cell(value)) for name, value in trial.params.items()]
-        return table(("parameter", "value"), rows)
+        return table(("parameter", "value"), [(_cell(name), _cell(it)) for name, it in trial.params.items()])
     head = ("layer", "output", _names(study)[0], "added", "parameters", "MACs")
-    rows = [
+    rows: list[tuple[str, ...]] = [
         (
             part.name,
             part.shape,
@@ -137,7 +144,7 @@ def _leaders(study: Study, best: Sequence[FrozenTrial]) -> str:
         )
         for trial in best
     ]
-    what = "network" if any("architecture" in trial.user_attrs for trial in best) else "parameters"
+    what = "network" if any(network_in(trial.params) for trial in best) else "parameters"
     head = ("trial", *_names(study), *("MACs" if it == "macs" else it for it in costs), what)
     return table(head, rows, left={len(head) - 1})
 
@@ -164,8 +171,8 @@ def _constraints(trials: Sequence[FrozenTrial], shown: Sequence[FrozenTrial]) ->
         finished = [trial for trial in trials if trial.state.is_finished()]
         within = sum(feasible(trial) for trial in finished)
         text = (
-            f"{within} of {len(finished)} finished trials are within all constraints (met at 0 or below). The "
-            "dashboard does not know of them: what it calls the best trial may violate one."
+            f"{within:,} of {len(finished):,} trials are within all constraints (met at 0 or below). "
+            "The dashboard does not know of them: what it calls the best trial may violate one."
         )
     more = [f"... and {len(names) - _CONSTRAINTS} more."] if len(names) > _CONSTRAINTS else []
     return ["## Constraints", table(head, rows), *more, text]
@@ -215,7 +222,8 @@ def _what(trial: FrozenTrial) -> str:
     architecture = trial.user_attrs.get("architecture")
     if isinstance(architecture, str):
         return architecture
-    return ", ".join(f"{name}={value}" for name, value in trial.params.items())
+    layers = network_in(trial.params)
+    return describe(layers) or ", ".join(f"{name}={value}" for name, value in trial.params.items())
 
 
 def _cell(value: object) -> str:

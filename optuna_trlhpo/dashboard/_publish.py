@@ -7,15 +7,13 @@ for storages that only grow, and what others wrote is left alone.
 from __future__ import annotations
 
 import json
-import logging
 import mimetypes
 import tempfile
 import threading
+import time
 import types
 import uuid
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,8 +21,8 @@ import optuna
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
-from optuna_trlhpo import visualization
 from optuna_trlhpo.dashboard._diagram import architecture_svg
+from optuna_trlhpo.dashboard._figures import FIGURES, figure_of
 from optuna_trlhpo.dashboard._markdown import leaders, merged, study_note, trial_note
 from optuna_trlhpo.notes import read_from_study, write_to_study
 from optuna_trlhpo.visualization._architecture import ArchitectureInfo, get_architecture_info
@@ -34,19 +32,10 @@ if TYPE_CHECKING:
 
     from optuna_trlhpo.cnn import CNNObjective
 
-FIGURES = {
-    "trlhpo-architecture": "plot_architecture",
-    "trlhpo-layer-rewards": "plot_layer_rewards",
-    "trlhpo-layer-affinity": "plot_layer_affinity",
-    "trlhpo-search-tree": "plot_search_tree",
-    "trlhpo-pareto-layers": "plot_pareto_layers",
-    "trlhpo-agent": "plot_agent",
-    "trlhpo-attention": "plot_attention",
-    "trlhpo-attention-affinity": "plot_attention_affinity",
-}
-"""Which figure of `visualization` is published under which id of a graph object."""
-
 PUBLISHED_ATTRIBUTE = "trlhpo:published"
+
+_SHARE = 0.1
+"""Of the time that a callback takes at most."""
 
 _EXTRA = 'it needs an optional extra: pip install "optuna-trlhpo[dashboard]"'
 
@@ -68,17 +57,17 @@ def publish(
       left out.
     - The best few trials get a note each, and with a store a diagram of their network (``.svg``).
 
-    It can be called again at any time: notes and figures are brought up to date, files that are there stay, and
-    what does not change is not written again. What people write into a note is kept. A study without layers
-    gets notes of its parameters.
+    It can be called again at any time: notes and figures are brought up to date, files that are there stay,
+    and what does not change is not written again. What people write into a note is kept. A study without
+    layers gets notes of its parameters. Figures of a large study show the best trials and some of the others.
 
     Args:
         study: Of any sampler, finished or running.
         top: How many trials get a note and files.
-        artifact_store: Where files go, as for `optuna.artifacts.upload_artifact`: start the dashboard with its
-            folder, ``optuna-dashboard <storage> --artifact-dir <folder>``. None: there are no files.
-        objective: The study's, to hand the best few networks out as ONNX too. A study keeps no weights, so each
-            of them is trained anew, once (see `CNNObjective.refit`).
+        artifact_store: Where files go, as for `optuna.artifacts.upload_artifact`: start the dashboard with
+            its folder, ``optuna-dashboard <storage> --artifact-dir <folder>``. None: there are no files.
+        objective: The study's, to hand the best few networks out as ONNX too. A study keeps no weights, so
+            each of them is trained anew, once (see `CNNObjective.refit`).
 
     Raises:
         ImportError: If optuna-dashboard or plotly is not installed; with an objective, if ONNX is not.
@@ -92,25 +81,23 @@ def publish(
     _check(study, top)
     if objective is not None and artifact_store is None:
         raise ValueError("objective is given and artifact_store is not; the networks need one to lie in")
-    dashboard = _import_dashboard()
+    dashboard, plotly = _import_dashboard()
     published = _Published(study)
-    best = leaders(study)[:top]
+    best = leaders(study)
     for identity, name in FIGURES.items():
-        with _quiet_figures():
-            figure = getattr(visualization, name)(study)
-        if figure.data:
-            _fit(figure)
-            if published.is_new("figures", identity, figure.to_json()):
-                dashboard.save_plotly_graph_object(study, figure, graph_object_id=identity)
-    for trial in best:
+        figure = figure_of(study, name, best)
+        if figure is not None and published.is_new(identity, figure):
+            dashboard.save_plotly_graph_object(study, plotly.io.from_json(figure), graph_object_id=identity)
+    for trial in best[:top]:
         architecture = _architecture(study, trial)
         _save_note(dashboard, study, trial, trial_note(study, trial, architecture))
         if artifact_store is not None:
             _upload(study, trial, architecture, artifact_store, objective, published)
-    for number in published.replace_noted([trial.number for trial in best]):
-        _save_note(dashboard, study, study.get_trials(deepcopy=False)[number], "")
-    leading = leaders(study)[:1]
-    _save_note(dashboard, study, None, study_note(study, _architecture(study, leading[0]) if leading else None))
+    trials = study.get_trials(deepcopy=False)
+    for number in published.replace_noted([trial.number for trial in best[:top]]):
+        _save_note(dashboard, study, trials[number], "")
+    leading = _architecture(study, best[0]) if best else None
+    _save_note(dashboard, study, None, study_note(study, leading))
     published.save()
 
 
@@ -118,8 +105,9 @@ class PublishCallback:
     """Keeps what `publish` shows fresh while a study runs: ``study.optimize(..., callbacks=[callback])``.
 
     It publishes behind every trial whose number, counted from 1, is a multiple of ``every``; with several
-    workers one of them does. It never fails a study: what goes wrong is a warning in the log. Networks are
-    not handed out on the way, for each would be trained again; call `publish` at the end.
+    workers one of them does. Where that would take more than a tenth of the time, it leaves some out; so call
+    `publish` at the end, which also hands out networks, for which each must be trained again. It never fails
+    a study: what goes wrong is a warning in the log.
 
     Args:
         every: Trials.
@@ -135,9 +123,7 @@ class PublishCallback:
         study.optimize(objective, n_trials=100, callbacks=[PublishCallback(every=20)])
     """
 
-    def __init__(
-        self, *, every: int = 10, top: int = 3, artifact_store: ArtifactStore | None = None
-    ) -> None:
+    def __init__(self, *, every: int = 10, top: int = 3, artifact_store: ArtifactStore | None = None) -> None:
         if not isinstance(every, int) or every < 1:
             raise ValueError(f"every is {every!r}; it must be a positive integer")
         _check_top(top)
@@ -146,23 +132,30 @@ class PublishCallback:
         self.top = top
         self.artifact_store = artifact_store
         self._publishing = threading.Lock()
+        self._not_before = 0.0
 
     def __call__(self, study: Study, trial: FrozenTrial) -> None:
+        start = time.monotonic()
+        if (trial.number + 1) % self.every or start < self._not_before:
+            return
         # Where a thread publishes already, what another would add comes with the next one.
-        if (trial.number + 1) % self.every or not self._publishing.acquire(blocking=False):
+        if not self._publishing.acquire(blocking=False):
             return
         try:
             publish(study, top=self.top, artifact_store=self.artifact_store)
         except Exception as error:  # whatever it is, the study is worth more
             _logger.warning(f"The study was not published behind trial {trial.number}: {error!r}")
         finally:
+            end = time.monotonic()
+            self._not_before = end + (1 / _SHARE - 1) * (end - start)
             self._publishing.release()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "_publishing"}
+        own = ("_publishing", "_not_before")  # of this process
+        return {name: value for name, value in vars(self).items() if name not in own}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _publishing=threading.Lock())
+        self.__dict__.update(state, _publishing=threading.Lock(), _not_before=0.0)
 
 
 class _Published:
@@ -173,12 +166,12 @@ class _Published:
         self._before = json.dumps(read_from_study(study, PUBLISHED_ATTRIBUTE) or {})
         self._now: dict[str, Any] = {"figures": {}, "noted": [], "files": {}, **json.loads(self._before)}
 
-    def is_new(self, what: str, name: str, content: str) -> bool:
-        """Whether ``content`` was not published under this name; from now on it is."""
-        fingerprint = zlib.crc32(content.encode())
-        if self._now[what].get(name) == fingerprint:
+    def is_new(self, identity: str, figure: str) -> bool:
+        """Whether this figure was not published under this id; from now on it is."""
+        fingerprint = zlib.crc32(figure.encode())
+        if self._now["figures"].get(identity) == fingerprint:
             return False
-        self._now[what][name] = fingerprint
+        self._now["figures"][identity] = fingerprint
         return True
 
     def has_file(self, trial: FrozenTrial, name: str) -> bool:
@@ -195,12 +188,6 @@ class _Published:
     def save(self) -> None:
         if json.dumps(self._now) != self._before:
             write_to_study(self._study, PUBLISHED_ATTRIBUTE, self._now)
-
-
-def _fit(figure: Any) -> None:
-    """To the dashboard's room for a figure: half the width of the page, and 450 pixels."""
-    figure.update_layout(width=None, height=None, font_size=10, margin={"l": 60, "r": 20, "t": 60, "b": 50})
-    figure.update_annotations(font_size=10)
 
 
 def _architecture(study: Study, trial: FrozenTrial) -> ArchitectureInfo | None:
@@ -276,26 +263,10 @@ def _check_top(top: int) -> None:
         raise ValueError(f"top is {top!r}; it must be an integer of at least 0")
 
 
-def _import_dashboard() -> Any:
+def _import_dashboard() -> tuple[Any, Any]:
     try:
         import optuna_dashboard
-        import plotly  # noqa: F401
+        import plotly.io
     except ImportError as error:
         raise ImportError(f"optuna-dashboard and plotly must be installed; {_EXTRA}") from error
-    return optuna_dashboard
-
-
-@contextmanager
-def _quiet_figures() -> Iterator[None]:
-    """Without the warnings of figures that have no data, in this thread: they are left out."""
-    thread = threading.get_ident()
-
-    def other(record: logging.LogRecord) -> bool:
-        return record.thread != thread or record.levelno > logging.WARNING
-
-    logger = logging.getLogger("optuna.trlhpo.visualization")
-    logger.addFilter(other)
-    try:
-        yield
-    finally:
-        logger.removeFilter(other)
+    return optuna_dashboard, plotly
