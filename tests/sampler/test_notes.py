@@ -104,12 +104,10 @@ def test_what_is_expected_is_in_the_unit_of_the_values():
     """A critic that knows a function well expects about what comes, also where less is better."""
     for sign, direction in ((1, "maximize"), (-1, "minimize")):
         study = optuna.create_study(direction=direction, sampler=TRLHPOSampler(seed=0))
-        study.optimize(
-            lambda trial, s=sign: 100 - s * (trial.suggest_float("x", 0, 1) - 0.3) ** 2, n_trials=25
-        )
-        last = [(read_agent(trial).plans[-1], trial.value) for trial in study.trials[-5:]]
-        for plan, value in last:
-            assert plan.value == pytest.approx(value, abs=0.1) and plan.low < plan.high
+        study.optimize(lambda t, s=sign: 10 - s * (t.suggest_float("x", 0, 1) - 0.3) ** 2, n_trials=12)
+        for trial in study.trials[-4:]:
+            plan = read_agent(trial).plans[-1]
+            assert plan.value == pytest.approx(trial.value, abs=0.05) and plan.low < plan.high
 
 
 def test_ranks_are_turned_into_values_too():
@@ -118,13 +116,11 @@ def test_ranks_are_turned_into_values_too():
     study.optimize(lambda trial: 7 + trial.suggest_float("x", 0, 1), n_trials=8)
     values = [trial.value for trial in study.trials]
     (plan,) = read_agent(study.trials[-1]).plans
-    assert min(values) <= plan.low <= plan.value <= plan.high <= max(values)
+    assert min(values) - 1e-4 <= plan.low <= plan.value <= plan.high <= max(values) + 1e-4
 
 
 @pytest.mark.parametrize("agent", ["paper", "posterior", "transformer"])
-def test_a_note_that_cannot_be_written_breaks_nothing_and_changes_nothing(
-    studies, agent, monkeypatch, caplog
-):
+def test_a_note_that_cannot_be_written_breaks_and_changes_nothing(studies, agent, monkeypatch, caplog):
     def refuse(study, trial, name, value):
         if name == AGENT_ATTRIBUTE:
             raise RuntimeError("no room")

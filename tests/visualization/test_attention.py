@@ -103,7 +103,7 @@ def test_attention_that_follows_the_rewards_is_found() -> None:
             add(study, text, [0.5, 0.5 + reward], AgentNote("actor", attention={"critic": rows}))
     (found,) = get_attention_affinity_info(study, 0).found
     assert found.whose == "critic"
-    assert found.agreement.statistic == pytest.approx(1) and found.agreement.p < 0.01
+    assert found.agreement.statistic > 0.999 and found.agreement.p < 0.01
     assert found.difference.p < 0.01 and found.difference.statistic > 0
     assert len(found.removed) == 32 and all(one.position == 2 for one in found.removed)
 

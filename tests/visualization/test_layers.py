@@ -216,15 +216,7 @@ def test_several_objectives_each_have_their_direction() -> None:
     distributions = {
         name: optuna.distributions.CategoricalDistribution([choice]) for name, choice in params.items()
     }
-    note = AgentNote("actor").to_json()
-    study.add_trial(
-        optuna.create_trial(
-            params=params,
-            distributions=distributions,
-            values=[0.5, 7.0],
-            system_attrs={AGENT_ATTRIBUTE: note},
-        )
-    )
+    study.add_trial(optuna.create_trial(params=params, distributions=distributions, values=[0.5, 7.0]))
     first, second = read_layers(study, 0), read_layers(study, 1)
     assert (first.sign, first.value_name, first.trials[0].values) == (1.0, "accuracy", {1: 0.5})
     assert (second.sign, second.value_name, second.trials[0].values) == (-1.0, "MACs", {1: 7.0})
