@@ -37,6 +37,9 @@ MOST_CHARACTERS = 2000
 _DIGITS = 3
 _MOST = 16**_DIGITS - 1
 """Weights of attention are kept as hexadecimal numbers of three digits."""
+_PLACES = 16 ** np.arange(_DIGITS)[::-1]
+_NIBBLES = np.zeros(256)
+_NIBBLES[np.frombuffer(b"0123456789abcdef", np.uint8)] = np.arange(16)
 _MOST_STEPS = 32
 """Of which expectations are kept."""
 
@@ -128,7 +131,7 @@ class AgentNote:
         plans = [plan for plan in self.plans if all(map(math.isfinite, plan))]  # JSON knows no others
         if plans:
             last = plans[-_MOST_STEPS:]
-            stored["plans"] = [[plan.settled, plan.steps, *map(_rounded, plan[2:])] for plan in last]
+            stored["plans"] = [_of_plan(plan) for plan in last]
         if self.q:
             stored["q"] = [_rounded(value) for value in self.q[:_MOST_STEPS]]
             stored["bootstrapped"] = self.bootstrapped
@@ -175,8 +178,13 @@ def _read_agent(stored: Any) -> AgentNote | None:
     )
 
 
-def _rounded(value: float) -> float:
-    return float(f"{value:.4g}")
+def _rounded(value: float, digits: int = 4) -> float:
+    return float(f"{value:.{digits}g}")
+
+
+def _of_plan(plan: Expected) -> list[float]:
+    # Values may lie close together, far from 0.
+    return [plan.settled, plan.steps, *(_rounded(value, 6) for value in plan[2:])]
 
 
 def _written(rows: Sequence[np.ndarray], average: bool) -> str:
@@ -190,10 +198,11 @@ def _written(rows: Sequence[np.ndarray], average: bool) -> str:
 def _rows_of(text: str) -> list[np.ndarray]:
     heads, _, digits = text.partition(":")
     H = int(heads)
-    numbers = [int(digits[i : i + _DIGITS], 16) / _MOST for i in range(0, len(digits), _DIGITS)]
+    # As `bytes.fromhex`, which knows pairs alone.
+    weights = _NIBBLES[np.frombuffer(digits.encode(), np.uint8)].reshape(-1, _DIGITS) @ _PLACES / _MOST
     rows, start, k = [], 0, 1
-    while start < len(numbers):
-        rows.append(np.array(numbers[start : start + H * (k + 1)]).reshape(H, k + 1))
+    while start < len(weights):
+        rows.append(weights[start : start + H * (k + 1)].reshape(H, k + 1))
         start, k = start + H * (k + 1), k + 1
     return rows
 

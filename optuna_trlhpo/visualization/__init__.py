@@ -5,6 +5,7 @@ but the study. `matplotlib` has twins of some. They need the extra:
 ``pip install "optuna-trlhpo[visualization]"``.
 """
 
+from optuna_trlhpo.visualization import matplotlib
 from optuna_trlhpo.visualization._agent import plot_agent
 from optuna_trlhpo.visualization._architecture import plot_architecture
 from optuna_trlhpo.visualization._attention import plot_attention
@@ -21,6 +22,7 @@ from optuna_trlhpo.visualization._search_tree import plot_search_tree
 __all__ = [
     "attention_affinity_findings",
     "layer_affinity_findings",
+    "matplotlib",
     "plot_agent",
     "plot_architecture",
     "plot_attention",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from optuna.study import Study
 from optuna.trial import FrozenTrial
@@ -179,9 +179,10 @@ def _get_plot(info: ArchitectureInfo) -> go.Figure:
             hovertemplate="%{text}<extra></extra>",
         )
     )
+    texts: list[dict[str, Any]] = []  # set at once: plotly copies all that there are for each that is added
     headers = {0.62: "output", 0.98: "parameters", 1.35: "MACs", 1.68: info.value_name, 2.02: "reward"}
     for x, header in headers.items():
-        _write(figure, x, -0.8, f"<b>{header}</b>")
+        _write(texts, x, -0.8, f"<b>{header}</b>")
     for y, part in enumerate(info.parts):
         figure.add_shape(
             type="rect",
@@ -193,10 +194,10 @@ def _get_plot(info: ArchitectureInfo) -> go.Figure:
             opacity=0.35,
             line={"color": colours[part.kind]},
         )
-        _write(figure, 0, y, part.name)
+        _write(texts, 0, y, part.name)
         if y:
             arrow = {"x": 0, "y": y - 0.33, "ax": 0, "ay": y - 0.67, "axref": "x", "ayref": "y"}
-            figure.add_annotation(text="", showarrow=True, arrowhead=2, arrowwidth=1.2, **arrow)
+            texts.append({"text": "", "showarrow": True, "arrowhead": 2, "arrowwidth": 1.2, **arrow})
         cells = (
             part.shape,
             _count(part.parameters),
@@ -205,23 +206,27 @@ def _get_plot(info: ArchitectureInfo) -> go.Figure:
             "" if part.reward is None else f"{part.reward:+.4f}",
         )
         for x, cell in zip(headers, cells, strict=True):
-            _write(figure, x, y, cell)
+            _write(texts, x, y, cell)
     bottom = len(info.parts) - 0.2
     for x, total in ((0.98, info.parameters), (1.35, info.macs)):
-        _write(figure, x, bottom, f"<b>{_count(total)}</b>")
+        _write(texts, x, bottom, f"<b>{_count(total)}</b>")
     if info.left_out:
-        _write(figure, 0.8, bottom + 0.7, f"tried behind it, and left out: {info.left_out}")
+        _write(texts, 0.8, bottom + 0.7, f"tried behind it, and left out: {info.left_out}")
     title = f"Architecture of Trial {info.number}"
     title += "" if info.value is None else f": {info.value_name} {info.value:.4f}"
     figure.update_xaxes(visible=False, range=[-0.45, 2.25], fixedrange=True)
     figure.update_yaxes(visible=False, range=[bottom + 1.2, -1.2], fixedrange=True)
     return figure.update_layout(
-        title=title, showlegend=False, plot_bgcolor="white", height=160 + 62 * len(info.parts)
+        title=title,
+        annotations=texts,
+        showlegend=False,
+        plot_bgcolor="white",
+        height=160 + 62 * len(info.parts),
     )
 
 
-def _write(figure: go.Figure, x: float, y: float, text: str) -> None:
-    figure.add_annotation(x=x, y=y, text=text, showarrow=False)
+def _write(texts: list[dict[str, Any]], x: float, y: float, text: str) -> None:
+    texts.append({"x": x, "y": y, "text": text, "showarrow": False})
 
 
 def _count(number: int | None) -> str:

@@ -150,23 +150,30 @@ def _get_plot(info: SearchTreeInfo) -> go.Figure:
                 x += [len(node.network) - 1, len(node.network), None]
                 y += [nodes[node.parent].y, node.y, None]
         figure.add_trace(go.Scatter(x=x, y=y, mode="lines", line=line, name=name, hoverinfo="skip"))
-    markers = go.Scatter(
-        x=[len(node.network) for node in nodes],
-        y=[node.y for node in nodes],
-        mode="markers",
-        marker={
-            "size": [5 + 2.5 * node.trials**0.5 for node in nodes],
-            "color": [node.best for node in nodes],
-            "colorscale": "Blues" if info.sign > 0 else "Blues_r",
-            "line": {"width": 0.5, "color": "grey"},
-            "showscale": True,
-            "colorbar": {"title": f"best<br>{info.value_name}"},
-        },
-        text=[_hover(node, info.value_name) for node in nodes],
-        hovertemplate="%{text}<extra></extra>",
-        showlegend=False,
-    )
-    figure.add_trace(markers)
+    valued = [node for node in nodes if node.best is not None]
+    others = [node for node in nodes if node.best is None]
+    scale = {
+        "color": [node.best for node in valued],
+        "colorscale": "Blues" if info.sign > 0 else "Blues_r",
+        "showscale": True,
+        "colorbar": {"title": f"best<br>{info.value_name}"},
+    }
+    for some, colour, name in ((others, {"color": "white"}, "no value"), (valued, scale, "network")):
+        markers = go.Scatter(
+            x=[len(node.network) for node in some],
+            y=[node.y for node in some],
+            mode="markers",
+            marker={
+                "size": [5 + 2.5 * node.trials**0.5 for node in some],
+                "line": {"width": 0.5, "color": "grey"},
+                **colour,
+            },
+            text=[_hover(node, info.value_name) for node in some],
+            hovertemplate="%{text}<extra></extra>",
+            name=name,
+            showlegend=bool(some) and name == "no value",
+        )
+        figure.add_trace(markers)
     depth = max(len(node.network) for node in nodes)
     figure.update_xaxes(title="Layers", dtick=1, range=[-0.3, depth + 0.3])
     figure.update_yaxes(visible=False, autorange="reversed")
