@@ -80,3 +80,12 @@ def test_existing_pipeline(tmp_path: Path) -> None:
     output = run("existing_pipeline.py", "--trials", "3", "--epochs", "3", cwd=tmp_path)
     assert percentages(output)[-1] > 15  # chance is 10
     assert "'n_units_l0'" in output
+
+
+def test_edge_device(tmp_path: Path) -> None:
+    small = ["--trials=2", "--device-macs=1000", "--folder=files"]
+    output = run("edge_device.py", *small, cwd=tmp_path)
+    names = {path.name for path in (tmp_path / "files").iterdir()}
+    assert {"network.onnx", "network.pt2", "network.py", "network.safetensors"} <= names
+    assert "ONNX: network.onnx, " in output and "cut behind input: " in output
+    assert "server.onnx" in names and "device.onnx" not in names  # a thousand MACs are too few for any layer

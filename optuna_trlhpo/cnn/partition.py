@@ -211,6 +211,8 @@ def write_parts(
         at, shape = sum(modules[: cut.layers]), shapes[cut.layers]
     notes = {**metadata, "cut_behind": cut.after}
     device, server = folder / "device.onnx", folder / "server.onnx"
+    for file in (device, server):
+        file.unlink(missing_ok=True)  # one of an earlier cut would not fit the other of this
     if at > 0:
         output = "logits" if at == len(network) else "features"
         export_network(network[:at], device, shapes[0], output=output, metadata={**notes, "part": "device"})

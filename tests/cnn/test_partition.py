@@ -89,9 +89,12 @@ def test_chained_parts_are_the_whole_wherever_it_is_cut(tmp_path: Path) -> None:
         wanted = network(inputs).numpy()
     for k, cut in enumerate(cuts(measure_cost(named, shape, latency=False), shape, {})):
         folder = tmp_path / str(k)
+        folder.mkdir()
+        (folder / "device.onnx").touch()  # of an earlier cut
         files = write_parts(network, cut, list(map(len, modules)), shapes, folder, metadata={})
         device, server = files
         assert [device is None, server is None] == [cut.after == "input", cut.after == "classifier"]
+        assert (folder / "device.onnx").exists() == (device is not None)
         crossing = run(device, inputs.numpy())
         if server is not None:
             assert crossing[0].nbytes == cut.crossing_bytes
