@@ -13,10 +13,13 @@ Resource-constrained IoT Environments", arXiv:2403.12237, section V.
 from __future__ import annotations
 
 import argparse
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
 import optuna
+import plotly.graph_objects as go
+from matplotlib.axes import Axes
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.study import Study
 from optuna.trial import TrialState
@@ -63,9 +66,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     for name in args.agents:
         study = search(objective, name, args.storage, n_trials(name, args.trials))
         print(f"\n{name}: {len(study.get_trials(deepcopy=False))} trials, best {study.best_value:.4f}")
-        for line in (*layer_affinity_findings(study), *attention_affinity_findings(study)):
-            print(f"  {line}")
-        write_figures(study, out, name)
+        print(textwrap.indent("\n".join(layer_affinity_findings(study)), "  "))
+        write(plot_layer_affinity(study), matplotlib.plot_layer_affinity(study), out / f"figure2-{name}")
+        if name != "random":  # chance attends to nothing
+            print(textwrap.indent("\n".join(attention_affinity_findings(study)), "  "))
+            write(
+                plot_attention_affinity(study),
+                matplotlib.plot_attention_affinity(study),
+                out / f"figure3-{name}",
+            )
     print(f"\nFigures are in {out}")
 
 
@@ -108,13 +117,12 @@ def search(objective: CNNObjective, name: str, storage: str, wanted: int) -> Stu
     return study
 
 
-def write_figures(study: Study, out: Path, name: str) -> None:
-    plot_layer_affinity(study).write_html(out / f"figure2-{name}.html")
-    plot_attention_affinity(study).write_html(out / f"figure3-{name}.html")
-    for number, plot in ((2, matplotlib.plot_layer_affinity), (3, matplotlib.plot_attention_affinity)):
-        figure = plot(study)[0].get_figure(root=True)
-        assert figure is not None
-        figure.savefig(out / f"figure{number}-{name}.svg")
+def write(figure: go.Figure, axes: list[Axes], path: Path) -> None:
+    """The figure as a page to point at, and its twin for print."""
+    figure.write_html(path.with_suffix(".html"))
+    twin = axes[0].get_figure(root=True)
+    assert twin is not None
+    twin.savefig(path.with_suffix(".svg"))
 
 
 if __name__ == "__main__":

@@ -89,3 +89,17 @@ def test_edge_device(tmp_path: Path) -> None:
     assert {"network.onnx", "network.pt2", "network.py", "network.safetensors"} <= names
     assert "ONNX: network.onnx, " in output and "cut behind input: " in output
     assert "server.onnx" in names and "device.onnx" not in names  # a thousand MACs are too few for any layer
+
+
+def test_paper_figures(tmp_path: Path) -> None:
+    """Without MNIST, which the folder does not hold: the digits take its place, and it is said."""
+    options = ["--trials", "4", "--data-root", str(tmp_path), "--agents", "random", "paper"]
+    output = run("paper_figures.py", *options, cwd=tmp_path)
+    assert "what is found is not about MNIST" in output and "images of digits" in output
+    assert "random: 4 trials, best" in output and "paper: 4 trials, best" in output
+    assert "had a negative reward" in output and "actor, attention to the last layer" in output
+    written = {path.name for path in (tmp_path / "paper_figures").iterdir()}
+    names = ("figure2-random", "figure2-paper", "figure3-paper")
+    assert written == {f"{name}.{kind}" for name in names for kind in ("html", "svg")}
+    again = run("paper_figures.py", *options, cwd=tmp_path)
+    assert again == output  # nothing is searched twice, and the studies say the same
