@@ -37,8 +37,10 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def page(browser: Browser) -> Iterator[Page]:
-    """An empty page, with a profile of its own. What it writes to the console as an error, what it throws, and a
-    request that fails, fail the test."""
+    """An empty page, with a profile of its own.
+
+    What it writes to the console as an error, what it throws, and a request that fails, fail the test.
+    """
     context = browser.new_context(viewport={"width": 1400, "height": 1000})
     page = context.new_page()
     errors: list[str] = []

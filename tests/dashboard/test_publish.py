@@ -191,6 +191,7 @@ def test_a_large_study_stays_small(large: optuna.Study) -> None:
     figures = get_plotly_graph_objects(attributes)
     assert len(figures) >= 5
     assert max(map(len, figures.values())) <= MOST_CHARACTERS
+    assert sum(len(str(value)) for value in attributes.values()) < 500_000  # all that we add to what it sends
     thinned = [text for text in figures.values() if "of 1,000 trials" in text]
     assert thinned and len(thinned) < len(figures)
     best = large.best_trial
