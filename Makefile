@@ -19,7 +19,7 @@ BENCHMARKS := $(BIN)/python -m optuna_trlhpo.benchmarks
 NEWEST_ENOUGH := import sys; sys.exit(sys.version_info < (3, 10))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format docs bench bench-full ablate transfer bench-engine train-less overhead clean
+.PHONY: help demo test test-browser lint format docs bench bench-full ablate transfer bench-engine train-less overhead clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -29,6 +29,9 @@ demo: $(INSTALLED) ## search a small CNN on digits, show it, test it (examples/q
 
 test: $(INSTALLED) ## all tests, doctests included
 	$(BIN)/python -m pytest $(ARGS)
+
+test-browser: $(INSTALLED) ## the dashboard and the report in a headless Chromium, which must be installed
+	$(BIN)/python -m pytest -m browser tests/browser $(ARGS)
 
 lint: $(INSTALLED) ## ruff (rules and format) and mypy; changes nothing
 	$(BIN)/ruff check .

@@ -124,7 +124,7 @@ def read_episode(trial: FrozenTrial, seen: Seen) -> Episode:
         >>> read_episode(trial, seen=[(1, 0)]).actions[:, 0].tolist()
         [0.125, 0.875]
     """
-    return _read_steps(trial, _steps_of(list(trial.params), seen), seen)
+    return _read_steps(trial, steps_of(list(trial.params), seen), seen)
 
 
 def episode_of(
@@ -165,7 +165,7 @@ def episode_of(
 
 def read_request(trial: FrozenTrial, seen: Seen, name: str, distribution: BaseDistribution) -> Request:
     """What is known when a running ``trial`` asks for the parameter ``name``."""
-    *before, (*settled, _) = _steps_of([*trial.params, name], seen)
+    *before, (*settled, _) = steps_of([*trial.params, name], seen)
     distributions = trial.distributions
     slots = tuple(slot_of(other, distributions[other]) for other in settled)
     actions = np.array([encode(other, distributions[other], trial.params[other]) for other in settled])
@@ -190,7 +190,13 @@ def place_of_report(names: Sequence[str], earliest: int) -> int:
     return last
 
 
-def _steps_of(names: Sequence[str], seen: Seen) -> list[list[str]]:
+def steps_of(names: Sequence[str], seen: Seen) -> list[list[str]]:
+    """The names of a trial's parameters, step by step.
+
+    Example:
+        >>> steps_of(["n_units_l0", "dropout_l0", "n_units_l1"], seen=[])
+        [['n_units_l0', 'dropout_l0'], ['n_units_l1']]
+    """
     reported_at = dict(seen)
     steps: list[list[str]] = []
     for n, name in enumerate(names):

@@ -30,6 +30,7 @@ from optuna_trlhpo.reward import (
     Scale,
     Scores,
     normal_scores,
+    ranks_of_scores,
     returns_of,
     rewards_of,
     scalarise,
@@ -234,6 +235,15 @@ class Experience:
         if self._config.targets == "log_error":
             return float(self._scores_of(worth)[0])
         return float(normal_scores(_ranked(np.append(self._known_worths, worth)))[-1])
+
+    def values_of(self, scores: np.ndarray) -> np.ndarray | None:
+        """The objective's values that have these scores, the inverse of `score_report`; None where nothing
+        has a value yet, and where there are several objectives, which a score is made of."""
+        if self.n_weights or not len(self):
+            return None
+        if self._config.targets == "log_error":
+            return self._signs[0] * self._scores_of.worths(scores)
+        return self._signs[0] * np.quantile(self._known_worths, ranks_of_scores(scores))
 
     def settled(self, request: Request) -> Settled:
         """A running trial and what it asks for, in numbers; a request without slots asks for anything."""

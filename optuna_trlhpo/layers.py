@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -489,6 +489,45 @@ def hyperparameter_of(name: str, distribution: BaseDistribution) -> Hyperparamet
     else:
         return None
     return found if all(value in found.values for value in values) else None
+
+
+def vocabulary_named(name: str) -> Vocabulary:
+    """The vocabulary of that name, which is empty for Table I.
+
+    Raises:
+        ValueError: If nobody has made it; those of `kinds` are made when that module is imported.
+    """
+    if name not in _vocabularies:
+        known = ", ".join(repr(other) for other in sorted(_vocabularies))
+        raise ValueError(
+            f"there is no vocabulary {name!r}; import the module that makes it (there are {known})"
+        )
+    return _vocabularies[name]
+
+
+def network_in(params: Mapping[str, Any]) -> Network:
+    """The layers that the names of a trial's ``params`` tell of, in whatever space it grew them; none if they
+    tell of none. It ends before a layer that is not complete, or whose kind is not known.
+
+    `LayerSpace.from_params` reads the same, and checks it.
+
+    Example:
+        >>> network_in({"layer1_kind": "Conv", "layer1_conv_filters": 8, "layer1_conv_kernel": 3,
+        ...             "layer1_conv_stride": 1, "layer2_kind": "FCL", "lr": 0.1})
+        (Conv(filters=8, kernel=3, stride=1),)
+    """
+    kinds = {}
+    for name, value in params.items():
+        match = re.fullmatch(r"layer([1-9]\d*)_(?:[a-z]+_)?kind(?:_of_.*)?", name)
+        if match is not None and isinstance(value, str):
+            kinds[int(match[1])] = value
+    layers: Network = ()
+    while (cls := _by_kind.get(kinds.get(len(layers) + 1, ""))) is not None:
+        names = [f"layer{len(layers) + 1}_{cls.prefix}_{hp.name}" for hp in cls.hyperparameters]
+        if not all(name in params for name in names):
+            break
+        layers = (*layers, cls(*(params[name] for name in names)))
+    return layers
 
 
 TABLE_I = Vocabulary("", (Conv, MaxPool, FCL), first=(Conv,))

@@ -142,6 +142,16 @@ def normal_scores(ranks: np.ndarray) -> np.ndarray:
     return np.interp(ranks, _GRID, _QUANTILES)
 
 
+def ranks_of_scores(scores: np.ndarray) -> np.ndarray:
+    """The inverse of `normal_scores`.
+
+    Example:
+        >>> ranks_of_scores(normal_scores(np.array([0.5, 0.9]))).round(6).tolist()
+        [0.5, 0.9]
+    """
+    return np.interp(scores, _QUANTILES, _GRID)
+
+
 class Scores:
     """Turns worths into scores that a regression can learn: about 1 from the median to the good ones.
 
@@ -182,6 +192,14 @@ class Scores:
     def __call__(self, worths: np.ndarray) -> np.ndarray:
         z = (self._spread(worths) - self._median) / self.unit
         return np.where(z < 0, -np.log1p(-np.minimum(z, 0)), z)
+
+    def worths(self, scores: np.ndarray) -> np.ndarray:
+        """The worths that have these scores, the inverse of calling it; none is beyond the best possible."""
+        z = np.where(scores < 0, 1 - np.exp(-np.minimum(scores, 0)), scores)
+        spread = z * self.unit + self._median
+        if self._best is None:
+            return spread
+        return np.minimum(self._best + _LEAST_ERROR - np.exp(-spread), self._best)
 
     def _spread(self, worths: np.ndarray) -> np.ndarray:
         worths = np.clip(worths, self._low, self._high)

@@ -8,15 +8,17 @@ the place in the trial, so nothing depends on the order in which trials run.
 
 from __future__ import annotations
 
+import statistics
 import threading
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import optuna
+import torch
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.study import Study, StudyDirection
@@ -38,9 +40,20 @@ from optuna_trlhpo.episode import (
 )
 from optuna_trlhpo.experience import Experience
 from optuna_trlhpo.layers import ACTION_SLOTS
+from optuna_trlhpo.notes import (
+    AGENT_ATTRIBUTE,
+    SAMPLER_ATTRIBUTE,
+    SEEN_ATTRIBUTE,
+    AgentNote,
+    Expected,
+    read_from_study,
+    seen_in,
+    write_to_study,
+    write_to_trial,
+)
 from optuna_trlhpo.reward import worths_of
 from optuna_trlhpo.search import Entered, Plan, Search, Space
-from optuna_trlhpo.sources import SEEN_ATTRIBUTE, EarlierStudy, Source, seen_in
+from optuna_trlhpo.sources import EarlierStudy, Source
 
 _logger = optuna.logging.get_logger("optuna.trlhpo.sampler")
 
@@ -62,6 +75,7 @@ class _Running:
     n_asked: int = 0  # parameters the trial had, with the one asked for, at the last call
     plan: Plan | None = None
     n_seen: int = 0  # reports that the plan was made with
+    note: AgentNote | None = None  # what is to be kept of it; None until the agent has decided something
 
 
 class _Proposal(NamedTuple):
@@ -220,6 +234,10 @@ class TRLHPOSampler(BaseSampler):
     ) -> None:
         if self._independent_sampler is not None:
             self._independent_sampler.after_trial(study, trial, state, values)
+        try:
+            self._note_agent(study, trial)
+        except Exception as error:  # from here it would end the study, and nothing depends on the note
+            _logger.warning(f"What the agent made of trial#{trial.number} was not noted: {error!r}")
 
     def _is_startup(self) -> bool:
         n_values = self._experience.n_values
@@ -331,6 +349,8 @@ class TRLHPOSampler(BaseSampler):
         self._learned: dict[int, datetime | None] = {}  # trial number -> when it was begun
         self._n_done = 0  # all trials of lower numbers are learned
         self._running: dict[int, _Running] = {}
+        self._losses: tuple[float, float | None] | None = None  # of critic and actor, at the last learning
+        self._is_noted = False  # whether the study has the settings
         self._agent = DDPG(
             self._config,
             n_slots=ACTION_SLOTS,
@@ -344,6 +364,7 @@ class TRLHPOSampler(BaseSampler):
         return self._learned.get(trial.number, trial.datetime_start) != trial.datetime_start
 
     def _learn(self, study: Study) -> None:
+        self._losses = None
         trials = study.get_trials(deepcopy=False)
         if trials and trials[-1].number == len(trials) - 1:  # the whole study, not a bracket of Hyperband's
             trials = trials[max(self._n_done - 1, 0) :]
@@ -371,10 +392,13 @@ class TRLHPOSampler(BaseSampler):
         if self._config.n_candidates:
             return
         rng = self._generator("learn", n_before)
-        for _ in range(min(n_new, _CATCH_UP) * self._config.updates):
-            losses = self._agent.update(self._experience.batch(rng))
-        if n_new:
-            _logger.debug(f"Learned from {n_new} trials; critic loss {losses.critic:.4f}.")
+        updates = range(min(n_new, _CATCH_UP) * self._config.updates)
+        losses = [self._agent.update(self._experience.batch(rng)) for _ in updates]
+        if losses:
+            of_actor = [loss.actor for loss in losses if loss.actor is not None]
+            of_critic = [loss.critic for loss in losses]
+            self._losses = statistics.fmean(of_critic), statistics.fmean(of_actor) if of_actor else None
+            _logger.debug(f"Learned from {n_new} trials; critic loss {self._losses[0]:.4f}.")
 
     def _note_reports(self, study: Study, trial: FrozenTrial, running: _Running, name: str) -> None:
         """Note that the trial reported something before it asked for this parameter.
@@ -389,8 +413,7 @@ class TRLHPOSampler(BaseSampler):
         if len(names) == 1 or last <= max((step for _, step in running.seen), default=-1):
             return
         running.seen.append((place_of_report(names, earliest), last))
-        # Samplers have no public way to write an attribute of a running trial; Optuna's own go this way too.
-        study._storage.set_trial_system_attr(trial._trial_id, SEEN_ATTRIBUTE, running.seen)
+        write_to_trial(study, trial, SEEN_ATTRIBUTE, running.seen)
 
     # From the agent to a value ------------------------------------------------------------------------
 
@@ -405,6 +428,7 @@ class TRLHPOSampler(BaseSampler):
         """A value, or None if the agent knows nothing of what is asked for."""
         settled = self._experience.settled(request)
         if self._config.n_candidates == 0:
+            running.note = running.note or AgentNote("actor", losses=self._losses)
             return _Proposal(decode(name, distribution, self._act(trial, request, settled)[settled.slot]))
         if settled.names[settled.step, settled.slot] < 0:
             return None
@@ -415,6 +439,8 @@ class TRLHPOSampler(BaseSampler):
         if plan is None or running.n_seen != len(running.seen):
             plan = running.plan = self._plan(trial, settled, request.before.reports)
             running.n_seen = len(running.seen)
+            if plan is not None:
+                self._note_plan(running, plan, settled.step)
         if plan is None and not self._experience.knows(request.slots):
             return None
         action = self._generator("chance", trial.number, len(trial.params)).random()
@@ -445,8 +471,6 @@ class TRLHPOSampler(BaseSampler):
 
     def _act(self, trial: FrozenTrial, request: Request, settled: Settled) -> np.ndarray:
         """``[A]`` what the actor does, with noise."""
-        n_explore = self._n_exploration_trials
-        exploration = 1.0 if n_explore is None else max(0.0, 1 - trial.number / max(n_explore, 1))
         weights = self._experience.draw_weights(self._generator("weights", trial.number), 1)[0]
         state = self._experience.state(request.before, weights)
         names = np.where(np.arange(ACTION_SLOTS) < 1, settled.names[-1], -1)
@@ -458,7 +482,80 @@ class TRLHPOSampler(BaseSampler):
             theta=self._config.noise_theta,
             sigma=self._config.noise_sigma,
         )[-1]
-        return np.clip(self._agent.act(state, query).numpy() + exploration * noise, 0, 1)
+        return np.clip(self._agent.act(state, query).numpy() + self._exploration(trial) * noise, 0, 1)
+
+    def _exploration(self, trial: FrozenTrial) -> float:
+        """The share of the noise that is on the actor."""
+        n_explore = self._n_exploration_trials
+        return 1.0 if n_explore is None else max(0.0, 1 - trial.number / max(n_explore, 1))
+
+    # From the agent to the study ----------------------------------------------------------------------
+
+    def _note_plan(self, running: _Running, plan: Plan, n_settled: int) -> None:
+        note = running.note or AgentNote(self._config.critic)
+        scores = plan.mean + plan.deviation * np.array([0.0, -1.0, 1.0])
+        values = self._experience.values_of(scores)
+        plans = note.plans
+        if values is not None:
+            low, high = sorted(values[1:].tolist())
+            plans = (*plans, Expected(n_settled, len(plan.names), float(values[0]), low, high))
+        rows = self._search.attention(plan)
+        attention = {"critic": rows} if rows else {}
+        running.note = replace(note, plans=plans, attention=attention)
+
+    def _note_agent(self, study: Study, trial: FrozenTrial) -> None:
+        """Keep with the trial what the agent made of it, if it decided anything."""
+        with self._lock:
+            if self._study is None or self._study[0] != study.study_name or trial.number not in self._running:
+                return
+            running = self._running[trial.number]
+            note = running.note
+            if note is None:
+                return
+            if note.by == "actor":
+                note = self._explained(trial, running.seen, note)
+        write_to_trial(study, trial, AGENT_ATTRIBUTE, note.to_json())
+        if not self._is_noted:
+            self._is_noted = True
+            if read_from_study(study, SAMPLER_ATTRIBUTE) is None:
+                write_to_study(study, SAMPLER_ATTRIBUTE, self.settings)
+
+    def _explained(self, trial: FrozenTrial, seen: list[tuple[int, int]], note: AgentNote) -> AgentNote:
+        """The note, with what actor and critic attended to, step by step, and what the critic expected."""
+        last = max(trial.intermediate_values, default=-1)
+        if last > max((step for _, step in seen), default=-1):
+            seen = [*seen, (len(trial.params), last)]  # for what would have come next
+        episode = read_episode(trial, seen)
+        if not len(episode):
+            return note
+        weights = self._experience.draw_weights(self._generator("weights", trial.number), 1)[0]
+        insight = self._agent.explain(self._experience.state(episode, weights))
+        return replace(
+            note,
+            q=tuple(insight.values.mean(axis=1).tolist()),
+            spread=tuple(insight.values.std(axis=1).tolist()),
+            bootstrapped=self._config.progressive_reward,
+            exploration=self._exploration(trial),
+            attention={"actor": insight.actor, "critic": insight.critic},
+        )
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the sampler was made with, as it is kept with a study: the agent's settings as far as they are
+        not the default's, and the seed, also one that was drawn."""
+        default = AgentConfig()
+        own = {f.name: getattr(self._config, f.name) for f in fields(AgentConfig)}
+        return {
+            "sampler": type(self).__name__,
+            "seed": self._seed,
+            "n_startup_trials": self._n_startup_trials,
+            "n_exploration_trials": self._n_exploration_trials,
+            "agent": {name: value for name, value in own.items() if value != getattr(default, name)},
+            "layer_prior": self._prior is not None,
+            "warm_start": [earlier.name for earlier in self._earlier],
+            "optuna": optuna.__version__,
+            "torch": str(torch.__version__),
+        }
 
     def _generator(self, purpose: str, *place: int) -> np.random.Generator:
         return np.random.default_rng((self._seed, _PURPOSES.index(purpose), *place))

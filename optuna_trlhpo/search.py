@@ -101,6 +101,10 @@ class Plan:
     """What the acquisition function holds of it; greater is better, comparable within one fit."""
     key: bytes
     """Tells networks apart; it stays that of the plan as it was made."""
+    mean: float = math.nan
+    """The score that the critic expects of it."""
+    deviation: float = math.nan
+    """How far off the critic holds that it may be."""
 
     def answers(self, settled: Settled) -> bool:
         """Whether the plan begins with what is settled, and goes on with what is asked for."""
@@ -249,7 +253,7 @@ class Search:
             network_key(n, i, a)
             for n, i, a in zip(prefixes.names, prefixes.indices, prefixes.actions, strict=True)
         )
-        chosen, score = None, -np.inf
+        chosen, score, features = None, -np.inf, np.zeros((0, 0))
         for _ in range(config.n_generations):
             if config.mutations:
                 drafts = drafts + planner.vary(parents, rng, config.n_candidates)
@@ -269,11 +273,40 @@ class Search:
             z = self._features(self._told(as_networks(drafts, settled.context)))
             scores = self._acquire(z, of_networks, values, rng)
             order = np.argsort(-scores, kind="stable")
-            chosen, score = drafts[order[0]], float(scores[order[0]])
+            chosen, score, features = drafts[order[0]], float(scores[order[0]]), z[order[:1]]
             parents = drafts = [drafts[i] for i in order[:_BEST_OF_GENERATION]]
         if chosen is None:
             chosen = parents[0]
-        return Plan(chosen.actions.copy(), chosen.names.copy(), chosen.indices.copy(), score, chosen.key())
+            features = self._features(self._told(as_networks([chosen], settled.context)))
+        (mean,), (deviation,) = self._critic.predict(features)
+        actions, names, indices = chosen.actions.copy(), chosen.names.copy(), chosen.indices.copy()
+        return Plan(actions, names, indices, score, chosen.key(), float(mean), float(deviation))
+
+    def attention(self, plan: Plan) -> list[np.ndarray]:
+        """What the critic attends to as it judges the first k steps of the plan that was made last.
+
+        Rows k = 1 to S, each ``[H, k + 1]``: what the parameters of each step get together, and last what the
+        question and what is known of the network as a whole get. No rows where the critic has no attention.
+        """
+        if self._config.critic != "transformer":
+            return []
+        S = len(plan.names)
+        prefixes = [
+            Plan(plan.actions[:k], plan.names[:k], plan.indices[:k], 0.0, b"") for k in range(1, S + 1)
+        ]
+        networks = _joined([_as_one(prefix, np.zeros_like(prefix.names)) for prefix in prefixes])
+        weights = self._critic.attention(self._features(self._told(networks)))  # [S, H, 1 + columns]
+        assert weights is not None
+        rows = []
+        for k in range(1, S + 1):
+            row = np.zeros((weights.shape[1], k + 1))
+            for step in range(k):
+                pairs = zip(plan.names[step].tolist(), plan.indices[step].tolist(), strict=True)
+                columns = {self._features.column_of(*pair) for pair in pairs if pair[0] >= 0} - {-1}
+                row[:, step] = weights[k - 1][:, [1 + column for column in sorted(columns)]].sum(axis=1)
+            row[:, k] = weights[k - 1].sum(axis=1) - row[:, :k].sum(axis=1)
+            rows.append(row)
+        return rows
 
     def _acquire(
         self, z: np.ndarray, of_networks: np.ndarray, values: np.ndarray, rng: np.random.Generator

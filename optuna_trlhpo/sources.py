@@ -15,13 +15,12 @@ from optuna.trial import FrozenTrial, TrialState
 from optuna_trlhpo._agent.config import AgentConfig
 from optuna_trlhpo._agent.features import N_PARTS, FeatureMap, Networks
 from optuna_trlhpo._agent.posterior import Posterior
-from optuna_trlhpo.episode import Seen, read_episode
+from optuna_trlhpo.episode import read_episode
 from optuna_trlhpo.experience import Experience
 from optuna_trlhpo.names import Names
+from optuna_trlhpo.notes import seen_in
 from optuna_trlhpo.reward import worths_of
 
-SEEN_ATTRIBUTE = "trlhpo:seen"
-"""The attribute of a trial under which it is noted when it reported what; see `episode`."""
 _N_BEST = 100
 _STEPS = 80
 
@@ -104,9 +103,3 @@ class Source:
     def expect(self, networks: Networks) -> np.ndarray:
         """``[N]`` the score that is expected of each network, in the earlier study."""
         return self._posterior.predict(self._features(networks))[0]
-
-
-def seen_in(trial: FrozenTrial) -> Seen:
-    """When the trial reported what, as far as it was noted."""
-    seen: Seen = trial.system_attrs.get(SEEN_ATTRIBUTE, [])
-    return seen

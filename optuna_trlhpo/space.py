@@ -33,6 +33,7 @@ from optuna_trlhpo.layers import (
     Shape,
     Vocabulary,
     describe,
+    vocabulary_named,
 )
 from optuna_trlhpo.places import (
     BYTES,
@@ -44,6 +45,8 @@ from optuna_trlhpo.places import (
     shape_behind,
 )
 
+SPACE_ATTRIBUTE = "layer_space"
+"""The user attribute of a study under which the settings of its space are kept."""
 _DRAWS = 1000
 """After so many random networks beyond a limit there is held to be none within it."""
 SIGNATURE = 8
@@ -162,6 +165,32 @@ class LayerSpace:
     def __repr__(self) -> str:
         settings = {name: value for name, value in vars(self).items() if value != TABLE_I}
         return f"LayerSpace({', '.join(f'{name}={value!r}' for name, value in settings.items())})"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The arguments that the space was made with, as JSON can hold them; `from_settings` is the inverse.
+
+        Example:
+            >>> space = LayerSpace(max_layers=3)
+            >>> LayerSpace.from_settings(space.settings) == space
+            True
+        """
+        own = {name: _plain(getattr(self, name)) for name in _SETTINGS}
+        return own | {"input_shape": list(self.input_shape), "vocabulary": self.vocabulary.name}
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any]) -> LayerSpace:
+        """The space that has these `settings`.
+
+        Raises:
+            ValueError: If they are not settings of a space, or nobody has made its vocabulary.
+        """
+        names = {*_SETTINGS, "input_shape", "vocabulary"}
+        if not isinstance(settings, Mapping) or set(settings) != names:
+            raise ValueError(f"settings are {settings!r}; they must have the keys {', '.join(sorted(names))}")
+        shape, vocabulary = tuple(settings["input_shape"]), vocabulary_named(settings["vocabulary"])
+        others = {name: settings[name] for name in _SETTINGS}
+        return cls(input_shape=shape, vocabulary=vocabulary, **others)
 
     # What may come next -------------------------------------------------------------------------------
 
@@ -322,8 +351,11 @@ class LayerSpace:
                 return
 
     def _introduce(self, trial: BaseTrial, *, whole: bool) -> None:
-        """Tell a sampler that wants to know which networks there are."""
+        """Tell a sampler that wants to know which networks there are; and note it in the study, so that what
+        its networks come to can be worked out from the study alone."""
         if isinstance(trial, Trial):
+            if trial.study.user_attrs.get(SPACE_ATTRIBUTE) != self.settings:
+                trial.study.set_user_attr(SPACE_ATTRIBUTE, self.settings)
             introduce = getattr(trial.study.sampler, "enter_space", None)
             if introduce is not None:
                 introduce(trial.study, trial.number, self, whole=whole)
@@ -647,6 +679,24 @@ class LayerSpace:
             )
         told = " and ".join(f"{name} {limit:,.0f}" for name, limit in limits.items())
         raise ValueError(f"no network of this space meets {told} at once")
+
+
+_SETTINGS = (
+    "num_classes",
+    "max_layers",
+    "min_improvement",
+    "min_accuracy",
+    "max_macs",
+    "max_parameters",
+    "max_activation_bytes",
+    "narrowing",
+    "train_prefixes",
+)
+
+
+def _plain(value: Any) -> Any:
+    """A number of NumPy as one of Python, all else as it is."""
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _or_inf(limit: float | None) -> float:

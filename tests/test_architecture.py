@@ -25,15 +25,18 @@ ALLOWED: dict[str, set[str]] = {
     "episode": {"layers"},
     "reward": {"layers", "episode"},
     "_agent": {"_agent"},
+    "notes": {"episode"},
     "names": {"layers", "episode", "_agent"},
     "experience": {"layers", "episode", "reward", "_agent", "names"},
-    "sources": {"episode", "reward", "_agent", "names", "experience"},
+    "sources": {"episode", "reward", "_agent", "names", "notes", "experience"},
     "search": {"_agent", "layers", "episode", "experience", "sources"},
-    "sampler": {"layers", "episode", "reward", "_agent", "experience", "sources", "search"},
-    "cnn": {"cnn", "layers", "space", "episode"},
+    "sampler": {"layers", "episode", "reward", "_agent", "notes", "experience", "sources", "search"},
+    "cnn": {"cnn", "layers", "space", "episode", "notes"},
+    "dashboard": {"dashboard", "visualization", "layers", "notes", "cnn"},
+    "visualization": {"visualization", "layers", "kinds", "space", "episode", "reward", "notes"},
 }
 MAY_IMPORT_SAMPLER = {"", "benchmarks", "baselines", "sklearn"}  # "" is the package's own __init__
-WITHOUT_TORCH = {"places", "space", "episode", "reward"}
+WITHOUT_TORCH = {"places", "space", "episode", "reward", "notes", "visualization"}
 WITHOUT_OPTUNA = {"_agent", "cnn"}
 EXCEPT = {  # what in cnn/ touches a study or a trial
     "optuna_trlhpo.cnn.checks",
@@ -205,6 +208,9 @@ def test_top_level_is_tidy() -> None:
         ("cnn/objective.py", "from ..reward import returns"),
         ("cnn/__init__.py", "from .._agent import ddpg"),
         ("visualization/figures.py", "from optuna_trlhpo.sampler import TRLHPOSampler"),
+        ("visualization/figures.py", "from optuna_trlhpo.dashboard import publish"),
+        ("dashboard/_publish.py", "from optuna_trlhpo.sampler import TRLHPOSampler"),
+        ("cnn/partition.py", "import optuna"),
     ],
 )
 def test_a_wrong_import_is_found(file: str, line: str) -> None:

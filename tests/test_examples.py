@@ -54,7 +54,8 @@ def test_quickstart_resumes(tmp_path: Path) -> None:
     assert len({tuple(trial.params.items()) for trial in study.trials}) == 3
     for output in (first, second, third):
         assert len(percentages(output)) >= 2  # validation and test
-        assert output.rstrip().endswith("optuna-dashboard sqlite:///digits.db")
+        assert output.rstrip().endswith("optuna-dashboard sqlite:///digits.db --artifact-dir digits")
+        assert "digits.onnx gives what PyTorch gives" in output
     assert percentages(second)[0] == percentages(third)[0] == pytest.approx(100 * study.best_value, abs=0.01)
 
 
@@ -79,3 +80,26 @@ def test_existing_pipeline(tmp_path: Path) -> None:
     output = run("existing_pipeline.py", "--trials", "3", "--epochs", "3", cwd=tmp_path)
     assert percentages(output)[-1] > 15  # chance is 10
     assert "'n_units_l0'" in output
+
+
+def test_edge_device(tmp_path: Path) -> None:
+    small = ["--trials=2", "--device-macs=1000", "--folder=files"]
+    output = run("edge_device.py", *small, cwd=tmp_path)
+    names = {path.name for path in (tmp_path / "files").iterdir()}
+    assert {"network.onnx", "network.pt2", "network.py", "network.safetensors"} <= names
+    assert "ONNX: network.onnx, " in output and "cut behind input: " in output
+    assert "server.onnx" in names and "device.onnx" not in names  # a thousand MACs are too few for any layer
+
+
+def test_paper_figures(tmp_path: Path) -> None:
+    """Without MNIST, which the folder does not hold: the digits take its place, and it is said."""
+    options = ["--trials", "4", "--data-root", str(tmp_path), "--agents", "random", "paper"]
+    output = run("paper_figures.py", *options, cwd=tmp_path)
+    assert "what is found is not about MNIST" in output and "images of digits" in output
+    assert "random: 4 trials, best" in output and "paper: 4 trials, best" in output
+    assert "had a negative reward" in output and "actor, attention to the last layer" in output
+    written = {path.name for path in (tmp_path / "paper_figures").iterdir()}
+    names = ("figure2-random", "figure2-paper", "figure3-paper")
+    assert written == {f"{name}.{kind}" for name in names for kind in ("html", "svg")}
+    again = run("paper_figures.py", *options, cwd=tmp_path)
+    assert again == output  # nothing is searched twice, and the studies say the same

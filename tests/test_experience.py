@@ -527,3 +527,28 @@ def test_dominated_trials_are_worth_less() -> None:
     assert best_of_0 < worst_of_1
     assert batch.returns[which == 1, 0].max() < batch.returns[which == 2, 0].min()
     assert batch.steps.weights.shape == (64, 1, 2)
+
+
+# Scores and values ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("targets", ["log_error", "rank"])
+@pytest.mark.parametrize("direction", [MAXIMIZE, MINIMIZE])
+def test_a_value_is_found_again_by_its_score(direction: StudyDirection, targets: str) -> None:
+    memory = experience([direction], targets=targets)
+    assert memory.values_of(np.zeros(1)) is None  # nothing has a value yet
+    sign = 1 if direction == MAXIMIZE else -1
+    values = np.linspace(2.0, 4.0, 21)
+    for number, value in enumerate(values):
+        memory.add(number, episode(number / 21), sign * worths(value))
+    memory.networks(np.random.default_rng(0), NO_WEIGHTS)
+    scores = np.array([memory.score_report(value) for value in values])
+    found = memory.values_of(scores)
+    assert found is not None
+    np.testing.assert_allclose(found[2:-2], values[2:-2], atol=0.11 if targets == "rank" else 1e-9)
+
+
+def test_several_objectives_have_no_single_value() -> None:
+    memory = experience([MAXIMIZE, MINIMIZE])
+    memory.add(0, episode(0.5), np.array([[1.0, -2.0]]))
+    assert memory.values_of(np.zeros(1)) is None

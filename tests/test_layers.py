@@ -19,7 +19,9 @@ from optuna_trlhpo.layers import (
     Layer,
     MaxPool,
     hyperparameter_of,
+    network_in,
     parse,
+    vocabulary_named,
 )
 
 
@@ -205,3 +207,42 @@ def test_a_parameter_that_merely_has_such_a_name(name: str, distribution: Any) -
 def test_a_parse_error_names_the_layer_and_what_is_allowed(text: str, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         parse(text)
+
+
+# The layers that parameters tell of -------------------------------------------------------------------
+
+
+def test_layers_are_read_whatever_the_mask_and_the_vocabulary() -> None:
+    params = {
+        "lr": 0.1,
+        "layer1_cnn_kind": "Conv",
+        "layer1_conv_filters": 8,
+        "layer1_conv_kernel": 3,
+        "layer1_conv_stride": 1,
+        "layer2_kind_of_pool_fcl": "FCL",
+        "layer2_fcl_neurons": 16,
+        "layer2_fcl_activation": "relu",
+        "layer2_fcl_bias": True,
+    }
+    assert network_in(params) == parse("Conv(8,3,1) > FCL(16,relu,bias)")
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {},
+        {"x": 1},
+        {"layer1_kind": "Conv", "layer1_conv_filters": 8},  # half asked for
+        {"layer1_kind": "Unheard"},
+        {"layer1_kind": 3},
+        {"layer2_kind": "FCL", "layer2_fcl_neurons": 16},
+    ],
+)
+def test_what_is_no_layer_is_none(params: dict[str, Any]) -> None:
+    assert network_in(params) == ()
+
+
+def test_vocabularies_by_their_names() -> None:
+    assert vocabulary_named("") is TABLE_I
+    with pytest.raises(ValueError, match="there is no vocabulary 'unheard'; import the module that makes it"):
+        vocabulary_named("unheard")

@@ -377,3 +377,20 @@ def test_weights_reach_all_of_the_front() -> None:
         for share in np.linspace(0.01, 0.99, 99)
     }
     assert chosen == {0, 1, 2, 3}
+
+
+@given(
+    st.lists(st.floats(0, 1), min_size=2, max_size=20),
+    st.sampled_from([(1.0, 0.0), (-1.0, 0.0), (1.0, 5.0), (-300.0, 7.0)]),
+)
+def test_worths_are_found_again_by_their_scores(values: list[float], scale: tuple[float, float]) -> None:
+    factor, shift = scale
+    worths = factor * np.array(values) + shift
+    scores = Scores(worths)
+    tolerance = 1e-6 * (1 + np.abs(worths).max())
+    np.testing.assert_allclose(scores.worths(scores(worths)), worths, atol=tolerance)
+
+
+def test_no_score_is_better_than_all_that_is_possible() -> None:
+    scores = Scores(np.array([0.5, 0.9, 0.99]))
+    assert scores.worths(np.array([50.0])).tolist() == [1.0]

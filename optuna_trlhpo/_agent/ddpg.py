@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -32,6 +33,16 @@ class Losses(NamedTuple):
     critic: float
     actor: float | None
     """None where this update left the actor alone."""
+
+
+class Insight(NamedTuple):
+    """What actor and critic make of an episode of S steps. Row k of the attention, k = 1 to S, is
+    ``[H, k + 1]``: the weights of the first k steps, then that of the query itself; H counts the heads of all
+    blocks, one block after the other."""
+
+    values: np.ndarray  # [S, M] what each member expects of each step behind those before it
+    actor: list[np.ndarray]
+    critic: list[np.ndarray]
 
 
 class DDPG:
@@ -76,6 +87,24 @@ class DDPG:
         return self.critic(state, candidates, self._behind(state, candidates.actions.shape[1]))[0]
 
     @one_thread()
+    @torch.inference_mode()
+    def explain(self, steps: Steps) -> Insight:
+        """What actor and critic attend to, and what the critic expects, at each of ``steps`` ``[1, S]``.
+
+        The last row of the attention is that of the step which would have come next; of its action the critic
+        knows what the actor would do.
+        """
+        S = steps.actions.shape[1]
+        position = torch.arange(S + 1)
+        query = Steps(*(nn.functional.pad(x, (0, 0) * (x.dim() - 2) + (0, 1)) for x in steps))
+        if steps.weights.shape[-1]:
+            query.weights[:, -1] = query.weights[:, 0]
+        action, of_actor = self.actor.explain(steps, query, position)
+        query.actions[:, -1], query.filled[:, -1] = action[:, -1], 1
+        values, of_critic = self.critic.explain(steps, query, position)
+        return Insight(values[0, :S].double().numpy(), _rows(of_actor, S), _rows(of_critic, S))
+
+    @one_thread()
     def update(self, batch: Batch) -> Losses:
         """Learn once from ``batch``; nothing is evaluated or trained but these networks."""
         position = torch.arange(batch.learned.shape[1])
@@ -111,6 +140,15 @@ class DDPG:
     @staticmethod
     def _behind(state: Steps, n: int) -> Tensor:
         return torch.full((n,), state.actions.shape[1])
+
+
+def _rows(weights: list[Tensor], S: int) -> list[np.ndarray]:
+    """Rows 1 to S as `Insight` has them, of weights ``[1, H, 2 S + 1, 2 S + 1]`` of each block, where the
+    query at position k is token S + k."""
+    heads = torch.cat([block[0] for block in weights]).double()  # [blocks * H, T, T]
+    return [
+        torch.cat([heads[:, S + k, :k], heads[:, S + k, S + k, None]], dim=1).numpy() for k in range(1, S + 1)
+    ]
 
 
 def _adam(module: nn.Module, learning_rate: float) -> torch.optim.Adam:

@@ -104,6 +104,16 @@ class Ensemble:
         """What one member, drawn, expects of ``x`` ``[C, F]``: ``[C]`` (Thompson sampling)."""
         return self._values(x)[:, rng.integers(self._config.n_critics)]
 
+    @one_thread()
+    @torch.no_grad()
+    def attention(self, x: np.ndarray) -> np.ndarray | None:
+        """What the members attend to as they judge ``x`` ``[C, F]``: ``[C, H, 1 + columns]``, weights of the
+        token that asks and of each parameter, 0 where a network does not have it; H counts the heads of all
+        blocks, one block after the other. None where there is no attention."""
+        if not isinstance(self._body, ParameterTransformer):
+            return None
+        return self._body.attention(self._scaled(x)).double().numpy()
+
     @property
     def noise(self) -> float:
         """Standard deviation of values from what their members make of them, at the end of the last
@@ -226,17 +236,34 @@ class ParameterTransformer(nn.Module):
         self.group.grow(int(features.group.max(initial=-1)) + 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        tokens, there = self._tokens(x)
-        tokens = torch.cat([self.query.expand(len(x), 1, -1), tokens], dim=1)  # [B, 1 + T, W]
-        visible = nn.functional.pad(there, (1, 0), value=True).unsqueeze(1)  # [B, 1, 1 + T], to all alike
-        for block in self.blocks:
-            tokens, _ = block(tokens, visible)
-        h = self.head(self.norm(tokens[:, 0])).view(len(x), *self.output.shape)  # [B, M, W]
+        tokens, there, _ = self._tokens(x)
+        answer, _ = self._ask(tokens, there)
+        h = self.head(self.norm(answer)).view(len(x), *self.output.shape)  # [B, M, W]
         return (h * self.output).sum(dim=-1) + self.output_bias
 
-    def _tokens(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Tokens ``[B, T, W]``, and which of them are there ``[B, T]``. T is the most that a row has, far
-        less than there are columns, and time goes with T squared."""
+    def attention(self, x: Tensor) -> Tensor:
+        """See `Ensemble.attention`."""
+        tokens, there, which = self._tokens(x)
+        _, weights = self._ask(tokens, there)
+        asking = torch.cat([block[:, :, 0] for block in weights], dim=1)  # [B, blocks * H, 1 + T]
+        of_columns = asking.new_zeros(*asking.shape[:2], len(self.groups))
+        of_columns.scatter_(2, which.unsqueeze(1).expand_as(asking[..., 1:]), asking[..., 1:])
+        return torch.cat([asking[..., :1], of_columns], dim=2)
+
+    def _ask(self, tokens: Tensor, there: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """What the token that asks comes back with, ``[B, W]``, and the weights ``[B, H, 1 + T, 1 + T]`` of
+        each block."""
+        tokens = torch.cat([self.query.expand(len(tokens), 1, -1), tokens], dim=1)  # [B, 1 + T, W]
+        visible = nn.functional.pad(there, (1, 0), value=True).unsqueeze(1)  # [B, 1, 1 + T], to all alike
+        weights = []
+        for block in self.blocks:
+            tokens, w = block(tokens, visible)
+            weights.append(w)
+        return tokens[:, 0], weights
+
+    def _tokens(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Tokens ``[B, T, W]``, which of them are there ``[B, T]``, and their columns ``[B, T]``. T is the
+        most that a row has, far less than there are columns, and time goes with T squared."""
         values = nn.functional.pad(x, (0, 1))[:, self.features]  # [B, columns, K]
         vectors = nn.functional.pad(self.feature.weight, (0, 0, 0, 1))[self.features]  # [columns, K, W]
         tokens = torch.bmm(values.transpose(0, 1), vectors).transpose(0, 1)  # [B, columns, W]
@@ -244,8 +271,9 @@ class ParameterTransformer(nn.Module):
         present = (values != 0).any(dim=-1)  # [B, columns]
         there, which = present.int().sort(dim=1, descending=True, stable=True)
         T = int(there.sum(dim=1).max()) if len(x) else 0
-        which = which[:, :T].unsqueeze(-1).expand(-1, -1, tokens.shape[-1])
-        return tokens.gather(1, which), there[:, :T].bool()
+        which = which[:, :T]
+        chosen = tokens.gather(1, which.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))
+        return chosen, there[:, :T].bool(), which
 
 
 class Rows(nn.Module):

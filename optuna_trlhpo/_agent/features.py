@@ -120,6 +120,10 @@ class FeatureMap:
         stem."""
         return np.array([stem in self._anywhere for stem in range(n - 1)] + [False])
 
+    def column_of(self, stem: int, index: int) -> int:
+        """The column of a parameter in its place; -1 if it was never learned."""
+        return self._columns.get((stem, index), -1)
+
     @property
     def features(self) -> Features:
         part = np.array(self._part)

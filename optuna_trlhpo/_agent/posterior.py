@@ -119,6 +119,9 @@ class Posterior:
             mean = (across @ self._weights + self._expected(z, self._scale, self._variances)).squeeze(-1)
             return (mean + factor @ torch.from_numpy(rng.standard_normal(len(z)))).numpy()
 
+    def attention(self, x: np.ndarray) -> None:
+        """It has none; an `ensemble.Ensemble` of transformers does."""
+
     @property
     def noise(self) -> float:
         """Standard deviation of the noise on a value."""

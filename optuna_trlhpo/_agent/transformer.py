@@ -189,8 +189,12 @@ class Actor(nn.Module):
         self.head = nn.Linear(config.width, n_slots)
 
     def forward(self, state: Steps, query: Steps, position: Tensor) -> Tensor:
-        answer, _ = self.body(self.imr(state), self.imr(query.unfilled()), position)
-        return torch.sigmoid(self.head(answer))  # [B, Q, A]
+        return self.explain(state, query, position)[0]  # [B, Q, A]
+
+    def explain(self, state: Steps, query: Steps, position: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """The same, and the attention weights ``[B, H, S + Q, S + Q]`` of each block."""
+        answer, weights = self.body(self.imr(state), self.imr(query.unfilled()), position)
+        return torch.sigmoid(self.head(answer)), weights
 
 
 class Critic(nn.Module):
@@ -216,12 +220,16 @@ class Critic(nn.Module):
             self.prior.requires_grad_(False)
 
     def forward(self, state: Steps, query: Steps, position: Tensor) -> Tensor:
+        return self.explain(state, query, position)[0]  # [B, Q, M]
+
+    def explain(self, state: Steps, query: Steps, position: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """The same, and the attention weights ``[B, H, S + Q, S + Q]`` of each block."""
         query = query.unmeasured()
-        answer, _ = self.body(self.imr(state), self.imr(query), position)
+        answer, weights = self.body(self.imr(state), self.imr(query), position)
         value = self.head(answer)
         if self.prior_scale:
             value = value + self.prior_scale * self.prior(self.imr.features(query))
-        return torch.tanh(value)  # [B, Q, M]
+        return torch.tanh(value), weights
 
 
 def _make_imr(

@@ -34,6 +34,7 @@ def main(argv: list[str] | None = None) -> int:
     _add_ablate(commands)
     _add_transfer(commands)
     _add_overhead(commands)
+    _add_figures(commands)
     _add_train(commands)
     _add_pretrain(commands)
     real_training.add_arguments(
@@ -290,6 +291,19 @@ def _add_overhead(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     command = commands.add_parser("overhead", help="what the sampler itself costs, as a study grows")
     command.add_argument("--trials", type=int, nargs="+", default=[100, 1000, 5000], metavar="N")
     command.set_defaults(handle=_overhead)
+
+
+def _add_figures(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    command = commands.add_parser("figures", help="how long the figures of a long study take")
+    command.add_argument("--trials", type=int, default=1000, metavar="N")
+    command.set_defaults(handle=_figures)
+
+
+def _figures(arguments: argparse.Namespace) -> int:
+    from optuna_trlhpo.benchmarks import figures
+
+    figures.main(arguments.trials)
+    return 0
 
 
 def _overhead(arguments: argparse.Namespace) -> int:

@@ -23,12 +23,14 @@ from optuna_trlhpo.cnn import leaders
 from optuna_trlhpo.cnn.checks import check_directions, check_positive_integer, check_seed, checked_objectives
 from optuna_trlhpo.cnn.cost import Cost, count_parameters, measure_cost
 from optuna_trlhpo.cnn.data import load_data
+from optuna_trlhpo.cnn.export import Exported, check_format, export_network
 from optuna_trlhpo.cnn.goals import Goal, count
 from optuna_trlhpo.cnn.inheritance import Way
 from optuna_trlhpo.cnn.model import check_activation, classifier_modules, layer_modules
+from optuna_trlhpo.cnn.partition import Budget, Partition, choose, cuts, write_parts
 from optuna_trlhpo.cnn.results import Confirmation, Confirmed, Refit, layer_table
 from optuna_trlhpo.cnn.stopping import EarlyStop
-from optuna_trlhpo.cnn.trained import Trained, TrainedNetworks, note_training
+from optuna_trlhpo.cnn.trained import Trained, TrainedNetworks, accuracies, note_training
 from optuna_trlhpo.cnn.trainer import INITIALISING, Trainer, measured_threads
 from optuna_trlhpo.cnn.training import PRECISIONS, SCHEDULES, cpu_threads, predict_correct
 from optuna_trlhpo.episode import report_performance
@@ -477,6 +479,94 @@ class CNNObjective:
             modules = {"network": nn.Sequential(*modules.values())}
         on_device = {name: module.to(self.data.device) for name, module in modules.items()}
         return measure_cost(on_device, self.space.input_shape, **how)
+
+    def export(
+        self, trial: BaseTrial | Confirmed, path: str | Path, *, network: nn.Module | None = None
+    ) -> Exported:
+        """Write the best network of a finished trial to a file that needs nothing of this package.
+
+        A study keeps no weights: unless a trained network is given, `refit` trains it anew. It takes inputs
+        that are standardised; mean and standard deviation, and the architecture, are in the file.
+
+        Args:
+            trial: Such as ``study.best_trial``, or a row of what `confirm` returns.
+            path: Its ending says what is written: ``.onnx``, ``.pt2`` (`torch.export`) or ``.py`` (readable
+                source, with its weights in ``.safetensors`` beside it); see `export_network`.
+            network: Trained, such as ``refit(trial).network``.
+
+        Raises:
+            ValueError: For another ending, or a trial without the user attribute ``architecture``.
+            ImportError: If ONNX is asked for and not installed.
+            RuntimeError: If what was written gives other numbers than the network.
+
+        Example::
+
+            refit = objective.refit(study.best_trial, epochs=20)
+            objective.export(study.best_trial, "digits.onnx", network=refit.network)
+        """
+        check_format(path)
+        self._network_of(trial)
+        trained = self.refit(trial).network if network is None else network
+        return export_network(trained, path, self.space.input_shape, metadata=self._metadata(trial))
+
+    def partition(
+        self,
+        trial: BaseTrial | Confirmed,
+        budget: Budget,
+        *,
+        folder: str | Path | None = None,
+        network: nn.Module | None = None,
+        latency: bool = True,
+    ) -> Partition:
+        """Where to cut the best network of a finished trial between a device and a server.
+
+        Of the places where the device's part is within the budget, the one is chosen where the fewest bytes
+        cross; of equals the one that leaves the device the least to do. ``print`` shows them all.
+
+        Args:
+            trial: Such as ``study.best_trial``, or a row of what `confirm` returns.
+            budget: What the device has.
+            folder: Where both parts are written, ``device.onnx`` and ``server.onnx``; the output of the first
+                is the input of the second. None: nothing is written, and nothing is trained.
+            network: Trained, such as ``refit(trial).network``; without one `refit` trains what is written.
+            latency: Whether to measure it, on the objective's device, which takes some seconds.
+
+        Raises:
+            ValueError: If no place is within the budget, latency is limited and not measured, or the trial
+                has no user attribute ``architecture``.
+            ImportError: If parts are to be written and ONNX is not installed.
+        """
+        if budget.latency is not None and not latency:
+            raise ValueError(f"the budget limits latency to {budget.latency!r} s; latency must be True")
+        if folder is not None:
+            check_format("device.onnx")
+        _, layers = self._network_of(trial)
+        cost = self._cost(layers, latency=latency)
+        known = accuracies(trial) if isinstance(trial, FrozenTrial) else {}
+        found = cuts(cost, self.space.input_shape, known)
+        cut = choose(found, budget)
+        if folder is None:
+            return Partition(cut, found, None, None, cost.setting)
+        shapes: tuple[Shape, ...] = (self.space.input_shape, *self.space.shapes(layers))
+        modules = [
+            len(layer_modules(layer, shape, conv_activation=self.conv_activation))
+            for layer, shape in zip(layers, shapes, strict=False)
+        ]
+        trained = self.refit(trial).network if network is None else network
+        if not isinstance(trained, nn.Sequential) or len(trained) <= sum(modules):
+            raise ValueError("network is not the trial's; it must be one that refit made of this trial")
+        files = write_parts(trained, cut, modules, shapes, Path(folder), metadata=self._metadata(trial))
+        return Partition(cut, found, *files, cost.setting)
+
+    def _metadata(self, trial: BaseTrial | Confirmed) -> dict[str, Any]:
+        """What a reader of an exported network should know."""
+        return {
+            "architecture": self._network_of(trial)[0],
+            "data": self.data.name,
+            "input": "(x - mean) / std, in the pixel scale of the data (0 to 1 where it came as uint8)",
+            "mean": [float(f"{value:.8g}") for value in self.data.mean],
+            "std": [float(f"{value:.8g}") for value in self.data.std],
+        }
 
     def table(self, trial: FrozenTrial) -> str:
         """The best network of a finished trial, a row per layer: what it made of the image, gained and cost.

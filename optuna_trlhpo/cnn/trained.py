@@ -12,21 +12,18 @@ only a network with the same way is looked up.
 
 from __future__ import annotations
 
-import re
 import threading
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from optuna.study import Study
-from optuna.trial import BaseTrial, FrozenTrial, Trial
+from optuna.trial import BaseTrial, FrozenTrial
 
 from optuna_trlhpo.cnn.inheritance import Ancestor, Way
 from optuna_trlhpo.episode import read_performance
 from optuna_trlhpo.layers import Layer, Network, describe
+from optuna_trlhpo.notes import TRAININGS_ATTRIBUTE, Training, read_trainings, write_training
 from optuna_trlhpo.space import LayerSpace
-
-TRAININGS_ATTRIBUTE = "trainings"
-
 
 _READING = threading.Lock()  # trials of one study may run in threads
 
@@ -146,7 +143,7 @@ class TrainedNetworks:
             return self._found.get(key)
 
     def _learn(self, trial: FrozenTrial) -> None:
-        setting, entries = _read(trial)
+        setting, entries = read_trainings(trial)
         if setting != self._setting:
             return
         performance = read_performance(trial)
@@ -175,16 +172,16 @@ def _key(layers: Sequence[Layer], way: Way) -> str:
 def note_training(trial: BaseTrial, setting: str, step: int, trained: Trained, *, looked_up: bool) -> None:
     """Note in ``trial`` that its network of ``step + 1`` layers was trained, or looked up."""
     before = trial.user_attrs.get(TRAININGS_ATTRIBUTE, setting)
-    entry = f"{step}:{trained.accuracy!r}:{'=' if looked_up else ''}{trained.seconds:.3g}"
-    if trained.curve:
-        entry += f":{'/'.join(map(repr, trained.curve))}{'!' if trained.stopped else ''}"
-    trial.set_user_attr(TRAININGS_ATTRIBUTE, f"{before} {entry}")
+    entry = Training(
+        step, trained.accuracy, trained.seconds, looked_up, tuple(trained.curve), trained.stopped
+    )
+    trial.set_user_attr(TRAININGS_ATTRIBUTE, write_training(before, entry))
 
 
 def read_curves(study: Study, setting: str) -> Iterator[Curve]:
     """Those of all trainings of a study that were watched in the setting."""
     for trial in study.get_trials(deepcopy=False):
-        noted, entries = _read(trial)
+        noted, entries = read_trainings(trial)
         for it in entries if noted == setting else ():
             if it.curve and not it.looked_up:
                 yield Curve(trial.number, it.step + 1, it.curve, it.stopped)
@@ -192,33 +189,12 @@ def read_curves(study: Study, setting: str) -> Iterator[Curve]:
 
 def savings(study: Study) -> Savings:
     """What was trained and what was looked up, over all trials of a study."""
-    entries = [entry for trial in study.get_trials(deepcopy=False) for entry in _read(trial)[1]]
+    entries = [entry for trial in study.get_trials(deepcopy=False) for entry in read_trainings(trial)[1]]
     trained = [entry.seconds for entry in entries if not entry.looked_up]
     saved = [entry.seconds for entry in entries if entry.looked_up]
     return Savings(len(trained), len(saved), sum(trained), sum(saved))
 
 
-class _Entry(NamedTuple):
-    step: int
-    accuracy: float
-    seconds: float
-    looked_up: bool
-    curve: tuple[float, ...]
-    stopped: bool
-
-
-def _read(trial: FrozenTrial | Trial) -> tuple[str, list[_Entry]]:
-    """The setting and the entries; nothing of an attribute that somebody else has written."""
-    text = trial.user_attrs.get(TRAININGS_ATTRIBUTE)
-    if not isinstance(text, str):
-        return "", []
-    return text.split(" ")[0], list(_entries(text))
-
-
-def _entries(text: str) -> Iterator[_Entry]:
-    number = r"[0-9.e+-]+"
-    curve = rf"(?::((?:{number}/)*{number})(!?))?"
-    pattern = rf"(?<= )(\d+):({number}):(=?)({number}){curve}(?= |$)"
-    for step, accuracy, mark, seconds, points, stopped in re.findall(pattern, text):
-        accuracies = tuple(map(float, points.split("/"))) if points else ()
-        yield _Entry(int(step), float(accuracy), float(seconds), bool(mark), accuracies, bool(stopped))
+def accuracies(trial: FrozenTrial) -> dict[int, float]:
+    """Accuracies, 0-1, of the trial's networks, by number of layers; those that it trained or looked up."""
+    return {training.step + 1: training.accuracy for training in read_trainings(trial)[1]}

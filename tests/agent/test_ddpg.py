@@ -314,3 +314,43 @@ def test_what_was_reported_is_learned_to_matter() -> None:
         state = Steps(*(tensor[i : i + 1, :1] for tensor in steps))
         action = agent.act(state, steps_of(torch.zeros(1, 1, A)))[0].item()
         assert abs(action - (0.2 + 0.6 * good[i].item())) < 0.12
+
+
+# What is explained ------------------------------------------------------------------------------------
+
+
+@every_config
+def test_attention_sums_to_one_over_what_is_there(config: AgentConfig) -> None:
+    S, agent = 5, make_agent(config)
+    insight = agent.explain(random_batch(config, B=1, S=S).steps)
+    assert insight.values.shape == (S, config.n_critics)
+    for rows in (insight.actor, insight.critic):
+        assert [row.shape for row in rows] == [
+            (config.blocks * config.heads, k + 1) for k in range(1, S + 1)
+        ]  # steps that are not there have no place
+        for row in rows:
+            assert (row > 0).all()
+            np.testing.assert_allclose(row.sum(axis=1), 1, atol=1e-6)
+
+
+@every_config
+def test_what_is_explained_is_what_was_done(config: AgentConfig) -> None:
+    """Values are those of `score`; and what comes later changes no row of what came before."""
+    agent = make_agent(config)
+    steps = random_batch(config, B=1, S=4).steps
+    insight = agent.explain(steps)
+    for k in range(4):
+        score = agent.score(steps.at(0, k), steps.at(k, k + 1))[0]
+        np.testing.assert_allclose(insight.values[k], score.numpy(), atol=1e-6)
+    shorter = agent.explain(steps.at(0, 2))
+    np.testing.assert_allclose(insight.actor[0], shorter.actor[0], atol=1e-6)
+    np.testing.assert_allclose(insight.critic[0], shorter.critic[0], atol=1e-6)
+
+
+def test_explaining_teaches_nothing() -> None:
+    config = CONFIGS["paper"]
+    agent, batch = make_agent(config), random_batch(config, B=1)
+    before, steps = state_of(agent.critic), [tensor.clone() for tensor in batch.steps]
+    agent.explain(batch.steps)
+    assert changed(before, agent.critic) == set()
+    assert all(torch.equal(a, b) for a, b in zip(steps, batch.steps, strict=True))

@@ -278,7 +278,8 @@ def test_a_token_is_values_group_and_column() -> None:
     body.grow(features_of(4, column=[0, 1, 0, 2], group=[1, 0, 1, 1]))
     x = torch.tensor([[2.0, 0.0, 3.0, 0.0], [0.0, 5.0, 0.0, 7.0], [0.0, 0.0, 0.0, 0.0]])
     feature, column, group = body.feature.weight, body.column.weight, body.group.weight
-    tokens, there = body._tokens(x)
+    tokens, there, which = body._tokens(x)
+    assert which[0, 0] == 0 and which[1].tolist() == [1, 2]
     assert there.tolist() == [[True, False], [True, True], [False, False]]
     torch.testing.assert_close(tokens[0, 0], 2 * feature[0] + 3 * feature[2] + column[0] + group[1])
     torch.testing.assert_close(tokens[1, 0], 5 * feature[1] + column[1] + group[0])
@@ -356,3 +357,18 @@ def test_one_thread_is_used_and_given_back(monkeypatch: pytest.MonkeyPatch) -> N
 def test_another_body_is_refused() -> None:
     with pytest.raises(ValueError, match="body is 'tree'; it must be one of perceptron, transformer"):
         Ensemble(AgentConfig(), body="tree")
+
+
+def test_attention_is_to_parameters_that_are_there() -> None:
+    x, y = problem(30)
+    x[:15, 4] = 0
+    ensemble = ensemble_of("transformer")
+    ensemble.fit(x, y, features_of(6), steps=5)
+    weights = ensemble.attention(x)
+    assert weights is not None
+    H = ensemble._config.blocks * ensemble._config.heads
+    assert weights.shape == (30, H, 1 + 6)
+    np.testing.assert_allclose(weights.sum(axis=2), 1, atol=1e-6)
+    there = np.concatenate([np.ones((30, 1), dtype=bool), x != 0], axis=1)
+    assert (weights.transpose(0, 2, 1)[~there] == 0).all() and (weights.transpose(0, 2, 1)[there] > 0).all()
+    assert ensemble_of("perceptron").attention(x) is None

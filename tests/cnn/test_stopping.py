@@ -19,7 +19,8 @@ from optuna.trial import FixedTrial, TrialState
 
 from optuna_trlhpo.cnn import stopping, trainer
 from optuna_trlhpo.cnn.stopping import Curves
-from optuna_trlhpo.cnn.trained import TRAININGS_ATTRIBUTE, read_curves
+from optuna_trlhpo.cnn.trained import read_curves
+from optuna_trlhpo.notes import TRAININGS_ATTRIBUTE
 from tests.cnn.test_objective import THREE, make, make_params, run
 from tests.cnn.test_trained import add, trained  # noqa: F401 - a fixture
 

@@ -9,7 +9,7 @@ import optuna
 import pytest
 
 from optuna_trlhpo.cnn import CNNObjective, savings, trainer
-from optuna_trlhpo.cnn.trained import TRAININGS_ATTRIBUTE
+from optuna_trlhpo.notes import TRAININGS_ATTRIBUTE
 from tests.cnn.test_objective import THREE, make, make_params, run
 
 TWO_AND_ANOTHER = "Conv(8,3,1) > MaxPool(2,2,0) > FCL(24,relu,bias)"

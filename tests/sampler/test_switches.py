@@ -8,7 +8,7 @@ from optuna_trlhpo import AgentConfig, LayerSpace, TRLHPOSampler
 from optuna_trlhpo._agent.critic import make_critic
 from optuna_trlhpo._agent.ensemble import Ensemble
 from optuna_trlhpo._agent.posterior import Posterior
-from optuna_trlhpo.sources import SEEN_ATTRIBUTE
+from optuna_trlhpo.notes import SEEN_ATTRIBUTE
 
 SMALL = dict(width=8, heads=2, blocks=1, expansion=1, n_critics=2, n_candidates=20, fit_steps=2)
 SPACE = LayerSpace(input_shape=(1, 8, 8), max_layers=3, min_accuracy=None, min_improvement=None)

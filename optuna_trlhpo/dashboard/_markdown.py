@@ -1,0 +1,231 @@
+"""A study and a trial as notes of optuna-dashboard: Markdown with tables, small whatever the study's size.
+
+The dashboard shows no HTML in notes, and no constraint that was set with ``trial.set_constraint``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
+
+from optuna.study import Study, StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from optuna_trlhpo.cnn.trained import savings
+from optuna_trlhpo.layers import describe, network_in
+from optuna_trlhpo.visualization._architecture import ArchitectureInfo
+
+_LEADERS = 5
+"""Rows of the table of the best trials."""
+_CONSTRAINTS = 12
+"""Rows of the table of constraints."""
+_WIDEST = 120
+"""Characters of a cell."""
+
+BEGIN, END = "[//]: # (optuna-trlhpo begins)", "[//]: # (optuna-trlhpo ends)"
+"""What stands between these lines, which no reader of Markdown shows, is ours, the rest somebody else's."""
+
+
+def merged(note: str, own: str) -> str:
+    """The note with our part as it is now; what others wrote stays. ``own`` empty: theirs alone.
+
+    Example:
+        >>> first = merged("Mine.", "Ours.")
+        >>> print(merged(first, "Ours, newer."))
+        Mine.
+        <BLANKLINE>
+        [//]: # (optuna-trlhpo begins)
+        <BLANKLINE>
+        Ours, newer.
+        <BLANKLINE>
+        [//]: # (optuna-trlhpo ends)
+        >>> merged(first, "")
+        'Mine.'
+    """
+    before, found, rest = note.partition(BEGIN)
+    after = rest.partition(END)[2] if found else ""
+    part = f"{BEGIN}\n\n{own.strip()}\n\n{END}" if own else ""
+    return "\n\n".join(text for text in (before.strip(), part, after.strip()) if text)
+
+
+def leaders(study: Study) -> list[FrozenTrial]:
+    """The best complete trials within all constraints, best first; one of each network or set of parameters.
+
+    Of several objectives, the trials that no other beats, by the first objective.
+    """
+    if len(study.directions) > 1:
+        best: Iterable[FrozenTrial] = study.best_trials
+    else:
+        best = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    sign = -1 if study.directions[0] == StudyDirection.MAXIMIZE else 1
+    found: dict[str, FrozenTrial] = {}
+    for trial in sorted((it for it in best if feasible(it)), key=lambda it: (sign * it.values[0], it.number)):
+        found.setdefault(_what(trial), trial)
+    return list(found.values())
+
+
+def feasible(trial: FrozenTrial) -> bool:
+    """Whether every constraint of the trial is at most 0."""
+    return all(value <= 0 for value in trial.constraints.values())
+
+
+def study_note(study: Study, architecture: ArchitectureInfo | None) -> str:
+    """What a reader of the study wants to know first.
+
+    Args:
+        study: Any.
+        architecture: Of the best trial; None where it has no layers.
+    """
+    trials, best = study.get_trials(deepcopy=False), leaders(study)
+    sections = []
+    if best:
+        which = "The best trial" if len(study.directions) == 1 else f"The best trial by {_names(study)[0]}"
+        sections += [
+            f"## {which}: {best[0].number}, {_values(study, best[0])}",
+            _network(study, best[0], architecture),
+        ]
+    else:
+        sections.append("No trial is complete yet and within all constraints.")
+    if len(best) > 1:
+        sections += ["## The best trials" if len(study.directions) == 1 else "## Trials that no other beats"]
+        sections.append(_leaders(study, best[:_LEADERS]))
+        if len(best) > _LEADERS and len(study.directions) > 1:
+            sections.append(f"... and {len(best) - _LEADERS} more.")
+    sections += _constraints(trials, best[:1])
+    states = Counter(trial.state for trial in trials)
+    counts = ", ".join(f"{count:,} {state.name.lower()}" for state, count in sorted(states.items()))
+    lines = [f"{len(trials):,} trials: {counts}." if trials else "No trial yet."]
+    trained = savings(study)
+    if trained.trained:
+        lines.append(f"{trained}.")
+    return "\n\n".join([*sections, "## The study", *lines])
+
+
+def trial_note(study: Study, trial: FrozenTrial, architecture: ArchitectureInfo | None) -> str:
+    """What a reader of one of the best trials wants to know."""
+    sections = [
+        f"## {_values(study, trial)}",
+        _network(study, trial, architecture),
+        *_constraints([trial], [trial]),
+    ]
+    return "\n\n".join(sections)
+
+
+def _network(study: Study, trial: FrozenTrial, architecture: ArchitectureInfo | None) -> str:
+    """A row per layer, or per parameter."""
+    if architecture is None or architecture.note:
+        return table(("parameter", "value"), [(_cell(name), _cell(it)) for name, it in trial.params.items()])
+    head = ("layer", "output", _names(study)[0], "added", "parameters", "MACs")
+    rows: list[tuple[str, ...]] = [
+        (
+            part.name,
+            part.shape,
+            "" if part.value is None else number(part.value),
+            "" if part.reward is None else f"{part.reward:+.4f}",
+            *("" if it is None else number(it) for it in (part.parameters, part.macs)),
+        )
+        for part in architecture.parts[1:]
+    ]
+    totals = ("" if it is None else number(it) for it in (architecture.parameters, architecture.macs))
+    rows.append(("**total**", "", "", "", *totals))
+    left_out = f"\n\nTried behind it, and left out: {architecture.left_out}" if architecture.left_out else ""
+    return table(head, rows, left={0, 1}) + left_out
+
+
+def _leaders(study: Study, best: Sequence[FrozenTrial]) -> str:
+    costs = [name for name in ("parameters", "macs") if any(name in trial.user_attrs for trial in best)]
+    rows = [
+        (
+            str(trial.number),
+            *map(number, trial.values),
+            *(number(trial.user_attrs.get(name)) for name in costs),
+            _cell(_what(trial)),
+        )
+        for trial in best
+    ]
+    what = "network" if any(network_in(trial.params) for trial in best) else "parameters"
+    head = ("trial", *_names(study), *("MACs" if it == "macs" else it for it in costs), what)
+    return table(head, rows, left={len(head) - 1})
+
+
+def _constraints(trials: Sequence[FrozenTrial], shown: Sequence[FrozenTrial]) -> list[str]:
+    """A section on constraints; none where there are none."""
+    names = list(dict.fromkeys(name for trial in trials for name in trial.constraints))
+    if not names:
+        return []
+    rows = []
+    for name in names[:_CONSTRAINTS]:
+        values = [trial.constraints[name] for trial in trials if name in trial.constraints]
+        own = [number(trial.constraints.get(name)) for trial in shown]
+        violated = sum(value > 0 for value in values)
+        if len(trials) == 1:
+            rows.append((_cell(name), *own, "violated" if violated else "met"))
+        else:
+            rows.append((_cell(name), *own, f"{len(values)}", f"{violated}", number(max(values))))
+    if len(trials) == 1:
+        head: tuple[str, ...] = ("constraint", "value", "")
+        text = "A constraint is met at 0 or below."
+    else:
+        head = ("constraint", *("best trial" for _ in shown), "trials with it", "violated in", "highest")
+        finished = [trial for trial in trials if trial.state.is_finished()]
+        within = sum(feasible(trial) for trial in finished)
+        text = (
+            f"{within:,} of {len(finished):,} trials are within all constraints (met at 0 or below). "
+            "The dashboard does not know of them: what it calls the best trial may violate one."
+        )
+    more = [f"... and {len(names) - _CONSTRAINTS} more."] if len(names) > _CONSTRAINTS else []
+    return ["## Constraints", table(head, rows), *more, text]
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, left: Collection[int] = (0,)) -> str:
+    """A table of Markdown: the columns in ``left`` to the left, the others to the right.
+
+    Example:
+        >>> print(table(("layer", "MACs"), [("FCL", "90")]))
+        | layer | MACs |
+        | :--- | ---: |
+        | FCL | 90 |
+    """
+    rules = [":---" if column in left else "---:" for column in range(len(head))]
+    return "\n".join(f"| {' | '.join(row)} |" for row in (head, rules, *rows))
+
+
+def number(value: object) -> str:
+    """As people read it.
+
+    Example:
+        >>> number(1234567), number(0.98765), number(12.3456789), number(None)
+        ('1,234,567', '0.9877', '12.35', '')
+    """
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    if not isinstance(value, float):
+        return "" if value is None else _cell(value)
+    if math.isfinite(value) and value == round(value) and abs(value) < 1e15 and abs(value) >= 2:
+        return f"{value:,.0f}"
+    return f"{value:.4f}" if 1e-3 <= abs(value) < 2 or value == 0 else f"{value:.4g}"
+
+
+def _names(study: Study) -> list[str]:
+    count = len(study.directions)
+    return list(study.metric_names or (["value"] if count == 1 else [f"value {k}" for k in range(count)]))
+
+
+def _values(study: Study, trial: FrozenTrial) -> str:
+    values = trial.values or []
+    return ", ".join(f"{name} {number(it)}" for name, it in zip(_names(study), values, strict=False))
+
+
+def _what(trial: FrozenTrial) -> str:
+    """What the trial is about, in a line: its network, or its parameters."""
+    architecture = trial.user_attrs.get("architecture")
+    if isinstance(architecture, str):
+        return architecture
+    layers = network_in(trial.params)
+    return describe(layers) or ", ".join(f"{name}={value}" for name, value in trial.params.items())
+
+
+def _cell(value: object) -> str:
+    text = " ".join(str(value).split()).replace("|", "\\|")
+    return text if len(text) <= _WIDEST else f"{text[: _WIDEST - 3]}..."

@@ -1,0 +1,272 @@
+"""`publish`, and the callback that calls it while a study runs.
+
+What was published is noted in the study, in `PUBLISHED_ATTRIBUTE`: so nothing is written twice, which matters
+for storages that only grow, and what others wrote is left alone.
+"""
+
+from __future__ import annotations
+
+import json
+import mimetypes
+import tempfile
+import threading
+import time
+import types
+import uuid
+import zlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import optuna
+from optuna.study import Study
+from optuna.trial import FrozenTrial
+
+from optuna_trlhpo.dashboard._diagram import architecture_svg
+from optuna_trlhpo.dashboard._figures import FIGURES, figure_of
+from optuna_trlhpo.dashboard._markdown import leaders, merged, study_note, trial_note
+from optuna_trlhpo.notes import read_from_study, write_to_study
+from optuna_trlhpo.visualization._architecture import ArchitectureInfo, get_architecture_info
+
+if TYPE_CHECKING:
+    from optuna.artifacts._protocol import ArtifactStore
+
+    from optuna_trlhpo.cnn import CNNObjective
+
+PUBLISHED_ATTRIBUTE = "trlhpo:published"
+
+_SHARE = 0.1
+"""Of the time that a callback takes at most."""
+
+_EXTRA = 'it needs an optional extra: pip install "optuna-trlhpo[dashboard]"'
+
+_logger = optuna.logging.get_logger("optuna.trlhpo.dashboard")
+
+
+def publish(
+    study: Study,
+    *,
+    top: int = 3,
+    artifact_store: ArtifactStore | None = None,
+    objective: CNNObjective | None = None,
+) -> None:
+    """Show a study in optuna-dashboard: what was found, and why.
+
+    - The note of the study gets the best network as a table, with what it costs, the best trials, and a
+      summary of the constraints, which the dashboard itself does not show.
+    - The figures of `visualization` appear among the study's graphs; those that the study has no data for are
+      left out.
+    - The best few trials get a note each, and with a store a diagram of their network (``.svg``).
+
+    It can be called again at any time: notes and figures are brought up to date, files that are there stay,
+    and what does not change is not written again. What people write into a note is kept. A study without
+    layers gets notes of its parameters. Figures of a large study show the best trials and some of the others.
+
+    Args:
+        study: Of any sampler, finished or running.
+        top: How many trials get a note and files.
+        artifact_store: Where files go, as for `optuna.artifacts.upload_artifact`: start the dashboard with
+            its folder, ``optuna-dashboard <storage> --artifact-dir <folder>``. None: there are no files.
+        objective: The study's, to hand the best few networks out as ONNX too. A study keeps no weights, so
+            each of them is trained anew, once (see `CNNObjective.refit`).
+
+    Raises:
+        ImportError: If optuna-dashboard or plotly is not installed; with an objective, if ONNX is not.
+        ValueError: If ``top`` is negative, or there is an objective and no store.
+
+    Example::
+
+        store = optuna.artifacts.FileSystemArtifactStore("artifacts")
+        publish(study, artifact_store=store, objective=objective)
+    """
+    _check(study, top)
+    if objective is not None and artifact_store is None:
+        raise ValueError("objective is given and artifact_store is not; the networks need one to lie in")
+    dashboard, plotly = _import_dashboard()
+    published = _Published(study)
+    best = leaders(study)
+    for identity, name in FIGURES.items():
+        figure = figure_of(study, name, best)
+        if figure is not None and published.is_new(identity, figure):
+            dashboard.save_plotly_graph_object(study, plotly.io.from_json(figure), graph_object_id=identity)
+    for trial in best[:top]:
+        architecture = _architecture(study, trial)
+        _save_note(dashboard, study, trial, trial_note(study, trial, architecture))
+        if artifact_store is not None:
+            _upload(study, trial, architecture, artifact_store, objective, published)
+    trials = study.get_trials(deepcopy=False)
+    for number in published.replace_noted([trial.number for trial in best[:top]]):
+        _save_note(dashboard, study, trials[number], "")
+    leading = _architecture(study, best[0]) if best else None
+    _save_note(dashboard, study, None, study_note(study, leading))
+    published.save()
+
+
+class PublishCallback:
+    """Keeps what `publish` shows fresh while a study runs: ``study.optimize(..., callbacks=[callback])``.
+
+    It publishes behind every trial whose number, counted from 1, is a multiple of ``every``; with several
+    workers one of them does. Where that would take more than a tenth of the time, it leaves some out; so call
+    `publish` at the end, which also hands out networks, for which each must be trained again. It never fails
+    a study: what goes wrong is a warning in the log.
+
+    Args:
+        every: Trials.
+        top: As for `publish`.
+        artifact_store: As for `publish`.
+
+    Raises:
+        ImportError: If optuna-dashboard or plotly is not installed.
+        ValueError: If ``every`` is not positive or ``top`` is negative.
+
+    Example::
+
+        study.optimize(objective, n_trials=100, callbacks=[PublishCallback(every=20)])
+    """
+
+    def __init__(self, *, every: int = 10, top: int = 3, artifact_store: ArtifactStore | None = None) -> None:
+        if not isinstance(every, int) or every < 1:
+            raise ValueError(f"every is {every!r}; it must be a positive integer")
+        _check_top(top)
+        _import_dashboard()
+        self.every = every
+        self.top = top
+        self.artifact_store = artifact_store
+        self._publishing = threading.Lock()
+        self._not_before = 0.0
+
+    def __call__(self, study: Study, trial: FrozenTrial) -> None:
+        start = time.monotonic()
+        if (trial.number + 1) % self.every or start < self._not_before:
+            return
+        # Where a thread publishes already, what another would add comes with the next one.
+        if not self._publishing.acquire(blocking=False):
+            return
+        try:
+            publish(study, top=self.top, artifact_store=self.artifact_store)
+        except Exception as error:  # whatever it is, the study is worth more
+            _logger.warning(f"The study was not published behind trial {trial.number}: {error!r}")
+        finally:
+            end = time.monotonic()
+            self._not_before = end + (1 / _SHARE - 1) * (end - start)
+            self._publishing.release()
+
+    def __getstate__(self) -> dict[str, Any]:
+        own = ("_publishing", "_not_before")  # of this process
+        return {name: value for name, value in vars(self).items() if name not in own}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _publishing=threading.Lock(), _not_before=0.0)
+
+
+class _Published:
+    """What is published already: fingerprints of figures, the trials that have notes, and their files."""
+
+    def __init__(self, study: Study) -> None:
+        self._study = study
+        self._before = json.dumps(read_from_study(study, PUBLISHED_ATTRIBUTE) or {})
+        self._now: dict[str, Any] = {"figures": {}, "noted": [], "files": {}, **json.loads(self._before)}
+
+    def is_new(self, identity: str, figure: str) -> bool:
+        """Whether this figure was not published under this id; from now on it is."""
+        fingerprint = zlib.crc32(figure.encode())
+        if self._now["figures"].get(identity) == fingerprint:
+            return False
+        self._now["figures"][identity] = fingerprint
+        return True
+
+    def has_file(self, trial: FrozenTrial, name: str) -> bool:
+        return name in self._now["files"].get(str(trial.number), [])
+
+    def add_file(self, trial: FrozenTrial, name: str) -> None:
+        self._now["files"].setdefault(str(trial.number), []).append(name)
+
+    def replace_noted(self, numbers: list[int]) -> list[int]:
+        """Note who has a note now; who had one and has it no more."""
+        before, self._now["noted"] = self._now["noted"], numbers
+        return [number for number in before if number not in numbers]
+
+    def save(self) -> None:
+        if json.dumps(self._now) != self._before:
+            write_to_study(self._study, PUBLISHED_ATTRIBUTE, self._now)
+
+
+def _architecture(study: Study, trial: FrozenTrial) -> ArchitectureInfo | None:
+    architecture = get_architecture_info(study, trial)
+    return None if architecture.note else architecture
+
+
+def _save_note(dashboard: Any, study: Study, trial: FrozenTrial | None, own: str) -> None:
+    target = study if trial is None else _running(study, trial)
+    before = dashboard.get_note(target)
+    note = merged(before, own)
+    if note != before:
+        dashboard.save_note(target, note)
+
+
+def _upload(
+    study: Study,
+    trial: FrozenTrial,
+    architecture: ArchitectureInfo | None,
+    store: ArtifactStore,
+    objective: CNNObjective | None,
+    published: _Published,
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        if architecture is not None and not published.has_file(trial, name := f"trial-{trial.number}.svg"):
+            path = Path(folder, name)
+            path.write_text(architecture_svg(architecture), encoding="utf-8")
+            _attach(study, trial, path, store)
+            published.add_file(trial, name)
+        if objective is not None and not published.has_file(trial, name := f"trial-{trial.number}.onnx"):
+            path = Path(folder, name)
+            objective.export(trial, path)
+            _attach(study, trial, path, store)
+            published.add_file(trial, name)
+
+
+# What is private. Optuna's `upload_artifact` and the dashboard's `save_note` take running trials only: the
+# first writes to the trial, which a storage refuses once it has finished, and the second reads of it what
+# alone `Trial` has. Which trials are the best is known only when they have finished.
+
+
+def _running(study: Study, trial: FrozenTrial) -> Any:
+    """As much of a running trial as the dashboard needs of one to read and write its note in the study."""
+    return types.SimpleNamespace(study=study, storage=study._storage, _trial_id=trial._trial_id)
+
+
+def _attach(study: Study, trial: FrozenTrial, path: Path, store: ArtifactStore) -> None:
+    """Store a file and have the dashboard show it with the trial, by an attribute of the study, as its own
+    first versions did."""
+    identity = str(uuid.uuid4())
+    with path.open("rb") as file:
+        store.write(identity, file)
+    meta = {
+        "artifact_id": identity,
+        "filename": path.name,
+        "mimetype": mimetypes.guess_type(path.name)[0] or "application/octet-stream",
+        "encoding": None,
+    }
+    write_to_study(study, f"dashboard:artifacts:{trial._trial_id}:{identity}", json.dumps(meta))
+
+
+# Small things ----------------------------------------------------------------------------------------------
+
+
+def _check(study: Study, top: int) -> None:
+    if not isinstance(study, Study):
+        raise ValueError(f"study is a {type(study).__name__}; it must be a study of Optuna")
+    _check_top(top)
+
+
+def _check_top(top: int) -> None:
+    if not isinstance(top, int) or isinstance(top, bool) or top < 0:
+        raise ValueError(f"top is {top!r}; it must be an integer of at least 0")
+
+
+def _import_dashboard() -> tuple[Any, Any]:
+    try:
+        import optuna_dashboard
+        import plotly.io
+    except ImportError as error:
+        raise ImportError(f"optuna-dashboard and plotly must be installed; {_EXTRA}") from error
+    return optuna_dashboard, plotly

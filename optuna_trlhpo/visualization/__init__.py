@@ -1,0 +1,35 @@
+"""Figures of a finished study, or a running one: what each layer contributes, what the agent attended to.
+
+Each is a function of a study that returns a figure of plotly, as in `optuna.visualization`, and reads nothing
+but the study. `matplotlib` has twins of some. They need the extra:
+``pip install "optuna-trlhpo[visualization]"``.
+"""
+
+from optuna_trlhpo.visualization import matplotlib
+from optuna_trlhpo.visualization._agent import plot_agent
+from optuna_trlhpo.visualization._architecture import plot_architecture
+from optuna_trlhpo.visualization._attention import plot_attention
+from optuna_trlhpo.visualization._attention_affinity import (
+    attention_affinity_findings,
+    plot_attention_affinity,
+)
+from optuna_trlhpo.visualization._layer_affinity import layer_affinity_findings, plot_layer_affinity
+from optuna_trlhpo.visualization._layer_rewards import plot_layer_rewards
+from optuna_trlhpo.visualization._pareto_layers import plot_pareto_layers
+from optuna_trlhpo.visualization._report import write_report
+from optuna_trlhpo.visualization._search_tree import plot_search_tree
+
+__all__ = [
+    "attention_affinity_findings",
+    "layer_affinity_findings",
+    "matplotlib",
+    "plot_agent",
+    "plot_architecture",
+    "plot_attention",
+    "plot_attention_affinity",
+    "plot_layer_affinity",
+    "plot_layer_rewards",
+    "plot_pareto_layers",
+    "plot_search_tree",
+    "write_report",
+]

@@ -1,0 +1,307 @@
+"""`plot_agent`: how the agent fared: losses, what it expected against what came, exploration, cache hits."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState
+
+from optuna_trlhpo.episode import read_episode
+from optuna_trlhpo.notes import AgentNote, read_agent, read_trainings, seen_in
+from optuna_trlhpo.reward import (
+    HIGHEST_SCORE,
+    Scale,
+    normal_scores,
+    returns_of,
+    rewards_of,
+    worths_of,
+)
+from optuna_trlhpo.visualization._plotly import empty_figure, import_plotly
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+TITLE = "Agent"
+
+
+class Series(NamedTuple):
+    """Numbers over trials."""
+
+    name: str
+    trials: list[int]
+    values: list[float]
+
+
+class Foresight(NamedTuple):
+    """What the agent expected of a network, or of a step, and what came.
+
+    Attributes:
+        trials: Numbers of the trials.
+        expected: What was expected.
+        realised: What came.
+        low: The lower end of what was expected, a standard deviation below.
+        high: The upper end.
+        unit: What is compared.
+    """
+
+    trials: list[int]
+    expected: list[float]
+    realised: list[float]
+    low: list[float]
+    high: list[float]
+    unit: str
+
+    @property
+    def correlation(self) -> float:
+        """Pearson's; NaN where it is not defined."""
+        if len(self.trials) < 3 or np.ptp(self.expected) == 0 or np.ptp(self.realised) == 0:
+            return float("nan")
+        return float(np.corrcoef(self.expected, self.realised)[0, 1])
+
+    @property
+    def covered(self) -> float:
+        """The share of what came that lies between low and high; about 0.68 if these are what they say."""
+        triples = zip(self.low, self.realised, self.high, strict=True)
+        return sum(low <= value <= high for low, value, high in triples) / max(len(self.trials), 1)
+
+
+_NOTHING = Foresight([], [], [], [], [], "")
+
+
+class AgentInfo(NamedTuple):
+    """Only what the study has: each of these may be empty."""
+
+    losses: list[Series]
+    foresight: Foresight
+    exploration: list[Series]
+    spread: list[Series]
+    cache: list[Series]
+    note: str
+
+
+def get_agent_info(study: Study) -> AgentInfo:
+    trials = study.get_trials(deepcopy=False)
+    finished = [trial for trial in trials if trial.state.is_finished()]
+    notes = {trial.number: note for trial in trials if (note := read_agent(trial)) is not None}
+    cache = _cache(trials)
+    info = AgentInfo(
+        losses=_losses(notes),
+        foresight=_foresight(study, trials, notes),
+        exploration=_single("noise on the actor", {n: note.exploration for n, note in notes.items()}),
+        spread=_spread(notes),
+        cache=cache,
+        note="",
+    )
+    if any((info.losses, info.foresight.trials, info.exploration, info.spread, cache)):
+        return info
+    if not finished:
+        return info._replace(note="The study has no finished trial.")
+    if all(trial.state == TrialState.FAIL for trial in finished):
+        return info._replace(note=f"All {len(finished)} finished trials of the study failed.")
+    return info._replace(
+        note="No trial of the study was decided by the agent of a TRLHPOSampler: it was another sampler, or "
+        "its trials at the start."
+    )
+
+
+def _losses(notes: dict[int, AgentNote]) -> list[Series]:
+    of_critic = {n: note.losses[0] for n, note in notes.items() if note.losses is not None}
+    of_actor = {n: note.losses[1] for n, note in notes.items() if note.losses is not None}
+    return _single("critic's loss", of_critic) + _single("actor's loss", of_actor)
+
+
+def _spread(notes: dict[int, AgentNote]) -> list[Series]:
+    of_plans = {n: (note.plans[0].high - note.plans[0].low) / 2 for n, note in notes.items() if note.plans}
+    of_members = {n: float(np.mean(note.spread)) for n, note in notes.items() if note.spread}
+    return _single("deviation of the plan's value", of_plans) + _single("spread of the critics", of_members)
+
+
+def _single(name: str, values: dict[int, float] | dict[int, float | None]) -> list[Series]:
+    known = {n: value for n, value in values.items() if value is not None}
+    return [Series(name, list(known), list(known.values()))] if known else []
+
+
+def _cache(trials: list[FrozenTrial]) -> list[Series]:
+    """The share of networks that were looked up, up to each trial."""
+    numbers, shares, hits, n = [], [], 0, 0
+    for trial in trials:
+        trainings = read_trainings(trial)[1]
+        hits, n = hits + sum(one.looked_up for one in trainings), n + len(trainings)
+        if trainings:
+            numbers.append(trial.number)
+            shares.append(hits / n)
+    return [Series("networks looked up", numbers, shares)] if numbers else []
+
+
+def _foresight(study: Study, trials: list[FrozenTrial], notes: dict[int, AgentNote]) -> Foresight:
+    if len(study.directions) > 1:
+        return _NOTHING  # what trials weigh their objectives by is not kept
+    worths = {}
+    for trial in trials:
+        if trial.state in (TrialState.COMPLETE, TrialState.PRUNED):
+            found = worths_of(trial, read_episode(trial, seen_in(trial)), study.directions)
+            if found is not None:
+                worths[trial.number] = found[:, 0]
+    if any(note.q for note in notes.values()):
+        return _of_actions(worths, notes)
+    return _of_plans(worths, notes, -1.0 if study.direction.name == "MINIMIZE" else 1.0)
+
+
+def _of_plans(worths: dict[int, np.ndarray], notes: dict[int, AgentNote], sign: float) -> Foresight:
+    """Every plan whose network got a value."""
+    found = []
+    for number, note in notes.items():
+        own = worths.get(number)
+        if own is None:
+            continue
+        last = {plan.steps: plan for plan in note.plans}  # of a length the one that was carried out
+        for plan in last.values():
+            if plan.steps <= len(own) and np.isfinite(own[plan.steps - 1]):
+                found.append((number, plan.value, sign * own[plan.steps - 1], plan.low, plan.high))
+    if not found:
+        return _NOTHING
+    trials, expected, realised, low, high = (list(column) for column in zip(*found, strict=True))
+    return Foresight(trials, expected, realised, low, high, "value of the plan")
+
+
+def _of_actions(worths: dict[int, np.ndarray], notes: dict[int, AgentNote]) -> Foresight:
+    """Q of every step against its return, on the scale that the critic learned on."""
+    scale = Scale()
+    for own in worths.values():
+        if np.isfinite(own).any():
+            scale.add(float(np.fmax.reduce(own)))
+    numbers: list[int] = []
+    expected: list[float] = []
+    realised: list[float] = []
+    deviations: list[float] = []
+    for number, own in worths.items():
+        note = notes.get(number)
+        if note is None or len(own) < len(note.q):
+            continue
+        if note.bootstrapped:  # the rewards from the step on, undiscounted
+            rewards = rewards_of(scale.unit(own[None]))[0]
+            returns = np.cumsum(rewards[::-1])[::-1]
+        else:
+            returns = normal_scores(scale.rank(returns_of(own[None])[0])) / HIGHEST_SCORE
+        S = len(note.q)
+        numbers += [number] * S
+        expected += note.q
+        realised += returns[:S].tolist()
+        deviations += note.spread or (0.0,) * S
+    low = [q - d for q, d in zip(expected, deviations, strict=True)]
+    high = [q + d for q, d in zip(expected, deviations, strict=True)]
+    return Foresight(numbers, expected, realised, low, high, "Q of a step")
+
+
+def plot_agent(study: Study) -> go.Figure:
+    """How the agent fared over the trials; what the study does not have is left out.
+
+    - The losses of critic and actor, means over the updates before a trial (the paper's agent).
+    - What was expected against what came. Of the paper's agent: Q of each step, as it was carried out,
+      against its return, the rewards from that step on. Of a critic that ranks plans: the expected value of
+      the network that was planned, with its deviation, against the value that it got.
+    - The share of exploration noise on the actor.
+    - The spread: how far the members of the critic are apart, or the deviation of the plan's value.
+    - The share of networks that were looked up and not trained (`CNNObjective`).
+
+    Args:
+        study: A study that a `TRLHPOSampler` has played, or one with a `CNNObjective`, of which every sampler
+            has cache hits.
+
+    Returns:
+        A figure; without data it says why.
+
+    Raises:
+        ImportError: If plotly is not installed.
+
+    Example:
+        >>> import optuna
+        >>> from optuna_trlhpo import TRLHPOSampler
+        >>> from optuna_trlhpo.benchmarks.synthetic import synthetic_layers
+        >>> sampler = TRLHPOSampler.paper(seed=0, warn_independent_sampling=False)
+        >>> study = optuna.create_study(direction="maximize", sampler=sampler)
+        >>> study.optimize(synthetic_layers(), n_trials=3)
+        >>> plot_agent(study).layout.title.text
+        'Agent'
+    """
+    import_plotly()
+    info = get_agent_info(study)
+    return _get_plot(info) if not info.note else empty_figure(TITLE, info.note)
+
+
+def panels_of(info: AgentInfo) -> list[tuple[str, list[Series]]]:
+    """The panels over trials that have data: title and series."""
+    panels = [
+        ("Losses", info.losses),
+        ("Exploration", info.exploration),
+        ("Spread", info.spread),
+        ("Cache", info.cache),
+    ]
+    return [(title, series) for title, series in panels if series]
+
+
+def foresight_title(foresight: Foresight) -> str:
+    """What was expected against what came, in one line."""
+    title = f"{foresight.unit.capitalize()}: expected and realised"
+    if not np.isnan(foresight.correlation):
+        title += f"<br>r = {foresight.correlation:.2f}"
+        if any(np.asarray(foresight.high) > np.asarray(foresight.low)):
+            title += f", {foresight.covered:.0%} within a deviation"
+    return title
+
+
+def _get_plot(info: AgentInfo) -> go.Figure:
+    go = import_plotly()
+    from plotly.subplots import make_subplots
+
+    panels, foresight = panels_of(info), info.foresight
+    titles = [title for title, _ in panels]
+    if foresight.trials:
+        titles.append(foresight_title(foresight))
+    rows = (len(titles) + 1) // 2
+    figure = make_subplots(
+        rows=rows, cols=2, subplot_titles=titles, vertical_spacing=0.35 / rows, horizontal_spacing=0.1
+    )
+    for i, (_, several) in enumerate(panels):
+        row, column = 1 + i // 2, 1 + i % 2
+        for one in several:
+            line = go.Scatter(x=one.trials, y=one.values, name=one.name, mode="lines+markers")
+            figure.add_trace(line.update(marker={"size": 4}), row=row, col=column)
+        figure.update_xaxes(title="Trial", row=row, col=column)
+    if foresight.trials:
+        row, column = 1 + len(panels) // 2, 1 + len(panels) % 2
+        _add_foresight(figure, foresight, row, column)
+    figure.update_yaxes(rangemode="tozero").update_annotations(font={"size": 13})
+    return figure.update_layout(title=TITLE, height=100 + 340 * rows)
+
+
+def _add_foresight(figure: go.Figure, foresight: Foresight, row: int, column: int) -> None:
+    go = import_plotly()
+    has_spread = any(np.asarray(foresight.high) > np.asarray(foresight.low))
+    pairs = zip(foresight.expected, foresight.low, foresight.high, strict=True)
+    above, below = zip(*((high - e, e - low) for e, low, high in pairs), strict=True)
+    points = go.Scatter(
+        x=foresight.expected,
+        y=foresight.realised,
+        mode="markers",
+        error_x=(
+            {"type": "data", "symmetric": False, "array": above, "arrayminus": below, "thickness": 0.6}
+            if has_spread
+            else None
+        ),
+        marker={"size": 5, "color": foresight.trials, "colorscale": "Blues", "showscale": False},
+        text=[f"Trial {number}" for number in foresight.trials],
+        hovertemplate="%{text}<br>expected %{x:.4f}, came %{y:.4f}<extra></extra>",
+        name=foresight.unit,
+    )
+    figure.add_trace(points, row=row, col=column)
+    ends = [
+        min(*foresight.expected, *foresight.realised),
+        max(*foresight.expected, *foresight.realised),
+    ]
+    equal = go.Scatter(x=ends, y=ends, mode="lines", line={"dash": "dot", "width": 1}, name="equal")
+    figure.add_trace(equal, row=row, col=column)
+    figure.update_xaxes(title="Expected", row=row, col=column)
+    figure.update_yaxes(title="Realised", rangemode="normal", row=row, col=column)

@@ -1,0 +1,296 @@
+"""`plot_attention_affinity`: whether attention goes to the layers that matter (figure 3 of the paper)."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from optuna.study import Study
+
+from optuna_trlhpo.layers import Network, describe
+from optuna_trlhpo.notes import read_agent
+from optuna_trlhpo.visualization._attention import WHICH_HAVE, WHOSE
+from optuna_trlhpo.visualization._plotly import NEGATIVE, POSITIVE, empty_figure, import_plotly
+from optuna_trlhpo.visualization._statistics import Tested, difference_within, spearman_within
+from optuna_trlhpo.visualization._study import Layered, read_layers
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+TITLE = "Attention Affinity"
+_BEST_SHARE = 0.1
+"""The share of the networks with a value that count as the best."""
+
+
+class Attended(NamedTuple):
+    """A layer in a network, and the attention that it got there.
+
+    Attributes:
+        network: All layers that could be attended to.
+        position: Of the layer, 1 for the first.
+        share: The mean weight of the heads, and of the trials that had the network.
+        cost: What removing it costs: the value of the network less that of the network without the layer,
+            positive where it is missed; NaN where the study has no such network.
+        is_best: Whether it is the last layer of a network on the way to one of the best, or of such a one.
+        is_negative: Whether it is the last layer, and had a negative reward.
+    """
+
+    network: Network
+    position: int
+    share: float
+    cost: float
+    is_best: bool
+    is_negative: bool
+
+    @property
+    def lift(self) -> float:
+        """The share as a multiple of an equal one: 1 is what everything would get if all got the same."""
+        return self.share * (len(self.network) + 1)
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """What the share depends on whatever the layer is."""
+        return len(self.network), self.position
+
+
+class AffinityOf(NamedTuple):
+    """What is found of the actor, or of the critic."""
+
+    whose: str
+    layers: list[Attended]
+    difference: Tested
+    """Of the share of the best layers from that of the negative ones."""
+    agreement: Tested
+    """Of lift and cost."""
+
+    @property
+    def best(self) -> list[Attended]:
+        return [one for one in self.layers if one.is_best]
+
+    @property
+    def negative(self) -> list[Attended]:
+        return [one for one in self.layers if one.is_negative]
+
+    @property
+    def removed(self) -> list[Attended]:
+        return [one for one in self.layers if not math.isnan(one.cost)]
+
+
+class AttentionAffinityInfo(NamedTuple):
+    found: list[AffinityOf]
+    note: str
+
+
+def get_attention_affinity_info(study: Study, objective: int) -> AttentionAffinityInfo:
+    layered = read_layers(study, objective)
+    if layered.note:
+        return AttentionAffinityInfo([], layered.note)
+    shares = _shares(study, layered)
+    if not any(shares.values()):
+        return AttentionAffinityInfo([], f"No trial with layers has attention; {WHICH_HAVE}.")
+    best = _on_the_way_to_the_best(layered)
+    found = []
+    for whose in WHOSE:
+        layers = [
+            _attended(layered, network, position, float(np.mean(collected)), best)
+            for (network, position), collected in shares[whose].items()
+        ]
+        if layers:
+            found.append(_compared(whose, layers))
+    return AttentionAffinityInfo(found, "")
+
+
+def _shares(study: Study, layered: Layered) -> dict[str, dict[tuple[Network, int], list[float]]]:
+    """The weights, mean of the heads, by network and position of a layer in it."""
+    trials = {trial.number: trial for trial in study.get_trials(deepcopy=False)}
+    shares: dict[str, dict[tuple[Network, int], list[float]]] = {whose: {} for whose in WHOSE}
+    for grown in layered.trials:
+        note = read_agent(trials[grown.number])
+        if note is None:
+            continue
+        first = 1 if "n_layers" in trials[grown.number].params else 0  # a step that is no layer
+        for whose, rows in note.attention.items():
+            for k, row in enumerate(rows, start=1):
+                network = grown.layers[: k - first]
+                if len(network) < k - first or whose not in shares:
+                    break
+                mean = row.mean(axis=0)
+                for position in range(1, len(network) + 1):
+                    of_layer = shares[whose].setdefault((network, position), [])
+                    of_layer.append(float(mean[first + position - 1]))
+    return shares
+
+
+def _on_the_way_to_the_best(layered: Layered) -> set[Network]:
+    order = sorted(layered.values, key=lambda network: -layered.sign * layered.values[network])
+    best = order[: max(1, round(_BEST_SHARE * len(order)))]
+    return {network[:k] for network in best for k in range(1, len(network) + 1)}
+
+
+def _attended(
+    layered: Layered, network: Network, position: int, share: float, best: set[Network]
+) -> Attended:
+    value = layered.values.get(network)
+    without = layered.values.get(network[: position - 1] + network[position:])
+    cost = math.nan if value is None or without is None else layered.sign * (value - without)
+    is_last = position == len(network)
+    is_negative = is_last and cost < 0  # without its last layer it is the network before: the reward
+    is_best = is_last and network in best and not is_negative
+    return Attended(network, position, share, cost, is_best, is_negative)
+
+
+def _compared(whose: str, layers: list[Attended]) -> AffinityOf:
+    either = [one for one in layers if one.is_best or one.is_negative]
+    difference = difference_within(
+        np.array([one.share for one in either]),
+        np.array([one.is_best for one in either], dtype=bool),
+        [one.place for one in either],
+    )
+    removed = [one for one in layers if not math.isnan(one.cost)]
+    agreement = spearman_within(
+        np.array([one.lift for one in removed]),
+        np.array([one.cost for one in removed]),
+        [one.place for one in removed],
+    )
+    return AffinityOf(whose, layers, difference, agreement)
+
+
+def sentence_of_difference(found: AffinityOf) -> str:
+    """What the comparison of the paper's figure 3 comes to."""
+    d, n, m = found.difference, len(found.best), len(found.negative)
+    if math.isnan(d.statistic):
+        return f"{n} layers of the best and {m} with a negative reward: nothing to compare"
+    by_place = "" if math.isnan(d.p) else f", of which {d.expected:+.3f} by place alone; p = {_p(d.p)}"
+    return f"best ({n}) less negative ({m}): {d.statistic:+.3f}{by_place}"
+
+
+def sentence_of_agreement(found: AffinityOf) -> str:
+    """Whether attention agrees with what removing a layer costs."""
+    a = found.agreement
+    if math.isnan(a.statistic):
+        return f"{a.n} comparable layers whose removal has a cost: too few to tell"
+    return f"Spearman within places {a.statistic:+.2f} (n = {a.n}, permutation p = {_p(a.p)})"
+
+
+def attention_affinity_findings(study: Study, *, objective: int = 0) -> list[str]:
+    """What `plot_attention_affinity` shows, as lines of text.
+
+    Example:
+        >>> import optuna
+        >>> attention_affinity_findings(optuna.create_study())
+        ['The study has no finished trial.']
+    """
+    info = get_attention_affinity_info(study, objective)
+    if info.note:
+        return [info.note]
+    lines = []
+    for found in info.found:
+        lifts = np.array([one.lift for one in found.layers])
+        low, high = np.quantile(lifts, [0.05, 0.95])
+        lines += [
+            f"{found.whose}: 90 % of weights lie between {low:.2f} and {high:.2f} times an equal share",
+            f"{found.whose}, attention to the last layer: {sentence_of_difference(found)}",
+            f"{found.whose}, attention and the cost of removal: {sentence_of_agreement(found)}",
+        ]
+    return lines
+
+
+def _p(p: float) -> str:
+    return "not defined" if math.isnan(p) else f"{p:.3f}"
+
+
+def plot_attention_affinity(study: Study, *, objective: int = 0) -> go.Figure:
+    """Whether attention goes to the layers that matter: figure 3 of the paper, and the test that it lacks.
+
+    On the left: the attention that a layer gets right after it was added, where it is on the way to one of
+    the best tenth of the networks, and where it had a negative reward. The paper takes the difference of the
+    two for a sign that attention tells good layers from bad ones. But a weight depends on the place (the more
+    there is to attend to, the less each gets), so the title says how much of the difference is by place
+    alone, and how often exchanging layers of the same place makes it as large (p).
+
+    On the right the test: does attention agree with what removing the layer costs? The cost is the value of a
+    network less that of the network without the layer, where the study has both: mostly the last layer, for
+    the network without it is the one before. Attention is shown as a multiple of an equal share. The
+    statistic is Spearman's rank correlation within places (equal depth and position), with the p of a
+    permutation within places. A network counts once, with the mean over the trials that had it.
+
+    Args:
+        study: A study that a `TRLHPOSampler` with attention has played on a `LayerSpace`.
+        objective: Which of its objectives, from 0.
+
+    Returns:
+        A figure; without data it says why.
+
+    Raises:
+        ImportError: If plotly is not installed.
+        ValueError: If there is no such objective.
+
+    Example:
+        >>> import optuna
+        >>> from optuna_trlhpo import TRLHPOSampler
+        >>> from optuna_trlhpo.benchmarks.synthetic import synthetic_layers
+        >>> sampler = TRLHPOSampler.paper(seed=0, warn_independent_sampling=False)
+        >>> study = optuna.create_study(direction="maximize", sampler=sampler)
+        >>> study.optimize(synthetic_layers(), n_trials=3)
+        >>> plot_attention_affinity(study).layout.title.text
+        'Attention Affinity'
+    """
+    import_plotly()
+    info = get_attention_affinity_info(study, objective)
+    return _get_plot(info) if not info.note else empty_figure(TITLE, info.note)
+
+
+def _get_plot(info: AttentionAffinityInfo) -> go.Figure:
+    go = import_plotly()
+    from plotly.subplots import make_subplots
+
+    titles = []
+    for found in info.found:
+        name = found.whose.capitalize()
+        titles += [
+            f"<b>{name}</b>, attention to a layer as it is added<br>{sentence_of_difference(found)}",
+            f"<b>{name}</b>, attention and the cost of removal<br>{sentence_of_agreement(found)}",
+        ]
+    figure = make_subplots(
+        rows=len(info.found), cols=2, subplot_titles=titles, vertical_spacing=0.2, horizontal_spacing=0.1
+    )
+    for row, found in enumerate(info.found, start=1):
+        for label, colour, layers in (
+            ("best", POSITIVE, found.best),
+            ("negative reward", NEGATIVE, found.negative),
+        ):
+            box = go.Box(
+                y=[one.share for one in layers],
+                name=label,
+                marker={"color": colour},
+                boxpoints="all",
+                jitter=0.5,
+                text=[describe(one.network) for one in layers],
+                hovertemplate="%{text}<br>%{y:.3f} to the last layer<extra></extra>",
+                showlegend=False,
+            )
+            figure.add_trace(box, row=row, col=1)
+        removed = found.removed
+        points = go.Scatter(
+            x=[one.lift for one in removed],
+            y=[one.cost for one in removed],
+            mode="markers",
+            marker={
+                "size": 6,
+                "color": [one.position for one in removed],
+                "colorscale": "Viridis",
+                "showscale": row == 1,
+                "colorbar": {"title": "position"},
+            },
+            text=[f"layer {one.position} of<br>{describe(one.network)}" for one in removed],
+            hovertemplate="%{text}<br>attention %{x:.2f}, cost of removal %{y:+.4f}<extra></extra>",
+            showlegend=False,
+        )
+        figure.add_trace(points, row=row, col=2)
+        figure.update_yaxes(title="Attention to the layer", row=row, col=1)
+        figure.update_yaxes(title="Cost of removing it", row=row, col=2)
+        figure.update_xaxes(title="Attention, 1 = an equal share", row=row, col=2)
+        figure.add_hline(y=0, line={"width": 1, "dash": "dot"}, row=row, col=2)
+    figure.update_annotations(font={"size": 12})
+    return figure.update_layout(title=TITLE, height=400 * len(info.found) + 80, margin={"t": 120})

@@ -1,0 +1,133 @@
+"""`plot_layer_rewards`: what each layer added."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from optuna.study import Study
+
+from optuna_trlhpo.layers import describe
+from optuna_trlhpo.visualization._plotly import colours_of, empty_figure, import_plotly
+from optuna_trlhpo.visualization._study import Reward, read_layers
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+TITLE = "Layer Rewards"
+
+
+class LayerRewardsInfo(NamedTuple):
+    rewards: list[Reward]
+    value_name: str
+    note: str
+
+    def of_kind(self, kind: str) -> list[Reward]:
+        return [one for one in self.rewards if one.layer.kind == kind]
+
+    @property
+    def zoom(self) -> tuple[float, float] | None:
+        """The range of most rewards behind the first layer, where first layers, which start from nothing,
+        would dwarf them; else None."""
+        later = [one.reward for one in self.rewards if one.position > 1]
+        first = [one.reward for one in self.rewards if one.position == 1]
+        if not later or not first:
+            return None
+        low, high = np.quantile(later, [0.02, 0.98]).tolist()
+        margin = 0.2 * (high - low) or 0.01
+        return (low - margin, high + margin) if np.median(first) > high + 2 * (high - low) else None
+
+    @property
+    def kinds(self) -> list[str]:
+        """In the order of their first appearance."""
+        return list(dict.fromkeys(one.layer.kind for one in self.rewards))
+
+
+def get_layer_rewards_info(study: Study, objective: int) -> LayerRewardsInfo:
+    layered = read_layers(study, objective)
+    rewards = list(layered.rewards())
+    note = layered.note
+    if not note and not rewards:
+        note = (
+            "No layer has a reward: of no network in the study is there a value both with its last layer and "
+            "without it."
+        )
+    return LayerRewardsInfo(rewards, layered.value_name, note)
+
+
+def plot_layer_rewards(study: Study, *, objective: int = 0) -> go.Figure:
+    """What each layer added to the value of its network, over trials and by position.
+
+    A layer's reward is the value of the network that ends with it, less that of the network before it
+    (section IV of the paper); positive is better, also where the study minimises. Values are reports, and the
+    values of trials that reported nothing; a network that was trained in another trial counts too. Of
+    accuracies and error rates the first layer's reward is its accuracy; elsewhere it has none.
+
+    Args:
+        study: A study of any sampler on a `LayerSpace`.
+        objective: Which of its objectives, from 0.
+
+    Returns:
+        A figure; without data it says why.
+
+    Raises:
+        ImportError: If plotly is not installed.
+        ValueError: If there is no such objective.
+
+    Example:
+        >>> import optuna
+        >>> from optuna_trlhpo.benchmarks.synthetic import synthetic_layers
+        >>> study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0))
+        >>> study.optimize(synthetic_layers(), n_trials=3)
+        >>> plot_layer_rewards(study).layout.title.text
+        'Layer Rewards'
+    """
+    import_plotly()
+    info = get_layer_rewards_info(study, objective)
+    return _get_plot(info) if not info.note else empty_figure(TITLE, info.note)
+
+
+def _get_plot(info: LayerRewardsInfo) -> go.Figure:
+    go = import_plotly()
+    from plotly.subplots import make_subplots
+
+    figure = make_subplots(
+        rows=1,
+        cols=2,
+        shared_yaxes=True,
+        column_widths=[0.6, 0.4],
+        horizontal_spacing=0.03,
+        subplot_titles=("Over trials", "By position"),
+    )
+    colours = colours_of(info.kinds)
+    for kind in info.kinds:
+        own = info.of_kind(kind)
+        rewards = [one.reward for one in own]
+        common = {"name": kind, "legendgroup": kind, "marker": {"color": colours[kind], "size": 5}}
+        texts = [f"Trial {one.number}, layer {one.position}<br>{describe(one.network)}" for one in own]
+        figure.add_trace(
+            go.Scatter(
+                x=[one.number for one in own],
+                y=rewards,
+                text=texts,
+                hovertemplate="%{text}<br>reward %{y:+.4f}<extra></extra>",
+                mode="markers",
+                **common,
+            ),
+            row=1,
+            col=1,
+        )
+        figure.add_trace(
+            go.Box(x=[one.position for one in own], y=rewards, offsetgroup=kind, showlegend=False, **common),
+            row=1,
+            col=2,
+        )
+    figure.add_hline(y=0, line={"width": 1, "dash": "dot"})
+    figure.update_layout(title=TITLE, boxmode="group")
+    if info.zoom is not None:
+        figure.update_yaxes(range=info.zoom)
+        figure.update_layout(
+            title={"subtitle": {"text": "First layers and extremes lie outside; a double click shows all."}}
+        )
+    figure.update_xaxes(title="Trial", row=1, col=1).update_xaxes(title="Position", dtick=1, row=1, col=2)
+    return figure.update_yaxes(title=f"Reward ({info.value_name})", row=1, col=1)

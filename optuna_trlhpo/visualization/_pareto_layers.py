@@ -1,0 +1,172 @@
+"""`plot_pareto_layers`: what networks are worth against what they cost, prefixes included."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from optuna.study import Study
+
+from optuna_trlhpo.layers import Network, describe, parse
+from optuna_trlhpo.space import LayerSpace
+from optuna_trlhpo.visualization._plotly import NEGATIVE, empty_figure, import_plotly
+from optuna_trlhpo.visualization._study import Layered, read_layers
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+TITLE = "Pareto Front of Layers"
+COSTS = {
+    "macs": "MACs for one image",
+    "parameters": "Parameters",
+    "activation_bytes": "Bytes of activations",
+    "layers": "Layers",
+}
+
+
+class Point(NamedTuple):
+    """A network with a value."""
+
+    network: Network
+    value: float
+    cost: float
+    is_best: bool
+    """Whether no other is as good and cheaper, or better and no dearer."""
+
+
+class ParetoLayersInfo(NamedTuple):
+    points: list[Point]
+    """The cheapest first."""
+    sign: float
+    value_name: str
+    cost_name: str
+    note: str
+
+    @property
+    def front(self) -> list[Point]:
+        return [point for point in self.points if point.is_best]
+
+
+def get_pareto_layers_info(
+    study: Study, cost: str, objective: int, space: LayerSpace | None = None
+) -> ParetoLayersInfo:
+    if cost not in COSTS:
+        raise ValueError(f"cost is {cost!r}; it must be one of {', '.join(COSTS)}")
+    layered = read_layers(study, objective)
+    name = COSTS[cost]
+    if layered.note:
+        return ParetoLayersInfo([], layered.sign, layered.value_name, name, layered.note)
+    space = layered.space if space is None else space
+    costs = _counted(layered, cost, space) if space is not None or cost == "layers" else _noted(study, cost)
+    # The cheapest first, of equal costs the best.
+    order = sorted(
+        (network for network in layered.values if network in costs),
+        key=lambda network: (costs[network], -layered.sign * layered.values[network]),
+    )
+    points, best = [], -float("inf")
+    for network in order:
+        worth = layered.sign * layered.values[network]
+        points.append(Point(network, layered.values[network], costs[network], worth > best))
+        best = max(best, worth)
+    note = ""
+    if not points:
+        note = (
+            "The study does not tell in which space its networks were grown, so that their costs are not "
+            "known; pass the space."
+        )
+    return ParetoLayersInfo(points, layered.sign, layered.value_name, name, note)
+
+
+def _counted(layered: Layered, cost: str, space: LayerSpace | None) -> dict[Network, float]:
+    costs: dict[Network, float] = {}
+    for network in layered.values:
+        if cost == "layers":
+            costs[network] = len(network)
+            continue
+        assert space is not None
+        try:
+            costs[network] = getattr(space, cost)(network)
+        except ValueError:  # of a study that changed its space
+            continue
+    return costs
+
+
+def _noted(study: Study, cost: str) -> dict[Network, float]:
+    """What `CNNObjective` has noted: the cost of the best network of each trial."""
+    costs: dict[Network, float] = {}
+    for trial in study.get_trials(deepcopy=False):
+        architecture, count = trial.user_attrs.get("architecture"), trial.user_attrs.get(cost)
+        if isinstance(architecture, str) and isinstance(count, int | float):
+            try:
+                costs[parse(architecture)] = count
+            except ValueError:
+                continue
+    return costs
+
+
+def plot_pareto_layers(
+    study: Study, *, cost: str = "macs", objective: int = 0, space: LayerSpace | None = None
+) -> go.Figure:
+    """The value of networks against what they cost; each prefix that has a value is a point.
+
+    A line joins the networks that no other beats: none is as good and cheaper, or better and no dearer. Costs
+    are worked out in the space that the study notes.
+
+    Args:
+        study: A study of any sampler on a `LayerSpace`.
+        cost: "macs" (multiply-accumulates for one image), "parameters", "activation_bytes" (the most that
+            input and output of one layer take together) or "layers".
+        objective: Which of its objectives is the value, from 0.
+        space: The space, for a study that does not note it.
+
+    Returns:
+        A figure; without data it says why.
+
+    Raises:
+        ImportError: If plotly is not installed.
+        ValueError: If there is no such objective, or cost.
+
+    Example:
+        >>> import optuna
+        >>> from optuna_trlhpo.benchmarks.synthetic import synthetic_layers
+        >>> study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0))
+        >>> study.optimize(synthetic_layers(), n_trials=3)
+        >>> plot_pareto_layers(study, cost="parameters").layout.xaxis.title.text
+        'Parameters'
+    """
+    import_plotly()
+    info = get_pareto_layers_info(study, cost, objective, space)
+    return _get_plot(info) if not info.note else empty_figure(TITLE, info.note)
+
+
+def _get_plot(info: ParetoLayersInfo) -> go.Figure:
+    go = import_plotly()
+    points = go.Scatter(
+        x=[point.cost for point in info.points],
+        y=[point.value for point in info.points],
+        mode="markers",
+        marker={
+            "size": 6,
+            "color": [len(point.network) for point in info.points],
+            "colorscale": "Blues",
+            "cmin": 0,
+            "showscale": True,
+            "colorbar": {"title": "layers", "dtick": 1},
+            "line": {"width": 0.5, "color": "grey"},
+        },
+        text=[describe(point.network) for point in info.points],
+        hovertemplate="%{text}<br>%{y:.4f} at %{x:,}<extra></extra>",
+        name="network",
+    )
+    front = info.front
+    line = go.Scatter(
+        x=[point.cost for point in front],
+        y=[point.value for point in front],
+        mode="lines",
+        line={"color": NEGATIVE, "shape": "hv"},
+        name="front",
+        hoverinfo="skip",
+    )
+    figure = go.Figure([line, points])
+    figure.update_xaxes(title=info.cost_name, type="linear" if info.cost_name == "Layers" else "log")
+    legend = {"orientation": "h", "y": 1.05, "x": 1, "xanchor": "right"}
+    return figure.update_yaxes(title=info.value_name).update_layout(title=TITLE, legend=legend)

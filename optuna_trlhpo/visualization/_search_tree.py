@@ -1,0 +1,188 @@
+"""`plot_search_tree`: the prefixes that a study tried, which of them trials share, and where the best lie."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from optuna.study import Study
+
+from optuna_trlhpo.layers import Network, describe
+from optuna_trlhpo.visualization._plotly import NEGATIVE, empty_figure, import_plotly
+from optuna_trlhpo.visualization._study import Layered, read_layers
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+TITLE = "Search Tree"
+
+
+class Node(NamedTuple):
+    """A network, a child of the network without its last layer; the root has no layers.
+
+    Attributes:
+        network: Its layers.
+        parent: The place of the parent in the list; -1 of the root.
+        y: Where it is drawn: children lie around their parent, the best branch at the top.
+        trials: How many trials have it as a prefix.
+        value: What it came to itself; None where it has no value.
+        best: The best value at it or behind it; None where there is none.
+        is_on_best: Whether it is on the way to the best network.
+    """
+
+    network: Network
+    parent: int
+    y: float
+    trials: int
+    value: float | None
+    best: float | None
+    is_on_best: bool
+
+
+class SearchTreeInfo(NamedTuple):
+    nodes: list[Node]
+    sign: float
+    value_name: str
+    note: str
+
+
+def get_search_tree_info(study: Study, objective: int) -> SearchTreeInfo:
+    layered = read_layers(study, objective)
+    if layered.note:
+        return SearchTreeInfo([], layered.sign, layered.value_name, layered.note)
+    return SearchTreeInfo(_nodes(layered), layered.sign, layered.value_name, "")
+
+
+def _nodes(layered: Layered) -> list[Node]:
+    trials: dict[Network, int] = {}
+    worth: dict[Network, float] = {}
+    for grown in layered.trials:
+        for k in range(len(grown.layers) + 1):
+            trials[grown.layers[:k]] = trials.get(grown.layers[:k], 0) + 1
+    for network, value in layered.values.items():
+        for k in range(len(network) + 1):
+            worth[network[:k]] = max(worth.get(network[:k], -float("inf")), layered.sign * value)
+    children: dict[Network, list[Network]] = {}
+    for network in trials:
+        if network:
+            children.setdefault(network[:-1], []).append(network)
+    for own in children.values():
+        own.sort(key=lambda network: (-worth.get(network, -float("inf")), str(network[-1])))
+    heights = _heights(children)
+    found = layered.best()
+    best: Network = () if found is None else found[0].layers[: found[1]]
+    order = sorted(trials, key=lambda network: (len(network), heights[network]))
+    place = {network: i for i, network in enumerate(order)}
+    return [
+        Node(
+            network,
+            place[network[:-1]] if network else -1,
+            heights[network],
+            trials[network],
+            layered.values.get(network),
+            None if network not in worth else layered.sign * worth[network],
+            best[: len(network)] == network,
+        )
+        for network in order
+    ]
+
+
+def _heights(children: dict[Network, list[Network]]) -> dict[Network, float]:
+    """Leaves one below the other, every other node in the middle of its children."""
+    heights: dict[Network, float] = {}
+    leaves = 0
+    stack: list[tuple[Network, bool]] = [((), False)]
+    while stack:
+        network, is_done = stack.pop()
+        own = children.get(network, [])
+        if not own:
+            heights[network] = float(leaves)
+            leaves += 1
+        elif is_done:
+            heights[network] = (heights[own[0]] + heights[own[-1]]) / 2
+        else:
+            stack.append((network, True))
+            stack.extend((child, False) for child in reversed(own))
+    return heights
+
+
+def plot_search_tree(study: Study, *, objective: int = 0) -> go.Figure:
+    """The networks that were tried, as a tree: each grows from the one without its last layer.
+
+    A node is a prefix, larger the more trials share it, in the colour of the best value at it or behind it.
+    Branches are sorted: the best stand at the top. The way to the best network is drawn thick.
+
+    Args:
+        study: A study of any sampler on a `LayerSpace`.
+        objective: Which of its objectives, from 0.
+
+    Returns:
+        A figure; without data it says why.
+
+    Raises:
+        ImportError: If plotly is not installed.
+        ValueError: If there is no such objective.
+
+    Example:
+        >>> import optuna
+        >>> from optuna_trlhpo.benchmarks.synthetic import synthetic_layers
+        >>> study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0))
+        >>> study.optimize(synthetic_layers(), n_trials=3)
+        >>> plot_search_tree(study).layout.title.text
+        'Search Tree'
+    """
+    import_plotly()
+    info = get_search_tree_info(study, objective)
+    return _get_plot(info) if not info.note else empty_figure(TITLE, info.note)
+
+
+def _get_plot(info: SearchTreeInfo) -> go.Figure:
+    go = import_plotly()
+    nodes = info.nodes
+    figure = go.Figure()
+    for on_best, line, name in (
+        (False, {"color": "rgba(127,127,127,0.4)", "width": 1}, "grown from"),
+        (True, {"color": NEGATIVE, "width": 3}, "the best network"),
+    ):
+        x: list[float | None] = []
+        y: list[float | None] = []
+        for node in nodes:
+            if node.parent >= 0 and node.is_on_best == on_best:
+                x += [len(node.network) - 1, len(node.network), None]
+                y += [nodes[node.parent].y, node.y, None]
+        figure.add_trace(go.Scatter(x=x, y=y, mode="lines", line=line, name=name, hoverinfo="skip"))
+    valued = [node for node in nodes if node.best is not None]
+    others = [node for node in nodes if node.best is None]
+    scale = {
+        "color": [node.best for node in valued],
+        "colorscale": "Blues" if info.sign > 0 else "Blues_r",
+        "showscale": True,
+        "colorbar": {"title": f"best<br>{info.value_name}"},
+    }
+    for some, colour, name in ((others, {"color": "white"}, "no value"), (valued, scale, "network")):
+        markers = go.Scatter(
+            x=[len(node.network) for node in some],
+            y=[node.y for node in some],
+            mode="markers",
+            marker={
+                "size": [5 + 2.5 * node.trials**0.5 for node in some],
+                "line": {"width": 0.5, "color": "grey"},
+                **colour,
+            },
+            text=[_hover(node, info.value_name) for node in some],
+            hovertemplate="%{text}<extra></extra>",
+            name=name,
+            showlegend=bool(some) and name == "no value",
+        )
+        figure.add_trace(markers)
+    depth = max(len(node.network) for node in nodes)
+    figure.update_xaxes(title="Layers", dtick=1, range=[-0.3, depth + 0.3])
+    figure.update_yaxes(visible=False, autorange="reversed")
+    legend = {"orientation": "h", "y": 1.05, "x": 1, "xanchor": "right"}
+    return figure.update_layout(title=TITLE, legend=legend, height=600)
+
+
+def _hover(node: Node, value_name: str) -> str:
+    lines = [describe(node.network) or "no layers", f"in {node.trials} trials"]
+    lines += [f"{value_name} {node.value:.4f}"] if node.value is not None else []
+    lines += [f"best here or behind {node.best:.4f}"] if node.best is not None else ["no value behind"]
+    return "<br>".join(lines)

@@ -1,0 +1,195 @@
+"""What a study tells of layers: its networks, what each came to, and what each layer added.
+
+Notation: k layers deep. A *reward* is what a layer added, positive where it made the network better,
+whichever way the study goes (section IV of the paper).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import optuna
+from optuna.study import Study, StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+import optuna_trlhpo.kinds  # noqa: F401  so that its vocabularies are known
+from optuna_trlhpo.layers import Layer, Network, network_in
+from optuna_trlhpo.space import SPACE_ATTRIBUTE, LayerSpace
+
+logger = optuna.logging.get_logger("optuna.trlhpo.visualization")
+
+SHOWN = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
+
+
+class Grown(NamedTuple):
+    """A trial that grew layers.
+
+    Attributes:
+        number: The trial's.
+        layers: All it had.
+        values: By depth, what the network of so many layers came to, in the unit of the study's values.
+    """
+
+    number: int
+    layers: Network
+    values: dict[int, float]
+
+
+class Reward(NamedTuple):
+    """What a layer added."""
+
+    number: int
+    network: Network
+    """The layers up to this one, which is the last."""
+    reward: float
+
+    @property
+    def position(self) -> int:
+        """1 for the first layer."""
+        return len(self.network)
+
+    @property
+    def layer(self) -> Layer:
+        return self.network[-1]
+
+
+@dataclass(frozen=True)
+class Layered:
+    """The trials of a study that grew layers.
+
+    Attributes:
+        trials: In order; complete, pruned and running ones.
+        values: What each network came to, the mean over the trials that had it.
+        sign: 1 where more is better, -1 where less is.
+        value_name: What the values are called.
+        space: What the networks were grown in; None where the study does not tell.
+        note: One sentence where there is nothing to show; else empty.
+    """
+
+    trials: tuple[Grown, ...]
+    values: dict[Network, float]
+    sign: float
+    value_name: str
+    space: LayerSpace | None
+    note: str
+
+    @property
+    def before_any_layer(self) -> float | None:
+        """The value that a network without layers is held to have: of accuracies 0, of error rates 1; None
+        where the values are neither, and the first layer's reward is not defined."""
+        if not self.values or not all(0 <= value <= 1 for value in self.values.values()):
+            return None
+        return 0.0 if self.sign > 0 else 1.0
+
+    def rewards(self) -> Iterator[Reward]:
+        """Of every layer whose network and the one before it have a value, in this trial or elsewhere in the
+        study."""
+        for trial in self.trials:
+            for k, value in trial.values.items():
+                before = self.before_any_layer if k == 1 else trial.values.get(k - 1)
+                if before is None and k > 1:
+                    before = self.values.get(trial.layers[: k - 1])
+                if before is not None:
+                    yield Reward(trial.number, trial.layers[:k], self.sign * (value - before))
+
+    def best(self) -> tuple[Grown, int] | None:
+        """The trial with the best network, and how many of its layers that has; of equals the first."""
+        found = [(self.sign * v, -t.number, -k, t, k) for t in self.trials for k, v in t.values.items()]
+        if not found:
+            return None
+        *_, trial, depth = max(found, key=lambda item: item[:3])
+        return trial, depth
+
+
+def read_layers(study: Study, objective: int = 0) -> Layered:
+    """What ``study`` tells of layers.
+
+    A report at step k is the value of the network of k + 1 layers, as `LayerSpace.grow` asks for it. Where a
+    trial suggested its network whole (`LayerSpace.suggest`), or reported more steps than it has layers,
+    reports are something else, and its value alone counts, as that of all its layers.
+
+    Args:
+        study: A study of any sampler.
+        objective: Which of the study's objectives, from 0.
+
+    Raises:
+        ValueError: If there is no such objective.
+    """
+    directions = study.directions
+    if not isinstance(objective, int) or not 0 <= objective < len(directions):
+        raise ValueError(f"objective is {objective!r}; the study has {len(directions)}, counted from 0")
+    trials = study.get_trials(deepcopy=False)
+    shown = [trial for trial in trials if trial.state in SHOWN]
+    grown = [
+        Grown(trial.number, layers, _values(trial, len(layers), objective))
+        for trial in shown
+        if (layers := network_in(trial.params))
+    ]
+    collected: dict[Network, list[float]] = {}
+    for one in grown:
+        for k, value in one.values.items():
+            collected.setdefault(one.layers[:k], []).append(value)
+    names = study.metric_names
+    return Layered(
+        trials=tuple(grown),
+        values={network: sum(values) / len(values) for network, values in collected.items()},
+        sign=-1.0 if directions[objective] == StudyDirection.MINIMIZE else 1.0,
+        value_name=names[objective] if names else _value_name(len(directions), objective),
+        space=read_space(study),
+        note=_note(trials, grown, bool(collected)),
+    )
+
+
+def _value_name(n_objectives: int, objective: int) -> str:
+    return "Objective Value" if n_objectives == 1 else f"Objective Value {objective}"
+
+
+def _values(trial: FrozenTrial, depth: int, objective: int) -> dict[int, float]:
+    reports = trial.intermediate_values
+    if reports and "n_layers" not in trial.params and max(reports) < depth:
+        return {step + 1: value for step, value in sorted(reports.items()) if math.isfinite(value)}
+    values = trial.values
+    if not values or not math.isfinite(values[objective]):
+        return {}
+    return {depth: values[objective]}
+
+
+def _note(trials: Sequence[FrozenTrial], grown: Sequence[Grown], has_values: bool) -> str:
+    finished = [trial for trial in trials if trial.state.is_finished()]
+    if not finished and not grown:
+        return "The study has no finished trial."
+    if finished and all(trial.state == TrialState.FAIL for trial in finished) and not has_values:
+        return f"All {len(finished)} finished trials of the study failed."
+    if not grown:
+        return "No trial of the study has the layers of a LayerSpace."
+    if not has_values:
+        return "No trial with layers has a value yet."
+    return ""
+
+
+def read_space(study: Study) -> LayerSpace | None:
+    """The space that the study's networks were grown in; None where it does not tell."""
+    settings = study.user_attrs.get(SPACE_ATTRIBUTE)
+    try:
+        return None if settings is None else LayerSpace.from_settings(settings)
+    except (TypeError, ValueError) as error:
+        logger.warning(f"The study's attribute {SPACE_ATTRIBUTE!r} is not understood: {error}.")
+        return None
+
+
+def find_trial(study: Study, trial: FrozenTrial | int | None) -> FrozenTrial | None:
+    """The trial that is meant, by itself or by its number.
+
+    Raises:
+        ValueError: If the study has no trial of that number.
+    """
+    if trial is None or isinstance(trial, FrozenTrial):
+        return trial
+    trials = study.get_trials(deepcopy=False)
+    for one in trials:
+        if one.number == trial:
+            return one
+    raise ValueError(f"trial is {trial!r}; the study has the trials 0 to {len(trials) - 1}")

@@ -1,0 +1,87 @@
+"""The report: one page that holds all it shows, for every kind of study."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+import re
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.study import Study
+
+from optuna_trlhpo.benchmarks.figures import study_of
+from optuna_trlhpo.visualization import write_report
+from tests.visualization.conftest import MAKERS
+
+
+class Page(HTMLParser):
+    """Text, and what would be fetched."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.text, self.fetched, self.scripts, self._script = "", [], {}, None
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.fetched += [value for name, value in attrs if name in ("src", "href") and value != "data:,"]
+        self._script = dict(attrs).get("id", "") if tag == "script" else None
+
+    def handle_endtag(self, tag: str) -> None:
+        self._script = None
+
+    def handle_data(self, data: str) -> None:
+        if self._script is None:
+            self.text += data
+        else:
+            self.scripts[self._script] = data
+
+
+def unpacked(text: str) -> str:
+    return gzip.decompress(base64.b64decode(text)).decode()
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_one_page_of_every_study(name: str, make: Callable[[str], Study], tmp_path: Path) -> None:
+    path = write_report(make(name), tmp_path / "new" / "report.html")
+    assert path == tmp_path / "new" / "report.html" and path.stat().st_size < 5e6
+    page = Page(path.read_text(encoding="utf-8"))
+    assert page.fetched == []
+    figures = json.loads(unpacked(page.scripts["data"]))
+    ids = re.findall(r'class="figure" id="(\w+)"', path.read_text(encoding="utf-8"))
+    assert [figure["id"] for figure in figures] == ids
+    assert all(figure["figure"]["data"] for figure in figures)
+    assert "$" not in page.text  # nothing of the template is left
+
+
+def test_what_the_page_says(make: Callable[[str], Study], tmp_path: Path) -> None:
+    study = make("paper")
+    page = Page(write_report(study, tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert page.scripts["plotly"] and "Plotly" in unpacked(page.scripts["plotly"])
+    for said in ("12 complete", "MACs", "classifier", "max_layers", "TRLHPOSampler", optuna.__version__):
+        assert said in page.text
+    assert f"{study.best_value:.4f}" in page.text
+    assert len(json.loads(unpacked(page.scripts["data"]))) == 8
+
+
+def test_names_are_text_and_no_html(tmp_path: Path) -> None:
+    study = optuna.create_study(study_name="<script>alert(1)</script> $title & more")
+    study.set_user_attr("<b>", "</table>")
+    html = write_report(study, tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "<script>alert" not in html and "<b>" not in html
+    assert "<script>alert(1)</script> $title & more" in Page(html).text
+
+
+def test_several_objectives_have_a_table_of_trade_offs(make: Callable[[str], Study], tmp_path: Path) -> None:
+    study = make("several objectives")
+    page = Page(write_report(study, tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert "Trials that no other beats" in page.text
+    assert all(f"{trial.values[1]:.6g}" in page.text for trial in study.best_trials)
+
+
+def test_a_long_study_is_a_small_page(tmp_path: Path) -> None:
+    assert write_report(study_of(1000), tmp_path / "report.html").stat().st_size < 5e6
