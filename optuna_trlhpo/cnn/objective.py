@@ -47,6 +47,9 @@ CONFIRMED_ATTRIBUTE = "confirmed_accuracies"
 """The user attribute of a study where `CNNObjective.confirm` keeps what it measured: setting -> architecture
 -> accuracies in the order of the repeats."""
 
+TRAINING_ATTRIBUTE = "training"
+"""The user attribute of a study that says how its networks were trained."""
+
 _SECONDS_OF_LATENCY = 0.1
 """For which a network is measured before it is trained."""
 
@@ -235,6 +238,7 @@ class CNNObjective:
         """
         if isinstance(trial, Trial):
             _check_directions(trial.study, self.objectives)
+            self._note_settings(trial.study)
         if len(self.objectives) > 1:
             return self._train_whole(trial)
         best: float | None = None
@@ -259,6 +263,23 @@ class CNNObjective:
                 "that LayerSpace.to_params gives"
             )
         return best
+
+    def _note_settings(self, study: Study) -> None:
+        """Keep with the study, once, how its networks are trained: a reader of it may have nothing else."""
+        settings = {
+            "data": self.data.name,
+            "training images": len(self.data.train_labels),
+            "validation images": len(self.data.validation_labels),
+            "epochs": int(self.epochs),
+            "batch size": int(self.batch_size),
+            "learning rate": float(self.learning_rate),
+            "schedule": self.schedule,
+            "activation of convolutions": self.conv_activation,
+            "objectives": list(self.objectives),
+            "seed": int(self.seed),
+        }
+        if study.user_attrs.get(TRAINING_ATTRIBUTE) != settings:
+            study.set_user_attr(TRAINING_ATTRIBUTE, settings)
 
     def _train_whole(self, trial: BaseTrial) -> tuple[float, ...]:
         layers = self.space.suggest(trial)
