@@ -163,6 +163,8 @@ class CNNObjective:
         _check_positive_integer("epochs", self.epochs)
         _check_positive_integer("batch_size", self.batch_size)
         _check_positive_integer("threads", threads)
+        # Of NumPy's integers neither PyTorch nor JSON will hear.
+        self.epochs, self.batch_size = int(self.epochs), int(self.batch_size)
         if not (isinstance(self.learning_rate, int | float) and 0 < self.learning_rate < float("inf")):
             raise ValueError(f"learning_rate is {learning_rate!r}; it must be a positive number")
         if schedule not in SCHEDULES:
@@ -270,8 +272,8 @@ class CNNObjective:
             "data": self.data.name,
             "training images": len(self.data.train_labels),
             "validation images": len(self.data.validation_labels),
-            "epochs": int(self.epochs),
-            "batch size": int(self.batch_size),
+            "epochs": self.epochs,
+            "batch size": self.batch_size,
             "learning rate": float(self.learning_rate),
             "schedule": self.schedule,
             "activation of convolutions": self.conv_activation,
