@@ -11,7 +11,7 @@ from __future__ import annotations
 import statistics
 import threading
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -39,13 +39,13 @@ from optuna_trlhpo.episode import (
     read_request,
 )
 from optuna_trlhpo.experience import Experience
+from optuna_trlhpo.explain import with_episode, with_plan
 from optuna_trlhpo.layers import ACTION_SLOTS
 from optuna_trlhpo.notes import (
     AGENT_ATTRIBUTE,
     SAMPLER_ATTRIBUTE,
     SEEN_ATTRIBUTE,
     AgentNote,
-    Expected,
     read_from_study,
     seen_in,
     write_to_study,
@@ -428,7 +428,8 @@ class TRLHPOSampler(BaseSampler):
         """A value, or None if the agent knows nothing of what is asked for."""
         settled = self._experience.settled(request)
         if self._config.n_candidates == 0:
-            running.note = running.note or AgentNote("actor", losses=self._losses)
+            exploration = self._exploration(trial)
+            running.note = running.note or AgentNote("actor", losses=self._losses, exploration=exploration)
             return _Proposal(decode(name, distribution, self._act(trial, request, settled)[settled.slot]))
         if settled.names[settled.step, settled.slot] < 0:
             return None
@@ -440,7 +441,8 @@ class TRLHPOSampler(BaseSampler):
             plan = running.plan = self._plan(trial, settled, request.before.reports)
             running.n_seen = len(running.seen)
             if plan is not None:
-                self._note_plan(running, plan, settled.step)
+                note = running.note or AgentNote(self._config.critic)
+                running.note = with_plan(note, plan, settled.step, self._search)
         if plan is None and not self._experience.knows(request.slots):
             return None
         action = self._generator("chance", trial.number, len(trial.params)).random()
@@ -491,18 +493,6 @@ class TRLHPOSampler(BaseSampler):
 
     # From the agent to the study ----------------------------------------------------------------------
 
-    def _note_plan(self, running: _Running, plan: Plan, n_settled: int) -> None:
-        note = running.note or AgentNote(self._config.critic)
-        scores = plan.mean + plan.deviation * np.array([0.0, -1.0, 1.0])
-        values = self._experience.values_of(scores)
-        plans = note.plans
-        if values is not None:
-            low, high = sorted(values[1:].tolist())
-            plans = (*plans, Expected(n_settled, len(plan.names), float(values[0]), low, high))
-        rows = self._search.attention(plan)
-        attention = {"critic": rows} if rows else {}
-        running.note = replace(note, plans=plans, attention=attention)
-
     def _note_agent(self, study: Study, trial: FrozenTrial) -> None:
         """Keep with the trial what the agent made of it, if it decided anything."""
         with self._lock:
@@ -513,31 +503,13 @@ class TRLHPOSampler(BaseSampler):
             if note is None:
                 return
             if note.by == "actor":
-                note = self._explained(trial, running.seen, note)
+                weights = self._experience.draw_weights(self._generator("weights", trial.number), 1)[0]
+                note = with_episode(note, trial, running.seen, self._agent, self._experience, weights)
         write_to_trial(study, trial, AGENT_ATTRIBUTE, note.to_json())
         if not self._is_noted:
             self._is_noted = True
             if read_from_study(study, SAMPLER_ATTRIBUTE) is None:
                 write_to_study(study, SAMPLER_ATTRIBUTE, self.settings)
-
-    def _explained(self, trial: FrozenTrial, seen: list[tuple[int, int]], note: AgentNote) -> AgentNote:
-        """The note, with what actor and critic attended to, step by step, and what the critic expected."""
-        last = max(trial.intermediate_values, default=-1)
-        if last > max((step for _, step in seen), default=-1):
-            seen = [*seen, (len(trial.params), last)]  # for what would have come next
-        episode = read_episode(trial, seen)
-        if not len(episode):
-            return note
-        weights = self._experience.draw_weights(self._generator("weights", trial.number), 1)[0]
-        insight = self._agent.explain(self._experience.state(episode, weights))
-        return replace(
-            note,
-            q=tuple(insight.values.mean(axis=1).tolist()),
-            spread=tuple(insight.values.std(axis=1).tolist()),
-            bootstrapped=self._config.progressive_reward,
-            exploration=self._exploration(trial),
-            attention={"actor": insight.actor, "critic": insight.critic},
-        )
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -282,6 +282,10 @@ class Search:
         actions, names, indices = chosen.actions.copy(), chosen.names.copy(), chosen.indices.copy()
         return Plan(actions, names, indices, score, chosen.key(), float(mean), float(deviation))
 
+    def values_of(self, scores: np.ndarray) -> np.ndarray | None:
+        """The objective's values that have these scores; None where a score stands for no single value."""
+        return self._experience.values_of(scores)
+
     def attention(self, plan: Plan) -> list[np.ndarray]:
         """What the critic attends to as it judges the first k steps of the plan that was made last.
 

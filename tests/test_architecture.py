@@ -30,7 +30,11 @@ ALLOWED: dict[str, set[str]] = {
     "experience": {"layers", "episode", "reward", "_agent", "names"},
     "sources": {"episode", "reward", "_agent", "names", "notes", "experience"},
     "search": {"_agent", "layers", "episode", "experience", "sources"},
-    "sampler": {"layers", "episode", "reward", "_agent", "notes", "experience", "sources", "search"},
+    "explain": {"_agent", "episode", "notes", "experience", "search"},
+    "sampler": {
+        *("layers", "episode", "reward", "_agent"),
+        *("notes", "experience", "sources", "search", "explain"),
+    },
     "cnn": {"cnn", "layers", "space", "episode", "notes"},
     "dashboard": {"dashboard", "visualization", "layers", "notes", "cnn"},
     "visualization": {"visualization", "layers", "kinds", "space", "episode", "reward", "notes"},
@@ -211,6 +215,10 @@ def test_top_level_is_tidy() -> None:
         ("visualization/figures.py", "from optuna_trlhpo.dashboard import publish"),
         ("dashboard/_publish.py", "from optuna_trlhpo.sampler import TRLHPOSampler"),
         ("cnn/partition.py", "import optuna"),
+        ("visualization/figures.py", "from optuna_trlhpo.cnn import CNNObjective"),
+        ("visualization/figures.py", "import torch"),
+        ("notes.py", "from optuna_trlhpo.experience import Experience"),
+        ("explain.py", "from optuna_trlhpo.sampler import TRLHPOSampler"),
     ],
 )
 def test_a_wrong_import_is_found(file: str, line: str) -> None:

@@ -46,6 +46,9 @@ _DEFAULTS_OF: dict[str, dict[str, Any]] = {
     "digits": {"epochs": 10, "batch_size": 64, "learning_rate": 5e-3},
 }
 
+TRAINING_ATTRIBUTE = "training"
+"""The user attribute of a study that says how its networks were trained."""
+
 _SECONDS_OF_LATENCY = 0.1
 """For which a network is measured before it is trained."""
 
@@ -179,6 +182,8 @@ class CNNObjective:
             check_positive_integer("threads", threads)
         if precision not in PRECISIONS:
             raise ValueError(f"precision is {precision!r}; it must be one of {', '.join(PRECISIONS)}")
+        # Of NumPy's integers neither PyTorch nor JSON will hear.
+        self.epochs, self.batch_size = int(self.epochs), int(self.batch_size)
         if not (isinstance(self.learning_rate, int | float) and 0 < self.learning_rate < float("inf")):
             raise ValueError(f"learning_rate is {learning_rate!r}; it must be a positive number")
         if schedule not in SCHEDULES:
@@ -286,6 +291,7 @@ class CNNObjective:
         """
         if isinstance(trial, Trial):
             check_directions(trial.study, self.objectives)
+            self._note_settings(trial.study)
         if len(self.objectives) > 1:
             return self._train_whole(trial)
         best: float | None = None
@@ -313,6 +319,25 @@ class CNNObjective:
                 "that LayerSpace.to_params gives"
             )
         return best
+
+    def _note_settings(self, study: Study) -> None:
+        """Keep with the study, once, how its networks are trained: a reader of it may have nothing else."""
+        settings = {
+            "data": self.data.name,
+            "training images": len(self.data.train_labels),
+            "validation images": len(self.data.validation_labels),
+            "epochs": self.epochs,
+            "batch size": self.batch_size,
+            "learning rate": float(self.learning_rate),
+            "schedule": self.schedule,
+            "precision": self._trainer.precision,
+            "inherited epochs": self._trainer.inherited_epochs if self._trainer.inherits else None,
+            "activation of convolutions": self.conv_activation,
+            "objectives": list(self.objectives),
+            "seed": int(self.seed),
+        }
+        if study.user_attrs.get(TRAINING_ATTRIBUTE) != settings:
+            study.set_user_attr(TRAINING_ATTRIBUTE, settings)
 
     def _train_whole(self, trial: BaseTrial) -> tuple[float, ...]:
         layers = self.space.suggest(trial)

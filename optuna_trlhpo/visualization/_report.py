@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 _BEST = 10
 """Networks in the table of the best."""
+_TRAINING = "training"
+"""The user attribute of a study where `CNNObjective` says how it trains."""
 _LONGEST = 300
 """Characters of a user attribute that are shown."""
 
@@ -200,6 +202,7 @@ def _settings(study: Study) -> str:
     for title, settings in (
         ("Space", study.user_attrs.get(SPACE_ATTRIBUTE)),
         ("Sampler", read_from_study(study, SAMPLER_ATTRIBUTE)),
+        ("Training", study.user_attrs.get(_TRAINING)),
         ("User attributes of the study", _others(study.user_attrs)),
     ):
         if isinstance(settings, dict) and settings:
@@ -209,7 +212,8 @@ def _settings(study: Study) -> str:
 
 def _others(attributes: dict[str, Any]) -> dict[str, Any]:
     # Attributes with a colon are those of tools, such as the notes of a dashboard.
-    return {key: value for key, value in attributes.items() if key != SPACE_ATTRIBUTE and ":" not in key}
+    shown = (SPACE_ATTRIBUTE, _TRAINING)
+    return {key: value for key, value in attributes.items() if key not in shown and ":" not in key}
 
 
 def _text(value: Any) -> str:

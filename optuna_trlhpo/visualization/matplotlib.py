@@ -116,7 +116,11 @@ def plot_layer_affinity(study: Study, *, objective: int = 0) -> list[Axes]:
     axes[1].errorbar(shares, y, xerr=ends, fmt="o", color=NEGATIVE, capsize=3)
     for place, pair in enumerate(info.pairs):
         axes[1].annotate(
-            f"{pair.negative} of {pair.n}", (pair.share, place), (0, 7), textcoords="offset points"
+            f"{pair.negative} of {pair.n}",
+            (pair.share, place),
+            (0, 7),
+            textcoords="offset points",
+            ha="right" if pair.share > 0.85 else "left" if pair.share < 0.15 else "center",
         )
     axes[1].axvline(info.overall, color="grey", linewidth=0.8, linestyle=":")
     axes[1].set(title="Share of negative rewards, 95 % interval", xlabel="Share", xlim=(-0.03, 1.03))
@@ -141,7 +145,8 @@ def plot_attention_affinity(study: Study, *, objective: int = 0) -> list[Axes]:
                 left.boxplot([shares], positions=[place], widths=0.6, showfliers=False)
         left.set_xticks([0, 1], [label for label, *_ in groups])
         left.set_ylabel("Attention to the layer")
-        left.set_title(f"{name}:\n{_attention_affinity.sentence_of_difference(found)}", fontsize=9)
+        told = _attention_affinity.sentence_of_difference(found)
+        left.set_title(f"{name}, attention to a layer as it is added\n{told}", fontsize=9)
         removed = found.removed
         points = right.scatter(
             [one.lift for one in removed],
@@ -152,7 +157,8 @@ def plot_attention_affinity(study: Study, *, objective: int = 0) -> list[Axes]:
         )
         right.axhline(0, color="grey", linewidth=0.8, linestyle=":")
         right.set(xlabel="Attention, 1 = an equal share", ylabel="Cost of removing it")
-        right.set_title(f"{name}:\n{_attention_affinity.sentence_of_agreement(found)}", fontsize=9)
+        told = _attention_affinity.sentence_of_agreement(found)
+        right.set_title(f"{name}, attention and the cost of removal\n{told}", fontsize=9)
         if removed:
             right.figure.colorbar(points, ax=right, label="position")
     return list(panels.flat)

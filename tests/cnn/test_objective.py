@@ -6,6 +6,7 @@ import logging
 import pickle
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from optuna_trlhpo.cnn.trainer import Trainer
 from optuna_trlhpo.cnn.training import predict_correct
 from optuna_trlhpo.layers import describe, parse
 from optuna_trlhpo.space import LayerSpace
+from optuna_trlhpo.visualization import write_report
 
 THREE = "Conv(8,3,1) > MaxPool(2,2,0) > FCL(16,relu,bias)"
 
@@ -414,3 +416,15 @@ def test_the_gpu_is_the_default_where_there_is_one() -> None:
     assert trial.value is not None and trial.value > 0.8
     assert torch.cuda.get_rng_state().equal(before)
     assert next(objective.refit(trial).network.parameters()).is_cuda
+
+
+def test_the_study_says_how_its_networks_are_trained(tmp_path: Path) -> None:
+    objective = make(epochs=np.int64(2), batch_size=np.int32(16), learning_rate=0.5)
+    storage = f"sqlite:///{tmp_path}/study.db"  # which holds JSON alone
+    study = optuna.create_study(direction="maximize", storage=storage)
+    study.optimize(objective, n_trials=1)
+    kept = study.user_attrs[module.TRAINING_ATTRIBUTE]
+    assert (kept["epochs"], kept["batch size"], kept["learning rate"]) == (2, 16, 0.5)
+    assert kept["training images"] + kept["validation images"] == 180
+    page = write_report(study, tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "<h3>Training</h3>" in page and "validation images" in page
