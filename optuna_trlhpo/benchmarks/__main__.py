@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from optuna_trlhpo.benchmarks import confirmation, engine, engine_search, real_training, train_less
+from optuna_trlhpo.benchmarks import confirmation, engine, engine_search, pareto, real_training, train_less
 from optuna_trlhpo.benchmarks.tasks import TASKS
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ def main(argv: list[str] | None = None) -> int:
         commands.add_parser("real", help="train networks for real, and test what was found")
     )
     confirmation.add_arguments(commands.add_parser("confirm", help="what confirming the leaders is worth"))
+    pareto.add_arguments(commands.add_parser("pareto", help="fronts of error against MACs"))
     engine.add_arguments(
         commands.add_parser("engine", help="time the training loop against that of a PyTorch tutorial")
     )

@@ -41,19 +41,19 @@ from optuna.trial import Trial
 
 from optuna_trlhpo.benchmarks import runner, tables
 from optuna_trlhpo.benchmarks.problem import Evaluator, Form, Objective, Problem
-from optuna_trlhpo.benchmarks.real_training import (
+from optuna_trlhpo.benchmarks.real_training import default_form
+from optuna_trlhpo.benchmarks.runner import Row, SamplerFactory
+from optuna_trlhpo.benchmarks.studies import (
     add_common_arguments,
     check_positive,
     check_samplers,
     collect,
-    default_form,
     failures_text,
     latest,
     machines_text,
     mean_text,
     table,
 )
-from optuna_trlhpo.benchmarks.runner import Row, SamplerFactory
 
 PROBLEMS = ("mnist-layers", "macro", "nb201-cifar10")
 SAMPLERS = ("trlhpo", "tpe", "random")
@@ -207,7 +207,7 @@ def _study(it: _Run) -> Row:
     problem = tables.load(it.problem, it.data_root)
     budget = max(it.totals)
     objective = _Recorded(problem, it.form, Evaluator(problem, it.seed, budget))
-    measured = runner._measure(objective, it.factory(seed=it.seed), budget)
+    measured = runner.measure(objective, it.factory(seed=it.seed), budget)
     regrets = []
     for total in it.totals:
         searched = [look for look in objective.looks if look.trainings <= total]

@@ -354,7 +354,7 @@ def run(
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name()
     measured = ", ".join(f"{name} {rate / 1e9:.0f}" for name, rate in limits.items())
     mean = statistics.geometric_mean(it.speedup for it in timings)
-    from optuna_trlhpo.benchmarks.real_training import table
+    from optuna_trlhpo.benchmarks.studies import table
 
     return (
         f"{name}, {os.cpu_count()} cores, {threads} used; Python {platform.python_version()}, torch "
@@ -400,7 +400,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def handle(arguments: argparse.Namespace) -> int:
     """Print a table for each device."""
-    from optuna_trlhpo.benchmarks.real_training import check_positive
+    from optuna_trlhpo.benchmarks.studies import check_positive
     from optuna_trlhpo.cnn.data import resolve_device
 
     check_positive(threads=arguments.threads, images=arguments.images, rounds=arguments.rounds)

@@ -43,7 +43,8 @@ from optuna.study import Study
 
 from optuna_trlhpo.benchmarks import runner
 from optuna_trlhpo.benchmarks.engine import plain_loop
-from optuna_trlhpo.benchmarks.real_training import (
+from optuna_trlhpo.benchmarks.runner import Row
+from optuna_trlhpo.benchmarks.studies import (
     add_common_arguments,
     check_positive,
     collect,
@@ -54,7 +55,6 @@ from optuna_trlhpo.benchmarks.real_training import (
     mean_text,
     table,
 )
-from optuna_trlhpo.benchmarks.runner import Row
 from optuna_trlhpo.benchmarks.tasks import BATCH_SIZE, LEARNING_RATE
 from optuna_trlhpo.cnn import CNNObjective, savings
 from optuna_trlhpo.cnn.data import ImageData, load_data

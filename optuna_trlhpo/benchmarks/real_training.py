@@ -30,27 +30,33 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import functools
-import json
-import multiprocessing
 import os
 import platform
 import time
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
 
 import numpy as np
 import torch
 from optuna.trial import Trial
-from tqdm.auto import tqdm
 
 from optuna_trlhpo.benchmarks import runner
 from optuna_trlhpo.benchmarks.problem import Form, Problem, Train
 from optuna_trlhpo.benchmarks.runner import Row, SamplerFactory
-from optuna_trlhpo.benchmarks.tables import DATA_ROOT_VARIABLE
+from optuna_trlhpo.benchmarks.studies import (
+    add_common_arguments,
+    check_positive,
+    check_samplers,
+    collect,
+    failures_text,
+    find_root,
+    latest,
+    machines_text,
+    mean_text,
+    table,
+)
 from optuna_trlhpo.benchmarks.tasks import BATCH_SIZE, LEARNING_RATE, TASKS, Task
 from optuna_trlhpo.benchmarks.training_table import train_network
 from optuna_trlhpo.cnn.data import ImageData, load_data
@@ -67,7 +73,6 @@ DEFAULT_SAMPLERS = tuple(
 )
 
 _RESOLUTIONS = {"mnist": 28, "digits": 8}
-_DATA_ROOTS = ("../shared/data", "data")
 
 
 class RealTraining(Problem):
@@ -254,7 +259,7 @@ def run(
 def _study(it: _Run) -> Row:
     problem = RealTraining(it.problem, _load(it.problem, it.data_root))
     objective = problem.objective(it.form, it.seed, it.budget)
-    measured = runner._measure(objective, it.factory(seed=it.seed), it.budget)
+    measured = runner.measure(objective, it.factory(seed=it.seed), it.budget)
     incumbents = _incumbents(problem.trained)
     _, found = incumbents[-1]
     start = time.process_time()
@@ -292,130 +297,9 @@ def _load(name: str, data_root: str) -> ImageData:
     return TASKS[name].load(data_root)
 
 
-def find_root(data_root: str | Path | None) -> str:
-    """The folder of the data: the one named, or where it usually lies."""
-    if data_root is not None:
-        return str(data_root)
-    roots = [os.environ[DATA_ROOT_VARIABLE]] if DATA_ROOT_VARIABLE in os.environ else _DATA_ROOTS
-    return next((root for root in roots if (Path(root) / "MNIST").is_dir()), roots[-1])
-
-
 def _unchanged(task: Task) -> Task:
     resolution = _RESOLUTIONS[task.dataset]
     return dataclasses.replace(task, resolution=resolution, noise=0.0, inverted=False, num_classes=10)
-
-
-# Rows, and the processes that make them ------------------------------------------------------------------
-
-
-class Run(Protocol):
-    """What `collect` runs; it can be pickled."""
-
-    @property
-    def key(self) -> Row:
-        """What tells the study apart from others; its row begins so."""
-
-
-def collect(
-    study: Callable[[Any], Row],
-    runs: Sequence[Run],
-    *,
-    out: str | Path,
-    jobs: int = 1,
-    progress: bool = False,
-) -> list[Row]:
-    """Run the studies whose rows ``out`` lacks; append each row to ``out/PROBLEM/SAMPLER.jsonl`` as it comes.
-
-    Args:
-        study: Makes of a run what its row holds after the key. A function of a module, for other processes
-            have to find it. What it raises becomes the row's ``error``, and is tried again by the next call.
-        runs: In the order in which they are begun.
-        out: The folder of the rows.
-        jobs: Processes, each with one thread. With 1, all runs in this process.
-        progress: Whether to show a bar.
-    """
-    kept = runner.read_rows(out, repair=True)
-    missing = [it for it in runs if not any("error" not in row and matches(row, it.key) for row in kept)]
-    rows = []
-    done = len(runs) - len(missing)
-    with tqdm(total=len(runs), initial=done, unit="study", disable=not progress) as bar:
-        for row in _execute(functools.partial(_guarded, study), missing, jobs):
-            path = Path(out) / row["problem"] / f"{row['sampler']}.jsonl"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("a") as file:
-                file.write(json.dumps(row) + "\n")
-            rows.append(row)
-            bar.update()
-    return rows
-
-
-def matches(row: Row, key: Row) -> bool:
-    """Whether a row holds all that ``key`` holds."""
-    return all(name in row and row[name] == value for name, value in key.items())
-
-
-def latest(rows: Iterable[Row], setting: Row) -> tuple[list[Row], list[Row]]:
-    """The rows of one setting: of each study the last one that is whole, and those that only failed."""
-    whole: dict[tuple[Any, ...], Row] = {}
-    failed: dict[tuple[Any, ...], Row] = {}
-    for row in rows:
-        if matches(row, setting):
-            study = tuple(row[name] for name in ("problem", "form", "sampler", "seed"))
-            (failed if "error" in row else whole)[study] = row
-    return list(whole.values()), [row for study, row in failed.items() if study not in whole]
-
-
-def check_samplers(
-    samplers: Mapping[str, SamplerFactory] | Sequence[str],
-) -> dict[str, SamplerFactory]:
-    """Factories by name.
-
-    Raises:
-        ValueError: For an unknown name.
-        ImportError: If a sampler lacks a package.
-    """
-    if not isinstance(samplers, Mapping):
-        runner.check_names("sampler", samplers, runner.SAMPLERS)
-        samplers = {name: runner.SAMPLERS[name] for name in samplers}
-    with runner._quiet():
-        for factory in samplers.values():
-            factory(seed=0)
-    return dict(samplers)
-
-
-def check_positive(**numbers: int) -> None:
-    """Raise a ``ValueError`` for the first number below 1."""
-    for name, number in numbers.items():
-        if number < 1:
-            raise ValueError(f"{name} is {number}; it must be at least 1")
-
-
-def _guarded(study: Callable[[Any], Row], it: Run) -> Row:
-    torch.set_num_threads(1)
-    with runner._quiet():
-        try:
-            return {**it.key, **study(it)}
-        except Exception as error:  # any of a sampler's: one of them must not end the others
-            return {**it.key, "error": f"{type(error).__name__}: {error}"}
-
-
-def _execute(study: Callable[[Any], Row], runs: Sequence[Run], jobs: int) -> Iterator[Row]:
-    """A row for each run, in the order in which they end."""
-    if jobs == 1 or len(runs) < 2:
-        yield from map(study, runs)
-        return
-    others = set(multiprocessing.active_children())
-    with runner._one_thread():
-        context = multiprocessing.get_context("spawn")  # a fork would lack torch's threads
-        pool = ProcessPoolExecutor(jobs, context, initializer=runner._begin_worker)
-        try:
-            for future in as_completed([pool.submit(study, it) for it in runs]):
-                yield future.result()
-            pool.shutdown()
-        finally:  # where it was broken off, nobody waits for the studies that are under way
-            pool.shutdown(wait=False, cancel_futures=True)
-            for process in set(multiprocessing.active_children()) - others:
-                process.terminate()
 
 
 # Report ------------------------------------------------------------------------------------------------
@@ -489,42 +373,6 @@ def report(rows: Iterable[Row], name: str = "mnist", *, budget: int = 100, refit
     return text + failures_text(failed)
 
 
-def mean_text(values: Iterable[float], sign: str = "") -> str:
-    """Mean ± standard error of the mean.
-
-    Example:
-        >>> mean_text([1.0, 2.0, 3.0]), mean_text([0.5], "+")
-        ('2.000 ± 0.577', '+0.500')
-    """
-    array = np.array(list(values), dtype=float)
-    if not len(array):
-        return ""
-    mean = f"{array.mean():{sign}.3f}"
-    return mean if len(array) == 1 else f"{mean} ± {array.std(ddof=1) / np.sqrt(len(array)):.3f}"
-
-
-def table(heads: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    """A table in Markdown."""
-    return "\n".join(f"| {' | '.join(line)} |" for line in [heads, ["---"] * len(heads), *lines])
-
-
-def machines_text(rows: Iterable[Row]) -> str:
-    """The machines and versions that rows come from."""
-    texts = {
-        row["machine"] + "; " + ", ".join(f"{name} {version}" for name, version in row["versions"].items())
-        for row in rows
-    }
-    return f"One thread a study on {' / '.join(sorted(texts))}."
-
-
-def failures_text(failed: Sequence[Row]) -> str:
-    """Studies of which there is nothing but an error, a line each."""
-    return "".join(
-        f"\n- failed: {row['problem']} ({row['form']}), {row['sampler']}, seed {row['seed']}: {row['error']}"
-        for row in failed
-    )
-
-
 def _accuracy_at(curve: Sequence[Sequence[float]], trainings: int) -> float:
     return [accuracy for start, accuracy in curve if start <= trainings][-1]
 
@@ -558,28 +406,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_common_arguments(parser, out="real-training-rows", holds="MNIST")
     parser.set_defaults(handle=handle)
-
-
-def add_common_arguments(parser: argparse.ArgumentParser, *, out: str, holds: str, jobs: bool = True) -> None:
-    """Where rows and data lie, and how many processes there are if there may be several."""
-    parser.add_argument(
-        "--out",
-        type=Path,
-        default=Path(out),
-        metavar="DIR",
-        help="the folder of the rows (default: %(default)s)",
-    )
-    if jobs:
-        parser.add_argument(
-            "--jobs", type=int, default=1, metavar="N", help="processes, of one thread each (default: 1)"
-        )
-    parser.add_argument(
-        "--data-root",
-        type=Path,
-        metavar="DIR",
-        help=f"holds {holds} (default: the environment variable {DATA_ROOT_VARIABLE}, else ../shared/data, "
-        "else data)",
-    )
 
 
 def handle(arguments: argparse.Namespace) -> int:

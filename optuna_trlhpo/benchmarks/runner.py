@@ -262,7 +262,7 @@ def _studies(
 def _run_missing(studies: Sequence[_Run], out: str | Path, jobs: int, progress: bool) -> list[Row]:
     """Run in this order what is not in the rows of ``out``, seeds outermost: so they are balanced at any
     time."""
-    with _quiet():
+    with quiet():
         for it in {id(it.factory): it for it in studies}.values():
             _sampler(it)  # what is missing is told now, not once for each study
     paths = {_path(out, it.problem, it.sampler) for it in studies}
@@ -274,7 +274,7 @@ def _run_missing(studies: Sequence[_Run], out: str | Path, jobs: int, progress: 
     with tqdm(
         total=len(studies), initial=len(studies) - len(missing), unit="study", disable=not progress
     ) as bar:
-        for row in _execute(missing, jobs):
+        for row in execute(_study, missing, jobs):
             path = _path(out, row["problem"], row["sampler"])
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("a") as file:
@@ -339,17 +339,17 @@ def _identity(row: Row) -> tuple[str, str, str, int]:
 # Running -----------------------------------------------------------------------------------------------
 
 
-def _execute(runs: Sequence[_Run], jobs: int) -> Iterator[Row]:
-    """A row for each run, in the order in which they end."""
+def execute(study: Callable[[Any], Row], runs: Sequence[Any], jobs: int) -> Iterator[Row]:
+    """What ``study`` makes of each run, in the order in which they end."""
     if jobs == 1 or len(runs) < 2:
-        yield from map(_study, runs)
+        yield from map(study, runs)
         return
     others = set(multiprocessing.active_children())
     with _one_thread():
         # Not forked: torch has threads by now, and a copy of the process would not have them.
         pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), initializer=_begin_worker)
         try:
-            for future in as_completed([pool.submit(_study, it) for it in runs]):
+            for future in as_completed([pool.submit(study, it) for it in runs]):
                 yield future.result()
             pool.shutdown()
         except BrokenProcessPool as error:
@@ -382,7 +382,7 @@ def _one_thread() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
@@ -396,10 +396,10 @@ def _quiet() -> Iterator[None]:
 def _study(it: _Run) -> Row:
     """Run one study; what goes wrong is told in its row."""
     torch.set_num_threads(1)
-    with _quiet():
+    with quiet():
         try:
             objective = tables.load(it.problem, it.data_root).objective(it.form, it.seed, it.budget)
-            return {**it.key, **_measure(objective, _sampler(it), it.budget)}
+            return {**it.key, **measure(objective, _sampler(it), it.budget)}
         except Exception as error:  # any of a sampler's: one of them must not end the others
             return {**it.key, "error": f"{type(error).__name__}: {error}"}
 
@@ -409,7 +409,7 @@ def _sampler(it: _Run) -> BaseSampler:
     return it.factory(seed=it.seed, budget=it.budget) if takes_budget else it.factory(seed=it.seed)
 
 
-def _measure(objective: Objective, sampler: BaseSampler, budget: int) -> Row:
+def measure(objective: Objective, sampler: BaseSampler, budget: int) -> Row:
     evaluator = objective.evaluator
 
     def stop(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:

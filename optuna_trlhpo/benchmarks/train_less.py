@@ -39,14 +39,14 @@ from optuna.pruners import BasePruner, MedianPruner, PercentilePruner
 from tqdm.auto import tqdm
 
 from optuna_trlhpo.benchmarks import runner
-from optuna_trlhpo.benchmarks.real_training import (
+from optuna_trlhpo.benchmarks.runner import Row
+from optuna_trlhpo.benchmarks.studies import (
     add_common_arguments,
     check_positive,
     find_root,
     machines_text,
     table,
 )
-from optuna_trlhpo.benchmarks.runner import Row
 from optuna_trlhpo.benchmarks.tasks import BATCH_SIZE, LEARNING_RATE
 from optuna_trlhpo.benchmarks.training_table import read_rows
 from optuna_trlhpo.cnn.data import ImageData, load_data
@@ -153,7 +153,7 @@ def run(
     data = load(data_root, images=images)
     drawn = draw(networks, data.input_shape)
     torch.set_num_threads(1)
-    with runner._quiet(), tqdm(total=len(ways) * networks, unit="network", disable=not progress) as bar:
+    with runner.quiet(), tqdm(total=len(ways) * networks, unit="network", disable=not progress) as bar:
         for name in ways:
             path = Path(out) / f"{name.replace(', ', '-').replace(' ', '-')}.jsonl"
             path.parent.mkdir(parents=True, exist_ok=True)

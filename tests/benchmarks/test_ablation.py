@@ -29,7 +29,7 @@ def test_each_variant_differs_from_the_whole_agent(name):
 
 @pytest.mark.parametrize("name", ablation.VARIANTS)
 def test_each_variant_plays(name, toy):
-    with runner._quiet():
+    with runner.quiet():
         study = optuna.create_study(direction="maximize", sampler=made(name))
         objective = toy.objective("progressive", 0, 10)
         study.optimize(objective, n_trials=10)

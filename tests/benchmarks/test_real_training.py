@@ -13,11 +13,11 @@ from optuna_trlhpo.benchmarks.__main__ import main
 from optuna_trlhpo.benchmarks.problem import Evaluator
 from optuna_trlhpo.benchmarks.real_training import (
     RealTraining,
-    latest,
     refit_errors,
     report,
     tasks_with_test_images,
 )
+from optuna_trlhpo.benchmarks.studies import latest
 from optuna_trlhpo.benchmarks.tasks import TASKS
 
 pytest.importorskip("sklearn", reason="needs scikit-learn (the extra 'cnn')")
@@ -79,7 +79,7 @@ def test_progressive_studies_train_prefixes_and_pay_once(tiny):
 
     problem = RealTraining(tiny, TASKS[tiny].load())
     objective = problem.objective("progressive", seed=0, budget=8)
-    measured = runner._measure(objective, Fixed(), budget=2)
+    measured = runner.measure(objective, Fixed(), budget=2)
     assert measured["hits"] > 0 and measured["trainings"] == len(problem.trained) < 8
     deepest = max(problem.trained, key=len)
     assert all(deepest.startswith(network) for network in problem.trained)

@@ -200,7 +200,7 @@ def test_processes_find_what_one_finds(data_root, tmp_path):
 @pytest.mark.parametrize("name", ["random", "tpe", "tpe-multivariate", "tpe-univariate", "nsga2", "trlhpo"])
 def test_samplers_take_their_seed(name, toy):
     def digits(seed):
-        with runner._quiet():
+        with runner.quiet():
             study = optuna.create_study(direction="maximize", sampler=runner.SAMPLERS[name](seed=seed))
             study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=3)
         return [trial.params["x"] for trial in study.trials]
