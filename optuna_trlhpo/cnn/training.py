@@ -83,26 +83,29 @@ def place(model: nn.Module, device: torch.device) -> nn.Module:
     return model.to(device, memory_format=layout)  # type: ignore[call-overload]
 
 
-def pooled_fast(model: nn.Module) -> nn.Module:
-    """The same modules, with maximum pooling where and as it takes least.
+def in_fast_order(model: nn.Module) -> nn.Module:
+    """The same modules, in an order in which they take less time; outcome and gradient are the same.
 
-    It goes before an activation that never falls, which then has a fraction of the work. On a CPU, a large
-    kernel with stride 1 first takes the highest of each column, and of those the highest of each row, two
-    times k comparisons instead of k times k. The outcome is the same, and so is the gradient.
+    Maximum pooling goes before an activation that never falls, which then has a fraction of the work; on a
+    CPU, a large kernel with stride 1 first takes the highest of each column, and of those the highest of each
+    row, two times k comparisons instead of k times k. Flattening goes before an activation, too, whose
+    gradient then lies in memory as its outcome does.
 
     Example:
-        >>> pooled_fast(nn.Sequential(nn.ReLU(), nn.MaxPool2d(2), nn.Flatten()))
+        >>> in_fast_order(nn.Sequential(nn.ReLU(), nn.MaxPool2d(2), nn.Flatten()))
         Sequential(
           (0): MaxPool2d(kernel_size=2, stride=2, padding=0, dilation=1, ceil_mode=False)
-          (1): ReLU()
-          (2): Flatten(start_dim=1, end_dim=-1)
+          (1): Flatten(start_dim=1, end_dim=-1)
+          (2): ReLU()
         )
     """
     if not isinstance(model, nn.Sequential):
         return model
     parts = list(model)
     for k in range(1, len(parts)):
-        if isinstance(parts[k], nn.MaxPool2d) and isinstance(parts[k - 1], _INCREASING):
+        before, part = parts[k - 1], parts[k]
+        pools = isinstance(part, nn.MaxPool2d) and isinstance(before, _INCREASING)
+        if pools or (isinstance(part, nn.Flatten) and isinstance(before, (*_INCREASING, nn.GELU))):
             parts[k - 1 : k + 1] = parts[k], parts[k - 1]
     if any(parameter.device.type != "cpu" for parameter in model.parameters()):
         return nn.Sequential(*parts)
@@ -166,7 +169,7 @@ def train(
     device, n = images.device, len(images)
     steps = epochs * math.ceil(n / batch_size)
     rates = [learning_rate * learning_rate_factor(schedule, step, steps) for step in range(steps)]
-    fast = pooled_fast(model)
+    fast = in_fast_order(model)
 
     def loss_of(batch: Tensor) -> Tensor:
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
@@ -212,7 +215,7 @@ class _Steps:
 def predict_correct(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
     """Whether each image is classified correctly: bool ``[N]`` on the device of ``images``."""
     model.eval()
-    fast = pooled_fast(model)
+    fast = in_fast_order(model)
     size = _EVALUATION_BATCH.get(images.device.type, 1000)
     batches = zip(images.split(size), labels.split(size), strict=True)
     return torch.cat([fast(batch).argmax(dim=1) == truth for batch, truth in batches])

@@ -14,9 +14,9 @@ from optuna_trlhpo.cnn.graphs import CapturedSteps
 from optuna_trlhpo.cnn.model import build_network
 from optuna_trlhpo.cnn.training import (
     cpu_threads,
+    in_fast_order,
     learning_rate_factor,
     place,
-    pooled_fast,
     predict_correct,
     train,
 )
@@ -168,8 +168,9 @@ def test_an_epochs_end_may_end_the_training() -> None:
 def test_pooling_before_the_activation_changes_nothing(activation: type[nn.Module]) -> None:
     model = network("Conv(8,3,1) > MaxPool(3,2,1) > FCL(16,relu,bias)")
     model[1] = activation()
-    fast = pooled_fast(model)
-    assert [type(part) for part in fast][:3] == [nn.Conv2d, nn.MaxPool2d, activation]
+    fast = in_fast_order(model)
+    assert [type(part) for part in fast][:3] == [nn.Conv2d, nn.MaxPool2d, nn.Flatten]
+    assert isinstance(fast[3], activation)
     assert [type(part) for part in model][:3] == [nn.Conv2d, activation, nn.MaxPool2d]  # it is left as it is
     images, labels = torch.randn(20, 1, 12, 12, generator=generator()), torch.arange(20) % 3
     gradients = []
@@ -186,7 +187,7 @@ def test_pooling_before_the_activation_changes_nothing(activation: type[nn.Modul
 )
 def test_pooling_in_two_passes_changes_nothing(pool: str, passes: int) -> None:
     model = network(f"Conv(8,3,1) > {pool}")
-    fast = pooled_fast(model)
+    fast = in_fast_order(model)
     assert len([part for part in fast.modules() if isinstance(part, nn.MaxPool2d)]) == passes
     images, labels = torch.randn(20, 1, 12, 12, generator=generator()), torch.arange(20) % 3
     gradients = []
@@ -199,8 +200,10 @@ def test_pooling_in_two_passes_changes_nothing(pool: str, passes: int) -> None:
 
 
 def test_what_is_not_increasing_stays_before_the_pooling() -> None:
-    parts = nn.Sequential(nn.GELU(), nn.MaxPool2d(2), nn.AvgPool2d(2), nn.ReLU(), nn.AvgPool2d(2))
-    assert [type(part) for part in pooled_fast(parts)] == [type(part) for part in parts]
+    parts = nn.Sequential(
+        nn.GELU(), nn.MaxPool2d(2), nn.ReLU(), nn.AvgPool2d(2), nn.BatchNorm2d(2), nn.Flatten()
+    )
+    assert [type(part) for part in in_fast_order(parts)] == [type(part) for part in parts]
 
 
 @pytest.mark.parametrize(
