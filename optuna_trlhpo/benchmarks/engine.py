@@ -44,7 +44,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from optuna_trlhpo.benchmarks.tables import DATA_ROOT_VARIABLE
 from optuna_trlhpo.cnn.cost import count_parameters
 from optuna_trlhpo.cnn.model import build_network
-from optuna_trlhpo.cnn.training import PRECISIONS, cpu_threads, fastest_layout, place, predict_correct, train
+from optuna_trlhpo.cnn.order import fastest_layout, place
+from optuna_trlhpo.cnn.training import PRECISIONS, cpu_threads, predict_correct, train
 from optuna_trlhpo.layers import parse
 
 NETWORKS = (

@@ -67,7 +67,12 @@ from optuna_trlhpo.sampler import TRLHPOSampler
 DATASET = "mnist"
 PROBLEM, PLAIN, ENGINE = "mnist-reduced", "plain", "engine"
 TRIALS, IMAGES, REFITS, EPOCHS = 200, 2000, 3, 4
-REDUCED: dict[str, Any] = {"inherit": True, "inherited_epochs": EPOCHS // 2, "train_prefixes": "auto"}
+REDUCED: dict[str, Any] = {
+    "inherit": True,
+    "inherited_epochs": EPOCHS // 2,
+    "early_stop": optuna.pruners.MedianPruner(n_startup_trials=5),
+    "train_prefixes": "auto",
+}
 """How ``engine`` trains less."""
 MAX_SHARE = 1 / 3
 """Of the time of ``plain`` that ``engine`` may take."""

@@ -19,7 +19,8 @@ from optuna_trlhpo.cnn.blocks import seed_dropout
 from optuna_trlhpo.cnn.data import ImageData
 from optuna_trlhpo.cnn.inheritance import Ancestor, Estate, Way, inherit
 from optuna_trlhpo.cnn.model import build_network, shape_behind
-from optuna_trlhpo.cnn.training import cpu_threads, place, predict_correct, train
+from optuna_trlhpo.cnn.order import place
+from optuna_trlhpo.cnn.training import cpu_threads, predict_correct, train
 from optuna_trlhpo.layers import Network, describe
 from optuna_trlhpo.space import LayerSpace
 
@@ -86,10 +87,10 @@ class Trainer:
                 network = self.train(
                     layers, data.train_images, data.train_labels, seed=seed, way=way, watch=watch
                 )
+                correct = predict_correct(network, data.validation_images, data.validation_labels)
                 if self.inherits and seed == self.seed:  # the search goes on from its own networks alone
                     stopped = getattr(watch, "epochs_until_stopped", None)
                     self.estate.keep((*way, Ancestor(layers, stopped)), network)
-                correct = predict_correct(network, data.validation_images, data.validation_labels)
                 return correct.cpu().numpy()
         except RuntimeError as error:
             if not _is_out_of_memory(error):

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from optuna_trlhpo.cnn.blocks import ResidualBlock
 from optuna_trlhpo.cnn.graphs import CapturedSteps, own_stream
+from optuna_trlhpo.cnn.order import FastOrder
 
 SCHEDULES = ("one_cycle", "constant")
 """The learning-rate schedules: linear warm-up and decay, or none at all as in the paper."""
@@ -28,17 +28,6 @@ PRECISIONS = ("float32", "bfloat16")
 _EVALUATION_BATCH = {"cpu": 100}
 """Images per pass, by device, 1,000 where none is given. The CPU is up to three times faster where the
 features of a batch fit its cache."""
-
-_INCREASING = (nn.ReLU, nn.LeakyReLU, nn.Tanh, nn.Sigmoid, nn.ELU)
-"""Activations that never fall, so that the highest of many stays the highest."""
-
-_TWO_PASSES = 6
-"""Kernels of this size and more are faster in two passes on the CPU, if their stride is 1; smaller ones, and
-those that skip positions, in one (measured for kernels of 2 to 8 and strides of 1 to 3)."""
-
-_FASTER_BY_PIXEL = (nn.MaxPool2d, nn.AvgPool2d, ResidualBlock)
-"""With one of these a network is faster on the CPU if the channels of a pixel lie side by side; without any
-it is slower so, by up to two times (``make bench-engine`` measures it)."""
 
 
 def learning_rate_factor(schedule: str, step: int, steps: int) -> float:
@@ -69,61 +58,6 @@ def cpu_threads(threads: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def fastest_layout(model: nn.Module, device: torch.device) -> torch.memory_format:
-    """How the weights and features of the model had best lie in the device's memory."""
-    by_pixel = device.type == "cpu" and any(isinstance(part, _FASTER_BY_PIXEL) for part in model.modules())
-    return torch.channels_last if by_pixel else torch.contiguous_format
-
-
-def place(model: nn.Module, device: torch.device) -> nn.Module:
-    """Put the model on the device, in its `fastest_layout`."""
-    layout = fastest_layout(model, device)
-    return model.to(device, memory_format=layout)  # type: ignore[call-overload]
-
-
-def pooled_fast(model: nn.Module) -> nn.Module:
-    """The same modules, with maximum pooling where and as it takes least.
-
-    It goes before an activation that never falls, which then has a fraction of the work. On a CPU, a large
-    kernel with stride 1 first takes the highest of each column, and of those the highest of each row, two
-    times k comparisons instead of k times k. The outcome is the same, and so is the gradient.
-
-    Example:
-        >>> pooled_fast(nn.Sequential(nn.ReLU(), nn.MaxPool2d(2), nn.Flatten()))
-        Sequential(
-          (0): MaxPool2d(kernel_size=2, stride=2, padding=0, dilation=1, ceil_mode=False)
-          (1): ReLU()
-          (2): Flatten(start_dim=1, end_dim=-1)
-        )
-    """
-    if not isinstance(model, nn.Sequential):
-        return model
-    parts = list(model)
-    for k in range(1, len(parts)):
-        if isinstance(parts[k], nn.MaxPool2d) and isinstance(parts[k - 1], _INCREASING):
-            parts[k - 1 : k + 1] = parts[k], parts[k - 1]
-    if any(parameter.device.type != "cpu" for parameter in model.parameters()):
-        return nn.Sequential(*parts)
-    return nn.Sequential(*(_in_two_passes(part) if _is_large(part) else part for part in parts))
-
-
-def _is_large(part: nn.Module) -> bool:
-    return isinstance(part, nn.MaxPool2d) and part.stride == 1 and _side(part.kernel_size) >= _TWO_PASSES
-
-
-def _in_two_passes(pool: nn.Module) -> nn.Module:
-    assert isinstance(pool, nn.MaxPool2d)
-    kernel, padding = _side(pool.kernel_size), _side(pool.padding)
-    return nn.Sequential(
-        nn.MaxPool2d((kernel, 1), (1, 1), (padding, 0)), nn.MaxPool2d((1, kernel), (1, 1), (0, padding))
-    )
-
-
-def _side(size: int | tuple[int, ...]) -> int:
-    """Of a square."""
-    return size if isinstance(size, int) else size[0]
 
 
 def train(
@@ -166,11 +100,11 @@ def train(
     device, n = images.device, len(images)
     steps = epochs * math.ceil(n / batch_size)
     rates = [learning_rate * learning_rate_factor(schedule, step, steps) for step in range(steps)]
-    fast = pooled_fast(model)
+    fast = FastOrder(model)
 
     def loss_of(batch: Tensor) -> Tensor:
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-            logits = fast(images[batch])
+            logits = fast.model(images[batch])
         return F.cross_entropy(logits.float(), labels[batch])
 
     with own_stream(device):
@@ -183,9 +117,10 @@ def train(
         for epoch in range(epochs):
             model.train()
             order = torch.randperm(n, generator=generator, device=device)
-            for batch in order.split(batch_size):
-                take_step(batch, rates[step])
-                step += 1
+            with fast.by_pixel():
+                for batch in order.split(batch_size):
+                    take_step(batch, rates[step])
+                    step += 1
             if after_epoch is not None and after_epoch(epoch + 1):
                 return
 
@@ -212,7 +147,8 @@ class _Steps:
 def predict_correct(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
     """Whether each image is classified correctly: bool ``[N]`` on the device of ``images``."""
     model.eval()
-    fast = pooled_fast(model)
+    fast = FastOrder(model)
     size = _EVALUATION_BATCH.get(images.device.type, 1000)
     batches = zip(images.split(size), labels.split(size), strict=True)
-    return torch.cat([fast(batch).argmax(dim=1) == truth for batch, truth in batches])
+    with fast.by_pixel():
+        return torch.cat([fast.model(batch).argmax(dim=1) == truth for batch, truth in batches])

@@ -15,7 +15,8 @@ from torch import Tensor
 from optuna_trlhpo.benchmarks import engine
 from optuna_trlhpo.benchmarks.__main__ import main
 from optuna_trlhpo.cnn.model import build_network
-from optuna_trlhpo.cnn.training import place, predict_correct, train
+from optuna_trlhpo.cnn.order import place
+from optuna_trlhpo.cnn.training import predict_correct, train
 from optuna_trlhpo.layers import parse
 
 pytest.importorskip("torchvision")

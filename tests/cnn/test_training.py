@@ -12,11 +12,10 @@ from torch.nn import functional as F
 import optuna_trlhpo.kinds  # noqa: F401 - makes its layers known to parse
 from optuna_trlhpo.cnn.graphs import CapturedSteps
 from optuna_trlhpo.cnn.model import build_network
+from optuna_trlhpo.cnn.order import FastOrder, in_fast_order, place
 from optuna_trlhpo.cnn.training import (
     cpu_threads,
     learning_rate_factor,
-    place,
-    pooled_fast,
     predict_correct,
     train,
 )
@@ -168,8 +167,9 @@ def test_an_epochs_end_may_end_the_training() -> None:
 def test_pooling_before_the_activation_changes_nothing(activation: type[nn.Module]) -> None:
     model = network("Conv(8,3,1) > MaxPool(3,2,1) > FCL(16,relu,bias)")
     model[1] = activation()
-    fast = pooled_fast(model)
-    assert [type(part) for part in fast][:3] == [nn.Conv2d, nn.MaxPool2d, activation]
+    fast = in_fast_order(model)
+    assert [type(part) for part in fast][:3] == [nn.Conv2d, nn.MaxPool2d, nn.Flatten]
+    assert isinstance(fast[3], activation)
     assert [type(part) for part in model][:3] == [nn.Conv2d, activation, nn.MaxPool2d]  # it is left as it is
     images, labels = torch.randn(20, 1, 12, 12, generator=generator()), torch.arange(20) % 3
     gradients = []
@@ -186,7 +186,7 @@ def test_pooling_before_the_activation_changes_nothing(activation: type[nn.Modul
 )
 def test_pooling_in_two_passes_changes_nothing(pool: str, passes: int) -> None:
     model = network(f"Conv(8,3,1) > {pool}")
-    fast = pooled_fast(model)
+    fast = in_fast_order(model)
     assert len([part for part in fast.modules() if isinstance(part, nn.MaxPool2d)]) == passes
     images, labels = torch.randn(20, 1, 12, 12, generator=generator()), torch.arange(20) % 3
     gradients = []
@@ -198,9 +198,51 @@ def test_pooling_in_two_passes_changes_nothing(pool: str, passes: int) -> None:
     torch.testing.assert_close(*gradients)
 
 
+@pytest.mark.parametrize(
+    ("text", "turned"),
+    [
+        ("Conv(8,3,1) > MaxPool(2,2,0)", True),
+        ("Conv(8,3,1) > MaxPool(7,1,3) > FCL(16,relu,bias)", True),
+        ("Conv(8,3,1) > MaxPool(2,2,0) > BatchNorm() > FCL(16,relu,bias)", True),
+        ("Conv(8,3,1)", False),
+        ("Residual(8,3,1)", False),
+    ],
+)
+def test_flattening_by_pixel_changes_nothing(text: str, turned: bool) -> None:
+    model = place(network(text), torch.device("cpu"))
+    model.eval()
+    images = torch.randn(20, 1, 12, 12, generator=generator())
+    expected, weights = model(images), copy.deepcopy(model.state_dict())
+    fast = FastOrder(model)
+    with fast.by_pixel():
+        torch.testing.assert_close(fast.model(images), expected)
+        same = all(weights[name].equal(value) for name, value in model.state_dict().items())
+        assert same != turned
+    with pytest.raises(KeyError), fast.by_pixel():
+        raise KeyError
+    torch.testing.assert_close(model.state_dict(), weights, rtol=0, atol=0)
+
+
+def test_an_epoch_ends_with_all_weights_in_place() -> None:
+    images, labels = torch.randn(60, 1, 12, 12, generator=generator()), torch.arange(60) % 3
+    model = place(network("Conv(8,3,1) > MaxPool(2,2,0)"), torch.device("cpu"))
+    seen = []
+
+    def judge(_: int) -> None:
+        with torch.no_grad():
+            right = model.eval()(images).argmax(dim=1) == labels  # by the model as it is written
+        seen.append(right.equal(predict_correct(model, images, labels)))
+
+    setting = {"epochs": 3, "batch_size": 16, "learning_rate": 0.01, "generator": generator()}
+    train(model, images, labels, after_epoch=judge, **setting)  # type: ignore[arg-type]
+    assert seen == [True] * 3
+
+
 def test_what_is_not_increasing_stays_before_the_pooling() -> None:
-    parts = nn.Sequential(nn.GELU(), nn.MaxPool2d(2), nn.AvgPool2d(2), nn.ReLU(), nn.AvgPool2d(2))
-    assert [type(part) for part in pooled_fast(parts)] == [type(part) for part in parts]
+    parts = nn.Sequential(
+        nn.GELU(), nn.MaxPool2d(2), nn.ReLU(), nn.AvgPool2d(2), nn.BatchNorm2d(2), nn.Flatten()
+    )
+    assert [type(part) for part in in_fast_order(parts)] == [type(part) for part in parts]
 
 
 @pytest.mark.parametrize(
