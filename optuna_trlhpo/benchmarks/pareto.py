@@ -231,8 +231,8 @@ def report(rows: Iterable[Row], *, budget: int = BUDGET, reference: str = REFERE
     heads = ["sampler", "seeds", *(f"@{mark}" for mark in marks), f"p against {reference}", "CPU s a study"]
     return (
         f"Share of the hypervolume of error against MACs on {PROBLEM}, both by their logarithms, that the "
-        "front found is worth by its true errors: mean ± standard error over seeds; more is better. p: Wilcoxon's "
-        "signed-rank test over paired seeds at the end, two-sided, after Holm.\n\n"
+        "front found is worth by its true errors: mean ± standard error over seeds; more is better. p: "
+        "Wilcoxon's signed-rank test over paired seeds at the end, two-sided, after Holm.\n\n"
         f"{table(heads, lines)}\n\n{machines_text(rows)}\n{failures_text(failed)}"
     )
 
