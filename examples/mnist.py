@@ -30,13 +30,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--epochs", type=int, default=2, help="epochs a network in the search (%(default)s)")
     parser.add_argument("--refit-epochs", type=int, default=6, help="epochs of the best one (%(default)s)")
     parser.add_argument("--max-macs", type=float, default=2e6, help="most MACs of a network (%(default)g)")
+    parser.add_argument(
+        "--max-parameters", type=int, help="most parameters of a network; default: any number"
+    )
     args = parser.parse_args(argv)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
 
+    limits = f"at most {args.max_macs:,.0f} MACs"
+    if args.max_parameters:
+        limits += f" and {args.max_parameters:,} parameters"
     print(
         f"Reduced setting: {args.train_size:,} training and {args.validation_size:,} validation images, "
-        f"{args.epochs} epochs a network, at most {args.max_macs:,.0f} MACs, {args.trials} trials or "
-        f"{args.minutes:g} minutes. The best is trained {args.refit_epochs} epochs on all 60,000 images."
+        f"{args.epochs} epochs a network, {limits}, {args.trials} trials or {args.minutes:g} minutes. The best "
+        f"is trained {args.refit_epochs} epochs on all 60,000 images."
     )
     objective = CNNObjective(
         "mnist",
@@ -46,6 +52,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         validation_size=args.validation_size,
         epochs=args.epochs,
         max_macs=args.max_macs,
+        max_parameters=args.max_parameters,
     )
     study = optuna.create_study(
         study_name="mnist",

@@ -65,6 +65,7 @@ def test_mnist(tmp_path: Path) -> None:
     small = ["--trials=1", "--train-size=1000", "--validation-size=1000", "--epochs=1", "--refit-epochs=1"]
     output = run("mnist.py", "--data-root", str(DATA_ROOT), "--max-macs=2e5", *small, cwd=tmp_path)
     assert output.startswith("Reduced setting: 1,000 training and 1,000 validation images, 1 epochs")
+    assert "at most 200,000 MACs, 1 trials" in output
     assert "s on 60,000 images" in output
     assert percentages(output)[-1] > 50  # chance is 10
     assert list(tmp_path.iterdir()) == []  # the study stays in memory, the data where they are
