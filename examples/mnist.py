@@ -41,8 +41,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         limits += f" and {args.max_parameters:,} parameters"
     print(
         f"Reduced setting: {args.train_size:,} training and {args.validation_size:,} validation images, "
-        f"{args.epochs} epochs a network, {limits}, {args.trials} trials or {args.minutes:g} minutes. The best "
-        f"is trained {args.refit_epochs} epochs on all 60,000 images."
+        f"{args.epochs} epochs a network, {limits}, {args.trials} trials or {args.minutes:g} minutes. The "
+        f"best is trained {args.refit_epochs} epochs on all 60,000 images."
     )
     objective = CNNObjective(
         "mnist",
