@@ -19,10 +19,10 @@ BENCHMARKS := $(BIN)/python -m optuna_trlhpo.benchmarks
 NEWEST_ENOUGH := import sys; sys.exit(sys.version_info < (3, 10))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-browser lint format docs bench bench-full ablate transfer bench-engine train-less overhead clean
+.PHONY: help demo test test-browser lint format docs bench bench-full ablate transfer real confirm pareto bench-engine train-less engine-search overhead clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 demo: $(INSTALLED) ## search a small CNN on digits, show it, test it (examples/quickstart.py)
 	@$(BIN)/python examples/quickstart.py $(DEMO_ARGS)
@@ -60,11 +60,23 @@ ablate: $(INSTALLED) ## what each part of the agent is worth; hours
 transfer: $(INSTALLED) ## what an earlier study saves; an hour
 	$(BENCHMARKS) transfer --jobs $(JOBS) --out $(ROWS)/transfer
 
+real: $(INSTALLED) ## searches of MNIST in which every network is trained, and what is found tested; two hours
+	$(BENCHMARKS) real --form progressive --samplers trlhpo trlhpo-prior tpe random beam-growth --jobs $(JOBS) --out $(ROWS)/real
+
+confirm: $(INSTALLED) ## what retraining the leaders of a study is worth; an hour
+	$(BENCHMARKS) confirm --jobs $(JOBS) --out $(ROWS)/confirmation
+
+pareto: $(INSTALLED) ## fronts of error against MACs; ten minutes
+	$(BENCHMARKS) pareto --jobs $(JOBS) --out $(ROWS)/pareto
+
 bench-engine: $(INSTALLED) ## the training loop against that of a PyTorch tutorial; two minutes
 	$(BENCHMARKS) engine
 
 train-less: $(INSTALLED) ## what training less saves, and what it costs in ranking; a quarter of an hour
 	$(BENCHMARKS) train-less --out $(ROWS)/train-less
+
+engine-search: $(INSTALLED) ## whole searches with and without what spares trainings; hours
+	$(BENCHMARKS) engine-search --out $(ROWS)/engine-search
 
 overhead: $(INSTALLED) ## time the sampler takes per trial
 	$(BENCHMARKS) overhead
