@@ -46,9 +46,6 @@ _BEST, _LATEST, _OTHERS = 150, 150, 100
 
 _RANK_BINS = (4, 8, 20)
 assert sum(_RANK_BINS) == PERFORMANCE_VALUES
-_NEAR = 0.01
-"""Values that differ by less, as a share of their range, are held to be the same when a network is sought
-that was not tried: a training there would tell nothing new."""
 _RANK_CENTRES = np.concatenate([(np.arange(n) + 0.5) / n for n in _RANK_BINS])
 _RANK_WIDTHS = np.concatenate([np.full(n, 1.0 / n) for n in _RANK_BINS])
 
@@ -92,8 +89,7 @@ class Experience:
             outcome=np.nan,
         )
         self._n_added = 0
-        self._valued: dict[bytes, np.ndarray] = {}  # networks by `network_key` -> what they were last worth
-        self._tried: set[bytes] = set()  # the same networks, continuous values rounded
+        self._valued: dict[bytes, np.ndarray] = {}  # networks by `_key` -> what they were last worth
         self._scores_of = Scores(np.full(1, -9.0))  # of a single objective; so far of no errors
         self._known_worths = np.zeros(0)
         self.reports_are_values = True
@@ -133,7 +129,7 @@ class Experience:
                 names=names,
                 indices=indices,
                 n_values=n_values,
-                valued=self._new_values(names, indices, n_values, episode.actions, worths),
+                valued=self._new_values(names, indices, episode.actions, worths),
                 context=np.where(are_values, np.nan, reports),
                 reports=reports,
                 performance=episode.performance.astype(np.float32),
@@ -153,19 +149,12 @@ class Experience:
     # Networks -----------------------------------------------------------------------------------------
 
     def _new_values(
-        self,
-        names: np.ndarray,
-        indices: np.ndarray,
-        n_values: np.ndarray,
-        actions: np.ndarray,
-        worths: np.ndarray,
+        self, names: np.ndarray, indices: np.ndarray, actions: np.ndarray, worths: np.ndarray
     ) -> np.ndarray:
         """``[S]`` 1 where the network up to that step got a value that it had not had before."""
         new = np.zeros(len(names))
-        rounded = _rounded(n_values, actions)
         for k in np.flatnonzero(~np.isnan(worths).any(axis=1)):
             key = network_key(names[: k + 1], indices[: k + 1], actions[: k + 1])
-            self._tried.add(network_key(names[: k + 1], indices[: k + 1], rounded[: k + 1]))
             if key not in self._valued or not np.array_equal(self._valued[key], worths[k]):
                 self._valued[key] = worths[k]
                 new[k] = 1
@@ -176,12 +165,9 @@ class Experience:
         """How many networks have a value."""
         return len(self._valued)
 
-    def was_tried(
-        self, names: np.ndarray, indices: np.ndarray, n_values: np.ndarray, actions: np.ndarray
-    ) -> bool:
-        """Whether a network, steps ``[S, A]``, has a value already, or one has that differs from it by next
-        to nothing."""
-        return network_key(names, indices, _rounded(n_values, actions)) in self._tried
+    def has_value(self, key: bytes) -> bool:
+        """Whether the network that `network_key` gave this key has a value already."""
+        return key in self._valued
 
     def networks(
         self, rng: np.random.Generator, weights: np.ndarray, *, unit: float | None = None
@@ -398,11 +384,6 @@ def _places(names: np.ndarray) -> list[tuple[int, int]]:
 def network_key(names: np.ndarray, indices: np.ndarray, actions: np.ndarray) -> bytes:
     """Steps ``[S, A]`` as a short text; the same for the same network."""
     return np.concatenate([names, indices, actions], axis=-1, dtype=np.float32).tobytes()
-
-
-def _rounded(n_values: np.ndarray, actions: np.ndarray) -> np.ndarray:
-    few = (n_values > 0) & (n_values * _NEAR <= 1)
-    return np.where(few, actions, np.round(actions / _NEAR) * _NEAR)
 
 
 def _ranked(values: np.ndarray) -> np.ndarray:

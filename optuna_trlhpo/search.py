@@ -261,10 +261,7 @@ class Search:
                 drafts = drafts + planner.chance(rng, config.n_candidates)
             unique = {draft.key(): draft for draft in drafts}
             drafts = [
-                draft
-                for k, draft in unique.items()
-                if k not in excluded
-                and not experience.was_tried(draft.names, draft.indices, draft.n_values, draft.actions)
+                draft for k, draft in unique.items() if not experience.has_value(k) and k not in excluded
             ]
             if not drafts:
                 drafts = list(unique.values())

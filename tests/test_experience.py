@@ -16,7 +16,7 @@ from optuna_trlhpo._agent.config import AgentConfig
 from optuna_trlhpo._agent.features import Networks
 from optuna_trlhpo._agent.transformer import NAME_CODE
 from optuna_trlhpo.episode import PERFORMANCE_VALUES, Episode, Request, Slot, slot_of
-from optuna_trlhpo.experience import Experience
+from optuna_trlhpo.experience import Experience, network_key
 from optuna_trlhpo.reward import HIGHEST_SCORE, Scores, normal_scores
 
 MAXIMIZE, MINIMIZE = StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE
@@ -373,39 +373,17 @@ def test_a_network_that_is_trained_again_with_the_same_value_counts_once() -> No
     assert memory.whole(rng(), 9).lengths.tolist() == [2, 2, 2]
 
 
-def test_what_was_tried() -> None:
+def test_what_has_a_value() -> None:
     memory = experience()
     memory.add(0, grown(0.1, 0.2, 0.3), worths(0.5, NAN, 0.6))
     networks = memory.whole(rng(), 1)
 
-    def was_tried(n: int, apart: float = 0.0, further: int = 0) -> bool:
-        names, indices, n_values, actions = (
-            getattr(networks, name)[0, :n] for name in ("names", "indices", "n_values", "actions")
-        )
-        return memory.was_tried(names, indices + further, n_values, actions + apart)
+    def key(n: int, actions: np.ndarray = networks.actions) -> bytes:
+        return network_key(networks.names[0, :n], networks.indices[0, :n], actions[0, :n])
 
-    assert [was_tried(n) for n in (1, 2, 3)] == [True, False, True]
-    assert was_tried(3, apart=0.002) and not was_tried(3, apart=0.02)
-    assert not was_tried(3, further=1)
-
-
-@pytest.mark.parametrize(
-    ("slot", "apart", "is_same"),
-    [
-        (Slot("x", 0, 0, False), 0.002, True),
-        (Slot("n", 0, 0, False, log_range=(1, 10**6)), 0.002, True),
-        (Slot("n", 0, 0, False, log_range=(1, 8)), 0.1, False),
-        (Slot("n", 0, 1000, False), 0.001, True),
-        (Slot("n", 0, 100, False), 0.01, False),
-    ],
-)
-def test_what_differs_by_next_to_nothing_is_the_same(slot: Slot, apart: float, is_same: bool) -> None:
-    memory = experience()
-    memory.add(0, episode(0.5, slot=slot), worths(0.5))
-    known = memory.whole(rng(), 1)
-    rows = [getattr(known, name)[0] for name in ("names", "indices", "n_values", "actions")]
-    assert memory.was_tried(*rows)
-    assert memory.was_tried(*rows[:3], rows[3] + apart) is is_same
+    assert [memory.has_value(key(n)) for n in (1, 2, 3)] == [True, False, True]
+    assert not memory.has_value(key(3, networks.actions + 0.1))
+    assert not memory.has_value(network_key(networks.names[0], networks.indices[0] + 1, networks.actions[0]))
 
 
 def test_the_best_and_the_latest_are_always_among_the_networks() -> None:

@@ -210,7 +210,7 @@ def test_plans_of_layers_are_new(acquisition: str) -> None:
     search = search_of(memory, acquisition=acquisition)
     for seed in range(5):
         found = plan(search, anything(memory), seed=seed)
-        assert not memory.was_tried(found.names, found.indices, np.zeros_like(found.names), found.actions)
+        assert not memory.has_value(found.key)
         assert found.key == network_key(found.names, found.indices, found.actions)
         assert np.isfinite(found.actions[found.names >= 0]).all()
 

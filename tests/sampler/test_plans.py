@@ -56,8 +56,7 @@ def test_the_network_that_was_planned_is_trained(make_sampler):
             continue
         layers, plan = trained[0]
         assert len(layers) == len(plan.names) or len(layers) == SPACE.max_layers
-        known = sampler._experience  # all that was known then
-        assert not known.was_tried(plan.names, plan.indices, np.ones_like(plan.names), plan.actions)
+        assert sampler._experience.has_value(plan.key) is False  # of all that was known then
         first_depths.append(len(layers))
         for deeper, later in trained[1:]:  # what is trained behind it is planned too
             assert len(deeper) == len(later.names) or len(deeper) == SPACE.max_layers
