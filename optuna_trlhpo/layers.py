@@ -362,7 +362,8 @@ class Vocabulary:
             _check_kind(cls)
         for cls in self.kinds:
             _by_kind[cls.kind] = _by_prefix[cls.prefix] = cls
-        _vocabularies[self.name] = self
+        if other != self:  # one that is unpickled is made once more
+            _vocabularies[self.name] = self
         _hyperparameter_named.cache_clear()
 
     def __reduce__(self) -> tuple[Any, ...]:  # so that it is known where it is unpickled

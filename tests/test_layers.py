@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from typing import Any
 
 import pytest
@@ -243,6 +244,7 @@ def test_what_is_no_layer_is_none(params: dict[str, Any]) -> None:
 
 
 def test_vocabularies_by_their_names() -> None:
+    assert pickle.loads(pickle.dumps(TABLE_I)) == TABLE_I
     assert vocabulary_named("") is TABLE_I
     with pytest.raises(ValueError, match="there is no vocabulary 'unheard'; import the module that makes it"):
         vocabulary_named("unheard")
