@@ -8,6 +8,7 @@ is better. ``worths[k]`` is what was measured after step k, NaN where nothing wa
 complete     its values; and its reports after each layer, if they are of the values' kind
 pruned       its last report, and those before it that a parameter followed
 failed       nothing (so do trials whose value is NaN: Optuna fails them)
+infeasible   the worst there is, for all that it is, whatever its values; its reports between layers count
 infinite     counts as the worst or the best rank; never enters arithmetic
 ===========  =================================================================================================
 
@@ -37,15 +38,20 @@ def worths_of(
 
     Reports count only where they are values of layers: some came between the layers, one behind the last, and
     the trial's value is the last or the best of them. Otherwise they are something that the objective shows
-    on its way, and the final value alone is its worth.
+    on its way, and the final value alone is its worth. Where none came behind the last layer and the value is
+    the best of those before, the last layer was asked for and then not tried: nothing is known of it.
     """
     values = trial.values
-    if trial.state not in (TrialState.COMPLETE, TrialState.PRUNED) or not values or len(episode) == 0:
-        return None
-    if len(values) != len(directions) or any(math.isnan(value) for value in values):
+    is_infeasible = any(value > 0 for value in trial.constraints.values())
+    if trial.state not in (TrialState.COMPLETE, TrialState.PRUNED) or len(episode) == 0:
         return None
     signs = signs_of(directions)
     worths = np.full((len(episode), len(directions)), np.nan)
+    if not values or len(values) != len(directions) or any(math.isnan(value) for value in values):
+        if not is_infeasible:
+            return None
+        worths[-1] = -math.inf
+        return worths
     worths[-1] = signs * np.asarray(values)
     between = ~np.isnan(episode.reports)
     if len(directions) == 1 and between.any():
@@ -56,6 +62,11 @@ def worths_of(
         if behind_last_layer and worths[-1, 0] in (last, best):
             worths[between, 0] = signs[0] * episode.reports[between]
             worths[-1, 0] = -math.inf if math.isnan(last) else last  # diverged: nothing is worse
+        elif not behind_last_layer and not between[-1] and worths[-1, 0] == best:
+            worths[between, 0] = signs[0] * episode.reports[between]
+            worths[-1, 0] = np.nan
+    if is_infeasible:
+        worths[-1] = -math.inf
     return worths
 
 

@@ -168,8 +168,11 @@ class Search:
         return bool(self._sources) and self._active_prior(entered) is None
 
     def _active_prior(self, entered: Entered | None) -> LayerPrior | None:
-        """The prior, where its kinds of layers are grown."""
-        return self._prior if entered is not None and entered.space.has_outlines else None
+        """The prior, where its kinds of layers are grown for their accuracy alone: of what else there may be
+        to weigh it knows nothing, and would mislead."""
+        if entered is None or not entered.space.has_outlines or self._experience.n_weights:
+            return None
+        return self._prior
 
     def enter(self, entered: Entered | None) -> None:
         """From now on plans are for such a trial; None: one that has entered no space, or none yet."""

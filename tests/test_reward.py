@@ -41,6 +41,7 @@ def worths(
     n_steps: int = 3,
     state: TrialState = TrialState.COMPLETE,
     directions: Sequence[StudyDirection] = (MAXIMIZE,),
+    constraints: dict[str, float] | None = None,
 ) -> Any:
     """Worths of a trial of one parameter a step; ``seen`` as the sampler notes it."""
     names = [f"x{k}" for k in range(n_steps)]
@@ -54,7 +55,7 @@ def worths(
         params={name: 0 for name in names},
         distributions={name: IntDistribution(0, 3) for name in names},
         user_attrs={},
-        system_attrs={},
+        system_attrs=optuna.trial.create_trial(value=0, constraints=constraints).system_attrs,
         intermediate_values=reports or {},
         trial_id=0,
     )
@@ -99,6 +100,31 @@ def test_what_else_teaches_nothing() -> None:
     assert worths([0.8, 0.1]) is None  # another number of objectives
 
 
+def test_an_infeasible_trial_is_the_worst_that_there_is() -> None:
+    assert_same(worths(0.9, constraints={"a": -1.0, "b": 0.0}), [[NAN], [NAN], [0.9]])
+    assert_same(worths(0.9, constraints={"a": -1.0, "b": 0.1}), [[NAN], [NAN], [-INF]])
+    assert_same(worths(0.9, constraints={"a": 1}, directions=[MINIMIZE]), [[NAN], [NAN], [-INF]])
+    assert_same(
+        worths([0.9, 3.0], constraints={"a": 1}, directions=[MAXIMIZE, MINIMIZE]),
+        [[NAN] * 2] * 2 + [[-INF] * 2],
+    )
+    assert_same(worths(0.8, **LAYERWISE, constraints={"a": 1}), [[0.7], [0.8], [-INF]])
+
+
+def test_a_trial_that_was_pruned_as_infeasible_needs_no_value() -> None:
+    pruned = dict(state=TrialState.PRUNED)
+    assert_same(worths(None, **pruned, constraints={"a": 1.0}), [[NAN], [NAN], [-INF]])
+    assert worths(None, **pruned, constraints={"a": 0.0}) is None
+    assert worths(None, state=TrialState.FAIL, constraints={"a": 1.0}) is None
+
+
+def test_of_a_layer_that_was_given_up_nothing_is_known() -> None:
+    """Its parameters were asked for, and the trial ended with what it had."""
+    given_up = dict(reports={0: 0.7, 1: 0.8}, seen=[(1, 0), (2, 1)])
+    assert_same(worths(0.8, **given_up), [[0.7], [0.8], [NAN]])
+    assert_same(worths(0.9, **given_up), [[NAN], [NAN], [0.9]])  # it came to something else
+
+
 def test_several_objectives() -> None:
     found = worths([0.8, 30.0], directions=[MAXIMIZE, MINIMIZE], n_steps=2)
     assert_same(found, [[NAN, NAN], [0.8, -30.0]])
@@ -119,7 +145,7 @@ def test_reports_that_are_not_of_the_values_kind_do_not_count() -> None:
     assert_same(worths(0.8, directions=[MINIMIZE], **LAYERWISE), [[NAN], [NAN], [-0.8]])  # the worst
     # A signal on the way: nothing is reported behind the last layer.
     signal = dict(reports={0: 0.7, 1: 0.8}, seen=[(1, 0), (2, 1)])
-    assert_same(worths(0.8, **signal), [[NAN], [NAN], [0.8]])
+    assert_same(worths(0.75, **signal), [[NAN], [NAN], [0.75]])
     # Epochs: all of them behind the last parameter.
     epochs = dict(reports={0: 0.5, 1: 0.6, 2: 0.7})
     assert_same(worths(0.7, **epochs), [[NAN], [NAN], [0.7]])

@@ -145,7 +145,7 @@ def test_what_stands_behind_the_layers_begins_at_random():
     assert independent.asked == [(0, "rate")]
 
 
-def test_several_objectives_are_planned_for_from_the_first_trial_on():
+def test_of_several_objectives_it_knows_nothing():
     independent = Independent()
     study = optuna.create_study(
         directions=["maximize", "minimize"], sampler=sampler_of(independent_sampler=independent)
@@ -156,7 +156,7 @@ def test_several_objectives_are_planned_for_from_the_first_trial_on():
         return accuracy_of(layers), SPACE.macs(layers)
 
     study.optimize(objective, n_trials=3)
-    assert not independent.asked and len({str(trial.params) for trial in study.trials}) == 3
+    assert {number for number, _ in independent.asked} == {0, 1, 2}
 
 
 def test_the_papers_agent_knows_nothing_of_it():

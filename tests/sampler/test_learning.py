@@ -78,6 +78,23 @@ def test_several_objectives_are_learned_from_final_values():
     assert late[:, 0].std() > 0.1  # all of the front, not one point of it
 
 
+@pytest.mark.parametrize("pruned", [False, True])
+def test_constraints_are_learned(pruned):
+    study = optuna.create_study(direction="maximize", sampler=TRLHPOSampler(seed=0))
+
+    def objective(trial):
+        x = trial.suggest_float("x", 0, 1)
+        trial.set_constraint("at most 0.3", x - 0.3)
+        if pruned and x > 0.3:
+            raise optuna.TrialPruned
+        return x
+
+    study.optimize(objective, n_trials=40)
+    late = [trial.params["x"] for trial in study.trials[-20:]]
+    assert sum(x <= 0.3 for x in late) >= 14  # of random ones 6 would be
+    assert max(x for x in late if x <= 0.3) > 0.25
+
+
 # What a report is taken for -----------------------------------------------------------------------------
 
 
