@@ -456,9 +456,21 @@ def _form(cls: type[Layer]) -> str:
     return f"{cls.kind}({','.join(hp.name for hp in cls.hyperparameters)})"
 
 
+def unmasked(name: str) -> str:
+    """The name of a layer's parameter without the choices that are left of it; another name as it is.
+
+    Optuna forbids one name to have two sets of choices, so a masked set has a name of its own.
+
+    Example:
+        >>> unmasked("layer2_kind_of_pool_fcl"), unmasked("layer2_fcl_bias_of_nobias"), unmasked("lr")
+        ('layer2_kind', 'layer2_fcl_bias', 'lr')
+    """
+    return re.sub(r"(layer[1-9]\d*_[a-z]+(?:_[a-z]+)?)_of_.*", r"\1", name)
+
+
 @functools.lru_cache(maxsize=4096)
 def _hyperparameter_named(name: str) -> Hyperparameter | None:
-    match = re.fullmatch(r"layer[1-9]\d*_(?:([a-z]+)_)?([a-z]+)(?:_of_.*)?", name)
+    match = re.fullmatch(r"layer[1-9]\d*_(?:([a-z]+)_)?([a-z]+)", unmasked(name))
     if match is None:
         return None
     if match[2] == "kind":
@@ -518,8 +530,9 @@ def network_in(params: Mapping[str, Any]) -> Network:
         (Conv(filters=8, kernel=3, stride=1),)
     """
     kinds = {}
+    params = {unmasked(name): value for name, value in params.items()}
     for name, value in params.items():
-        match = re.fullmatch(r"layer([1-9]\d*)_(?:[a-z]+_)?kind(?:_of_.*)?", name)
+        match = re.fullmatch(r"layer([1-9]\d*)_(?:[a-z]+_)?kind", name)
         if match is not None and isinstance(value, str):
             kinds[int(match[1])] = value
     layers: Network = ()

@@ -89,13 +89,13 @@ def allowed_values(cls: type[Layer], chosen: tuple[Any, ...], place: Place) -> t
         any(place.fits(cls(*chosen, value, *more)) for more in itertools.product(*rest))
         for value in hyperparameter.values
     ]
+    if hyperparameter.labels:  # without an order there are no holes
+        return tuple(value for value, fits in zip(hyperparameter.values, fitting, strict=True) if fits)
     runs = [
         [hyperparameter.values[i] for i, _ in run]
         for fit, run in itertools.groupby(enumerate(fitting), key=lambda item: item[1])
         if fit
     ]
-    if hyperparameter.labels:  # the choices of one categorical name may not change: all or none
-        return hyperparameter.values if runs else ()
     # An integer range has no holes. Only a tight cap on MACs makes one; then the longest stretch is offered.
     longest = max(runs, key=len, default=[])
     return tuple(longest)

@@ -19,6 +19,7 @@ from optuna_trlhpo import layers as module
 from optuna_trlhpo.cnn.blocks import Dropout, seed_dropout
 from optuna_trlhpo.cnn.cost import count_macs, count_parameters
 from optuna_trlhpo.cnn.model import build_network
+from optuna_trlhpo.episode import steps_of
 from optuna_trlhpo.kinds import CNN, LSTM, MLP, Residual
 from optuna_trlhpo.layers import (
     FCL,
@@ -29,8 +30,10 @@ from optuna_trlhpo.layers import (
     Shape,
     Vocabulary,
     describe,
+    network_in,
     parse,
 )
+from optuna_trlhpo.places import Place
 from optuna_trlhpo.space import SIGNATURE, LayerSpace
 
 INPUTS = {"cnn": (CNN, (2, 13, 11)), "mlp": (MLP, (20,)), "lstm": (LSTM, (10, 3))}
@@ -269,3 +272,86 @@ def test_limits_that_exclude_one_another_are_named_where_networks_are_drawn(
     monkeypatch.setattr(LayerSpace, "fits", lambda *_: False)
     with pytest.raises(ValueError, match="none of 1,000 random networks was within all limits of LayerSpace"):
         space.draw(np.random.default_rng(0))
+
+
+# Labelled values under limits
+
+
+@dataclass(frozen=True)
+class Wide(Layer):
+    """Its cost, and with its padding whether it stands at all, hang on labelled values."""
+
+    kind, prefix = "Wide", "wide"
+    hyperparameters = (
+        Hyperparameter("width", (4, 8, 128), ("4x", "8x", "broad")),
+        Hyperparameter("padding", ("valid", "same"), ("valid", "same")),
+    )
+    width: int
+    padding: str
+
+    def output_shape(self, shape: Shape) -> Shape | None:
+        less = 0 if self.padding == "same" else 2
+        if len(shape) != 3 or min(shape[1:]) <= less:
+            return None
+        return (self.width, *(size - less for size in shape[1:]))
+
+    def modules(self, shape: Shape) -> list[nn.Module]:
+        return [nn.Conv2d(shape[0], self.width, 3, padding=self.padding)]
+
+
+@pytest.mark.parametrize("sampler", [optuna.samplers.RandomSampler, TRLHPOSampler])
+def test_limits_hold_where_a_labelled_value_decides(sampler: Any, forgetting: None) -> None:
+    mine = Vocabulary("labelled", (Conv, Wide), first=(Conv, Wide))
+    limits: dict[str, Any] = dict(max_macs=30_000, max_activation_bytes=4_000)
+    space = LayerSpace(input_shape=(1, 8, 8), vocabulary=mine, min_accuracy=None, **limits)
+    study = optuna.create_study(direction="maximize", sampler=sampler(seed=0))
+
+    def objective(trial: optuna.Trial) -> float:
+        for layers in space.grow(trial):
+            assert space.macs(layers) <= 30_000 and space.activation_bytes(layers) <= 4_000
+            trial.report(value := 0.5 + 0.05 * len(layers), step=len(layers) - 1)
+            trial.set_user_attr("layers", describe(layers))
+        return value
+
+    study.optimize(objective, n_trials=30)
+    masks = {name.partition("_of_")[2] for trial in study.trials for name in trial.params if "wide" in name}
+    assert {"4x_8x", "same"} <= masks
+    for trial in study.trials:
+        layers = parse(trial.user_attrs["layers"])
+        grown = network_in(trial.params)
+        assert grown[: len(layers)] == layers and space.from_params(trial.params) == grown
+        assert [len(step) for step in steps_of(list(trial.params), [])] == [
+            1 + len(layer.hyperparameters) for layer in grown
+        ]
+    params = space.to_params(parse("Wide(8x,same)"))
+    assert params["layer1_wide_width_of_4x_8x"] == 8
+    with pytest.raises(ValueError, match="width 128 is not allowed there .4x, 8x.$"):
+        space.check(parse("Wide(broad,same)"))
+
+
+def test_a_bias_that_does_not_fit_is_masked() -> None:
+    space = LayerSpace(input_shape=(1, 8, 8), max_layers=2, max_parameters=80 + (72 * 36 // 9) * 16 + 170)
+    network = parse("Conv(8,3,1) > FCL(16,relu,nobias)")
+    assert space.parameters(network) == space.max_parameters
+    assert space.to_params(network)["layer2_fcl_bias_of_nobias"] is False
+    assert space.decode(space.encode(parse("Conv(8,3,1) > FCL(16,relu,bias)"))) == network
+    assert "layer2_fcl_bias" in space.to_params(parse("Conv(8,3,2) > FCL(16,relu,bias)"))
+
+
+@pytest.mark.parametrize("limit", ["max_macs", "max_parameters", "max_activation_bytes"])
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_last_guard_lets_no_network_beyond_a_limit_pass(
+    limit: str, whole: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Place, "fits", lambda place, layer: layer.output_shape(place.shape) is not None)
+    space = LayerSpace(input_shape=(1, 8, 8), max_layers=1, **{limit: 1})  # type: ignore[arg-type]
+    network = parse("Conv(8,3,1)")
+    units = {"max_macs": "MACs", "max_parameters": "parameters", "max_activation_bytes": "bytes of activat"}
+    with pytest.raises(ValueError, match=rf"has [\d,]+ {units[limit]}.*; at most 1 are allowed"):
+        space.check(network)
+    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0))
+    trial = study.ask()
+    with pytest.raises(optuna.TrialPruned, match=rf"has [\d,]+ {units[limit]}.* too many, and cannot grow"):
+        _ = space.suggest(trial) if whole else list(space.grow(trial))
+    study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+    assert study.trials[0].constraints[limit] > 0
