@@ -233,6 +233,10 @@ def test_a_class_that_is_defined_anew_takes_its_own_place(forgetting: None) -> N
             "a hyper-parameter of Bad is called 'kind'; it must be of letters",
         ),
         (dict(hyperparameters=Squash.hyperparameters * 4), "Bad has 4 hyper-parameters; there may be 3"),
+        (
+            dict(hyperparameters=(Hyperparameter("width", (8, 16)),)),
+            r"Bad must be a dataclass, @dataclass\(frozen=True\), whose fields are .* in order: width$",
+        ),
     ],
     ids=str,
 )
@@ -243,6 +247,54 @@ def test_what_cannot_be_a_vocabulary(forgetting: None, change: dict[str, Any], m
     with pytest.raises(ValueError, match=message):
         Vocabulary(change.get("name", "bad"), (Conv, cls), first=change.get("first", (Conv,)))
     assert module._by_kind == before
+
+
+class Bare(Layer):
+    kind, prefix, hyperparameters = "Bare", "bare", ()
+
+
+@dataclass
+class Thawed(Layer):
+    kind, prefix, hyperparameters = "Thawed", "thawed", Squash.hyperparameters
+    filters: int
+
+
+class Nameless(Layer):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("cls", "message"),
+    [
+        (Bare, r"Bare must be a dataclass, @dataclass\(frozen=True\), .* hyper-parameters in order: none$"),
+        (Thawed, r"Thawed must be a dataclass, @dataclass\(frozen=True\), .* in order: filters$"),
+        (Nameless, "Nameless has no kind; a kind must say its kind, prefix, hyperparameters"),
+        (nn.Conv2d, "<class 'torch.nn.* is no kind of layer; it must be a subclass of Layer"),
+        ("Conv", "'Conv' is no kind of layer"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_a_kind(forgetting: None, cls: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Vocabulary("bad", (Conv, cls), first=(Conv,))
+    assert "bad" not in module._vocabularies
+
+
+def test_a_hyperparameter_may_have_one_value(forgetting: None) -> None:
+    @dataclass(frozen=True)
+    class One(Squash):
+        kind, prefix, hyperparameters = "One", "one", (Hyperparameter("filters", (8,)),)
+
+    space = LayerSpace(
+        input_shape=(1, 8, 8), vocabulary=Vocabulary("single", (Conv, One), first=(Conv,)), min_accuracy=None
+    )
+    study = optuna.create_study(direction="maximize", sampler=TRLHPOSampler(seed=0))
+    for _ in range(12):
+        trial = study.ask()
+        layers = space.suggest(trial)
+        assert space.from_params(trial.params) == layers == space.decode(space.encode(layers))
+        study.tell(trial, sum(layer == One(8) for layer in layers))
+    assert study.best_value > 0
 
 
 @pytest.mark.parametrize(
