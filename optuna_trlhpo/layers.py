@@ -14,7 +14,7 @@ import itertools
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
@@ -421,7 +421,7 @@ class Vocabulary:
 
 
 def _check_kind(cls: Any) -> None:
-    if not (isinstance(cls, type) and issubclass(cls, Layer)):
+    if Layer not in getattr(cls, "__mro__", ()):
         raise ValueError(f"{cls!r} is no kind of layer; it must be a subclass of Layer")
     for name in ("kind", "prefix", "hyperparameters"):
         if not hasattr(cls, name):
@@ -444,7 +444,8 @@ def _check_kind(cls: Any) -> None:
                 "and not 'kind'"
             )
     names = [hp.name for hp in cls.hyperparameters]
-    if not is_dataclass(cls) or not cls.__dataclass_params__.frozen or names != [f.name for f in fields(cls)]:
+    made = getattr(cls, "__dataclass_params__", None)
+    if made is None or not made.frozen or names != [field.name for field in fields(cls)]:
         raise ValueError(
             f"{cls.__name__} must be a dataclass, @dataclass(frozen=True), whose fields are its "
             f"hyper-parameters in order: {', '.join(names) or 'none'}"
