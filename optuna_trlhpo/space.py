@@ -42,7 +42,7 @@ from optuna_trlhpo.places import (
     allowed_values,
     classifier_parameters,
     every_layer,
-    least_with_one_more,
+    least_parameters,
     shape_behind,
 )
 
@@ -78,11 +78,12 @@ class LayerSpace:
         min_improvement: `grow` stops at a layer that adds less accuracy than this; 0.001 in the paper. None:
             never.
         min_accuracy: `grow` stops below this accuracy; 0.60 in the paper. None: never.
-        max_macs: The most MACs of a network, classifier included, for one image. None: no limit.
+        max_macs: The most MACs of a network, classifier included, for one image; on the way to a deeper
+            network, too. None: no limit.
         max_parameters: The most weights and biases of a network, classifier included. On the way to a deeper
             network the classifier may take more: such a network is not trained. None: no limit.
-        max_activation_bytes: The most that input and output of one layer may take together, for one image.
-            None: no limit.
+        max_activation_bytes: The most that input and output of one layer, or of the classifier, may take
+            together, for one image; on the way to a deeper network, too. None: no limit.
         train_prefixes: Which networks `grow` yields on the way to a deeper one: "all"; every so many layers;
             or "auto", those that the study's sampler holds worth a training, which it decides network by
             network if it is a `TRLHPOSampler`, and all of them if it has no opinion.
@@ -230,7 +231,7 @@ class LayerSpace:
             _or_inf(self.max_parameters) - parameters,
             _or_inf(self.max_activation_bytes),
             last.neurons if self.narrowing and isinstance(last, FCL) else math.inf,
-            len(layers) + 1 >= self.max_layers,
+            0 if self.max_parameters is None else max(self.max_layers - len(layers) - 1, 0),
         )
 
     def shapes(self, layers: Sequence[Layer]) -> tuple[Shape, ...]:
@@ -660,7 +661,7 @@ class LayerSpace:
         return cls(*values)
 
     def _refuse(self) -> None:
-        """Raise a ``ValueError`` that says which limit no network meets, and the least that one costs."""
+        """Raise a ``ValueError`` that says which limit no network meets, and the least that would do."""
         shape, classes = self.input_shape, self.num_classes
         firsts = [
             (layer, out)
@@ -675,11 +676,7 @@ class LayerSpace:
         least = {
             "max_macs": min(layer.macs(shape) + math.prod(out) * classes for layer, out in firsts),
             "max_parameters": min(
-                layer.parameters(shape)
-                + min(
-                    classifier_parameters(out, classes),
-                    *[least_with_one_more(self.vocabulary, out, classes)] * (self.max_layers > 1),
-                )
+                layer.parameters(shape) + least_parameters(self.vocabulary, out, classes, self.max_layers - 1)
                 for layer, out in firsts
             ),
             "max_activation_bytes": min(
@@ -690,9 +687,10 @@ class LayerSpace:
         broken = [name for name, limit in limits.items() if least[name] > limit]
         if broken:
             name = broken[0]
+            # To parameters a network is held when it is trained, to the others at each layer on the way.
+            what = "network of this space" if name == "max_parameters" else "first layer with a classifier"
             raise ValueError(
-                f"{name} is {limits[name]:,.0f}; the cheapest network of this space takes "
-                f"{least[name]:,} {_UNITS[name]}"
+                f"{name} is {limits[name]:,.0f}; the cheapest {what} takes {least[name]:,} {_UNITS[name]}"
             )
         told = " and ".join(f"{name} {limit:,.0f}" for name, limit in limits.items())
         raise ValueError(f"no network of this space meets {told} at once")

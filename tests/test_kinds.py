@@ -27,13 +27,14 @@ from optuna_trlhpo.layers import (
     Conv,
     Hyperparameter,
     Layer,
+    MaxPool,
     Shape,
     Vocabulary,
     describe,
     network_in,
     parse,
 )
-from optuna_trlhpo.places import Place
+from optuna_trlhpo.places import Place, every_layer
 from optuna_trlhpo.space import SIGNATURE, LayerSpace
 
 INPUTS = {"cnn": (CNN, (2, 13, 11)), "mlp": (MLP, (20,)), "lstm": (LSTM, (10, 3))}
@@ -94,7 +95,7 @@ def test_macs_of_an_lstm_by_hand() -> None:
 
 def test_a_cap_on_macs_holds(space: LayerSpace) -> None:
     assert max(space.macs(network) for network in drawn(space)) <= 1e6
-    with pytest.raises(ValueError, match=r"max_macs is 3; the cheapest network of this space takes [\d,]+"):
+    with pytest.raises(ValueError, match=r"max_macs is 3; the cheapest first layer with a classifier takes"):
         LayerSpace(input_shape=space.input_shape, max_macs=3, vocabulary=space.vocabulary)
 
 
@@ -407,3 +408,98 @@ def test_a_last_guard_lets_no_network_beyond_a_limit_pass(
         _ = space.suggest(trial) if whole else list(space.grow(trial))
     study.tell(trial, state=optuna.trial.TrialState.PRUNED)
     assert study.trials[0].constraints[limit] > 0
+
+
+# What a limit of parameters leaves room for
+
+
+@dataclass(frozen=True)
+class FewConv(Conv):
+    kind, prefix = "FewConv", "fewconv"
+    hyperparameters = tuple(
+        Hyperparameter(name, values)
+        for name, values in (("filters", (8, 16)), ("kernel", (3,)), ("stride", (1, 3)))
+    )
+
+
+@dataclass(frozen=True)
+class FewPool(MaxPool):
+    kind, prefix = "FewPool", "fewpool"
+    hyperparameters = tuple(
+        Hyperparameter(name, values)
+        for name, values in (("kernel", (2, 8)), ("stride", (1, 3)), ("padding", (0,)))
+    )
+
+
+@dataclass(frozen=True)
+class FewFCL(FCL):
+    kind, prefix = "FewFCL", "fewfcl"
+    hyperparameters = (
+        Hyperparameter("neurons", (16, 24)),
+        Hyperparameter("activation", ("none",), ("none",)),
+        Hyperparameter("bias", (False, True), ("nobias", "bias")),
+    )
+
+
+def every_network(kinds: tuple[type[Layer], ...], shape: Shape, depth: int) -> Iterator[tuple[Layer, ...]]:
+    """All up to some depth, that of no layer too, by nothing but the shape rules."""
+    yield ()
+    for layer in every_layer(kinds) if depth else ():
+        if (out := layer.output_shape(shape)) is not None:
+            for rest in every_network(kinds, out, depth - 1):
+                yield (layer, *rest)
+
+
+def suggested(space: LayerSpace, layers: tuple[Layer, ...] = ()) -> Iterator[tuple[Layer, ...]]:
+    """Whatever may be suggested."""
+    for cls in space.kinds(layers):
+        chosen: list[tuple[Any, ...]] = [()]
+        for _ in cls.hyperparameters:
+            chosen = [(*c, value) for c in chosen for value in space.allowed(layers, cls, *c)]
+        for values in chosen:
+            yield (*layers, cls(*values))
+            yield from suggested(space, (*layers, cls(*values)))
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3, 4])
+def test_all_that_can_come_within_max_parameters_is_suggested_and_nothing_else(
+    depth: int, forgetting: None
+) -> None:
+    few = Vocabulary("few", (FewConv, FewPool, FewFCL), first=(FewConv,))
+    shape = (3, 26, 26)
+    unlimited = LayerSpace(input_shape=shape, max_layers=depth, vocabulary=few)
+    networks = [it for it in every_network(few.kinds, shape, depth) if it and isinstance(it[0], FewConv)]
+    parameters = {network: unlimited.parameters(network) for network in networks}
+    least = min(parameters.values())
+    with pytest.raises(
+        ValueError,
+        match=f"^max_parameters is {least - 1:,}; the .* of this space takes {least:,} parameters$",
+    ):
+        LayerSpace(input_shape=shape, max_layers=depth, vocabulary=few, max_parameters=least - 1)
+    for limit in (least, 2 * least, least + 3_000):
+        space = LayerSpace(input_shape=shape, max_layers=depth, vocabulary=few, max_parameters=limit)
+        within = [network for network in networks if parameters[network] <= limit]
+        assert set(suggested(space)) == {it[:k] for it in within for k in range(1, len(it) + 1)}
+        rng = np.random.default_rng(0)
+        assert all(space.draw(rng) in within for _ in range(20))
+
+
+def test_parameters_are_looked_ahead_for_more_than_one_layer() -> None:
+    network = parse("Conv(8,3,3) > MaxPool(8,3,0) > MaxPool(8,3,0)")
+    space = LayerSpace(input_shape=(3, 96, 96), max_parameters=314)
+    assert space.parameters(network) == 314
+    assert space.from_params(space.to_params(network)) == network
+    with pytest.raises(ValueError, match="the cheapest network of this space takes 314 parameters"):
+        LayerSpace(input_shape=(3, 96, 96), max_parameters=313)
+
+
+def test_macs_are_limited_from_the_first_layer_on() -> None:
+    assert (
+        LayerSpace().macs(parse("Conv(8,3,3) > MaxPool(8,3,0)"))
+        < 9_000
+        < LayerSpace().macs(parse("Conv(8,3,3)"))
+    )
+    with pytest.raises(
+        ValueError, match="is 9,000; the cheapest first layer with a classifier takes 12,312 MACs"
+    ):
+        LayerSpace(max_macs=9_000)
