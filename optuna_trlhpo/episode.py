@@ -30,7 +30,7 @@ from optuna.distributions import (
 )
 from optuna.trial import BaseTrial, FrozenTrial
 
-from optuna_trlhpo.layers import ACTION_SLOTS, TABLE_I, Vocabulary, hyperparameter_of
+from optuna_trlhpo.layers import ACTION_SLOTS, TABLE_I, Vocabulary, hyperparameter_of, unmasked
 
 PERFORMANCE_VALUES = 32
 """P: accuracies on validation batches that describe how a network performs (section IV of the paper)."""
@@ -237,8 +237,8 @@ def continues_step(name: str, step: Sequence[str], *, reported: bool) -> bool:
     """
     if reported or len(step) == ACTION_SLOTS:
         return False
-    index = re.findall(r"\d+", name)
-    return bool(index) and index == re.findall(r"\d+", step[-1])
+    index = re.findall(r"\d+", unmasked(name))
+    return bool(index) and index == re.findall(r"\d+", unmasked(step[-1]))
 
 
 def slot_of(name: str, distribution: BaseDistribution) -> Slot:
@@ -249,7 +249,7 @@ def slot_of(name: str, distribution: BaseDistribution) -> Slot:
         index = 1000 * index + int(number) % 1000
     hyperparameter = hyperparameter_of(name, distribution)
     if hyperparameter is not None:
-        # A masked set of kinds has a name of its own in Optuna; here it is the same question.
+        # A masked set has a name of its own in Optuna; here it is the same question.
         stem = stem.partition("_of_")[0]
         return Slot(stem, index, len(hyperparameter.values), bool(hyperparameter.labels))
     if isinstance(distribution, CategoricalDistribution):

@@ -10,10 +10,11 @@ fully connected layer. MACs are multiply-accumulates for one image.
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
@@ -39,17 +40,47 @@ class Hyperparameter:
 
     Args:
         name: As it appears at the end of a parameter's name.
-        values: All values, in order. Integers must be evenly spaced.
-        labels: How the values of a categorical hyper-parameter are written in text; empty for an integer.
+        values: All values, in order. Without labels they are integers that ascend in equal steps.
+        labels: How the values of a categorical hyper-parameter, which may be anything, are written in text;
+            empty for an integer.
+
+    Raises:
+        ValueError: If there is no value, or one that cannot be.
 
     Example:
         >>> Hyperparameter("kernel", (3, 5, 7)).decode(0.99)
         7
+        >>> Hyperparameter("rate", (0.1, 0.25), labels=("0.1", "0.25")).decode(0.99)
+        0.25
     """
 
     name: str
     values: tuple[Any, ...]
     labels: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        values, labels = self.values, self.labels
+        if not values:
+            raise ValueError(f"{self.name} has no values; it must have at least one")
+        if not labels:
+            are_integers = all(isinstance(value, int) and not isinstance(value, bool) for value in values)
+            if not are_integers or len(set(self._steps)) > 1 or self._steps[0] <= 0:
+                raise ValueError(
+                    f"the values of {self.name} are {values}; without labels they must be integers that "
+                    "ascend in equal steps"
+                )
+            return
+        are_texts = all(isinstance(label, str) and re.fullmatch(r"[^\s,()>]+", label) for label in labels)
+        if not are_texts or len(set(labels)) < len(labels) or len(labels) != len(values):
+            raise ValueError(
+                f"the labels of {self.name} are {labels}; they must be {len(values)} different texts, one "
+                "for each value, without blanks, commas, parentheses and '>'"
+            )
+
+    @property
+    def _steps(self) -> list[int]:
+        """From each integer to the next."""
+        return [after - value for value, after in itertools.pairwise(self.values)] or [1]
 
     def encode(self, value: Any) -> float:
         """The action for ``value``, or for the nearest integer where there is no such value."""
@@ -84,7 +115,7 @@ class Hyperparameter:
         """Ask ``trial`` for one of ``allowed``, which is a stretch of ``values``."""
         if self.labels:
             return trial.suggest_categorical(name, list(allowed))
-        step = self.values[1] - self.values[0]
+        step = self._steps[0]
         value = trial.suggest_int(name, allowed[0], allowed[-1], step=step)
         if value not in allowed:  # Optuna takes an enqueued value as it is
             raise ValueError(
@@ -335,7 +366,8 @@ class Vocabulary:
             1 for features.
 
     Raises:
-        ValueError: If a name is taken or cannot be one, or a kind has more than three hyper-parameters.
+        ValueError: If a name is taken or cannot be one, or a kind is no frozen dataclass of at most three
+            hyper-parameters.
 
     Example:
         >>> pools_only = Vocabulary("pooling", (Conv, MaxPool), first=(Conv,))
@@ -353,13 +385,13 @@ class Vocabulary:
             raise ValueError(f"the vocabulary is called {self.name!r}; it must be of letters from a to z")
         if not self.first or not set(self.first) <= set(self.kinds):
             raise ValueError(f"first is {self.first!r}; it must be some of the kinds of the vocabulary")
+        for cls in self.kinds:
+            _check_kind(cls)
         other = _vocabularies.get(self.name)
         if other is not None and [cls.kind for cls in other.kinds] != [cls.kind for cls in self.kinds]:
             raise ValueError(
                 f"there is a vocabulary {self.name!r} of other kinds, {', '.join(other.kind.values)}"
             )
-        for cls in self.kinds:
-            _check_kind(cls)
         for cls in self.kinds:
             _by_kind[cls.kind] = _by_prefix[cls.prefix] = cls
         if other != self:  # one that is unpickled is made once more
@@ -388,7 +420,14 @@ class Vocabulary:
         return f"{self.name}_kind" if self.name else "kind"
 
 
-def _check_kind(cls: type[Layer]) -> None:
+def _check_kind(cls: Any) -> None:
+    if Layer not in getattr(cls, "__mro__", ()):
+        raise ValueError(f"{cls!r} is no kind of layer; it must be a subclass of Layer")
+    for name in ("kind", "prefix", "hyperparameters"):
+        if not hasattr(cls, name):
+            raise ValueError(
+                f"{cls.__name__} has no {name}; a kind must say its kind, prefix, hyperparameters"
+            )
     if not re.fullmatch(r"\w+", cls.kind) or not re.fullmatch("[a-z]+", cls.prefix):
         raise ValueError(
             f"{cls.__name__} is written {cls.kind!r} with the prefix {cls.prefix!r}; the first must be one "
@@ -404,6 +443,13 @@ def _check_kind(cls: type[Layer]) -> None:
                 f"a hyper-parameter of {cls.kind} is called {hp.name!r}; it must be of letters from a to z, "
                 "and not 'kind'"
             )
+    names = [hp.name for hp in cls.hyperparameters]
+    made = getattr(cls, "__dataclass_params__", None)
+    if made is None or not made.frozen or names != [field.name for field in fields(cls)]:
+        raise ValueError(
+            f"{cls.__name__} must be a dataclass, @dataclass(frozen=True), whose fields are its "
+            f"hyper-parameters in order: {', '.join(names) or 'none'}"
+        )
     for other in (_by_kind.get(cls.kind), _by_prefix.get(cls.prefix)):
         # A class that is defined anew, as in a notebook, takes its own place.
         if other not in (None, cls) and other.__qualname__ != cls.__qualname__:
@@ -456,9 +502,21 @@ def _form(cls: type[Layer]) -> str:
     return f"{cls.kind}({','.join(hp.name for hp in cls.hyperparameters)})"
 
 
+def unmasked(name: str) -> str:
+    """The name of a layer's parameter without the choices that are left of it; another name as it is.
+
+    Optuna forbids one name to have two sets of choices, so a masked set has a name of its own.
+
+    Example:
+        >>> unmasked("layer2_kind_of_pool_fcl"), unmasked("layer2_fcl_bias_of_nobias"), unmasked("lr")
+        ('layer2_kind', 'layer2_fcl_bias', 'lr')
+    """
+    return re.sub(r"(layer[1-9]\d*_[a-z]+(?:_[a-z]+)?)_of_.*", r"\1", name)
+
+
 @functools.lru_cache(maxsize=4096)
 def _hyperparameter_named(name: str) -> Hyperparameter | None:
-    match = re.fullmatch(r"layer[1-9]\d*_(?:([a-z]+)_)?([a-z]+)(?:_of_.*)?", name)
+    match = re.fullmatch(r"layer[1-9]\d*_(?:([a-z]+)_)?([a-z]+)", unmasked(name))
     if match is None:
         return None
     if match[2] == "kind":
@@ -518,8 +576,9 @@ def network_in(params: Mapping[str, Any]) -> Network:
         (Conv(filters=8, kernel=3, stride=1),)
     """
     kinds = {}
+    params = {unmasked(name): value for name, value in params.items()}
     for name, value in params.items():
-        match = re.fullmatch(r"layer([1-9]\d*)_(?:[a-z]+_)?kind(?:_of_.*)?", name)
+        match = re.fullmatch(r"layer([1-9]\d*)_(?:[a-z]+_)?kind", name)
         if match is not None and isinstance(value, str):
             kinds[int(match[1])] = value
     layers: Network = ()

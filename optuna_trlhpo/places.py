@@ -28,8 +28,8 @@ class Place(NamedTuple):
     activation_bytes: float
     widest: float
     """The most neurons of a fully connected layer."""
-    is_last: bool
-    """Whether none may follow."""
+    layers_left: int
+    """How many more may follow; 0 where parameters are not limited, for nothing else asks."""
 
     def fits(self, layer: Layer) -> bool:
         """Whether the layer may stand here."""
@@ -45,12 +45,12 @@ class Place(NamedTuple):
             if BYTES * most > self.activation_bytes:
                 return False
         if self.parameters_left < math.inf:
-            end = classifier_parameters(out, self.num_classes)
             left = self.parameters_left - layer.parameters(self.shape)
-            if end > left and (
-                self.is_last or least_with_one_more(self.vocabulary, out, self.num_classes) > left
-            ):
-                return False
+            # One layer after the other, for mostly few will do, and to try many takes long.
+            return any(
+                least_parameters(self.vocabulary, out, self.num_classes, more) <= left
+                for more in range(self.layers_left + 1)
+            )
         return True
 
 
@@ -60,14 +60,34 @@ def classifier_parameters(shape: Shape, num_classes: int) -> int:
 
 
 @functools.lru_cache(maxsize=65536)
-def least_with_one_more(vocabulary: Vocabulary, shape: Shape, num_classes: int) -> int:
-    """The fewest parameters of one layer more and a classifier."""
-    ends = (
-        layer.parameters(shape) + classifier_parameters(out, num_classes)
-        for layer in every_layer(vocabulary.kinds)
-        if (out := layer.output_shape(shape)) is not None
-    )
-    return min(ends, default=classifier_parameters(shape, num_classes))
+def least_parameters(vocabulary: Vocabulary, shape: Shape, num_classes: int, more: int) -> int:
+    """The fewest parameters of at most ``more`` layers that stand on ``shape``, and a classifier.
+
+    Example:
+        >>> from optuna_trlhpo.layers import TABLE_I
+        >>> [least_parameters(TABLE_I, (8, 32, 32), 10, more) for more in range(3)]
+        [81930, 7210, 90]
+    """
+    least = classifier_parameters(shape, num_classes)
+    if more == 0:
+        return least
+    for own, out in _steps(vocabulary, shape):
+        if own + 2 * num_classes >= least:  # the smallest classifier has one input and a bias
+            break
+        least = min(least, own + least_parameters(vocabulary, out, num_classes, more - 1))
+    return least
+
+
+@functools.lru_cache(maxsize=8192)
+def _steps(vocabulary: Vocabulary, shape: Shape) -> list[tuple[int, Shape]]:
+    """Each shape that one layer makes of ``shape``, with the fewest parameters that it takes; of few
+    parameters first, of equal ones the smallest shape."""
+    fewest: dict[Shape, int] = {}
+    for layer in every_layer(vocabulary.kinds):
+        if (out := layer.output_shape(shape)) is not None:
+            own = layer.parameters(shape)
+            fewest[out] = min(own, fewest.get(out, own))
+    return sorted(((own, out) for out, own in fewest.items()), key=lambda it: (it[0], math.prod(it[1])))
 
 
 def every_layer(kinds: Sequence[type[Layer]]) -> Iterator[Layer]:
@@ -89,13 +109,13 @@ def allowed_values(cls: type[Layer], chosen: tuple[Any, ...], place: Place) -> t
         any(place.fits(cls(*chosen, value, *more)) for more in itertools.product(*rest))
         for value in hyperparameter.values
     ]
+    if hyperparameter.labels:  # without an order there are no holes
+        return tuple(value for value, fits in zip(hyperparameter.values, fitting, strict=True) if fits)
     runs = [
         [hyperparameter.values[i] for i, _ in run]
         for fit, run in itertools.groupby(enumerate(fitting), key=lambda item: item[1])
         if fit
     ]
-    if hyperparameter.labels:  # the choices of one categorical name may not change: all or none
-        return hyperparameter.values if runs else ()
     # An integer range has no holes. Only a tight cap on MACs makes one; then the longest stretch is offered.
     longest = max(runs, key=len, default=[])
     return tuple(longest)

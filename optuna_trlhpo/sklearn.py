@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
@@ -9,11 +10,14 @@ import numpy as np
 import optuna
 import torch
 from optuna.samplers import BaseSampler
+from optuna.trial import TrialState
 
+from optuna_trlhpo.cnn.checks import check_positive_integer
 from optuna_trlhpo.cnn.objective import CNNObjective
 from optuna_trlhpo.cnn.training import cpu_threads
 from optuna_trlhpo.kinds import MLP
 from optuna_trlhpo.layers import TABLE_I, Vocabulary
+from optuna_trlhpo.notes import read_trainings
 from optuna_trlhpo.sampler import TRLHPOSampler
 
 try:
@@ -39,7 +43,7 @@ class TRLHPOClassifier(ClassifierMixin, BaseEstimator):
     confirms the leaders, and trains the best of them on everything.
 
     Args:
-        n_trials: Of the search.
+        n_trials: Of the search. None: as many as there is time for, which needs a ``timeout``.
         timeout: Seconds after which the search ends, if it has not; at least one trial is run.
         vocabulary: The kinds of layer. Default: Table I for images, fully connected layers for rows.
         max_layers: The most layers of a network.
@@ -52,9 +56,11 @@ class TRLHPOClassifier(ClassifierMixin, BaseEstimator):
             1: the best observed one is taken as it is.
         validation_fraction: The share of the data that networks are judged by.
         sampler: Default: a `TRLHPOSampler` with the seed of ``random_state``.
-        study: A study to go on with, which maximises; default: a new one in memory.
+        study: A study to go on with, which maximises; default: a new one in memory. Of its trials only those
+            come into question that had the data, arguments and seed of this fit: the folds of a cross
+            validation, which share a study that is stored, do not choose one another's networks.
         device: Default: the GPU if there is one.
-        threads: Of the CPU.
+        threads: Of the CPU; "auto": as many as pay, which is measured.
         verbose: Whether to show Optuna's progress bar and log.
         random_state: Of the split, the sampler and the trainings.
 
@@ -76,7 +82,7 @@ class TRLHPOClassifier(ClassifierMixin, BaseEstimator):
     def __init__(
         self,
         *,
-        n_trials: int = 50,
+        n_trials: int | None = 50,
         timeout: float | None = None,
         vocabulary: Vocabulary | None = None,
         max_layers: int = 4,
@@ -90,7 +96,7 @@ class TRLHPOClassifier(ClassifierMixin, BaseEstimator):
         sampler: BaseSampler | None = None,
         study: optuna.Study | None = None,
         device: str | None = None,
-        threads: int = 1,
+        threads: int | str = 1,
         verbose: bool = False,
         random_state: int | np.random.RandomState | None = None,
     ) -> None:
@@ -121,8 +127,9 @@ class TRLHPOClassifier(ClassifierMixin, BaseEstimator):
             y: ``[N]`` labels of any kind, each at least twice.
 
         Raises:
-            ValueError: If data or arguments cannot be used.
+            ValueError: If data or arguments cannot be used, or no trial of the search came to an end.
         """
+        self._check_search()
         X, y = validate_data(self, X, y, allow_nd=True, dtype=np.float32, ensure_min_samples=2)
         check_classification_targets(y)
         if not 0 < self.validation_fraction < 1:
@@ -131,30 +138,77 @@ class TRLHPOClassifier(ClassifierMixin, BaseEstimator):
             )
         self.classes_, labels = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
-            raise ValueError(f"y holds one class only, {self.classes_[0]!r}; a classifier needs two")
+            only = self.classes_.tolist()[0]
+            raise ValueError(f"y holds one class only, {only!r}; a classifier needs two")
+        counts = np.bincount(labels)
+        if counts.min() < 2:
+            label = self.classes_.tolist()[counts.argmin()]
+            raise ValueError(
+                f"the class {label!r} is in y once; each must be there twice, to train on and to judge by"
+            )
         objective = self._objective(X, labels)
         verbosity = optuna.logging.get_verbosity()
         if not self.verbose:
             optuna.logging.set_verbosity(optuna.logging.WARNING)
         try:
-            self.study_ = self.study
-            if self.study_ is None:
-                sampler = TRLHPOSampler(seed=objective.seed) if self.sampler is None else self.sampler
-                self.study_ = optuna.create_study(direction="maximize", sampler=sampler)
-            self.study_.optimize(
-                objective, n_trials=self.n_trials, timeout=self.timeout, show_progress_bar=self.verbose
-            )
-            leader: Any = self.study_.best_trial
+            self.study_: optuna.Study = self._new_study(objective.seed) if self.study is None else self.study
+            own = self._search(objective)
+            leader: Any = own.best_trial
             if self.confirm > 1:
-                leader = objective.confirm(self.study_, top=self.confirm, repeats=2)[0]
+                leader = objective.confirm(own, top=self.confirm, repeats=2)[0]
         finally:
             optuna.logging.set_verbosity(verbosity)
         refit = objective.refit(leader)
+        self._threads = objective.threads
         self.architecture_ = refit.architecture
         self.network_ = refit.network.cpu()
         self._shape, self._is_of_images = X.shape[1:], len(objective.data.input_shape) == 3
         self._mean, self._std = np.array(objective.data.mean), np.array(objective.data.std)
         return self
+
+    def _check_search(self) -> None:
+        check_positive_integer("confirm", self.confirm)
+        timeout = self.timeout
+        is_number = isinstance(timeout, int | float | np.number) and not isinstance(timeout, bool)
+        if timeout is not None and not (is_number and timeout >= 0):
+            raise ValueError(f"timeout is {timeout!r}; it must be seconds, 0 or more, or None")
+        if self.n_trials is not None:
+            check_positive_integer("n_trials", self.n_trials)
+        elif timeout is None:
+            raise ValueError("n_trials and timeout are both None; one of them must end the search")
+
+    def _new_study(self, seed: int) -> optuna.Study:
+        sampler = TRLHPOSampler(seed=seed) if self.sampler is None else self.sampler
+        # A growing trial reports small networks first; a pruner would end it by those.
+        return optuna.create_study(direction="maximize", sampler=sampler, pruner=optuna.pruners.NopPruner())
+
+    def _search(self, objective: CNNObjective) -> optuna.Study:
+        """Run the trials; give the study, or if it holds trainings of other data, arguments or seeds, a copy
+        without them."""
+        numbers: list[int] = []
+        run = functools.partial(
+            self.study_.optimize,
+            objective,
+            callbacks=[lambda _, trial: numbers.append(trial.number)],
+            show_progress_bar=self.verbose,
+        )
+        run(n_trials=self.n_trials, timeout=self.timeout)
+        if not numbers:  # there was no time for one
+            run(n_trials=1)
+        trials = [trial for trial in self.study_.get_trials(deepcopy=False) if trial.state.is_finished()]
+        settings = {trial.number: read_trainings(trial)[0] for trial in trials}
+        mine = {settings[number] for number in numbers} - {""}
+        own = [trial for trial in trials if settings[trial.number] in mine]
+        if not any(trial.state == TrialState.COMPLETE for trial in own):
+            raise ValueError(
+                f"none of the {len(numbers)} trials of the search came to an end: each was pruned, for its "
+                "network did not fit in memory or within the limits"
+            )
+        if set(settings.values()) <= {*mine, ""}:
+            return self.study_
+        copy = optuna.create_study(direction="maximize")
+        copy.add_trials(own)
+        return copy
 
     def _objective(self, X: np.ndarray, labels: np.ndarray) -> CNNObjective:
         vocabulary = self.vocabulary
@@ -192,7 +246,7 @@ class TRLHPOClassifier(ClassifierMixin, BaseEstimator):
             inputs = (X - self._mean[:, None, None]) / self._std[:, None, None]
         else:
             inputs = (X - self._mean) / self._std
-        with torch.inference_mode(), cpu_threads(self.threads):
+        with torch.inference_mode(), cpu_threads(self._threads):
             batches = torch.from_numpy(inputs.astype(np.float32)).split(1000)
             logits = torch.cat([self.network_(batch) for batch in batches])
             return logits.double().softmax(dim=1).numpy()

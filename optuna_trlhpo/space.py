@@ -33,6 +33,7 @@ from optuna_trlhpo.layers import (
     Shape,
     Vocabulary,
     describe,
+    unmasked,
     vocabulary_named,
 )
 from optuna_trlhpo.places import (
@@ -41,7 +42,7 @@ from optuna_trlhpo.places import (
     allowed_values,
     classifier_parameters,
     every_layer,
-    least_with_one_more,
+    least_parameters,
     shape_behind,
 )
 
@@ -77,11 +78,12 @@ class LayerSpace:
         min_improvement: `grow` stops at a layer that adds less accuracy than this; 0.001 in the paper. None:
             never.
         min_accuracy: `grow` stops below this accuracy; 0.60 in the paper. None: never.
-        max_macs: The most MACs of a network, classifier included, for one image. None: no limit.
+        max_macs: The most MACs of a network, classifier included, for one image; on the way to a deeper
+            network, too. None: no limit.
         max_parameters: The most weights and biases of a network, classifier included. On the way to a deeper
             network the classifier may take more: such a network is not trained. None: no limit.
-        max_activation_bytes: The most that input and output of one layer may take together, for one image.
-            None: no limit.
+        max_activation_bytes: The most that input and output of one layer, or of the classifier, may take
+            together, for one image; on the way to a deeper network, too. None: no limit.
         train_prefixes: Which networks `grow` yields on the way to a deeper one: "all"; every so many layers;
             or "auto", those that the study's sampler holds worth a training, which it decides network by
             network if it is a `TRLHPOSampler`, and all of them if it has no opinion.
@@ -229,7 +231,7 @@ class LayerSpace:
             _or_inf(self.max_parameters) - parameters,
             _or_inf(self.max_activation_bytes),
             last.neurons if self.narrowing and isinstance(last, FCL) else math.inf,
-            len(layers) + 1 >= self.max_layers,
+            0 if self.max_parameters is None else max(self.max_layers - len(layers) - 1, 0),
         )
 
     def shapes(self, layers: Sequence[Layer]) -> tuple[Shape, ...]:
@@ -246,9 +248,20 @@ class LayerSpace:
         return body + math.prod(shapes[-1]) * self.num_classes
 
     def fits(self, layers: Sequence[Layer]) -> bool:
-        """Whether the network, as it stands, is within ``max_parameters``: the one limit that a network on
-        the way to a deeper one may exceed."""
-        return self.max_parameters is None or self.parameters(layers) <= self.max_parameters
+        """Whether the network, as it stands, is within all limits. On the way to a deeper one a network may
+        exceed ``max_parameters``, and no other."""
+        return not self._excess(layers)
+
+    def _excess(self, layers: Sequence[Layer]) -> dict[str, float]:
+        """By how much the network exceeds the limits that it does exceed."""
+        counts = {
+            "max_macs": self.macs,
+            "max_parameters": self.parameters,
+            "max_activation_bytes": self.activation_bytes,
+        }
+        limits = {name: limit for name in counts if (limit := getattr(self, name)) is not None}
+        excess = {name: counts[name](layers) - limit for name, limit in limits.items()}
+        return {name: much for name, much in excess.items() if much > 0}
 
     def parameters(self, layers: Sequence[Layer]) -> int:
         """Weights and biases of the network, classifier included."""
@@ -278,13 +291,16 @@ class LayerSpace:
                 allowed = self.allowed(before, cls, *values[:i])
                 if value not in allowed:
                     span = f"{allowed[0]} to {allowed[-1]}" if allowed else "none"
+                    if hp.labels:
+                        span = ", ".join(map(hp.write, allowed))
                     raise ValueError(
                         f"layer {k + 1}, {layer}: {hp.name} {value!r} is not allowed there ({span})"
                     )
-        if layers and not self.fits(layers):
+        for name, excess in self._excess(layers).items() if layers else ():
+            limit = getattr(self, name)
             raise ValueError(
-                f"{describe(layers)!r} has {self.parameters(layers):,} parameters; at most "
-                f"{self.max_parameters:,} are allowed"
+                f"{describe(layers)!r} has {limit + excess:,.0f} {_UNITS[name]}; at most {limit:,.0f} are "
+                "allowed"
             )
 
     # Playing with Optuna ------------------------------------------------------------------------------
@@ -302,7 +318,7 @@ class LayerSpace:
             ValueError: If a yielded network that may grow further was not reported, or its report is not a
                 number, or not in [0, 1] while ``min_accuracy`` is set.
             optuna.TrialPruned: If several limits together left no network to train, which is rare; the trial
-                has the constraint ``max_parameters`` then, and is infeasible.
+                has a constraint of the name of each limit that is broken then, and is infeasible.
 
         Example:
             >>> import optuna
@@ -392,11 +408,11 @@ class LayerSpace:
 
     def _give_up(self, trial: BaseTrial, layers: Network) -> NoReturn:
         """End a trial that has no network to train."""
-        assert self.max_parameters is not None
-        excess = self.parameters(layers) - self.max_parameters
-        if isinstance(trial, Trial):
-            trial.set_constraint("max_parameters", excess)
-        raise TrialPruned(f"{describe(layers)} has {excess:,} parameters too many, and cannot grow on")
+        excess = self._excess(layers)
+        for name, much in excess.items() if isinstance(trial, Trial) else ():
+            trial.set_constraint(name, much)
+        told = " and ".join(f"{much:,.0f} {_UNITS[name]}" for name, much in excess.items())
+        raise TrialPruned(f"{describe(layers)} has {told} too many, and cannot grow on")
 
     def _suggest_layer(self, trial: BaseTrial, layers: Network) -> Layer:
         k, kinds = len(layers) + 1, self.kinds(layers)
@@ -408,8 +424,10 @@ class LayerSpace:
         cls = vocabulary.by_kind[vocabulary.kind.suggest(trial, name, [cls.kind for cls in kinds])]
         values: list[Any] = []
         for hp in cls.hyperparameters:
-            name = f"layer{k}_{cls.prefix}_{hp.name}"
-            values.append(hp.suggest(trial, name, self.allowed(layers, cls, *values)))
+            allowed = self.allowed(layers, cls, *values)
+            whole = not hp.labels or allowed == hp.values
+            mask = "" if whole else "_of_" + "_".join(map(hp.write, allowed))
+            values.append(hp.suggest(trial, f"layer{k}_{cls.prefix}_{hp.name}{mask}", allowed))
         return cls(*values)
 
     def _reported_accuracy(self, trial: Trial, step: int) -> float:
@@ -608,7 +626,8 @@ class LayerSpace:
             out = shape_behind(layer, place.shape)
             work = layer.macs(place.shape) + (macs[-1] if macs else 0)
             layers, shapes, macs = (*layers, layer), [*shapes, out], [*macs, work]
-        return (layers, shapes, macs) if self.fits(layers) else None
+        # Of the limits `Place.fits` leaves one open.
+        return (layers, shapes, macs) if self.max_parameters is None or self.fits(layers) else None
 
     def draw(self, rng: np.random.Generator, *, depth: int | None = None) -> Network:
         """A random network; of ``depth`` layers, or of a random number of them, if so many fit.
@@ -642,7 +661,7 @@ class LayerSpace:
         return cls(*values)
 
     def _refuse(self) -> None:
-        """Raise a ``ValueError`` that says which limit no network meets, and the least that one costs."""
+        """Raise a ``ValueError`` that says which limit no network meets, and the least that would do."""
         shape, classes = self.input_shape, self.num_classes
         firsts = [
             (layer, out)
@@ -657,30 +676,32 @@ class LayerSpace:
         least = {
             "max_macs": min(layer.macs(shape) + math.prod(out) * classes for layer, out in firsts),
             "max_parameters": min(
-                layer.parameters(shape)
-                + min(
-                    classifier_parameters(out, classes),
-                    *[least_with_one_more(self.vocabulary, out, classes)] * (self.max_layers > 1),
-                )
+                layer.parameters(shape) + least_parameters(self.vocabulary, out, classes, self.max_layers - 1)
                 for layer, out in firsts
             ),
             "max_activation_bytes": min(
                 BYTES * max(math.prod(shape) + math.prod(out), math.prod(out) + classes) for _, out in firsts
             ),
         }
-        units = {"max_macs": " MACs", "max_parameters": " parameters", "max_activation_bytes": " bytes"}
         limits = {name: limit for name in least if (limit := getattr(self, name)) is not None}
         broken = [name for name, limit in limits.items() if least[name] > limit]
         if broken:
             name = broken[0]
+            # To parameters a network is held when it is trained, to the others at each layer on the way.
+            what = "network of this space" if name == "max_parameters" else "first layer with a classifier"
             raise ValueError(
-                f"{name} is {limits[name]:,.0f}; the cheapest network of this space takes "
-                f"{least[name]:,}{units[name]}"
+                f"{name} is {limits[name]:,.0f}; the cheapest {what} takes {least[name]:,} {_UNITS[name]}"
             )
         told = " and ".join(f"{name} {limit:,.0f}" for name, limit in limits.items())
         raise ValueError(f"no network of this space meets {told} at once")
 
 
+_UNITS = {
+    "max_macs": "MACs",
+    "max_parameters": "parameters",
+    "max_activation_bytes": "bytes of activations",
+}
+"""Of the limits."""
 _SETTINGS = (
     "num_classes",
     "max_layers",
@@ -757,7 +778,7 @@ class _Recorder:  # a trial as far as `Hyperparameter.suggest` needs one; so is 
         self.params: dict[str, Any] = {}
 
     def suggest_int(self, name: str, *_: Any, **__: Any) -> Any:
-        field = name.split("_of_")[0].split("_")[-1]
+        field = unmasked(name).split("_")[-1]
         self.params[name] = self._values[field]
         return self.params[name]
 

@@ -19,6 +19,7 @@ from optuna_trlhpo import layers as module
 from optuna_trlhpo.cnn.blocks import Dropout, seed_dropout
 from optuna_trlhpo.cnn.cost import count_macs, count_parameters
 from optuna_trlhpo.cnn.model import build_network
+from optuna_trlhpo.episode import steps_of
 from optuna_trlhpo.kinds import CNN, LSTM, MLP, Residual
 from optuna_trlhpo.layers import (
     FCL,
@@ -26,11 +27,14 @@ from optuna_trlhpo.layers import (
     Conv,
     Hyperparameter,
     Layer,
+    MaxPool,
     Shape,
     Vocabulary,
     describe,
+    network_in,
     parse,
 )
+from optuna_trlhpo.places import Place, every_layer
 from optuna_trlhpo.space import SIGNATURE, LayerSpace
 
 INPUTS = {"cnn": (CNN, (2, 13, 11)), "mlp": (MLP, (20,)), "lstm": (LSTM, (10, 3))}
@@ -91,7 +95,7 @@ def test_macs_of_an_lstm_by_hand() -> None:
 
 def test_a_cap_on_macs_holds(space: LayerSpace) -> None:
     assert max(space.macs(network) for network in drawn(space)) <= 1e6
-    with pytest.raises(ValueError, match=r"max_macs is 3; the cheapest network of this space takes [\d,]+"):
+    with pytest.raises(ValueError, match=r"max_macs is 3; the cheapest first layer with a classifier takes"):
         LayerSpace(input_shape=space.input_shape, max_macs=3, vocabulary=space.vocabulary)
 
 
@@ -230,6 +234,10 @@ def test_a_class_that_is_defined_anew_takes_its_own_place(forgetting: None) -> N
             "a hyper-parameter of Bad is called 'kind'; it must be of letters",
         ),
         (dict(hyperparameters=Squash.hyperparameters * 4), "Bad has 4 hyper-parameters; there may be 3"),
+        (
+            dict(hyperparameters=(Hyperparameter("width", (8, 16)),)),
+            r"Bad must be a dataclass, @dataclass\(frozen=True\), whose fields are .* in order: width$",
+        ),
     ],
     ids=str,
 )
@@ -240,6 +248,54 @@ def test_what_cannot_be_a_vocabulary(forgetting: None, change: dict[str, Any], m
     with pytest.raises(ValueError, match=message):
         Vocabulary(change.get("name", "bad"), (Conv, cls), first=change.get("first", (Conv,)))
     assert module._by_kind == before
+
+
+class Bare(Layer):
+    kind, prefix, hyperparameters = "Bare", "bare", ()
+
+
+@dataclass
+class Thawed(Layer):
+    kind, prefix, hyperparameters = "Thawed", "thawed", Squash.hyperparameters
+    filters: int
+
+
+class Nameless(Layer):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("cls", "message"),
+    [
+        (Bare, r"Bare must be a dataclass, @dataclass\(frozen=True\), .* hyper-parameters in order: none$"),
+        (Thawed, r"Thawed must be a dataclass, @dataclass\(frozen=True\), .* in order: filters$"),
+        (Nameless, "Nameless has no kind; a kind must say its kind, prefix, hyperparameters"),
+        (nn.Conv2d, "<class 'torch.nn.* is no kind of layer; it must be a subclass of Layer"),
+        ("Conv", "'Conv' is no kind of layer"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_a_kind(forgetting: None, cls: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Vocabulary("bad", (Conv, cls), first=(Conv,))
+    assert "bad" not in module._vocabularies
+
+
+def test_a_hyperparameter_may_have_one_value(forgetting: None) -> None:
+    @dataclass(frozen=True)
+    class One(Squash):
+        kind, prefix, hyperparameters = "One", "one", (Hyperparameter("filters", (8,)),)
+
+    space = LayerSpace(
+        input_shape=(1, 8, 8), vocabulary=Vocabulary("single", (Conv, One), first=(Conv,)), min_accuracy=None
+    )
+    study = optuna.create_study(direction="maximize", sampler=TRLHPOSampler(seed=0))
+    for _ in range(12):
+        trial = study.ask()
+        layers = space.suggest(trial)
+        assert space.from_params(trial.params) == layers == space.decode(space.encode(layers))
+        study.tell(trial, sum(layer == One(8) for layer in layers))
+    assert study.best_value > 0
 
 
 @pytest.mark.parametrize(
@@ -269,3 +325,181 @@ def test_limits_that_exclude_one_another_are_named_where_networks_are_drawn(
     monkeypatch.setattr(LayerSpace, "fits", lambda *_: False)
     with pytest.raises(ValueError, match="none of 1,000 random networks was within all limits of LayerSpace"):
         space.draw(np.random.default_rng(0))
+
+
+# Labelled values under limits
+
+
+@dataclass(frozen=True)
+class Wide(Layer):
+    """Its cost, and with its padding whether it stands at all, hang on labelled values."""
+
+    kind, prefix = "Wide", "wide"
+    hyperparameters = (
+        Hyperparameter("width", (4, 8, 128), ("4x", "8x", "broad")),
+        Hyperparameter("padding", ("valid", "same"), ("valid", "same")),
+    )
+    width: int
+    padding: str
+
+    def output_shape(self, shape: Shape) -> Shape | None:
+        less = 0 if self.padding == "same" else 2
+        if len(shape) != 3 or min(shape[1:]) <= less:
+            return None
+        return (self.width, *(size - less for size in shape[1:]))
+
+    def modules(self, shape: Shape) -> list[nn.Module]:
+        return [nn.Conv2d(shape[0], self.width, 3, padding=self.padding)]
+
+
+@pytest.mark.parametrize("sampler", [optuna.samplers.RandomSampler, TRLHPOSampler])
+def test_limits_hold_where_a_labelled_value_decides(sampler: Any, forgetting: None) -> None:
+    mine = Vocabulary("labelled", (Conv, Wide), first=(Conv, Wide))
+    limits: dict[str, Any] = dict(max_macs=30_000, max_activation_bytes=4_000)
+    space = LayerSpace(input_shape=(1, 8, 8), vocabulary=mine, min_accuracy=None, **limits)
+    study = optuna.create_study(direction="maximize", sampler=sampler(seed=0))
+
+    def objective(trial: optuna.Trial) -> float:
+        for layers in space.grow(trial):
+            assert space.macs(layers) <= 30_000 and space.activation_bytes(layers) <= 4_000
+            trial.report(value := 0.5 + 0.05 * len(layers), step=len(layers) - 1)
+            trial.set_user_attr("layers", describe(layers))
+        return value
+
+    study.optimize(objective, n_trials=30)
+    masks = {name.partition("_of_")[2] for trial in study.trials for name in trial.params if "wide" in name}
+    assert {"4x_8x", "same"} <= masks
+    for trial in study.trials:
+        layers = parse(trial.user_attrs["layers"])
+        grown = network_in(trial.params)
+        assert grown[: len(layers)] == layers and space.from_params(trial.params) == grown
+        assert [len(step) for step in steps_of(list(trial.params), [])] == [
+            1 + len(layer.hyperparameters) for layer in grown
+        ]
+    params = space.to_params(parse("Wide(8x,same)"))
+    assert params["layer1_wide_width_of_4x_8x"] == 8
+    with pytest.raises(ValueError, match="width 128 is not allowed there .4x, 8x.$"):
+        space.check(parse("Wide(broad,same)"))
+
+
+def test_a_bias_that_does_not_fit_is_masked() -> None:
+    space = LayerSpace(input_shape=(1, 8, 8), max_layers=2, max_parameters=80 + (72 * 36 // 9) * 16 + 170)
+    network = parse("Conv(8,3,1) > FCL(16,relu,nobias)")
+    assert space.parameters(network) == space.max_parameters
+    assert space.to_params(network)["layer2_fcl_bias_of_nobias"] is False
+    assert space.decode(space.encode(parse("Conv(8,3,1) > FCL(16,relu,bias)"))) == network
+    assert "layer2_fcl_bias" in space.to_params(parse("Conv(8,3,2) > FCL(16,relu,bias)"))
+
+
+@pytest.mark.parametrize("limit", ["max_macs", "max_parameters", "max_activation_bytes"])
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_last_guard_lets_no_network_beyond_a_limit_pass(
+    limit: str, whole: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Place, "fits", lambda place, layer: layer.output_shape(place.shape) is not None)
+    space = LayerSpace(input_shape=(1, 8, 8), max_layers=1, **{limit: 1})  # type: ignore[arg-type]
+    network = parse("Conv(8,3,1)")
+    units = {"max_macs": "MACs", "max_parameters": "parameters", "max_activation_bytes": "bytes of activat"}
+    with pytest.raises(ValueError, match=rf"has [\d,]+ {units[limit]}.*; at most 1 are allowed"):
+        space.check(network)
+    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0))
+    trial = study.ask()
+    with pytest.raises(optuna.TrialPruned, match=rf"has [\d,]+ {units[limit]}.* too many, and cannot grow"):
+        _ = space.suggest(trial) if whole else list(space.grow(trial))
+    study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+    assert study.trials[0].constraints[limit] > 0
+
+
+# What a limit of parameters leaves room for
+
+
+@dataclass(frozen=True)
+class FewConv(Conv):
+    kind, prefix = "FewConv", "fewconv"
+    hyperparameters = tuple(
+        Hyperparameter(name, values)
+        for name, values in (("filters", (8, 16)), ("kernel", (3,)), ("stride", (1, 3)))
+    )
+
+
+@dataclass(frozen=True)
+class FewPool(MaxPool):
+    kind, prefix = "FewPool", "fewpool"
+    hyperparameters = tuple(
+        Hyperparameter(name, values)
+        for name, values in (("kernel", (2, 8)), ("stride", (1, 3)), ("padding", (0,)))
+    )
+
+
+@dataclass(frozen=True)
+class FewFCL(FCL):
+    kind, prefix = "FewFCL", "fewfcl"
+    hyperparameters = (
+        Hyperparameter("neurons", (16, 24)),
+        Hyperparameter("activation", ("none",), ("none",)),
+        Hyperparameter("bias", (False, True), ("nobias", "bias")),
+    )
+
+
+def every_network(kinds: tuple[type[Layer], ...], shape: Shape, depth: int) -> Iterator[tuple[Layer, ...]]:
+    """All up to some depth, that of no layer too, by nothing but the shape rules."""
+    yield ()
+    for layer in every_layer(kinds) if depth else ():
+        if (out := layer.output_shape(shape)) is not None:
+            for rest in every_network(kinds, out, depth - 1):
+                yield (layer, *rest)
+
+
+def suggested(space: LayerSpace, layers: tuple[Layer, ...] = ()) -> Iterator[tuple[Layer, ...]]:
+    """Whatever may be suggested."""
+    for cls in space.kinds(layers):
+        chosen: list[tuple[Any, ...]] = [()]
+        for _ in cls.hyperparameters:
+            chosen = [(*c, value) for c in chosen for value in space.allowed(layers, cls, *c)]
+        for values in chosen:
+            yield (*layers, cls(*values))
+            yield from suggested(space, (*layers, cls(*values)))
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3, 4])
+def test_all_that_can_come_within_max_parameters_is_suggested_and_nothing_else(
+    depth: int, forgetting: None
+) -> None:
+    few = Vocabulary("few", (FewConv, FewPool, FewFCL), first=(FewConv,))
+    shape = (3, 26, 26)
+    unlimited = LayerSpace(input_shape=shape, max_layers=depth, vocabulary=few)
+    networks = [it for it in every_network(few.kinds, shape, depth) if it and isinstance(it[0], FewConv)]
+    parameters = {network: unlimited.parameters(network) for network in networks}
+    least = min(parameters.values())
+    with pytest.raises(
+        ValueError,
+        match=f"^max_parameters is {least - 1:,}; the .* of this space takes {least:,} parameters$",
+    ):
+        LayerSpace(input_shape=shape, max_layers=depth, vocabulary=few, max_parameters=least - 1)
+    for limit in (least, 2 * least, least + 3_000):
+        space = LayerSpace(input_shape=shape, max_layers=depth, vocabulary=few, max_parameters=limit)
+        within = [network for network in networks if parameters[network] <= limit]
+        assert set(suggested(space)) == {it[:k] for it in within for k in range(1, len(it) + 1)}
+        rng = np.random.default_rng(0)
+        assert all(space.draw(rng) in within for _ in range(20))
+
+
+def test_parameters_are_looked_ahead_for_more_than_one_layer() -> None:
+    network = parse("Conv(8,3,3) > MaxPool(8,3,0) > MaxPool(8,3,0)")
+    space = LayerSpace(input_shape=(3, 96, 96), max_parameters=314)
+    assert space.parameters(network) == 314
+    assert space.from_params(space.to_params(network)) == network
+    with pytest.raises(ValueError, match="the cheapest network of this space takes 314 parameters"):
+        LayerSpace(input_shape=(3, 96, 96), max_parameters=313)
+
+
+def test_macs_are_limited_from_the_first_layer_on() -> None:
+    assert (
+        LayerSpace().macs(parse("Conv(8,3,3) > MaxPool(8,3,0)"))
+        < 9_000
+        < LayerSpace().macs(parse("Conv(8,3,3)"))
+    )
+    with pytest.raises(
+        ValueError, match="is 9,000; the cheapest first layer with a classifier takes 12,312 MACs"
+    ):
+        LayerSpace(max_macs=9_000)

@@ -248,3 +248,27 @@ def test_vocabularies_by_their_names() -> None:
     assert vocabulary_named("") is TABLE_I
     with pytest.raises(ValueError, match="there is no vocabulary 'unheard'; import the module that makes it"):
         vocabulary_named("unheard")
+
+
+@pytest.mark.parametrize(
+    "values", [(8, 16, 64), (0.1, 0.2, 0.3), (7, 5, 3), (3, 3), (False, True), ("a", "b")]
+)
+def test_values_without_labels_ascend_in_equal_steps(values: tuple[Any, ...]) -> None:
+    with pytest.raises(ValueError) as caught:
+        Hyperparameter("width", values)
+    assert str(caught.value) == (
+        f"the values of width are {values}; without labels they must be integers that ascend in equal steps"
+    )
+
+
+@pytest.mark.parametrize("labels", [("a",), ("a", "b", "c"), ("a", "a"), ("a", "b,c"), ("a", ""), ("a", 2)])
+def test_labels_tell_values_apart(labels: tuple[Any, ...]) -> None:
+    with pytest.raises(
+        ValueError, match="the labels of width are .*; they must be 2 different texts, one for"
+    ):
+        Hyperparameter("width", (0.1, 0.5), labels)
+
+
+def test_a_hyperparameter_has_values() -> None:
+    with pytest.raises(ValueError, match="width has no values; it must have at least one"):
+        Hyperparameter("width", ())

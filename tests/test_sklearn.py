@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import pickle
 from typing import Any
 
@@ -18,6 +19,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
+from optuna_trlhpo.cnn.objective import CNNObjective
 from optuna_trlhpo.kinds import CNN, LSTM
 from optuna_trlhpo.layers import parse
 from optuna_trlhpo.sklearn import TRLHPOClassifier
@@ -99,6 +101,45 @@ def test_a_study_is_gone_on_with() -> None:
     assert len(study.trials) == 4
 
 
+def test_another_data_sets_networks_are_not_chosen() -> None:
+    """As under cross validation with a study that is stored, which the folds share."""
+    X, y = load_iris(return_X_y=True)
+    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0))
+    TRLHPOClassifier(**QUICK, study=study).fit(X, y)
+    noise = np.random.default_rng(0).permutation(y)
+    for confirm in (1, 2):
+        model = TRLHPOClassifier(**QUICK | {"confirm": confirm}, study=study).fit(X, noise)
+        assert model.study_ is study
+        values = [trial.value or 0 for trial in study.trials]
+        assert max(values[:2]) > max(values[2:])
+        assert model.architecture_ in {trial.user_attrs["architecture"] for trial in study.trials[2:]}
+        assert model.architecture_ not in {trial.user_attrs["architecture"] for trial in study.trials[:2]}
+
+
+def test_at_least_one_trial_is_run() -> None:
+    X, y = load_iris(return_X_y=True)
+    for n_trials in (5, None):
+        model = TRLHPOClassifier(**QUICK | {"n_trials": n_trials}, timeout=0, epochs=1).fit(X, y)
+        assert len(model.study_.trials) == 1
+    assert isinstance(model.study_.pruner, optuna.pruners.NopPruner)
+
+
+def test_a_search_without_a_network_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def prune(*_: Any) -> float:
+        raise optuna.TrialPruned
+
+    monkeypatch.setattr(CNNObjective, "__call__", prune)
+    X, y = load_iris(return_X_y=True)
+    with pytest.raises(ValueError, match="none of the 2 trials of the search came to an end"):
+        TRLHPOClassifier(**QUICK).fit(X, y)
+
+
+def test_threads_that_are_measured() -> None:
+    X, y = digits(60)
+    model = TRLHPOClassifier(**QUICK, threads="auto", epochs=1).fit(X, y)
+    assert model.predict(X).shape == (60,)
+
+
 def test_it_is_quiet_and_leaves_the_log_as_it_was(capsys: pytest.CaptureFixture[str]) -> None:
     X, y = load_iris(return_X_y=True)
     before = optuna.logging.get_verbosity()
@@ -112,8 +153,17 @@ def test_it_is_quiet_and_leaves_the_log_as_it_was(capsys: pytest.CaptureFixture[
     [
         ({"validation_fraction": 1.0}, [0, 1] * 10, "validation_fraction is 1.0; it must be between 0 and 1"),
         ({}, [3] * 20, "y holds one class only, .*3.*; a classifier needs two"),
-        ({}, [0] * 19 + [1], "class 1 has 1 of the images"),
+        ({}, [3] * 19 + [7], "the class 7 is in y once; each must be there twice"),
         ({"batch_size": 0}, [0, 1] * 10, "batch_size is 0; it must be a positive integer"),
+        *[
+            ({name: value}, [0, 1] * 10, f"{name} is {value}; it must be a positive integer")
+            for name, value in (("n_trials", 0), ("n_trials", -1), ("n_trials", 2.5), ("confirm", 0))
+        ],
+        *[
+            ({"timeout": value}, [0, 1] * 10, f"timeout is {value!r}; it must be seconds, 0 or more, or None")
+            for value in (-1, math.nan, "fast", True)
+        ],
+        ({"n_trials": None}, [0, 1] * 10, "n_trials and timeout are both None; one of them must end the"),
     ],
 )
 def test_what_cannot_be_used(arguments: dict[str, Any], y: list[int], message: str) -> None:

@@ -379,7 +379,7 @@ def test_digits_within_seconds() -> None:
         ({"seed": None}, "seed is None; it must be an integer of at least 0"),
         ({"train_size": 0}, "train_size is 0"),
         ({"max_layers": 0}, "max_layers is 0"),
-        ({"max_macs": 10}, "max_macs is 10; the cheapest network of this space takes"),
+        ({"max_macs": 10}, "max_macs is 10; the cheapest first layer with a classifier takes"),
     ],
 )
 def test_what_is_wrong_with_an_argument_is_said(argument: dict[str, Any], message: str) -> None:
