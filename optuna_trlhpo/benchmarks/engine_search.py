@@ -140,7 +140,7 @@ def make_objective(
         trainer = objective._trainer
         settings = {field.name: getattr(trainer, field.name) for field in dataclasses.fields(trainer)}
         objective._trainer = _PlainTrainer(**settings)
-        objective._trained = _Forgetful(objective.space, trainer.setting)
+        objective._trained = _Forgetful(trainer.setting)
     return objective
 
 

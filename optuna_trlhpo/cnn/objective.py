@@ -256,7 +256,7 @@ class CNNObjective:
             inherited_epochs=self.epochs if inherited_epochs is None else inherited_epochs,
         )
         setting = self._trainer.search_setting
-        self._trained = TrainedNetworks(self.space, setting, inherits=inherit, stopped=early_stop is not None)
+        self._trained = TrainedNetworks(setting, inherits=inherit, stopped=early_stop is not None)
         self._early_stop = None if early_stop is None else EarlyStop(early_stop, setting, self.data)
         self._batches = performance_batches(len(self.data.validation_labels), np.random.default_rng(seed))
 
@@ -352,6 +352,10 @@ class CNNObjective:
 
     def _look_up_or_train(self, trial: BaseTrial, layers: Network, way: Way = ()) -> Trained | None:
         """What comes of the network, noted in the trial; None, and that is noted too, if memory ran out."""
+        with self._trained.turn(layers, way):
+            return self._look_up_or_train_in_turn(trial, layers, way)
+
+    def _look_up_or_train_in_turn(self, trial: BaseTrial, layers: Network, way: Way) -> Trained | None:
         known = self._trained.find(trial.study, layers, way) if isinstance(trial, Trial) else None
         trained = self._train_and_judge(trial, layers, way) if known is None else known
         if trained is None:

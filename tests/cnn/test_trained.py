@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import optuna
 import pytest
 
 from optuna_trlhpo.cnn import CNNObjective, savings, trainer
+from optuna_trlhpo.layers import parse
 from optuna_trlhpo.notes import TRAININGS_ATTRIBUTE
 from tests.cnn.test_objective import THREE, make, make_params, run
 
@@ -150,3 +152,44 @@ def test_an_attribute_of_somebody_else_is_passed_over(trained: list[int]) -> Non
     )
     add(study, make(), THREE)
     assert len(trained) == 3 and savings(study).trained == 3
+
+
+@pytest.mark.parametrize("narrower", [{"max_layers": 1}, {"max_macs": 4e3}, {"max_parameters": 400}], ids=str)
+def test_a_narrower_space_finds_each_network_with_its_own_value(
+    narrower: dict[str, Any], trained: list[int]
+) -> None:
+    study = run(make(), network=THREE)
+    wide = "Conv(64,3,1) > MaxPool(2,2,0) > FCL(128,relu,bias)"
+    add(study, make(), wide)
+    before = len(trained)
+    objective = make(**narrower)
+    layers = parse("Conv(8,3,1)" if "max_parameters" not in narrower else "Conv(8,3,1) > MaxPool(2,2,0)")
+    found = objective._trained.find(study, layers)
+    assert found is not None
+    assert found.accuracy == study.trials[0].intermediate_values[len(layers) - 1]
+    study.optimize(objective, n_trials=4)
+    assert len(trained) > before and len(study.trials) == 6
+
+
+def test_studies_of_one_name_are_told_apart(trained: list[int], tmp_path: Path) -> None:
+    objective = make(early_stop=optuna.pruners.NopPruner())
+    for name in ("a", "b"):
+        run(objective, network=THREE, storage=f"sqlite:///{tmp_path}/{name}.db", study_name="same")
+    assert len(trained) == 6
+
+
+def test_two_threads_do_not_train_the_same_network(trained: list[int]) -> None:
+    objective = make(n=900)
+    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0))
+    for _ in range(4):
+        study.enqueue_trial(make_params(THREE))
+    study.optimize(objective, n_trials=4, n_jobs=4)
+    assert len(trained) == 3 and savings(study).looked_up == 9
+
+
+def test_what_was_found_stays_here_when_an_objective_goes_to_another_process() -> None:
+    objective = make(inherit=True)
+    study = run(objective, network=THREE)
+    again = pickle.loads(pickle.dumps(objective))
+    assert again._trained._inherits and not again._trained._found
+    assert again._trained.find(study, parse("Conv(8,3,1)")) is not None
