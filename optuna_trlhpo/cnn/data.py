@@ -11,6 +11,7 @@ The splits are disjoint, drawn without replacement, stratified, and fixed by the
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,6 +55,8 @@ class ImageData:
         mean: Per channel or feature, of the training split; an image of your own is fed to a network as
             ``(image - mean) / std``, in the pixel scale of the dataset (0-1 where it came as uint8).
         std: Per channel or feature; 1 for one that is constant.
+        fingerprint: Of the training and validation images before they are standardised, which is the same on
+            any machine; 0: not known.
     """
 
     name: str
@@ -66,6 +69,7 @@ class ImageData:
     test_labels: Tensor | None
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    fingerprint: int = 0
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -141,7 +145,7 @@ def load_data(
     sizes = _split_sizes(len(raw.labels), train_size, validation_size, default)
     train, validation = stratified_split(raw.labels.numpy(), sizes, rng)
 
-    train_images = _scaled(raw.images[train])
+    train_images, validation_images = _scaled(raw.images[train]), _scaled(raw.images[validation])
     over = {3: (0, 2, 3), 2: (0, 1), 1: (0,)}[axes]
     std, mean = torch.std_mean(train_images, dim=over, correction=0)
     std = torch.where(std > 0, std, 1.0)
@@ -155,12 +159,13 @@ def load_data(
         num_classes=num_classes,
         train_images=standardised(train_images),
         train_labels=raw.labels[train].to(device),
-        validation_images=standardised(_scaled(raw.images[validation])),
+        validation_images=standardised(validation_images),
         validation_labels=raw.labels[validation].to(device),
         test_images=None if raw.test_images is None else standardised(_scaled(raw.test_images)),
         test_labels=None if raw.test_labels is None else raw.test_labels.to(device),
         mean=tuple(mean.tolist()),
         std=tuple(std.tolist()),
+        fingerprint=zlib.crc32(_bytes(validation_images), zlib.crc32(_bytes(train_images))),
     )
 
 
@@ -347,6 +352,10 @@ def _scaled(images: Tensor) -> Tensor:
     if not scaled.isfinite().all():
         raise ValueError("the images hold pixels that are not finite (NaN or infinite); all must be finite")
     return scaled
+
+
+def _bytes(images: Tensor) -> memoryview:
+    return memoryview(images.contiguous().numpy()).cast("B")
 
 
 # Checking -------------------------------------------------------------------------------------------------

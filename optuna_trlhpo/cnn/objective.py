@@ -31,7 +31,7 @@ from optuna_trlhpo.cnn.partition import Budget, Partition, choose, cuts, write_p
 from optuna_trlhpo.cnn.results import Confirmation, Confirmed, Refit, layer_table
 from optuna_trlhpo.cnn.stopping import EarlyStop
 from optuna_trlhpo.cnn.trained import Trained, TrainedNetworks, accuracies, note_training
-from optuna_trlhpo.cnn.trainer import INITIALISING, Trainer, measured_threads
+from optuna_trlhpo.cnn.trainer import INITIALISING, Trainer, layers_key, measured_threads
 from optuna_trlhpo.cnn.training import PRECISIONS, SCHEDULES, cpu_threads, predict_correct
 from optuna_trlhpo.episode import report_performance
 from optuna_trlhpo.layers import TABLE_I, Network, Shape, Vocabulary, describe, parse
@@ -254,6 +254,7 @@ class CNNObjective:
             seed=seed,
             inherits=inherit,
             inherited_epochs=self.epochs if inherited_epochs is None else inherited_epochs,
+            code=layers_key(vocabulary.kinds),
         )
         setting = self._trainer.search_setting
         self._trained = TrainedNetworks(setting, inherits=inherit, stopped=early_stop is not None)
