@@ -354,8 +354,8 @@ def _scaled(images: Tensor) -> Tensor:
     return scaled
 
 
-def _bytes(images: Tensor) -> memoryview:
-    return memoryview(images.contiguous().numpy()).cast("B")
+def _bytes(images: Tensor) -> bytes:
+    return images.numpy().tobytes()
 
 
 # Checking -------------------------------------------------------------------------------------------------

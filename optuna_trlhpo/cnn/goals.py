@@ -1,9 +1,8 @@
 """What a network is worth where its cost counts too.
 
 A *goal* is a function of an accuracy, 0 to 1, and a `Counts`; more is better. `CNNObjective` reports and
-returns what it gives, so that growth stops where a layer costs more than it brings, and any sampler learns
-from it. The goals here stay on the scale of an accuracy, which ``min_improvement`` and ``min_accuracy`` are
-made for.
+returns what it gives, so that growth stops where a layer costs more than it brings (``min_improvement``), and
+any sampler learns from it. It may be any finite number: ``min_accuracy`` is held against the accuracy itself.
 """
 
 from __future__ import annotations

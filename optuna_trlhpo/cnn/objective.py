@@ -82,7 +82,8 @@ class CNNObjective:
         schedule: ``"one_cycle"`` (linear warm-up, linear decay) or ``"constant"``.
         conv_activation: What follows each convolution: none, relu, leakyrelu, tanh, sigmoid, elu or gelu.
         max_layers: The most layers of a network.
-        min_improvement: Growth stops at a layer that adds less accuracy than this; None: never.
+        min_improvement: Growth stops at a layer that adds less than this to what is reported, the accuracy
+            or what the goal gives; None: never.
         min_accuracy: Growth stops below this accuracy; None: never.
         max_macs: The most MACs of a network for one image; None: no limit.
         max_parameters: The most weights and biases of a network; None: no limit.
@@ -211,7 +212,10 @@ class CNNObjective:
             raise ValueError("inherit is True; with several objectives no network grows from another")
         if early_stop is not None and not isinstance(early_stop, BasePruner):
             raise ValueError(f"early_stop is {early_stop!r}; it must be a pruner of Optuna, or None")
+        if not (min_accuracy is None or 0 <= min_accuracy <= 1):
+            raise ValueError(f"min_accuracy is {min_accuracy!r}; it must be between 0 and 1, or None")
         self.goal = goal
+        self._min_accuracy = min_accuracy
         self.max_latency = max_latency
 
         self.data = load_data(
@@ -230,7 +234,8 @@ class CNNObjective:
             num_classes=self.data.num_classes,
             max_layers=max_layers,
             min_improvement=min_improvement,
-            min_accuracy=min_accuracy,
+            # What a goal reports is no accuracy; then it is seen to here.
+            min_accuracy=min_accuracy if goal is None else None,
             max_macs=max_macs,
             max_parameters=max_parameters,
             max_activation_bytes=max_activation_bytes,
@@ -314,6 +319,9 @@ class CNNObjective:
                 if worth < best:
                     break  # the layer is hopeless; the network before it is not, and is what the trial found
                 raise optuna.TrialPruned()
+            if self.goal is not None and self._min_accuracy is not None and isinstance(trial, Trial):
+                if trained.accuracy < self._min_accuracy:
+                    break
         if best is None:
             raise ValueError(
                 "the trial has no parameter 'layer1_kind'; a fixed trial must hold a network, in the form "
@@ -402,10 +410,11 @@ class CNNObjective:
         """Train the leaders of a study again under new seeds, and rank them by their mean accuracy.
 
         The best observed network is often a lucky one: of many noisy values the highest is high by chance
-        too. The leaders are the networks with the highest observed accuracies, each the best prefix of a
-        finished trial, equal architectures counted once. Every repeat has initial weights and an order of
-        the images of its own, fixed by the objective's seed; all else stays as in the search. The accuracy
-        that the search observed is no part of the mean, for it was selected for being high.
+        too. The leaders are the networks with the highest observed accuracies, or that the goal finds worth
+        most, each the best prefix of a finished trial, equal architectures counted once; those beyond the
+        objective's limits, if the study had others, are left out. Every repeat has initial weights and an
+        order of the images of its own, fixed by the objective's seed; all else stays as in the search. The
+        accuracy that the search observed is no part of the mean, for it was selected for being high.
 
         The means show what the luck of a training hid. The luck of being judged by these validation images
         is still in them; only the test images, in `refit`, are free of it.
@@ -426,12 +435,25 @@ class CNNObjective:
 
         Raises:
             ValueError: If ``top`` or ``repeats`` is not a positive integer, the study does not maximise one
-                value or holds no network, or a network does not fit the objective's images.
+                value, the objective has several, or the study holds no network of the objective's space.
         """
+        if len(self.objectives) > 1:
+            raise ValueError(
+                f"objectives are {', '.join(self.objectives)}; confirm ranks networks by one value, and "
+                "needs an objective of the accuracy alone; refit and cost take any of study.best_trials"
+            )
         check_directions(study)
         check_positive_integer("top", top)
         check_positive_integer("repeats", repeats)
-        return leaders.confirm(study, self._trainer, self.space, top=top, repeats=repeats, worth=self._worth)
+        return leaders.confirm(
+            study,
+            self._trainer,
+            self.space,
+            top=top,
+            repeats=repeats,
+            worth=self._worth,
+            is_fast=lambda layers: self.max_latency is None or self._latency(layers) <= self.max_latency,
+        )
 
     def refit(
         self, trial: BaseTrial | Confirmed, *, epochs: int | None = None, seed: int | None = None

@@ -67,6 +67,25 @@ def test_growth_stops_where_a_layer_costs_more_than_it_brings(monkeypatch: pytes
     assert list(run(objective, network=THREE).best_trial.intermediate_values) == [0, 1]
 
 
+@pytest.mark.parametrize(
+    "goal", [weighted_product("macs", 1e6), mixture("macs", 1e3, weight=0.3), mixture("macs", 1e5)], ids=str
+)
+def test_any_goal_is_searched_for_with_the_papers_stop_rules(
+    goal: goals.Goal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_accuracies(monkeypatch, 0.8, 0.95, 1.0)
+    study = run(make(goal=goal, min_improvement=0.001, min_accuracy=0.6), 8, sampler=TRLHPOSampler(seed=0))
+    assert len(study.trials) == 8
+    values = [value for trial in study.trials for value in trial.intermediate_values.values()]
+    assert not all(0 <= value <= 1 for value in values) or goal == mixture("macs", 1e5)
+
+
+def test_min_accuracy_is_held_against_the_accuracy(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_accuracies(monkeypatch, 0.7, 0.5, 0.9)
+    objective = make(goal=lambda accuracy, counts: 10 + counts.layers, min_accuracy=0.6)
+    assert list(run(objective, network=THREE).best_trial.intermediate_values.values()) == [11, 12]
+
+
 def test_a_network_is_looked_up_by_its_accuracy_whatever_the_goal(monkeypatch: pytest.MonkeyPatch) -> None:
     with_accuracies(monkeypatch, 0.8, 0.9, 0.95)
     study = run(make(goal=lambda accuracy, counts: accuracy / 2), network=THREE)
