@@ -176,10 +176,8 @@ def measure_cost(
     was_training = [module.training for module in parts.values()]
     network.eval()
     try:
-        some = next(network.parameters(), torch.empty(0))
-        device = some.device
-        generator = torch.Generator().manual_seed(0)
-        inputs = torch.randn(batch_size, *input_shape, generator=generator).to(device, some.dtype)
+        inputs = _inputs(network, input_shape, batch_size)
+        device = inputs.device
         whole, joules, rows = None, None, []
         with torch.inference_mode():
             if latency:
@@ -207,6 +205,37 @@ def measure_cost(
     finally:
         for module, training in zip(parts.values(), was_training, strict=True):
             module.train(training)
+
+
+def measure_latency(
+    network: nn.Module,
+    input_shape: Sequence[int],
+    *,
+    batch_size: int = 1,
+    threads: int = 1,
+    seconds: float = 0.2,
+) -> Latency:
+    """How long one pass takes on the device of the network, which is put into evaluation mode.
+
+    Args:
+        network: Takes ``[B, *input_shape]``.
+        input_shape: Of one input, without the batch axis.
+        batch_size: Inputs in a measured pass.
+        threads: Of the CPU.
+        seconds: That are measured for.
+
+    Example:
+        >>> measure_latency(nn.Linear(3, 2), (3,), seconds=0.01).median > 0
+        True
+    """
+    with torch.inference_mode():
+        return _time(network.eval(), _inputs(network, input_shape, batch_size), threads, seconds)
+
+
+def _inputs(network: nn.Module, input_shape: Sequence[int], batch_size: int) -> Tensor:
+    some = next(network.parameters(), torch.empty(0))
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(batch_size, *input_shape, generator=generator).to(some.device, some.dtype)
 
 
 def _tensors(model: nn.Module) -> Iterator[Tensor]:

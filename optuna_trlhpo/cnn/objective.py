@@ -5,6 +5,7 @@ Notation: S layers; accuracy is a share of images, 0-1; MACs are for one image, 
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Sequence
@@ -20,12 +21,20 @@ from optuna.trial import BaseTrial, FrozenTrial, Trial
 from torch import nn
 
 from optuna_trlhpo.cnn import leaders
-from optuna_trlhpo.cnn.checks import check_directions, check_positive_integer, check_seed, checked_objectives
-from optuna_trlhpo.cnn.cost import Cost, count_parameters, measure_cost
+from optuna_trlhpo.cnn.checks import (
+    check_directions,
+    check_positive_integer,
+    check_positive_number,
+    check_seed,
+    check_share,
+    checked_objectives,
+)
+from optuna_trlhpo.cnn.cost import Cost, count_parameters, measure_cost, measure_latency
 from optuna_trlhpo.cnn.data import load_data
 from optuna_trlhpo.cnn.export import Exported, check_format, export_network
 from optuna_trlhpo.cnn.goals import Goal, count
 from optuna_trlhpo.cnn.inheritance import Way
+from optuna_trlhpo.cnn.latency import MACHINE, Latencies, cheapest_layer
 from optuna_trlhpo.cnn.model import check_activation, classifier_modules, layer_modules
 from optuna_trlhpo.cnn.partition import Budget, Partition, choose, cuts, write_parts
 from optuna_trlhpo.cnn.results import Confirmation, Confirmed, Refit, layer_table
@@ -89,7 +98,8 @@ class CNNObjective:
         max_parameters: The most weights and biases of a network; None: no limit.
         max_activation_bytes: The most that input and output of one layer may take together; None: no limit.
         max_latency: The most seconds that one image may take, on the device, with one thread of a CPU. It is
-            measured before a network is trained; a trial whose first network is slower has the constraint
+            measured once for each network, before it is trained and while no thread of this process trains
+            (other processes disturb it); a trial whose first network is slower has the constraint
             ``latency`` and is pruned. None: no limit.
         goal: What a network is worth, by its accuracy and what it costs (see `goals`), where a cost is to be
             weighed and not only limited. None: its accuracy.
@@ -191,8 +201,8 @@ class CNNObjective:
             raise ValueError(f"schedule is {schedule!r}; it must be one of {', '.join(SCHEDULES)}")
         check_activation("conv_activation", conv_activation)
         check_seed(seed)
-        if max_latency is not None and not max_latency > 0:
-            raise ValueError(f"max_latency is {max_latency!r}; it must be positive, or None for no limit")
+        if max_latency is not None:
+            check_positive_number("max_latency", max_latency)
         if goal is not None and not callable(goal):
             raise ValueError(
                 f"goal is {goal!r}; it must be a function of an accuracy and its Counts, or None"
@@ -212,8 +222,7 @@ class CNNObjective:
             raise ValueError("inherit is True; with several objectives no network grows from another")
         if early_stop is not None and not isinstance(early_stop, BasePruner):
             raise ValueError(f"early_stop is {early_stop!r}; it must be a pruner of Optuna, or None")
-        if not (min_accuracy is None or 0 <= min_accuracy <= 1):
-            raise ValueError(f"min_accuracy is {min_accuracy!r}; it must be between 0 and 1, or None")
+        check_share("min_accuracy", min_accuracy)
         self.goal = goal
         self._min_accuracy = min_accuracy
         self.max_latency = max_latency
@@ -264,6 +273,9 @@ class CNNObjective:
         setting = self._trainer.search_setting
         self._trained = TrainedNetworks(setting, inherits=inherit, stopped=early_stop is not None)
         self._early_stop = None if early_stop is None else EarlyStop(early_stop, setting, self.data)
+        self._latency = Latencies(self._measured_latency)
+        if max_latency is not None:
+            self._check_reachable(max_latency)
         self._batches = performance_batches(len(self.data.validation_labels), np.random.default_rng(seed))
 
     @classmethod
@@ -400,11 +412,22 @@ class CNNObjective:
             raise optuna.TrialPruned(f"{describe(layers)} takes {1e3 * excess:.3g} ms too long for an image")
         return excess > 0
 
-    def _latency(self, layers: Network) -> float:
+    def _measured_latency(self, layers: Network) -> float:
         """Median seconds for one image."""
-        measured = self._cost(layers, latency=True, seconds=_SECONDS_OF_LATENCY, parts=False).latency
-        assert measured is not None
-        return measured.median
+        network = nn.Sequential(*self._untrained(layers).values())
+        return measure_latency(network, self.space.input_shape, seconds=_SECONDS_OF_LATENCY).median
+
+    def _check_reachable(self, max_latency: float) -> None:
+        """Raise a ``ValueError`` if even the least network is too slow."""
+        layers, seconds = cheapest_layer(self.space), math.inf
+        for _ in range(3):  # once it may have been disturbed
+            seconds = min(seconds, self._measured_latency(layers))
+            if seconds <= max_latency:
+                return
+        raise ValueError(
+            f"max_latency is {max_latency:g} s; the cheapest network of one layer, {describe(layers)}, takes "
+            f"{seconds:.3g} s here"
+        )
 
     def confirm(self, study: Study, *, top: int = 5, repeats: int = 3) -> Confirmation:
         """Train the leaders of a study again under new seeds, and rank them by their mean accuracy.
@@ -476,7 +499,7 @@ class CNNObjective:
         start = time.perf_counter()
         images = torch.cat([data.train_images, data.validation_images])
         labels = torch.cat([data.train_labels, data.validation_labels])
-        with cpu_threads(self.threads):
+        with MACHINE.training(), cpu_threads(self.threads):
             network = self._trainer.train(layers, images, labels, epochs=epochs, seed=seed)
         if data.device.type == "cuda":
             torch.cuda.synchronize(data.device)
@@ -516,21 +539,24 @@ class CNNObjective:
         _, layers = self._network_of(trial)
         return self._cost(layers, latency=latency, batch_size=batch_size, threads=threads)
 
-    def _cost(self, layers: Network, *, parts: bool = True, **how: Any) -> Cost:
-        """See `measure_cost`; of an untrained network, layer by layer or only as a whole."""
+    def _cost(self, layers: Network, *, latency: bool, **how: Any) -> Cost:
+        """See `measure_cost`; of an untrained network, layer by layer."""
+        modules = self._untrained(layers)
+        with MACHINE.measuring() if latency else contextlib.nullcontext():
+            return measure_cost(modules, self.space.input_shape, latency=latency, **how)
+
+    def _untrained(self, layers: Network) -> dict[str, nn.Module]:
+        """The modules of each layer, and of the classifier, on the device."""
         shapes: tuple[Shape, ...] = (self.space.input_shape, *self.space.shapes(layers))
         with INITIALISING, torch.random.fork_rng(devices=[]):
-            modules = {
+            modules: dict[str, nn.Module] = {
                 f"{k} {layer}": nn.Sequential(
                     *layer_modules(layer, shape, conv_activation=self.conv_activation)
                 )
                 for k, (layer, shape) in enumerate(zip(layers, shapes, strict=False), start=1)
             }
             modules["classifier"] = nn.Sequential(*classifier_modules(shapes[-1], self.space.num_classes))
-        if not parts:
-            modules = {"network": nn.Sequential(*modules.values())}
-        on_device = {name: module.to(self.data.device) for name, module in modules.items()}
-        return measure_cost(on_device, self.space.input_shape, **how)
+        return {name: module.to(self.data.device) for name, module in modules.items()}
 
     def export(
         self, trial: BaseTrial | Confirmed, path: str | Path, *, network: nn.Module | None = None

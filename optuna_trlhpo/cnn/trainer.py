@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from optuna_trlhpo.cnn.blocks import seed_dropout
 from optuna_trlhpo.cnn.data import ImageData
 from optuna_trlhpo.cnn.inheritance import Ancestor, Estate, Way, inherit
+from optuna_trlhpo.cnn.latency import MACHINE
 from optuna_trlhpo.cnn.model import build_network, shape_behind
 from optuna_trlhpo.cnn.order import place
 from optuna_trlhpo.cnn.training import cpu_threads, predict_correct, train
@@ -88,7 +89,7 @@ class Trainer:
         """
         data = self.data
         try:
-            with cpu_threads(self.threads):
+            with MACHINE.training(), cpu_threads(self.threads):
                 network = self.train(
                     layers, data.train_images, data.train_labels, seed=seed, way=way, watch=watch
                 )

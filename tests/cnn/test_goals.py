@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import optuna
@@ -12,11 +14,11 @@ from optuna.trial import TrialState
 from optuna_trlhpo import TRLHPOSampler
 from optuna_trlhpo.cnn import CNNObjective, goals
 from optuna_trlhpo.cnn import objective as module
-from optuna_trlhpo.cnn.cost import Cost, Latency
 from optuna_trlhpo.cnn.goals import Counts, count, mixture, weighted_product
+from optuna_trlhpo.cnn.latency import Machine
 from optuna_trlhpo.cnn.trainer import Trainer
 from optuna_trlhpo.kinds import CNN
-from optuna_trlhpo.layers import parse
+from optuna_trlhpo.layers import describe, parse
 from tests.cnn.test_objective import THREE, make, make_params, run, with_accuracies
 
 COUNTS = Counts(macs=2_000_000, parameters=10_000, activation_bytes=5_000, layers=3)
@@ -170,7 +172,7 @@ def test_a_network_on_the_way_may_exceed_the_parameters_by_its_classifier() -> N
             r"max_activation_bytes is 90; the cheapest network .* takes \d+ bytes",
         ),
         ({"max_parameters": 0}, "max_parameters is 0; it must be positive, or None"),
-        ({"max_latency": -1.0}, "max_latency is -1.0; it must be positive, or None"),
+        ({"max_latency": -1.0}, "max_latency is -1.0; it must be a positive number"),
     ],
 )
 def test_a_limit_that_nothing_meets_is_refused_at_once(limits: dict[str, Any], message: str) -> None:
@@ -179,12 +181,12 @@ def test_a_limit_that_nothing_meets_is_refused_at_once(limits: dict[str, Any], m
 
 
 def with_latencies(monkeypatch: pytest.MonkeyPatch, *seconds: float) -> None:
-    """From now on networks of 1, 2, ... layers take so long."""
+    """From now on networks of 1, 2, ... layers take so long, and the least of all no time."""
 
-    def fake(self: CNNObjective, layers: Any, **_: Any) -> Cost:
-        return Cost((), 0, 0, 0, 0, 0, Latency(seconds[len(layers) - 1], 0.0), None, "")
+    def fake(self: CNNObjective, layers: Any) -> float:
+        return 0.0 if layers == parse("Conv(8,3,3)") else seconds[len(layers) - 1]
 
-    monkeypatch.setattr(CNNObjective, "_cost", fake)
+    monkeypatch.setattr(CNNObjective, "_measured_latency", fake)
 
 
 def test_a_network_that_is_too_slow_is_not_trained(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,10 +199,63 @@ def test_a_network_that_is_too_slow_is_not_trained(monkeypatch: pytest.MonkeyPat
     assert trial.constraints == {"latency": pytest.approx(0.0005)}
 
 
-def test_the_sampler_learns_from_infeasible_trials() -> None:
-    objective = make(max_latency=1e-9, max_layers=2)
-    study = run(objective, 10, sampler=TRLHPOSampler(seed=0))
-    assert all(trial.constraints["latency"] > 0 for trial in study.trials)
+def test_the_sampler_learns_from_infeasible_trials(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_latencies(monkeypatch, 1.0, 1.0)
+    study = run(make(max_latency=0.5, max_layers=2), 10, sampler=TRLHPOSampler(seed=0))
+    infeasible = [trial for trial in study.trials if trial.state == TrialState.PRUNED]
+    assert infeasible and all(trial.constraints["latency"] == 0.5 for trial in infeasible)
+
+
+def test_a_latency_that_nothing_meets_is_refused_at_once() -> None:
+    with pytest.raises(
+        ValueError, match=r"max_latency is 1e-09 s; the cheapest .*, Conv\(8,3,3\), takes .* s"
+    ):
+        make(max_latency=1e-9)
+
+
+def test_a_network_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a trial is told to take is what it was let through with, though no two measurements are equal."""
+    measured: list[str] = []
+
+    def fake(self: CNNObjective, layers: Any) -> float:
+        measured.append(describe(layers))
+        return 0.001 * len(measured)
+
+    monkeypatch.setattr(CNNObjective, "_measured_latency", fake)
+    objective = make(objectives=("accuracy", "latency"), max_latency=0.03, epochs=1)
+    study = optuna.create_study(
+        directions=["maximize", "minimize"], sampler=optuna.samplers.RandomSampler(seed=0)
+    )
+    for _ in range(2):
+        study.enqueue_trial({"n_layers": 3, **make_params(THREE)})
+    study.optimize(objective, n_trials=6)
+    assert measured.count(THREE) == 1 and study.trials[0].values[1] == study.trials[1].values[1] <= 0.03
+    assert not pickle.loads(pickle.dumps(objective))._latency._known  # another machine measures its own
+
+
+def test_nothing_trains_while_latency_is_measured() -> None:
+    machine, going, most = Machine(), [0, 0], [0, 0]
+
+    def work(kind: int) -> None:
+        for _ in range(20):
+            with machine.measuring() if kind else machine.training():
+                going[kind] += 1
+                most[kind] = max(most[kind], going[kind])
+                assert not (going[0] and going[1])
+                time.sleep(0.001)
+                going[kind] -= 1
+
+    with ThreadPoolExecutor(5) as pool:
+        for outcome in [pool.submit(work, kind) for kind in (0, 0, 0, 1, 1)]:
+            outcome.result(timeout=60)
+    assert most[0] > 1 == most[1]
+
+
+def test_threads_search_within_a_latency() -> None:
+    objective = make(max_latency=0.5, epochs=1)
+    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0))
+    study.optimize(objective, n_trials=6, n_jobs=3)
+    assert all(trial.state == TrialState.COMPLETE for trial in study.trials)
 
 
 # Several objectives
