@@ -15,10 +15,8 @@ from optuna_trlhpo.cnn.goals import Counts
 def checked_objectives(objectives: Sequence[str]) -> tuple[str, ...]:
     """The names of the objectives, if they are such; else a ``ValueError``."""
     allowed = ("accuracy", *Counts._fields, "latency")
-    names = (
-        (objectives,) if not isinstance(objectives, Sequence) or isinstance(objectives, str) else objectives
-    )
-    names = tuple(map(str, names))
+    several = isinstance(objectives, Sequence) and not isinstance(objectives, str)
+    names = tuple(map(str, objectives)) if several else (str(objectives),)
     if "accuracy" not in names or len(set(names)) < len(names) or not set(names) <= set(allowed):
         raise ValueError(
             f"objectives is {objectives!r}; it must be accuracy, alone or with some of "

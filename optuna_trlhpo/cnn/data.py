@@ -36,6 +36,9 @@ DATASETS = ("digits", *_TORCHVISION)
 PAPER_SIZES = (20_000, 10_000)
 """Training and validation images of the paper; the default for torchvision's datasets."""
 
+_INPUTS = {1: "rows of a table, such as kinds.MLP,", 2: "sequences, such as kinds.LSTM,"}
+"""By their axes, what inputs other than images are."""
+
 _EXTRA = 'it needs an optional extra: pip install "optuna-trlhpo[cnn]"'
 
 
@@ -232,8 +235,8 @@ def _read(data: Any, data_root: Path, download: bool, rng: np.random.Generator, 
 def _read_arrays(data: Any, axes: int) -> _Raw:
     if not isinstance(data, tuple | list) or len(data) not in (2, 4):
         raise ValueError(
-            f"data is a {type(data).__name__}; without images it must be a tuple (inputs, labels) or "
-            "(inputs, labels, test_inputs, test_labels)"
+            f"data is a {type(data).__name__}; a vocabulary for {_INPUTS[axes]} takes a tuple (inputs, labels) "
+            "or (inputs, labels, test_inputs, test_labels)"
         )
     parts = [_as_images(data[0], "images", axes), _as_labels(data[1], "labels")]
     if len(data) == 4:

@@ -187,6 +187,8 @@ class CNNObjective:
         self.schedule = schedule
         self.conv_activation = conv_activation
         self.seed = seed
+        if not isinstance(vocabulary, Vocabulary):
+            raise ValueError(f"vocabulary is {vocabulary!r}; it must be a Vocabulary, such as TABLE_I")
         check_positive_integer("epochs", self.epochs)
         check_positive_integer("batch_size", self.batch_size)
         if threads != "auto":
@@ -222,6 +224,10 @@ class CNNObjective:
             raise ValueError("inherit is True; with several objectives no network grows from another")
         if early_stop is not None and not isinstance(early_stop, BasePruner):
             raise ValueError(f"early_stop is {early_stop!r}; it must be a pruner of Optuna, or None")
+        if early_stop is not None and max(self.epochs, inherited_epochs or 1) == 1:
+            raise ValueError(
+                "early_stop judges a training after each epoch but the last; epochs=1 has no other"
+            )
         check_share("min_accuracy", min_accuracy)
         self.goal = goal
         self._min_accuracy = min_accuracy
