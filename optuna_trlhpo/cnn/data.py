@@ -235,8 +235,8 @@ def _read(data: Any, data_root: Path, download: bool, rng: np.random.Generator, 
 def _read_arrays(data: Any, axes: int) -> _Raw:
     if not isinstance(data, tuple | list) or len(data) not in (2, 4):
         raise ValueError(
-            f"data is a {type(data).__name__}; a vocabulary for {_INPUTS[axes]} takes a tuple (inputs, labels) "
-            "or (inputs, labels, test_inputs, test_labels)"
+            f"data is a {type(data).__name__}; a vocabulary for {_INPUTS[axes]} takes a tuple (inputs, "
+            "labels) or (inputs, labels, test_inputs, test_labels)"
         )
     parts = [_as_images(data[0], "images", axes), _as_labels(data[1], "labels")]
     if len(data) == 4:
