@@ -14,13 +14,14 @@ A row is the outcome of one study:
 
 ====================  =====================================================================================
 ``problem`` ...       with ``sampler``, ``plain`` or ``engine``, ``seed``, ``trials``, ``images``, ``refits``
+``setting``           a key for `EPOCHS` and `REDUCED`
 ``seconds``           CPU seconds of the whole study, sampler and all
 ``training_seconds``  seconds of the trainings, by the clock
 ``trained``           networks, and ``looked_up``
 ``architecture``      what was found, and its ``accuracy`` as the study observed it
 ``test_errors``       of each of its refits, a share of the test images
 ``versions``          and ``machine``: what ran
-``error``             in place of all after ``refits``: why the study failed
+``error``             in place of all after ``setting``: why the study failed
 ====================  =====================================================================================
 """
 
@@ -31,6 +32,7 @@ import dataclasses
 import os
 import platform
 import time
+import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +41,7 @@ from typing import Any
 import numpy as np
 import optuna
 import torch
+from optuna.pruners import BasePruner
 from optuna.study import Study
 
 from optuna_trlhpo.benchmarks import runner
@@ -76,6 +79,15 @@ REDUCED: dict[str, Any] = {
 """How ``engine`` trains less."""
 MAX_SHARE = 1 / 3
 """Of the time of ``plain`` that ``engine`` may take."""
+
+
+def setting_key() -> str:
+    """A short key for how networks are trained: rows of another one are not taken for these."""
+    reduced = {
+        name: f"{type(value).__name__} {vars(value)}" if isinstance(value, BasePruner) else value
+        for name, value in sorted(REDUCED.items())
+    }
+    return f"{zlib.crc32(f'{EPOCHS} {reduced}'.encode()):08x}"
 
 
 class _PlainTrainer(Trainer):
@@ -140,7 +152,7 @@ def make_objective(
         trainer = objective._trainer
         settings = {field.name: getattr(trainer, field.name) for field in dataclasses.fields(trainer)}
         objective._trainer = _PlainTrainer(**settings)
-        objective._trained = _Forgetful(objective.space, trainer.setting)
+        objective._trained = _Forgetful(trainer.setting)
     return objective
 
 
@@ -162,7 +174,8 @@ class _Run:
     @property
     def key(self) -> Row:
         names = ("sampler", "seed", "trials", "images", "refits")
-        return {"problem": PROBLEM, "form": "progressive"} | {name: getattr(self, name) for name in names}
+        own = {name: getattr(self, name) for name in names}
+        return {"problem": PROBLEM, "form": "progressive"} | own | {"setting": setting_key()}
 
 
 def run(
@@ -224,7 +237,8 @@ def _study(it: _Run) -> Row:
 
 def report(rows: Iterable[Row], *, trials: int = TRIALS, images: int = IMAGES, refits: int = REFITS) -> str:
     """The rows of one setting as a table in Markdown; the last line says what they show."""
-    setting = {"problem": PROBLEM, "trials": trials, "images": images, "refits": refits}
+    setting: Row = {"problem": PROBLEM, "trials": trials, "images": images, "refits": refits}
+    setting["setting"] = setting_key()
     rows, failed = latest(rows, setting)
     arms = {arm: {row["seed"]: row for row in rows if row["sampler"] == arm} for arm in (PLAIN, ENGINE)}
     seeds = sorted(arms[PLAIN].keys() & arms[ENGINE].keys())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,7 +15,8 @@ from optuna_trlhpo.cnn.goals import Counts
 def checked_objectives(objectives: Sequence[str]) -> tuple[str, ...]:
     """The names of the objectives, if they are such; else a ``ValueError``."""
     allowed = ("accuracy", *Counts._fields, "latency")
-    names = tuple(objectives) if not isinstance(objectives, str) else (objectives,)
+    several = isinstance(objectives, Sequence) and not isinstance(objectives, str)
+    names = tuple(map(str, objectives)) if several else (str(objectives),)
     if "accuracy" not in names or len(set(names)) < len(names) or not set(names) <= set(allowed):
         raise ValueError(
             f"objectives is {objectives!r}; it must be accuracy, alone or with some of "
@@ -48,6 +50,22 @@ def check_positive_integer(name: str, value: Any) -> None:
     """Raise a ``ValueError`` that says which argument is none."""
     if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
         raise ValueError(f"{name} is {value!r}; it must be a positive integer")
+
+
+def check_positive_number(name: str, value: Any) -> None:
+    """Raise a ``ValueError`` that says which argument is no positive, finite number."""
+    if not _is_number(value) or not 0 < value < math.inf:
+        raise ValueError(f"{name} is {value!r}; it must be a positive number")
+
+
+def check_share(name: str, value: Any) -> None:
+    """Raise a ``ValueError`` that says which argument is neither None nor from 0 to 1."""
+    if value is not None and not (_is_number(value) and 0 <= value <= 1):
+        raise ValueError(f"{name} is {value!r}; it must be between 0 and 1, or None")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float | np.number) and not isinstance(value, bool)
 
 
 def check_seed(seed: Any) -> None:

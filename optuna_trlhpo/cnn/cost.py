@@ -11,7 +11,7 @@ import copy
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -100,8 +100,9 @@ class Cost(NamedTuple):
         parameters: Weights and biases.
         macs: For one input.
         flops: For one input.
-        peak_activation_bytes: The most that input and output of one operation take together, for one input:
-            the memory beside the weights that inference needs at least.
+        peak_activation_bytes: The most that input and output of one layer take together, for one input: the
+            memory beside the weights that inference needs at least, if activations are computed in place. It
+            is what ``max_activation_bytes`` limits; what is between the operations of one layer is not in it.
         model_bytes: Of parameters and buffers.
         latency: Of the whole; None: not measured.
         joules: Of the whole, for one batch, where this machine can tell; it counts all that the device does
@@ -176,11 +177,9 @@ def measure_cost(
     was_training = [module.training for module in parts.values()]
     network.eval()
     try:
-        some = next(network.parameters(), torch.empty(0))
-        device = some.device
-        generator = torch.Generator().manual_seed(0)
-        inputs = torch.randn(batch_size, *input_shape, generator=generator).to(device, some.dtype)
-        whole, joules, rows = None, None, []
+        inputs = _inputs(network, input_shape, batch_size)
+        device = inputs.device
+        whole, joules, rows, peak = None, None, [], 0
         with torch.inference_mode():
             if latency:
                 whole = _time(network, inputs, threads, seconds)
@@ -188,8 +187,10 @@ def measure_cost(
             for name, part in parts.items():
                 timed = _time(part, inputs, threads, seconds) if latency else None
                 macs = count_macs(part, inputs.shape[1:])
+                before = inputs[0].numel() * inputs.element_size()
                 inputs = part(inputs)
                 size = inputs[0].numel() * inputs.element_size()
+                peak = max(peak, before + size)
                 shape = tuple(inputs.shape[1:])
                 rows.append(PartCost(name, shape, count_parameters(part), macs, size, timed))
         macs = sum(row.macs for row in rows)
@@ -198,7 +199,7 @@ def measure_cost(
             parameters=count_parameters(network),
             macs=macs,
             flops=2 * macs,
-            peak_activation_bytes=_peak(network, input_shape),
+            peak_activation_bytes=peak,
             model_bytes=sum(tensor.numel() * tensor.element_size() for tensor in _tensors(network)),
             latency=whole,
             joules=joules,
@@ -209,28 +210,40 @@ def measure_cost(
             module.train(training)
 
 
+def measure_latency(
+    network: nn.Module,
+    input_shape: Sequence[int],
+    *,
+    batch_size: int = 1,
+    threads: int = 1,
+    seconds: float = 0.2,
+) -> Latency:
+    """How long one pass takes on the device of the network, which is put into evaluation mode.
+
+    Args:
+        network: Takes ``[B, *input_shape]``.
+        input_shape: Of one input, without the batch axis.
+        batch_size: Inputs in a measured pass.
+        threads: Of the CPU.
+        seconds: That are measured for.
+
+    Example:
+        >>> measure_latency(nn.Linear(3, 2), (3,), seconds=0.01).median > 0
+        True
+    """
+    with torch.inference_mode():
+        return _time(network.eval(), _inputs(network, input_shape, batch_size), threads, seconds)
+
+
+def _inputs(network: nn.Module, input_shape: Sequence[int], batch_size: int) -> Tensor:
+    some = next(network.parameters(), torch.empty(0))
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(batch_size, *input_shape, generator=generator).to(some.device, some.dtype)
+
+
 def _tensors(model: nn.Module) -> Iterator[Tensor]:
     yield from model.parameters()
     yield from model.buffers()
-
-
-def _peak(network: nn.Module, input_shape: Sequence[int]) -> int:
-    """The most bytes that input and output of one operation take together."""
-    shadow = copy.deepcopy(network).to("meta")
-    some = next(shadow.parameters(), torch.empty(0))
-    sizes = [0]
-
-    def note(_: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        tensors = [it for it in (*inputs, output) if isinstance(it, Tensor)]
-        sizes.append(sum(it.numel() * it.element_size() for it in tensors))
-
-    for module in shadow.modules():
-        # Flattening gives the same memory another shape.
-        if not list(module.children()) and not isinstance(module, nn.Flatten | nn.Identity):
-            module.register_forward_hook(note)
-    with torch.no_grad():
-        shadow(torch.empty(1, *input_shape, device="meta", dtype=some.dtype))
-    return max(sizes)
 
 
 def _time(part: nn.Module, inputs: Tensor, threads: int, seconds: float) -> Latency:

@@ -11,6 +11,7 @@ The splits are disjoint, drawn without replacement, stratified, and fixed by the
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,9 @@ DATASETS = ("digits", *_TORCHVISION)
 PAPER_SIZES = (20_000, 10_000)
 """Training and validation images of the paper; the default for torchvision's datasets."""
 
+_INPUTS = {1: "rows of a table, such as kinds.MLP,", 2: "sequences, such as kinds.LSTM,"}
+"""By their axes, what inputs other than images are."""
+
 _EXTRA = 'it needs an optional extra: pip install "optuna-trlhpo[cnn]"'
 
 
@@ -54,6 +58,8 @@ class ImageData:
         mean: Per channel or feature, of the training split; an image of your own is fed to a network as
             ``(image - mean) / std``, in the pixel scale of the dataset (0-1 where it came as uint8).
         std: Per channel or feature; 1 for one that is constant.
+        fingerprint: Of the training and validation images before they are standardised, which is the same on
+            any machine; 0: not known.
     """
 
     name: str
@@ -66,6 +72,7 @@ class ImageData:
     test_labels: Tensor | None
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    fingerprint: int = 0
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -141,7 +148,7 @@ def load_data(
     sizes = _split_sizes(len(raw.labels), train_size, validation_size, default)
     train, validation = stratified_split(raw.labels.numpy(), sizes, rng)
 
-    train_images = _scaled(raw.images[train])
+    train_images, validation_images = _scaled(raw.images[train]), _scaled(raw.images[validation])
     over = {3: (0, 2, 3), 2: (0, 1), 1: (0,)}[axes]
     std, mean = torch.std_mean(train_images, dim=over, correction=0)
     std = torch.where(std > 0, std, 1.0)
@@ -155,12 +162,13 @@ def load_data(
         num_classes=num_classes,
         train_images=standardised(train_images),
         train_labels=raw.labels[train].to(device),
-        validation_images=standardised(_scaled(raw.images[validation])),
+        validation_images=standardised(validation_images),
         validation_labels=raw.labels[validation].to(device),
         test_images=None if raw.test_images is None else standardised(_scaled(raw.test_images)),
         test_labels=None if raw.test_labels is None else raw.test_labels.to(device),
         mean=tuple(mean.tolist()),
         std=tuple(std.tolist()),
+        fingerprint=zlib.crc32(_bytes(validation_images), zlib.crc32(_bytes(train_images))),
     )
 
 
@@ -227,8 +235,8 @@ def _read(data: Any, data_root: Path, download: bool, rng: np.random.Generator, 
 def _read_arrays(data: Any, axes: int) -> _Raw:
     if not isinstance(data, tuple | list) or len(data) not in (2, 4):
         raise ValueError(
-            f"data is a {type(data).__name__}; without images it must be a tuple (inputs, labels) or "
-            "(inputs, labels, test_inputs, test_labels)"
+            f"data is a {type(data).__name__}; a vocabulary for {_INPUTS[axes]} takes a tuple (inputs, "
+            "labels) or (inputs, labels, test_inputs, test_labels)"
         )
     parts = [_as_images(data[0], "images", axes), _as_labels(data[1], "labels")]
     if len(data) == 4:
@@ -347,6 +355,10 @@ def _scaled(images: Tensor) -> Tensor:
     if not scaled.isfinite().all():
         raise ValueError("the images hold pixels that are not finite (NaN or infinite); all must be finite")
     return scaled
+
+
+def _bytes(images: Tensor) -> bytes:
+    return images.numpy().tobytes()
 
 
 # Checking -------------------------------------------------------------------------------------------------

@@ -1,9 +1,8 @@
 """What a network is worth where its cost counts too.
 
 A *goal* is a function of an accuracy, 0 to 1, and a `Counts`; more is better. `CNNObjective` reports and
-returns what it gives, so that growth stops where a layer costs more than it brings, and any sampler learns
-from it. The goals here stay on the scale of an accuracy, which ``min_improvement`` and ``min_accuracy`` are
-made for.
+returns what it gives, so that growth stops where a layer costs more than it brings (``min_improvement``), and
+any sampler learns from it. It may be any finite number: ``min_accuracy`` is held against the accuracy itself.
 """
 
 from __future__ import annotations
@@ -11,7 +10,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from numbers import Real
+from typing import Any, NamedTuple
 
 from optuna_trlhpo.layers import Layer
 from optuna_trlhpo.space import LayerSpace
@@ -61,8 +61,10 @@ def weighted_product(cost: str, target: float, *, exponent: float = -0.07) -> Go
         (0.9336, 0.98)
     """
     _check(cost, target)
-    if exponent > 0:
-        raise ValueError(f"exponent is {exponent!r}; it must not be positive, or cost would be rewarded")
+    if not (_is_number(exponent) and exponent <= 0):
+        raise ValueError(
+            f"exponent is {exponent!r}; it must be a number of at most 0, or cost would be rewarded"
+        )
     return _Product(cost, float(target), float(exponent))
 
 
@@ -84,7 +86,7 @@ def mixture(cost: str, target: float, *, weight: float = 0.9) -> Goal:
         0.66
     """
     _check(cost, target)
-    if not 0 <= weight <= 1:
+    if not (_is_number(weight) and 0 <= weight <= 1):
         raise ValueError(f"weight is {weight!r}; it must be between 0 and 1")
     return _Mixture(cost, float(target), float(weight))
 
@@ -117,5 +119,9 @@ class _Mixture:
 def _check(cost: str, target: float) -> None:
     if cost not in Counts._fields:
         raise ValueError(f"cost is {cost!r}; it must be one of {', '.join(Counts._fields)}")
-    if not (isinstance(target, int | float) and math.isfinite(target) and target > 0):
+    if not (_is_number(target) and target > 0):
         raise ValueError(f"target is {target!r}; it must be a positive number")
+
+
+def _is_number(value: Any) -> bool:
+    return not isinstance(value, bool) and isinstance(value, Real) and math.isfinite(value)

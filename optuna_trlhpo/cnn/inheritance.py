@@ -10,8 +10,8 @@ their shapes allow it, after Net2Net (Chen et al., 2016), and the classifier is 
   logits: as they are, or where its activation would cut them off, both z and -z, or, where there are too few
   neurons for that, z + 5.
 
-Where this cannot be, for want of neurons or filters or because of an activation or a kind of layer, the new
-layers and the classifier begin at random.
+Where this cannot be, for want of neurons or filters or because of an activation or a kind of layer (a kernel
+that is not square, say), the new layers and the classifier begin at random.
 
 Notation: K classes; ``carried`` is a classifier, ``[K, *shape]`` weights on the features so far and K biases.
 """
@@ -125,7 +125,7 @@ def inherit(network: nn.Sequential, parent: nn.Sequential, shape: Shape) -> bool
     for k in range(len(body), len(modules) - 1):
         if carried is not None:
             carried = _carry(carried, modules, k)
-    if carried is None:
+    if carried is None or carried.weights.flatten(1).shape != classifier.weight.shape:
         return False
     classifier.weight.copy_(carried.weights.flatten(1))
     classifier.bias.copy_(carried.biases)
@@ -137,6 +137,26 @@ def _classifier_length(shape: Shape) -> int:
     return 2 if len(shape) > 1 else 1
 
 
+class _Windows(NamedTuple):
+    kernel: int
+    stride: int
+    padding: int
+
+
+def _windows(module: nn.MaxPool2d | nn.AvgPool2d | nn.Conv2d) -> _Windows | None:
+    """Of a convolution or pooling; None if they are not plain squares."""
+    numbers = []
+    for value in (module.kernel_size, module.stride, module.padding, getattr(module, "dilation", 1)):
+        sides = set(value) if isinstance(value, tuple) else {value}
+        if len(sides) > 1 or not all(isinstance(side, int) for side in sides):
+            return None
+        numbers += [int(side) for side in sides]
+    kernel, stride, padding, dilation = numbers
+    if dilation != 1 or getattr(module, "ceil_mode", False) or getattr(module, "return_indices", False):
+        return None
+    return _Windows(kernel, stride, padding)
+
+
 class _Carried(NamedTuple):
     weights: Tensor
     biases: Tensor
@@ -146,21 +166,25 @@ def _carry(carried: _Carried, modules: list[nn.Module], k: int) -> _Carried | No
     """The classifier behind module k, which is set to pass on what it can; None: it cannot."""
     module, weights = modules[k], carried.weights
     if isinstance(module, nn.MaxPool2d | nn.AvgPool2d):
-        kernel, stride, padding = (_number(it) for it in (module.kernel_size, module.stride, module.padding))
-        return carried._replace(weights=_moved(weights, kernel, stride, padding))
-    if isinstance(module, nn.Conv2d) and _passes(modules, k) and module.groups == 1:
-        channels = module.in_channels
-        if module.out_channels < channels or module.padding_mode != "zeros" or _number(module.dilation) != 1:
+        windows = _windows(module)
+        if windows is None or weights.ndim != 4:
             return None
-        kernel, stride, padding = (_number(it) for it in (module.kernel_size, module.stride, module.padding))
+        return carried._replace(weights=_moved(weights, *windows))
+    if isinstance(module, nn.Conv2d) and _passes(modules, k) and module.groups == 1:
+        channels, windows = module.in_channels, _windows(module)
+        if windows is None or weights.ndim != 4 or weights.shape[1] != channels:
+            return None
+        if module.out_channels < channels or module.padding_mode != "zeros":
+            return None
+        kernel = windows.kernel
         module.weight[:channels] = 0
         for channel in range(channels):
             module.weight[channel, channel, kernel // 2, kernel // 2] = 1
         if module.bias is not None:
             module.bias[:channels] = 0
-        moved = _moved(weights, kernel, stride, padding)
+        moved = _moved(weights, *windows)
         return carried._replace(weights=_padded(moved, module.out_channels))
-    if isinstance(module, nn.Linear):
+    if isinstance(module, nn.Linear) and weights.shape[1:] == (module.in_features,):
         if module.out_features >= module.in_features and _passes(modules, k):
             features = module.in_features
             module.weight[:features] = torch.eye(features, device=module.weight.device)
@@ -168,7 +192,7 @@ def _carry(carried: _Carried, modules: list[nn.Module], k: int) -> _Carried | No
                 module.bias[:features] = 0
             return carried._replace(weights=_padded(weights, module.out_features))
         return _as_logits(carried, module, _activation_behind(modules, k))
-    if isinstance(module, nn.Flatten):
+    if isinstance(module, nn.Flatten) and (module.start_dim, module.end_dim) == (1, -1):
         return carried._replace(weights=weights.flatten(1))
     if isinstance(module, Dropout) or _is_activation(module):  # the latter is seen to by what is before it
         return carried
@@ -242,10 +266,3 @@ def _padded(weights: Tensor, channels: int) -> Tensor:
     padded = weights.new_zeros(len(weights), channels, *weights.shape[2:])
     padded[:, : weights.shape[1]] = weights
     return padded
-
-
-def _number(value: int | tuple[int, ...] | str) -> int:
-    """Of a square."""
-    number = value[0] if isinstance(value, tuple) else value
-    assert isinstance(number, int)
-    return number

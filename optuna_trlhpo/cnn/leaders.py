@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import statistics
 from collections.abc import Callable
@@ -30,15 +31,18 @@ def confirm(
     top: int,
     repeats: int,
     worth: Callable[[float, Network], float],
+    is_fast: Callable[[Network], bool],
 ) -> Confirmation:
-    """See `CNNObjective.confirm`; ``worth`` is what a network of some accuracy is worth."""
-    leaders = _leaders(study)[:top]
-    for trial, _ in leaders:
-        _check_fits(trial, space)
+    """See `CNNObjective.confirm`; ``worth`` is what a network of some accuracy is worth, ``is_fast`` whether
+    it is fast enough, which is asked of the leaders alone."""
+    found = _leaders(study, space, worth)
+    leaders = list(itertools.islice((it for it in found if is_fast(parse(_text(it[0])))), top))
+    if not leaders:
+        raise ValueError(f"no network of study {study.study_name!r} is within the objective's max_latency")
     setting = trainer.setting
     rows = Confirmation()
     for place, (trial, observed) in enumerate(leaders, start=1):
-        architecture = trial.user_attrs["architecture"]
+        architecture = _text(trial)
         layers = parse(architecture)
         accuracies = _kept_accuracies(study, setting).get(architecture, [])
         for repeat in range(len(accuracies), repeats):
@@ -78,9 +82,11 @@ def confirm(
     return rows
 
 
-def _leaders(study: Study) -> list[tuple[FrozenTrial, float]]:
-    """Each network that is the best prefix of a finished trial, as the trial that observed the most of it and
-    what it observed; the highest first, of equals the earliest.
+def _leaders(
+    study: Study, space: LayerSpace, worth: Callable[[float, Network], float]
+) -> list[tuple[FrozenTrial, float]]:
+    """Each network of the space that is the best prefix of a finished trial, as the trial that observed the
+    highest accuracy of it and that accuracy; what is worth most first, of equals the earliest.
 
     Raises:
         ValueError: If there is none.
@@ -104,7 +110,33 @@ def _leaders(study: Study) -> list[tuple[FrozenTrial, float]]:
             f"study {study.study_name!r} has no finished trial with an accuracy and the user attribute "
             "'architecture', as a trial has in which a CNNObjective has trained a network"
         )
-    return sorted(leaders.values(), key=lambda leader: (-leader[1], leader[0].number))
+    beyond = {text: reason for text in leaders if (reason := _reason_against(text, space))}
+    if len(beyond) == len(leaders):
+        text, reason = next(iter(beyond.items()))
+        raise ValueError(
+            f"no network of study {study.study_name!r} is of the objective's space for inputs of shape "
+            f"{shape_text(space.input_shape)}: trial {leaders[text][0].number} holds {text!r}, and {reason}; "
+            "confirm with the objective of the study"
+        )
+    if beyond:
+        _logger.info(f"{len(beyond)} networks beyond the objective's limits are left out.")
+    worths = {text: worth(leaders[text][1], parse(text)) for text in leaders if text not in beyond}
+    ranked = sorted(worths, key=lambda text: (-worths[text], leaders[text][0].number))
+    return [leaders[text] for text in ranked]
+
+
+def _text(trial: FrozenTrial) -> str:
+    text: str = trial.user_attrs["architecture"]
+    return text
+
+
+def _reason_against(architecture: str, space: LayerSpace) -> str:
+    """Why the space has no such network; empty if it has."""
+    try:
+        space.check(parse(architecture))
+    except ValueError as error:
+        return str(error)
+    return ""
 
 
 def _kept_accuracies(study: Study, setting: str) -> dict[str, list[float]]:
@@ -117,14 +149,3 @@ def _keep_accuracies(study: Study, setting: str, architecture: str, accuracies: 
     kept = study.user_attrs.get(CONFIRMED_ATTRIBUTE, {})
     kept.setdefault(setting, {})[architecture] = list(accuracies)  # a study in memory keeps what it is given
     study.set_user_attr(CONFIRMED_ATTRIBUTE, kept)
-
-
-def _check_fits(trial: FrozenTrial, space: LayerSpace) -> None:
-    architecture = trial.user_attrs["architecture"]
-    try:
-        space.shapes(parse(architecture))
-    except ValueError as error:
-        raise ValueError(
-            f"trial {trial.number} holds {architecture!r}, which takes no images of shape "
-            f"{shape_text(space.input_shape)} ({error}); confirm with the objective of the study"
-        ) from None

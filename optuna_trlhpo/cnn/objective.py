@@ -5,6 +5,7 @@ Notation: S layers; accuracy is a share of images, 0-1; MACs are for one image, 
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Sequence
@@ -20,18 +21,26 @@ from optuna.trial import BaseTrial, FrozenTrial, Trial
 from torch import nn
 
 from optuna_trlhpo.cnn import leaders
-from optuna_trlhpo.cnn.checks import check_directions, check_positive_integer, check_seed, checked_objectives
-from optuna_trlhpo.cnn.cost import Cost, count_parameters, measure_cost
+from optuna_trlhpo.cnn.checks import (
+    check_directions,
+    check_positive_integer,
+    check_positive_number,
+    check_seed,
+    check_share,
+    checked_objectives,
+)
+from optuna_trlhpo.cnn.cost import Cost, count_parameters, measure_cost, measure_latency
 from optuna_trlhpo.cnn.data import load_data
 from optuna_trlhpo.cnn.export import Exported, check_format, export_network
 from optuna_trlhpo.cnn.goals import Goal, count
 from optuna_trlhpo.cnn.inheritance import Way
+from optuna_trlhpo.cnn.latency import MACHINE, Latencies, cheapest_layer
 from optuna_trlhpo.cnn.model import check_activation, classifier_modules, layer_modules
 from optuna_trlhpo.cnn.partition import Budget, Partition, choose, cuts, write_parts
 from optuna_trlhpo.cnn.results import Confirmation, Confirmed, Refit, layer_table
 from optuna_trlhpo.cnn.stopping import EarlyStop
 from optuna_trlhpo.cnn.trained import Trained, TrainedNetworks, accuracies, note_training
-from optuna_trlhpo.cnn.trainer import INITIALISING, Trainer, measured_threads
+from optuna_trlhpo.cnn.trainer import INITIALISING, Trainer, layers_key, measured_threads
 from optuna_trlhpo.cnn.training import PRECISIONS, SCHEDULES, cpu_threads, predict_correct
 from optuna_trlhpo.episode import report_performance
 from optuna_trlhpo.layers import TABLE_I, Network, Shape, Vocabulary, describe, parse
@@ -82,13 +91,15 @@ class CNNObjective:
         schedule: ``"one_cycle"`` (linear warm-up, linear decay) or ``"constant"``.
         conv_activation: What follows each convolution: none, relu, leakyrelu, tanh, sigmoid, elu or gelu.
         max_layers: The most layers of a network.
-        min_improvement: Growth stops at a layer that adds less accuracy than this; None: never.
+        min_improvement: Growth stops at a layer that adds less than this to what is reported, the accuracy
+            or what the goal gives; None: never.
         min_accuracy: Growth stops below this accuracy; None: never.
         max_macs: The most MACs of a network for one image; None: no limit.
         max_parameters: The most weights and biases of a network; None: no limit.
         max_activation_bytes: The most that input and output of one layer may take together; None: no limit.
         max_latency: The most seconds that one image may take, on the device, with one thread of a CPU. It is
-            measured before a network is trained; a trial whose first network is slower has the constraint
+            measured once for each network, before it is trained and while no thread of this process trains
+            (other processes disturb it); a trial whose first network is slower has the constraint
             ``latency`` and is pruned. None: no limit.
         goal: What a network is worth, by its accuracy and what it costs (see `goals`), where a cost is to be
             weighed and not only limited. None: its accuracy.
@@ -176,6 +187,8 @@ class CNNObjective:
         self.schedule = schedule
         self.conv_activation = conv_activation
         self.seed = seed
+        if not isinstance(vocabulary, Vocabulary):
+            raise ValueError(f"vocabulary is {vocabulary!r}; it must be a Vocabulary, such as TABLE_I")
         check_positive_integer("epochs", self.epochs)
         check_positive_integer("batch_size", self.batch_size)
         if threads != "auto":
@@ -190,8 +203,8 @@ class CNNObjective:
             raise ValueError(f"schedule is {schedule!r}; it must be one of {', '.join(SCHEDULES)}")
         check_activation("conv_activation", conv_activation)
         check_seed(seed)
-        if max_latency is not None and not max_latency > 0:
-            raise ValueError(f"max_latency is {max_latency!r}; it must be positive, or None for no limit")
+        if max_latency is not None:
+            check_positive_number("max_latency", max_latency)
         if goal is not None and not callable(goal):
             raise ValueError(
                 f"goal is {goal!r}; it must be a function of an accuracy and its Counts, or None"
@@ -211,7 +224,13 @@ class CNNObjective:
             raise ValueError("inherit is True; with several objectives no network grows from another")
         if early_stop is not None and not isinstance(early_stop, BasePruner):
             raise ValueError(f"early_stop is {early_stop!r}; it must be a pruner of Optuna, or None")
+        if early_stop is not None and max(self.epochs, inherited_epochs or 1) == 1:
+            raise ValueError(
+                "early_stop judges a training after each epoch but the last; epochs=1 has no other"
+            )
+        check_share("min_accuracy", min_accuracy)
         self.goal = goal
+        self._min_accuracy = min_accuracy
         self.max_latency = max_latency
 
         self.data = load_data(
@@ -230,7 +249,8 @@ class CNNObjective:
             num_classes=self.data.num_classes,
             max_layers=max_layers,
             min_improvement=min_improvement,
-            min_accuracy=min_accuracy,
+            # What a goal reports is no accuracy; then it is seen to here.
+            min_accuracy=min_accuracy if goal is None else None,
             max_macs=max_macs,
             max_parameters=max_parameters,
             max_activation_bytes=max_activation_bytes,
@@ -254,10 +274,14 @@ class CNNObjective:
             seed=seed,
             inherits=inherit,
             inherited_epochs=self.epochs if inherited_epochs is None else inherited_epochs,
+            code=layers_key(vocabulary.kinds),
         )
         setting = self._trainer.search_setting
-        self._trained = TrainedNetworks(self.space, setting, inherits=inherit, stopped=early_stop is not None)
+        self._trained = TrainedNetworks(setting, inherits=inherit, stopped=early_stop is not None)
         self._early_stop = None if early_stop is None else EarlyStop(early_stop, setting, self.data)
+        self._latency = Latencies(self._measured_latency)
+        if max_latency is not None:
+            self._check_reachable(max_latency)
         self._batches = performance_batches(len(self.data.validation_labels), np.random.default_rng(seed))
 
     @classmethod
@@ -313,6 +337,9 @@ class CNNObjective:
                 if worth < best:
                     break  # the layer is hopeless; the network before it is not, and is what the trial found
                 raise optuna.TrialPruned()
+            if self.goal is not None and self._min_accuracy is not None and isinstance(trial, Trial):
+                if trained.accuracy < self._min_accuracy:
+                    break
         if best is None:
             raise ValueError(
                 "the trial has no parameter 'layer1_kind'; a fixed trial must hold a network, in the form "
@@ -352,6 +379,10 @@ class CNNObjective:
 
     def _look_up_or_train(self, trial: BaseTrial, layers: Network, way: Way = ()) -> Trained | None:
         """What comes of the network, noted in the trial; None, and that is noted too, if memory ran out."""
+        with self._trained.turn(layers, way):
+            return self._look_up_or_train_in_turn(trial, layers, way)
+
+    def _look_up_or_train_in_turn(self, trial: BaseTrial, layers: Network, way: Way) -> Trained | None:
         known = self._trained.find(trial.study, layers, way) if isinstance(trial, Trial) else None
         trained = self._train_and_judge(trial, layers, way) if known is None else known
         if trained is None:
@@ -387,20 +418,32 @@ class CNNObjective:
             raise optuna.TrialPruned(f"{describe(layers)} takes {1e3 * excess:.3g} ms too long for an image")
         return excess > 0
 
-    def _latency(self, layers: Network) -> float:
+    def _measured_latency(self, layers: Network) -> float:
         """Median seconds for one image."""
-        measured = self._cost(layers, latency=True, seconds=_SECONDS_OF_LATENCY, parts=False).latency
-        assert measured is not None
-        return measured.median
+        network = nn.Sequential(*self._untrained(layers).values())
+        return measure_latency(network, self.space.input_shape, seconds=_SECONDS_OF_LATENCY).median
+
+    def _check_reachable(self, max_latency: float) -> None:
+        """Raise a ``ValueError`` if even the least network is too slow."""
+        layers, seconds = cheapest_layer(self.space), math.inf
+        for _ in range(3):  # once it may have been disturbed
+            seconds = min(seconds, self._measured_latency(layers))
+            if seconds <= max_latency:
+                return
+        raise ValueError(
+            f"max_latency is {max_latency:g} s; the cheapest network of one layer, {describe(layers)}, takes "
+            f"{seconds:.3g} s here"
+        )
 
     def confirm(self, study: Study, *, top: int = 5, repeats: int = 3) -> Confirmation:
         """Train the leaders of a study again under new seeds, and rank them by their mean accuracy.
 
         The best observed network is often a lucky one: of many noisy values the highest is high by chance
-        too. The leaders are the networks with the highest observed accuracies, each the best prefix of a
-        finished trial, equal architectures counted once. Every repeat has initial weights and an order of
-        the images of its own, fixed by the objective's seed; all else stays as in the search. The accuracy
-        that the search observed is no part of the mean, for it was selected for being high.
+        too. The leaders are the networks with the highest observed accuracies, or that the goal finds worth
+        most, each the best prefix of a finished trial, equal architectures counted once; those beyond the
+        objective's limits, if the study had others, are left out. Every repeat has initial weights and an
+        order of the images of its own, fixed by the objective's seed; all else stays as in the search. The
+        accuracy that the search observed is no part of the mean, for it was selected for being high.
 
         The means show what the luck of a training hid. The luck of being judged by these validation images
         is still in them; only the test images, in `refit`, are free of it.
@@ -421,12 +464,25 @@ class CNNObjective:
 
         Raises:
             ValueError: If ``top`` or ``repeats`` is not a positive integer, the study does not maximise one
-                value or holds no network, or a network does not fit the objective's images.
+                value, the objective has several, or the study holds no network of the objective's space.
         """
+        if len(self.objectives) > 1:
+            raise ValueError(
+                f"objectives are {', '.join(self.objectives)}; confirm ranks networks by one value, and "
+                "needs an objective of the accuracy alone; refit and cost take any of study.best_trials"
+            )
         check_directions(study)
         check_positive_integer("top", top)
         check_positive_integer("repeats", repeats)
-        return leaders.confirm(study, self._trainer, self.space, top=top, repeats=repeats, worth=self._worth)
+        return leaders.confirm(
+            study,
+            self._trainer,
+            self.space,
+            top=top,
+            repeats=repeats,
+            worth=self._worth,
+            is_fast=lambda layers: self.max_latency is None or self._latency(layers) <= self.max_latency,
+        )
 
     def refit(
         self, trial: BaseTrial | Confirmed, *, epochs: int | None = None, seed: int | None = None
@@ -449,7 +505,7 @@ class CNNObjective:
         start = time.perf_counter()
         images = torch.cat([data.train_images, data.validation_images])
         labels = torch.cat([data.train_labels, data.validation_labels])
-        with cpu_threads(self.threads):
+        with MACHINE.training(), cpu_threads(self.threads):
             network = self._trainer.train(layers, images, labels, epochs=epochs, seed=seed)
         if data.device.type == "cuda":
             torch.cuda.synchronize(data.device)
@@ -489,21 +545,24 @@ class CNNObjective:
         _, layers = self._network_of(trial)
         return self._cost(layers, latency=latency, batch_size=batch_size, threads=threads)
 
-    def _cost(self, layers: Network, *, parts: bool = True, **how: Any) -> Cost:
-        """See `measure_cost`; of an untrained network, layer by layer or only as a whole."""
+    def _cost(self, layers: Network, *, latency: bool, **how: Any) -> Cost:
+        """See `measure_cost`; of an untrained network, layer by layer."""
+        modules = self._untrained(layers)
+        with MACHINE.measuring() if latency else contextlib.nullcontext():
+            return measure_cost(modules, self.space.input_shape, latency=latency, **how)
+
+    def _untrained(self, layers: Network) -> dict[str, nn.Module]:
+        """The modules of each layer, and of the classifier, on the device."""
         shapes: tuple[Shape, ...] = (self.space.input_shape, *self.space.shapes(layers))
         with INITIALISING, torch.random.fork_rng(devices=[]):
-            modules = {
+            modules: dict[str, nn.Module] = {
                 f"{k} {layer}": nn.Sequential(
                     *layer_modules(layer, shape, conv_activation=self.conv_activation)
                 )
                 for k, (layer, shape) in enumerate(zip(layers, shapes, strict=False), start=1)
             }
             modules["classifier"] = nn.Sequential(*classifier_modules(shapes[-1], self.space.num_classes))
-        if not parts:
-            modules = {"network": nn.Sequential(*modules.values())}
-        on_device = {name: module.to(self.data.device) for name, module in modules.items()}
-        return measure_cost(on_device, self.space.input_shape, **how)
+        return {name: module.to(self.data.device) for name, module in modules.items()}
 
     def export(
         self, trial: BaseTrial | Confirmed, path: str | Path, *, network: nn.Module | None = None

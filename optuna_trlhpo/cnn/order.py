@@ -16,8 +16,13 @@ _INCREASING = (nn.ReLU, nn.LeakyReLU, nn.Tanh, nn.Sigmoid, nn.ELU)
 """Activations that never fall, so that the highest of many stays the highest."""
 
 _ELEMENTWISE = (*_INCREASING, nn.GELU)
-_KEEPS_CHANNELS = (*_ELEMENTWISE, nn.MaxPool2d, nn.AvgPool2d, nn.BatchNorm2d, nn.Sequential)
-"""The last stands for pooling in two passes."""
+
+
+class _TwoPasses(nn.Sequential):
+    """Maximum pooling over columns, then over rows."""
+
+
+_KEEPS_CHANNELS = (*_ELEMENTWISE, nn.MaxPool2d, nn.AvgPool2d, nn.BatchNorm2d, _TwoPasses)
 
 _TWO_PASSES = 6
 """Kernels of this size and more are faster in two passes on the CPU, if their stride is 1; smaller ones, and
@@ -61,7 +66,7 @@ def in_fast_order(model: nn.Module) -> nn.Module:
     parts = list(model)
     for k in range(1, len(parts)):
         before, part = parts[k - 1], parts[k]
-        pools = isinstance(part, nn.MaxPool2d) and isinstance(before, _INCREASING)
+        pools = isinstance(part, nn.MaxPool2d) and not part.return_indices and isinstance(before, _INCREASING)
         if pools or (isinstance(part, nn.Flatten) and isinstance(before, _ELEMENTWISE)):
             parts[k - 1 : k + 1] = parts[k], parts[k - 1]
     if any(parameter.device.type != "cpu" for parameter in model.parameters()):
@@ -70,20 +75,26 @@ def in_fast_order(model: nn.Module) -> nn.Module:
 
 
 def _is_large(part: nn.Module) -> bool:
-    return isinstance(part, nn.MaxPool2d) and part.stride == 1 and _side(part.kernel_size) >= _TWO_PASSES
+    """Whether it is plain pooling of squares that is faster in two passes."""
+    return (
+        isinstance(part, nn.MaxPool2d)
+        and part.stride == 1
+        and isinstance(part.kernel_size, int)
+        and part.kernel_size >= _TWO_PASSES
+        and isinstance(part.padding, int)
+        and part.dilation == 1
+        and not part.ceil_mode
+        and not part.return_indices
+    )
 
 
 def _in_two_passes(pool: nn.Module) -> nn.Module:
     assert isinstance(pool, nn.MaxPool2d)
-    kernel, padding = _side(pool.kernel_size), _side(pool.padding)
-    return nn.Sequential(
+    kernel, padding = pool.kernel_size, pool.padding
+    assert isinstance(kernel, int) and isinstance(padding, int)
+    return _TwoPasses(
         nn.MaxPool2d((kernel, 1), (1, 1), (padding, 0)), nn.MaxPool2d((1, kernel), (1, 1), (0, padding))
     )
-
-
-def _side(size: int | tuple[int, ...]) -> int:
-    """Of a square."""
-    return size if isinstance(size, int) else size[0]
 
 
 class FastOrder:
@@ -109,7 +120,7 @@ class FastOrder:
     def _find_linear(self, model: nn.Sequential) -> None:
         parts = list(model)
         k = next((k for k, part in enumerate(parts) if isinstance(part, nn.Flatten)), None)
-        if k is None:
+        if k is None or (parts[k].start_dim, parts[k].end_dim) != (1, -1):
             return
         behind = next((it for it in parts[k + 1 :] if not isinstance(it, _ELEMENTWISE)), None)
         before = next((it for it in reversed(parts[:k]) if not isinstance(it, _KEEPS_CHANNELS)), None)

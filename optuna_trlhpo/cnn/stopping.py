@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import threading
+import weakref
 from collections.abc import Sequence
 
 import optuna
@@ -90,14 +91,15 @@ class EarlyStop:
 
     def __init__(self, pruner: BasePruner, setting: str, data: ImageData) -> None:
         self._pruner, self._setting, self._data = pruner, setting, data
-        self._study = ""
+        self._study: weakref.ref[Study] | None = None
         self._lock = threading.Lock()
 
     def watch(self, study: Study, trial: Trial, *, depth: int, epochs: int) -> Watch:
         """Of the network of so many layers that ``trial`` is about to train."""
         with self._lock:
-            if study.study_name != self._study:
-                self._study, self._curves = study.study_name, Curves(self._pruner)
+            # Two studies may have one name: it is the object that tells.
+            if self._study is None or self._study() is not study:
+                self._study, self._curves = weakref.ref(study), Curves(self._pruner)
                 self._seen: set[tuple[int, int]] = set()  # numbers of trials, and depths
             for curve in read_curves(study, self._setting):
                 place = (curve.trial, curve.depth)

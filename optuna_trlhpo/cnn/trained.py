@@ -12,18 +12,20 @@ only a network with the same way is looked up.
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import threading
+import weakref
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from optuna.study import Study
 from optuna.trial import BaseTrial, FrozenTrial
 
 from optuna_trlhpo.cnn.inheritance import Ancestor, Way
 from optuna_trlhpo.episode import read_performance
-from optuna_trlhpo.layers import Layer, Network, describe
+from optuna_trlhpo.layers import Layer, Network, describe, network_in
 from optuna_trlhpo.notes import TRAININGS_ATTRIBUTE, Training, read_trainings, write_training
-from optuna_trlhpo.space import LayerSpace
 
 _READING = threading.Lock()  # trials of one study may run in threads
 
@@ -102,24 +104,35 @@ class TrainedNetworks:
     """The networks that a study has trained in one setting.
 
     Args:
-        space: Where they live.
         setting: A key for all that the value of a network depends on, itself and its way apart.
         inherits: Whether that value depends on the way.
         stopped: Whether networks are of use that were stopped early.
     """
 
-    def __init__(
-        self, space: LayerSpace, setting: str, *, inherits: bool = False, stopped: bool = False
-    ) -> None:
-        self._space = space
+    def __init__(self, setting: str, *, inherits: bool = False, stopped: bool = False) -> None:
         self._setting = setting
         self._inherits, self._stopped = inherits, stopped
-        self._begin("")
+        self._turns: weakref.WeakValueDictionary[str, threading.Lock] = weakref.WeakValueDictionary()
+        self._begin(None)
 
-    def _begin(self, study: str) -> None:
-        self._study = study
+    def __reduce__(self) -> tuple[Any, ...]:  # locks stay, and what was trained is in the study
+        make = functools.partial(type(self), inherits=self._inherits, stopped=self._stopped)
+        return make, (self._setting,)
+
+    def _begin(self, study: Study | None) -> None:
+        # Two studies may have one name, in two storages or one after the other: it is the object that tells.
+        self._study = None if study is None else weakref.ref(study)
         self._found: dict[str, Trained] = {}
         self._read: set[int] = set()  # numbers of the finished trials that have been read
+
+    @contextlib.contextmanager
+    def turn(self, layers: Sequence[Layer], way: Way = ()) -> Iterator[None]:
+        """Within, no other thread is here with the same network: what one trains, the next will find."""
+        key = _key(layers, way)
+        with _READING:
+            turn = self._turns.setdefault(key, threading.Lock())
+        with turn:
+            yield
 
     def find(self, study: Study, layers: Sequence[Layer], way: Way = ()) -> Trained | None:
         """What came of the network in any trial of the study, finished or running; None: nothing yet.
@@ -131,8 +144,8 @@ class TrainedNetworks:
         """
         key = _key(layers, way)
         with _READING:
-            if study.study_name != self._study:
-                self._begin(study.study_name)
+            if self._study is None or self._study() is not study:
+                self._begin(study)
             if key in self._found:
                 return self._found[key]
             for trial in study.get_trials(deepcopy=False):
@@ -149,7 +162,10 @@ class TrainedNetworks:
         performance = read_performance(trial)
         way: Way = ()
         for it in entries:
-            layers = self._layers(trial, it.step + 1)
+            # In whatever space it was grown: the present one may be narrower.
+            layers = network_in(trial.params)[: it.step + 1]
+            if len(layers) <= it.step:
+                return
             # Of one that was looked up the trial tells that trained it.
             if not it.looked_up and it.step in performance and (self._stopped or not it.stopped):
                 batches = performance[it.step].tolist()
@@ -157,12 +173,6 @@ class TrainedNetworks:
                 self._found[_key(layers, way)] = trained
             if self._inherits:
                 way = (*way, Ancestor(layers, len(it.curve) if it.stopped else None))
-
-    def _layers(self, trial: FrozenTrial, depth: int) -> Network:
-        """The first ``depth`` layers; those behind them may be half asked for."""
-        own = [f"layer{k}_" for k in range(1, depth + 1)]
-        params = {name: value for name, value in trial.params.items() if name.startswith(tuple(own))}
-        return self._space.from_params(params)
 
 
 def _key(layers: Sequence[Layer], way: Way) -> str:

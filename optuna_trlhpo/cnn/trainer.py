@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import inspect
 import math
 import os
 import threading
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from types import FunctionType
 
 import numpy as np
 import torch
@@ -18,10 +21,11 @@ from torch import Tensor, nn
 from optuna_trlhpo.cnn.blocks import seed_dropout
 from optuna_trlhpo.cnn.data import ImageData
 from optuna_trlhpo.cnn.inheritance import Ancestor, Estate, Way, inherit
+from optuna_trlhpo.cnn.latency import MACHINE
 from optuna_trlhpo.cnn.model import build_network, shape_behind
 from optuna_trlhpo.cnn.order import place
 from optuna_trlhpo.cnn.training import cpu_threads, predict_correct, train
-from optuna_trlhpo.layers import Network, describe
+from optuna_trlhpo.layers import Layer, Network, describe
 from optuna_trlhpo.space import LayerSpace
 
 Watch = Callable[[int, nn.Module], bool]
@@ -52,6 +56,7 @@ class Trainer:
         inherits: Whether a network inherits from the one that was trained before it on its way.
         inherited_epochs: Passes for a network that inherits.
         estate: What networks inherit from, as far as it is still there.
+        code: A key for the code of layers that are not this package's, see `layers_key`.
     """
 
     data: ImageData
@@ -66,6 +71,7 @@ class Trainer:
     inherits: bool = False
     inherited_epochs: int = 0
     estate: Estate = field(default_factory=Estate)
+    code: str = ""
 
     def validate(
         self, layers: Network, *, seed: int | str, way: Way = (), watch: Watch | None = None
@@ -83,7 +89,7 @@ class Trainer:
         """
         data = self.data
         try:
-            with cpu_threads(self.threads):
+            with MACHINE.training(), cpu_threads(self.threads):
                 network = self.train(
                     layers, data.train_images, data.train_labels, seed=seed, way=way, watch=watch
                 )
@@ -180,16 +186,47 @@ class Trainer:
         labels = [
             zlib.crc32(part.cpu().numpy().tobytes()) for part in (data.train_labels, data.validation_labels)
         ]
-        # Coarse, for another machine may round sums otherwise, and the mean of a centred channel is but that.
-        pixels = [
-            (round(mean / std, 2) + 0.0, f"{std:.2g}") for mean, std in zip(data.mean, data.std, strict=True)
-        ]
         training: tuple[object, ...] = (self.epochs, self.batch_size, self.learning_rate)
         training += (self.schedule, self.conv_activation)
         if self.precision != "float32":
             training += (self.precision,)
-        parts = (data.name, data.input_shape, data.num_classes, labels, pixels, *training, self.seed)
+        if self.code:
+            training += (self.code,)
+        parts = (
+            data.name,
+            data.input_shape,
+            data.num_classes,
+            labels,
+            data.fingerprint,
+            *training,
+            self.seed,
+        )
         return f"{zlib.crc32(' '.join(map(str, parts)).encode()):08x}"
+
+
+def layers_key(kinds: Sequence[type[Layer]]) -> str:
+    """A short key for the code of those kinds of layer that are not this package's: their methods, as far as
+    Python can show them, and their constants. Empty if there are none.
+
+    Example:
+        >>> from optuna_trlhpo.layers import TABLE_I
+        >>> layers_key(TABLE_I.kinds)
+        ''
+    """
+    texts = []
+    for kind in kinds:
+        for cls in kind.__mro__[:-1]:
+            if cls.__module__.partition(".")[0] == __name__.partition(".")[0]:
+                continue
+            for name, value in sorted(vars(cls).items()):
+                function = inspect.unwrap(getattr(value, "__func__", getattr(value, "fget", value)))
+                if isinstance(function, FunctionType):
+                    # Not of the class as a whole, of which a notebook cannot show the source.
+                    with contextlib.suppress(OSError):  # a dataclass has methods without source
+                        texts.append(inspect.getsource(function))
+                elif isinstance(value, int | float | str | tuple) and not name.startswith("__"):
+                    texts.append(f"{name}={value!r}")
+    return f"{zlib.crc32(' '.join(texts).encode()):08x}" if texts else ""
 
 
 def training_seed(seed: int | str, layers: Network) -> int:

@@ -68,6 +68,16 @@ def test_rows_are_made_once_and_summed_up(tmp_path: Path) -> None:
     assert report(rows, trials=3).startswith("There is no seed with a whole study of both.")
 
 
+def test_rows_of_other_settings_are_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments: dict[str, Any] = {"trials": 1, "images": 100, "refits": 1, "out": tmp_path}
+    rows = run(seeds=[0], **arguments)
+    monkeypatch.setitem(engine_search.REDUCED, "early_stop", optuna.pruners.MedianPruner(n_startup_trials=9))
+    assert report(rows, trials=1, images=100, refits=1).startswith("There is no seed")
+    assert len(run([ENGINE], seeds=[0], **arguments)) == 1
+    monkeypatch.setattr(engine_search, "EPOCHS", 3)
+    assert len(run([PLAIN], seeds=[0], **arguments)) == 1
+
+
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["engine-search", "--seeds", "1", "--trials", "1", "--images", "100", "--refits", "1"]
     assert main([*command, "--out", str(tmp_path)]) == 0

@@ -15,6 +15,7 @@ from optuna.trial import FixedTrial, FrozenTrial, TrialState, create_trial
 
 from optuna_trlhpo.cnn import CNNObjective, trainer
 from optuna_trlhpo.cnn import leaders as leaders_module
+from optuna_trlhpo.cnn.goals import weighted_product
 from optuna_trlhpo.cnn.results import Confirmation, Confirmed
 from optuna_trlhpo.cnn.trainer import Trainer
 from optuna_trlhpo.layers import Network, describe, parse
@@ -361,9 +362,9 @@ def test_memory_that_really_runs_out(objective: CNNObjective, monkeypatch: pytes
             "study 'new' has no finished trial with an accuracy and the user attribute 'architecture'",
         ),
         (
-            {"study": study_of(trial_of(A, 0.5), trial_of(HUGE, 0.4, 0.5))},
-            r"trial 1 holds 'Conv\(8,7,1\) > Conv\(8,7,1\)', which takes no images of shape 1x8x8 "
-            r"\(Conv\(8,7,1\) does not fit on shape \(8, 2, 2\)\); confirm with the objective of the study",
+            {"study": study_of(trial_of(HUGE, 0.4, 0.5))},
+            r"is of the objective's space for inputs of shape 1x8x8: trial 0 holds "
+            r"'Conv\(8,7,1\) > Conv\(8,7,1\)', and layer 2, Conv\(8,7,1\)(.*); confirm with the objective of",
         ),
     ],
 )
@@ -376,9 +377,40 @@ def test_what_is_wrong_is_said_before_anything_is_trained(
     assert training.calls == []
 
 
-def test_a_network_that_does_not_fit_is_no_matter_where_it_does_not_lead(
-    objective: CNNObjective, fake: Callable[..., Fake]
+@pytest.mark.parametrize(
+    ("limits", "left"),
+    [({}, [C, B, A, D]), ({"max_layers": 1}, [C, A, D]), ({"max_macs": 6500}, [B, A])],
+    ids=str,
+)
+def test_networks_beyond_the_limits_are_left_out(
+    limits: dict[str, Any], left: list[str], fake: Callable[..., Fake]
 ) -> None:
+    study = study_of(*leaders().trials, trial_of(HUGE, 0.3, 0.95))
+    training, objective = fake(), make(**limits)
+    objective.confirm(study, repeats=1)
+    assert training.calls == left
+
+
+def test_networks_that_are_too_slow_are_left_out(
+    fake: Callable[..., Fake], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(CNNObjective, "_latency", lambda _, layers: float(len(layers)))
+    training, objective = fake(), make(max_latency=1.0)
+    objective.confirm(leaders(), top=2, repeats=1)
+    assert training.calls == [C, A]
+    with pytest.raises(ValueError, match="no network of study .* is within the objective's max_latency"):
+        objective.confirm(study_of(trial_of(B, 0.3, 0.8)))
+
+
+def test_leaders_are_those_of_the_goal(fake: Callable[..., Fake]) -> None:
+    """By accuracy it would be C, the largest but one."""
+    training = fake()
+    make(goal=weighted_product("macs", 1e4, exponent=-1.0)).confirm(leaders(), top=2, repeats=1)
+    assert training.calls == [A, B]
+
+
+def test_several_objectives_have_no_leaders(fake: Callable[..., Fake]) -> None:
     fake()
-    study = study_of(trial_of(A, 0.5), trial_of(HUGE, 0.3, 0.4))
-    assert len(objective.confirm(study, top=1)) == 1
+    study = optuna.create_study(directions=["maximize", "minimize"])
+    with pytest.raises(ValueError, match="objectives are accuracy, macs; confirm ranks networks by one"):
+        make(objectives=("accuracy", "macs")).confirm(study)

@@ -10,10 +10,12 @@ import pytest
 import torch
 from torch import nn
 
+from optuna_trlhpo.cnn import CNNObjective
 from optuna_trlhpo.cnn import cost as module
 from optuna_trlhpo.cnn.cost import count_macs, count_parameters, measure_cost
 from optuna_trlhpo.cnn.model import build_network
-from optuna_trlhpo.layers import describe, parse
+from optuna_trlhpo.kinds import CNN, LSTM, MLP
+from optuna_trlhpo.layers import Vocabulary, describe, parse
 from optuna_trlhpo.space import LayerSpace
 
 
@@ -76,9 +78,25 @@ def test_counts_by_hand() -> None:
     assert (conv.output_bytes, classifier.output_bytes) == (4 * 8 * 36, 4 * 10)
     assert (cost.parameters, cost.macs, cost.flops) == (810, 2592 + 720, 2 * (2592 + 720))
     assert cost.model_bytes == 4 * 810
-    assert cost.peak_activation_bytes == 4 * (288 + 288)  # into ReLU and out of it
+    assert cost.peak_activation_bytes == 4 * (288 + 288)  # into the part that is ReLU, and out of it
     assert cost.latency is None and cost.joules is None and conv.latency is None
     assert "latency" not in str(cost).splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("vocabulary", "shape"), [(CNN, (1, 8, 8)), (MLP, (20,)), (LSTM, (12, 3))], ids=["cnn", "mlp", "lstm"]
+)
+def test_peaks_are_what_the_space_limits(vocabulary: Vocabulary, shape: tuple[int, ...]) -> None:
+    labels = np.arange(20) % 3
+    inputs = np.random.default_rng(0).normal(size=(20, *shape)).astype(np.float32)
+    objective = CNNObjective((inputs, labels), vocabulary=vocabulary, max_layers=3, device="cpu")
+    rng, seen = np.random.default_rng(1), set()
+    for _ in range(100):
+        layers = objective.space.draw(rng)
+        seen |= {type(layer) for layer in layers}
+        cost = objective._cost(layers, latency=False)
+        assert cost.peak_activation_bytes == objective.space.activation_bytes(layers), describe(layers)
+    assert seen == set(vocabulary.kinds)
 
 
 def test_buffers_are_part_of_the_model_and_other_numbers_have_other_sizes() -> None:

@@ -251,3 +251,32 @@ def test_leaders_and_refits_start_from_scratch() -> None:
 def test_what_is_wrong_is_said(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("body", "carried"),
+    [
+        ([nn.Conv2d(8, 8, 3, padding="same"), nn.ReLU()], False),
+        ([nn.Conv2d(8, 8, (3, 1)), nn.ReLU()], False),
+        ([nn.Conv2d(8, 8, 3, dilation=2), nn.ReLU()], False),
+        ([nn.Conv2d(8, 8, 3, padding=(1, 0)), nn.ReLU()], False),
+        ([nn.MaxPool2d((2, 1))], False),
+        ([nn.AvgPool2d(3, ceil_mode=True)], False),
+        ([nn.Flatten(2), nn.Linear(100, 20)], False),
+        ([nn.Linear(10, 12)], False),
+        ([nn.Conv2d(8, 8, (3, 3), padding=1), nn.ReLU()], True),
+    ],
+    ids=str,
+)
+def test_modules_of_anybodys_are_carried_through_or_begin_at_random(
+    body: list[nn.Module], carried: bool
+) -> None:
+    shape = (8, 10, 10)
+    front = [nn.Conv2d(1, 8, 3), nn.ReLU()]
+    parent = nn.Sequential(*front, nn.Flatten(), nn.Linear(800, CLASSES))
+    features = nn.Sequential(*body)(torch.zeros(1, *shape)).numel()
+    child = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), *body, nn.Flatten(), nn.Linear(features, CLASSES))
+    assert inherit(child, parent, shape) is carried
+    assert torch.equal(child[0].weight, parent[0].weight)  # type: ignore[arg-type]
+    if carried:
+        assert torch.allclose(child(images()), parent(images()), atol=1e-5)

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import linecache
+import pickle
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
+from torch import nn
 
 from optuna_trlhpo.cnn import CNNObjective, savings, trainer
+from optuna_trlhpo.cnn.trainer import layers_key
+from optuna_trlhpo.layers import Conv, Layer, Vocabulary, parse
 from optuna_trlhpo.notes import TRAININGS_ATTRIBUTE
-from tests.cnn.test_objective import THREE, make, make_params, run
+from tests.cnn.test_objective import THREE, make, make_params, run, stripes
 
 TWO_AND_ANOTHER = "Conv(8,3,1) > MaxPool(2,2,0) > FCL(24,relu,bias)"
 
@@ -150,3 +156,89 @@ def test_an_attribute_of_somebody_else_is_passed_over(trained: list[int]) -> Non
     )
     add(study, make(), THREE)
     assert len(trained) == 3 and savings(study).trained == 3
+
+
+@pytest.mark.parametrize("narrower", [{"max_layers": 1}, {"max_macs": 4e3}, {"max_parameters": 400}], ids=str)
+def test_a_narrower_space_finds_each_network_with_its_own_value(
+    narrower: dict[str, Any], trained: list[int]
+) -> None:
+    study = run(make(), network=THREE)
+    wide = "Conv(64,3,1) > MaxPool(2,2,0) > FCL(128,relu,bias)"
+    add(study, make(), wide)
+    before = len(trained)
+    objective = make(**narrower)
+    layers = parse("Conv(8,3,1)" if "max_parameters" not in narrower else "Conv(8,3,1) > MaxPool(2,2,0)")
+    found = objective._trained.find(study, layers)
+    assert found is not None
+    assert found.accuracy == study.trials[0].intermediate_values[len(layers) - 1]
+    study.optimize(objective, n_trials=4)
+    assert len(trained) > before and len(study.trials) == 6
+
+
+def test_studies_of_one_name_are_told_apart(trained: list[int], tmp_path: Path) -> None:
+    objective = make(early_stop=optuna.pruners.NopPruner())
+    for name in ("a", "b"):
+        run(objective, network=THREE, storage=f"sqlite:///{tmp_path}/{name}.db", study_name="same")
+    assert len(trained) == 6
+
+
+def test_two_threads_do_not_train_the_same_network(trained: list[int]) -> None:
+    objective = make(n=900)
+    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0))
+    for _ in range(4):
+        study.enqueue_trial(make_params(THREE))
+    study.optimize(objective, n_trials=4, n_jobs=4)
+    assert len(trained) == 3 and savings(study).looked_up == 9
+
+
+def test_what_was_found_stays_here_when_an_objective_goes_to_another_process() -> None:
+    objective = make(inherit=True)
+    study = run(objective, network=THREE)
+    again = pickle.loads(pickle.dumps(objective))
+    assert again._trained._inherits and not again._trained._found
+    assert again._trained.find(study, parse("Conv(8,3,1)")) is not None
+
+
+def test_other_images_of_the_same_mean_train_their_own(trained: list[int]) -> None:
+    images, labels = stripes(180)
+    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0))
+    small: dict[str, Any] = {"epochs": 1, "max_layers": 1, "device": "cpu"}
+    settings = []
+    for pixels in (images, images[:, ::-1].copy(), images):
+        objective = CNNObjective((pixels, labels), **small)
+        add(study, objective, "Conv(8,3,1)")
+        settings.append(objective._trainer.setting)
+    assert len(trained) == 2 and settings[0] == settings[2] != settings[1]
+
+
+CELL = """
+@dataclass(frozen=True)
+class Act(Layer):
+    kind, prefix, hyperparameters = "Act", "act", ()
+
+    def output_shape(self, shape):
+        return shape
+
+    def modules(self, shape):
+        return [nn.{activation}()]
+"""
+
+
+def kind_of_a_notebook(activation: str) -> type[Layer]:
+    """As IPython runs a cell: its source is known by a name that is no file."""
+    source, name = CELL.format(activation=activation), f"<cell {activation}>"
+    linecache.cache[name] = (len(source), None, source.splitlines(keepends=True), name)
+    names = {"dataclass": dataclass, "Layer": Layer, "nn": nn, "__name__": "__main__"}
+    exec(compile(source, name, "exec"), names)
+    return names["Act"]  # type: ignore[return-value]
+
+
+def test_a_kind_that_is_defined_anew_has_a_setting_of_its_own() -> None:
+    tanh, again, sigmoid = (kind_of_a_notebook(name) for name in ("Tanh", "Tanh", "Sigmoid"))
+    assert layers_key([Conv, tanh]) == layers_key([again]) != layers_key([sigmoid])
+    assert layers_key([Conv]) == ""
+    settings = [
+        make(vocabulary=Vocabulary("acts", (Conv, kind), first=(Conv,)))._trainer.setting
+        for kind in (tanh, again, sigmoid)
+    ]
+    assert settings[0] == settings[1] != settings[2]

@@ -308,3 +308,26 @@ def test_what_cannot_be_captured_is_trained_step_by_step() -> None:
             steps(batch, 0.01)
         assert (steps.graph is not None) == captured == (steps.reason == "")
         assert not any(a.equal(b) for a, b in zip(before, model.parameters(), strict=True))
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [nn.Conv2d(1, 8, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Sequential(nn.Conv2d(8, 4, 1), nn.Tanh())],
+        [nn.Conv2d(1, 4, 3), nn.ReLU(), nn.MaxPool2d((7, 3), stride=1), nn.AvgPool2d(2)],
+        [nn.Conv2d(1, 4, 3), nn.Tanh(), nn.MaxPool2d(6, stride=1, dilation=2), nn.ReLU()],
+        [nn.Conv2d(1, 4, 3), nn.Tanh(), nn.MaxPool2d(6, stride=1, padding=(1, 2)), nn.ReLU()],
+    ],
+    ids=["a sequence", "oblong", "dilated", "padded oblong"],
+)
+def test_modules_of_anybodys_compute_the_same_in_fast_order(parts: list[nn.Module]) -> None:
+    images = torch.randn(5, 1, 14, 14, generator=generator())
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        body = nn.Sequential(*parts)
+        model = nn.Sequential(*body, nn.Flatten(), nn.Linear(body(images).flatten(1).shape[1], 3))
+    place(model, torch.device("cpu"))
+    fast = FastOrder(model)
+    expected = model(images)
+    with fast.by_pixel():
+        assert torch.allclose(fast.model(images), expected, atol=1e-5)

@@ -72,7 +72,7 @@ def test_features_are_standardised_each_by_itself(axes: int, data: tuple[np.ndar
     [
         (1, stripes(20), r"images has shape \(20, 8, 8\); it must be \(n, features\)"),
         (2, rows(20), r"images has shape \(20, 6\); it must be \(n, steps, features\)"),
-        (1, "digits", r"data is a str; without images it must be a tuple \(inputs, labels\)"),
+        (1, "digits", r"data is a str; a vocabulary for rows of a table, such as kinds.MLP, takes a tuple"),
     ],
 )
 def test_inputs_of_the_wrong_axes_are_named(axes: int, data: object, message: str) -> None:
