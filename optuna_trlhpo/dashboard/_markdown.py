@@ -44,7 +44,9 @@ def merged(note: str, own: str) -> str:
         'Mine.'
     """
     before, found, rest = note.partition(BEGIN)
-    after = rest.partition(END)[2] if found else ""
+    _, ended, after = rest.partition(END)
+    if found and not ended:  # the end was deleted: what is ours cannot be told, so all of it stays
+        before, after = f"{before.strip()}\n\n{rest.strip()}", ""
     part = f"{BEGIN}\n\n{own.strip()}\n\n{END}" if own else ""
     return "\n\n".join(text for text in (before.strip(), part, after.strip()) if text)
 

@@ -72,14 +72,24 @@ def get_attention_info(study: Study, trial: FrozenTrial | int | None) -> Attenti
 
 
 def step_names(trial: FrozenTrial) -> list[str]:
-    """What the steps of a trial are called: layers by themselves, others by their first parameter."""
-    layers = iter(enumerate(network_in(trial.params), start=1))
-    names = []
-    for step in steps_of(list(trial.params), seen_in(trial)):
-        is_layer = "kind" in step[0].partition("_of_")[0].split("_") and step[0].startswith("layer")
-        k, layer = next(layers, (0, None)) if is_layer else (0, None)
-        names.append(f"{k} {layer}" if layer is not None else ", ".join(step))
+    """What the steps of a trial are called: layers by themselves, others by their parameters."""
+    names = [", ".join(step) for step in steps_of(list(trial.params), seen_in(trial))]
+    layers = network_in(trial.params)
+    for k, (step, layer) in enumerate(zip(layer_steps(trial), layers, strict=False), start=1):
+        names[step] = f"{k} {layer}"
     return names
+
+
+def layer_steps(trial: FrozenTrial) -> list[int]:
+    """Which steps of a trial, counted from 0, hold layers 1, 2 and so on; the others hold what else was
+    suggested, such as a learning rate."""
+    steps = steps_of(list(trial.params), seen_in(trial))
+    holding = [
+        k
+        for k, step in enumerate(steps)
+        if "kind" in step[0].partition("_of_")[0].split("_") and step[0].startswith("layer")
+    ]
+    return holding[: len(network_in(trial.params))]
 
 
 def _padded(rows: Any, S: int) -> np.ndarray:

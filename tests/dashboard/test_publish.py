@@ -23,6 +23,7 @@ from optuna_trlhpo import LayerSpace, TRLHPOSampler
 from optuna_trlhpo.cnn import CNNObjective
 from optuna_trlhpo.dashboard import PublishCallback, _publish, publish
 from optuna_trlhpo.dashboard._figures import MOST_CHARACTERS
+from optuna_trlhpo.dashboard._markdown import END
 
 KEPT = "[//]: # (optuna-trlhpo begins)"
 
@@ -107,6 +108,17 @@ def test_notes_follow_the_best_and_keep_what_people_wrote() -> None:
     assert "The best trial: 7, value 2" in note
     assert [number for number in range(8) if seen(study, number)["note"]["body"]] == [6, 7]
     assert seen(study, 6)["note"]["body"] == "Not ours." and first < 6
+
+
+def test_a_note_whose_end_was_deleted_loses_nothing() -> None:
+    study = study_of(3, layered())
+    publish(study)
+    save_note(study, f"Mine.\n\n{get_note(study).replace(END, '')}\n\nMine too.")
+    publish(study)
+    note = get_note(study)
+    assert note.startswith("Mine.") and "Mine too." in note and note.count(KEPT) == 1
+    publish(study)
+    assert get_note(study) == note
 
 
 def test_onnx_of_the_best_few_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -143,6 +143,33 @@ def test_a_layer_in_the_middle_is_removed_where_the_study_has_both() -> None:
     assert all(one.lift == pytest.approx(1, abs=1e-3) for one in found.layers)
 
 
+@pytest.mark.parametrize("before", [["lr"], ["lr", "dropout"], ["n_layers"]], ids=["one", "two", "depth"])
+def test_what_is_suggested_before_the_layers_is_no_layer(before: list[str]) -> None:
+    study = optuna.create_study(direction="maximize")
+    network, n = parse("Conv(8,3,1) > FCL(16,relu,bias)"), len(before)
+    params = {**dict.fromkeys(before, 2), **SPACE.to_params(network)}
+    rows = [np.zeros((1, k + 1)) for k in range(1, n + 3)]
+    for row in rows:
+        row[0, : row.shape[1] - 1] = 0.1  # of all that is no layer
+        row[0, -1] = 1 - row[0, :-1].sum()
+    rows[n][0, n : n + 2] = 0.5, 1 - 0.5 - 0.1 * n
+    rows[n + 1][0, n : n + 3] = 0.125, 0.25, 1 - 0.375 - 0.1 * n
+    study.add_trial(
+        optuna.create_trial(
+            params=params,
+            distributions={k: optuna.distributions.CategoricalDistribution([v]) for k, v in params.items()},
+            value=0.75,
+            system_attrs={AGENT_ATTRIBUTE: AgentNote("actor", attention={"actor": rows}).to_json()},
+        )
+    )
+    (found,) = get_attention_affinity_info(study, 0).found
+    shares = {(len(one.network), one.position): one.share for one in found.layers}
+    assert shares == pytest.approx({(1, 1): 0.5, (2, 1): 0.125, (2, 2): 0.25}, abs=1e-3)
+    lifts = {(len(one.network), one.position): one.lift for one in found.layers}
+    assert lifts[1, 1] == pytest.approx(0.5 * (n + 2), abs=1e-2)
+    assert lifts[2, 2] == pytest.approx(0.25 * (n + 3), abs=1e-2)
+
+
 # What was expected ------------------------------------------------------------------------------------
 
 
