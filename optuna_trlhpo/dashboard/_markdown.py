@@ -15,6 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 from optuna_trlhpo.cnn.trained import savings
 from optuna_trlhpo.layers import describe, network_in
 from optuna_trlhpo.visualization._architecture import ArchitectureInfo
+from optuna_trlhpo.visualization._study import feasible
 
 _LEADERS = 5
 """Rows of the table of the best trials."""
@@ -65,11 +66,6 @@ def leaders(study: Study) -> list[FrozenTrial]:
     for trial in sorted((it for it in best if feasible(it)), key=lambda it: (sign * it.values[0], it.number)):
         found.setdefault(_what(trial), trial)
     return list(found.values())
-
-
-def feasible(trial: FrozenTrial) -> bool:
-    """Whether every constraint of the trial is at most 0."""
-    return all(value <= 0 for value in trial.constraints.values())
 
 
 def study_note(study: Study, architecture: ArchitectureInfo | None) -> str:

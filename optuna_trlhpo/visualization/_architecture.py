@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial
 from optuna_trlhpo.layers import Layer, Network, Shape, describe, network_in
 from optuna_trlhpo.space import LayerSpace
 from optuna_trlhpo.visualization._plotly import GREY, colours_of, empty_figure, import_plotly
-from optuna_trlhpo.visualization._study import Layered, find_trial, read_layers, read_space
+from optuna_trlhpo.visualization._study import NONE_FEASIBLE, Layered, find_trial, read_layers, read_space
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -73,7 +73,7 @@ def get_architecture_info(
     if chosen is None:
         best = layered.best()
         if best is None:
-            return ArchitectureInfo(-1, [], None, "", "", layered.note)
+            return ArchitectureInfo(-1, [], None, "", "", layered.note or NONE_FEASIBLE)
         number, layers = best[0].number, best[0].layers
     else:
         number, layers = chosen.number, network_in(chosen.params)
@@ -142,7 +142,8 @@ def plot_architecture(
 
     Args:
         study: A study of any sampler on a `LayerSpace`.
-        trial: A trial of it, or its number; None: the one with the best network.
+        trial: A trial of it, or its number; None: the one with the best network among those within
+            their constraints.
         space: The space, for a study that does not note it; without it shapes and costs are left out.
 
     Returns:

@@ -15,7 +15,7 @@ from optuna_trlhpo.episode import steps_of
 from optuna_trlhpo.layers import network_in
 from optuna_trlhpo.notes import AgentNote, read_agent, seen_in
 from optuna_trlhpo.visualization._plotly import empty_figure, import_plotly
-from optuna_trlhpo.visualization._study import SHOWN, find_trial
+from optuna_trlhpo.visualization._study import SHOWN, feasible, find_trial
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -106,7 +106,11 @@ def _best_with_attention(study: Study) -> FrozenTrial | None:
     if len(study.directions) > 1 or not having:
         return having[-1] if having else None
     sign = -1 if study.direction == StudyDirection.MINIMIZE else 1
-    valued = [(sign * trial.value, -trial.number, trial) for trial in having if trial.value is not None]
+    valued = [
+        (sign * trial.value, -trial.number, trial)
+        for trial in having
+        if trial.value is not None and feasible(trial)
+    ]
     return max(valued, default=(0.0, 0, having[-1]))[2]
 
 

@@ -30,7 +30,7 @@ from optuna_trlhpo.visualization._layer_rewards import plot_layer_rewards
 from optuna_trlhpo.visualization._pareto_layers import plot_pareto_layers
 from optuna_trlhpo.visualization._plotly import import_plotly
 from optuna_trlhpo.visualization._search_tree import plot_search_tree
-from optuna_trlhpo.visualization._study import Layered, read_layers
+from optuna_trlhpo.visualization._study import NONE_FEASIBLE, Layered, feasible, read_layers
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -135,6 +135,13 @@ def _summary(study: Study, layered: Layered) -> list[tuple[str, str]]:
     if ended:
         rows.append(("Until", f"{max(ended):%Y-%m-%d %H:%M:%S}"))
     rows.append(("Different networks with a value", f"{len(layered.values):,}"))
+    limits = dict.fromkeys(name for trial in trials for name in trial.constraints)
+    if limits:
+        finished = [trial for trial in trials if trial.state.is_finished()]
+        within = sum(map(feasible, finished))
+        rows.append(
+            ("Constraints", f"{', '.join(limits)}: {within:,} of {len(finished):,} trials are within all")
+        )
     trainings = [training for trial in trials for training in read_trainings(trial)[1]]
     if trainings:
         looked_up = sum(training.looked_up for training in trainings)
@@ -169,9 +176,9 @@ def _leaders(study: Study, layered: Layered, space: LayerSpace | None) -> str:
     space = layered.space if space is None else space
     first: dict[Network, int] = {}
     for trial in layered.trials:
-        for k in trial.values:
+        for k in trial.values if trial.feasible else ():
             first.setdefault(trial.layers[:k], trial.number)
-    order = sorted(layered.values, key=lambda network: -layered.sign * layered.values[network])[:_BEST]
+    order = sorted(first, key=lambda network: -layered.sign * layered.values[network])[:_BEST]
     rows = []
     for network in order:
         costs = ("", "")
@@ -182,7 +189,7 @@ def _leaders(study: Study, layered: Layered, space: LayerSpace | None) -> str:
                 pass
         rows.append((str(first[network]), f"{layered.values[network]:.4f}", *costs, describe(network)))
     if not rows:
-        return f'<p class="note">{html.escape(layered.note)}</p>'
+        return f'<p class="note">{html.escape(layered.note or NONE_FEASIBLE)}</p>'
     table = _table(("trial", layered.value_name, "parameters", "MACs", "network"), rows)
     return table + _trade_offs(study)
 

@@ -24,6 +24,9 @@ logger = optuna.logging.get_logger("optuna.trlhpo.visualization")
 SHOWN = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
 
 
+NONE_FEASIBLE = "No trial with layers is within all its constraints."
+
+
 class Grown(NamedTuple):
     """A trial that grew layers.
 
@@ -31,11 +34,13 @@ class Grown(NamedTuple):
         number: The trial's.
         layers: All it had.
         values: By depth, what the network of so many layers came to, in the unit of the study's values.
+        feasible: Whether the trial is within all its constraints.
     """
 
     number: int
     layers: Network
     values: dict[int, float]
+    feasible: bool = True
 
 
 class Reward(NamedTuple):
@@ -96,8 +101,10 @@ class Layered:
                     yield Reward(trial.number, trial.layers[:k], self.sign * (value - before))
 
     def best(self) -> tuple[Grown, int] | None:
-        """The trial with the best network, and how many of its layers that has; of equals the first."""
-        found = [(self.sign * v, -t.number, -k, t, k) for t in self.trials for k, v in t.values.items()]
+        """The trial with the best network, and how many of its layers that has; of equals the first. None
+        where no trial has a value and is within its constraints."""
+        within = [trial for trial in self.trials if trial.feasible]
+        found = [(self.sign * v, -t.number, -k, t, k) for t in within for k, v in t.values.items()]
         if not found:
             return None
         *_, trial, depth = max(found, key=lambda item: item[:3])
@@ -124,7 +131,7 @@ def read_layers(study: Study, objective: int = 0) -> Layered:
     trials = study.get_trials(deepcopy=False)
     shown = [trial for trial in trials if trial.state in SHOWN]
     grown = [
-        Grown(trial.number, layers, _values(trial, len(layers), objective))
+        Grown(trial.number, layers, _values(trial, len(layers), objective), feasible(trial))
         for trial in shown
         if (layers := network_in(trial.params))
     ]
@@ -168,6 +175,11 @@ def _note(trials: Sequence[FrozenTrial], grown: Sequence[Grown], has_values: boo
     if not has_values:
         return "No trial with layers has a value yet."
     return ""
+
+
+def feasible(trial: FrozenTrial) -> bool:
+    """Whether every constraint of the trial is at most 0."""
+    return all(value <= 0 for value in trial.constraints.values())
 
 
 def read_space(study: Study) -> LayerSpace | None:

@@ -161,6 +161,18 @@ def test_architecture_adds_up(study: Study) -> None:
         assert text in texts
 
 
+def test_the_best_is_within_its_constraints() -> None:
+    study = optuna.create_study(direction="maximize")
+    study.set_user_attr(SPACE_ATTRIBUTE, SPACE.settings)
+    add(study, f"{A} > {C}", 0.5, 0.75, constraints={"macs": 1.0})
+    info = get_architecture_info(study, None)
+    assert info.parts == [] and info.note == "No trial with layers is within all its constraints."
+    add(study, f"{A} > {B}", 0.5, 0.625, constraints={"macs": 0.0})
+    assert get_architecture_info(study, None).number == 1
+    on_best = [node.network for node in get_search_tree_info(study, 0).nodes if node.is_on_best]
+    assert on_best[-1] == parse(f"{A} > {B}")
+
+
 def test_what_made_the_network_worse_is_left_out(study: Study) -> None:
     for trial in (0, study.trials[0]):
         info = get_architecture_info(study, trial)

@@ -15,8 +15,9 @@ import pytest
 from optuna.study import Study
 
 from optuna_trlhpo.benchmarks.figures import study_of
+from optuna_trlhpo.layers import describe, network_in
 from optuna_trlhpo.visualization import write_report
-from tests.visualization.conftest import MAKERS
+from tests.visualization.conftest import MAKERS, grow, studied
 
 
 class Page(HTMLParser):
@@ -81,6 +82,18 @@ def test_several_objectives_have_a_table_of_trade_offs(make: Callable[[str], Stu
     page = Page(write_report(study, tmp_path / "report.html").read_text(encoding="utf-8"))
     assert "Trials that no other beats" in page.text
     assert all(f"{trial.values[1]:.6g}" in page.text for trial in study.best_trials)
+
+
+def test_what_violates_a_constraint_is_not_called_the_best(tmp_path: Path) -> None:
+    def objective(trial: optuna.Trial) -> float:
+        trial.set_constraint("number", float(trial.number - 1))
+        return grow(trial) + trial.number  # better and better, and only the first two are allowed
+
+    study = studied(objective, optuna.samplers.RandomSampler(seed=0), n=3)
+    page = Page(write_report(study, tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert "number: 2 of 3 trials are within all" in page.text
+    forbidden = describe(network_in(study.trials[2].params))
+    assert forbidden not in page.text and "Trial 2" not in page.text
 
 
 def test_a_long_study_is_a_small_page(tmp_path: Path) -> None:
