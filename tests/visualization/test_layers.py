@@ -10,7 +10,12 @@ from optuna.study import Study
 
 from optuna_trlhpo import LayerSpace, parse
 from optuna_trlhpo.space import SPACE_ATTRIBUTE
-from optuna_trlhpo.visualization import layer_affinity_findings, plot_architecture
+from optuna_trlhpo.visualization import (
+    _search_tree,
+    layer_affinity_findings,
+    plot_architecture,
+    plot_search_tree,
+)
 from optuna_trlhpo.visualization._architecture import get_architecture_info
 from optuna_trlhpo.visualization._layer_affinity import get_layer_affinity_info
 from optuna_trlhpo.visualization._layer_rewards import get_layer_rewards_info
@@ -123,6 +128,25 @@ def test_tree_by_hand(study: Study) -> None:
     }
     leaves = [node.y for node in nodes if node.network and all(o.network[:-1] != node.network for o in nodes)]
     assert sorted(leaves) == [0.0, 1.0, 2.0]
+
+
+def test_a_large_tree_is_drawn_in_part(monkeypatch: pytest.MonkeyPatch, study: Study) -> None:
+    info = get_search_tree_info(study, 0)
+    monkeypatch.setattr(_search_tree, "_MOST_NODES", 5)
+    monkeypatch.setattr(_search_tree, "_BEST_DRAWN", 1)
+    nodes = _search_tree._drawn(info)
+    assert [(len(node.network), node.trials, node.is_on_best) for node in nodes] == [
+        (0, 4, True),
+        (1, 4, True),
+        (2, 2, True),
+        (2, 2, False),
+        (3, 1, True),
+    ]
+    assert [nodes[node.parent].network for node in nodes[1:]] == [node.network[:-1] for node in nodes[1:]]
+    assert sorted(node.y for node in nodes if len(node.network) == 2) == [0.0, 1.0]  # they closed up
+    figure = plot_search_tree(study)
+    assert figure.layout.title.subtitle.text.startswith("5 of 6 prefixes")
+    assert len(figure.data[-1].x) == 5
 
 
 def test_front_by_hand(study: Study) -> None:
