@@ -55,7 +55,8 @@ def figure_of(study: Study, name: str, best: Sequence[FrozenTrial]) -> str | Non
     if not figure.data:
         return None
     # The room that the dashboard has: half the width of the page, and 450 pixels.
-    figure.update_layout(width=None, height=None, font_size=10, margin={"l": 60, "r": 20, "t": 60, "b": 50})
+    margin = {"l": 60, "r": 20, "t": 110 if figure.layout.updatemenus else 60, "b": 50}
+    figure.update_layout(width=None, height=None, font_size=10, margin=margin)
     figure.update_annotations(font_size=10)
     text = str(figure.to_json())
     return text if len(text) <= MOST_CHARACTERS else _smaller(json.loads(text))

@@ -208,10 +208,13 @@ def _get_plot(info: AttentionInfo) -> go.Figure:
         buttons.append({"label": f"head {head + 1}", "method": "restyle", "args": [{"z": cells}]})
     figure.update_layout(
         title=f"Attention in Trial {info.number}",
-        updatemenus=[{"buttons": buttons, "x": 1, "xanchor": "right", "y": 1.2}],
+        # On the left, for on the right plotly has its own; above the names of the panels.
+        updatemenus=[{"buttons": buttons, "x": 0, "xanchor": "left", "y": 1.08, "yanchor": "bottom"}],
+        margin={"t": 130},
+        plot_bgcolor="white",  # so that what is masked is no small weight
     )
-    figure.update_yaxes(autorange="reversed", automargin=True)
-    return figure.update_xaxes(automargin=True)
+    figure.update_yaxes(autorange="reversed", automargin=True, showgrid=False, zeroline=False)
+    return figure.update_xaxes(automargin=True, showgrid=False, zeroline=False)
 
 
 def _cells(weights: np.ndarray) -> list[list[float | None]]:

@@ -61,7 +61,8 @@ def plot_layer_rewards(study: Study, *, objective: int = 0) -> go.Figure:
     A layer's reward is the value of the network that ends with it, less that of the network before it
     (section IV of the paper); positive is better, also where the study minimises. Values are reports, and the
     values of trials that reported nothing; a network that was trained in another trial counts too. Of
-    accuracies and error rates the first layer's reward is its accuracy; elsewhere it has none.
+    accuracies, and of what is minimised and has "error" in its name (``study.set_metric_names``), the first
+    layer's reward is its accuracy; elsewhere it has none.
 
     Args:
         study: A study of any sampler on a `LayerSpace`.

@@ -147,8 +147,7 @@ def _get_plot(info: ParetoLayersInfo) -> go.Figure:
         marker={
             "size": 6,
             "color": [len(point.network) for point in info.points],
-            "colorscale": "Blues",
-            "cmin": 0,
+            "colorscale": "Viridis",
             "showscale": True,
             "colorbar": {"title": "layers", "dtick": 1},
             "line": {"width": 0.5, "color": "grey"},

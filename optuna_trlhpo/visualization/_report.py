@@ -114,7 +114,7 @@ def _figures(study: Study, space: LayerSpace | None) -> tuple[str, list[str]]:
             text = figure.layout.annotations[0].text.replace("<br>", " ")
             sections.append(f'<p class="note">{html.escape(text)}</p>')
             continue
-        figure.update_layout(title=None, margin={"t": 60})
+        figure.update_layout(title=None, margin={"t": 80})
         height = figure.layout.height or 450
         sections.append(f'<div class="figure" id="figure{number}" style="height:{height}px"></div>')
         figures.append(f'{{"id":"figure{number}","figure":{figure.to_json()}}}')
@@ -208,7 +208,7 @@ def _settings(study: Study) -> str:
     parts = []
     for title, settings in (
         ("Space", study.user_attrs.get(SPACE_ATTRIBUTE)),
-        ("Sampler", read_from_study(study, SAMPLER_ATTRIBUTE)),
+        ("Sampler (the latest)", read_from_study(study, SAMPLER_ATTRIBUTE)),
         ("Training", study.user_attrs.get(_TRAINING)),
         ("User attributes of the study", _others(study.user_attrs)),
     ):

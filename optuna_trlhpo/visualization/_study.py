@@ -7,7 +7,7 @@ whichever way the study goes (section IV of the paper).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -84,10 +84,13 @@ class Layered:
     @property
     def before_any_layer(self) -> float | None:
         """The value that a network without layers is held to have: of accuracies 0, of error rates 1; None
-        where the values are neither, and the first layer's reward is not defined."""
+        where the values are neither, and the first layer's reward is not defined. What lies in [0, 1] and is
+        to be minimised may be a loss as well, so an error rate is what is called an error."""
         if not self.values or not all(0 <= value <= 1 for value in self.values.values()):
             return None
-        return 0.0 if self.sign > 0 else 1.0
+        if self.sign > 0:
+            return 0.0
+        return 1.0 if "error" in self.value_name.lower() else None
 
     def rewards(self) -> Iterator[Reward]:
         """Of every layer whose network and the one before it have a value, in this trial or elsewhere in the
@@ -116,7 +119,8 @@ def read_layers(study: Study, objective: int = 0) -> Layered:
 
     A report at step k is the value of the network of k + 1 layers, as `LayerSpace.grow` asks for it. Where a
     trial suggested its network whole (`LayerSpace.suggest`), or reported more steps than it has layers,
-    reports are something else, and its value alone counts, as that of all its layers.
+    reports are something else, and its value alone counts, as that of all its layers. So it is where the
+    value of a complete trial is none of its reports: these may be of epochs.
 
     Args:
         study: A study of any sampler.
@@ -156,12 +160,20 @@ def _value_name(n_objectives: int, objective: int) -> str:
 
 def _values(trial: FrozenTrial, depth: int, objective: int) -> dict[int, float]:
     reports = trial.intermediate_values
-    if reports and "n_layers" not in trial.params and max(reports) < depth:
-        return {step + 1: value for step, value in sorted(reports.items()) if math.isfinite(value)}
     values = trial.values
+    if reports and "n_layers" not in trial.params and max(reports) < depth and _come_to(reports, values):
+        return {step + 1: value for step, value in sorted(reports.items()) if math.isfinite(value)}
     if not values or not math.isfinite(values[objective]):
         return {}
     return {depth: values[objective]}
+
+
+def _come_to(reports: Mapping[int, float], values: Sequence[float] | None) -> bool:
+    """Whether a trial's value is one of its reports; else these are of something else, such as epochs. One
+    that has not been told its value yet, or an infinite one, is taken at its reports."""
+    if not values or not math.isfinite(values[0]):
+        return True
+    return any(math.isclose(report, values[0], rel_tol=1e-6, abs_tol=1e-9) for report in reports.values())
 
 
 def _note(trials: Sequence[FrozenTrial], grown: Sequence[Grown], has_values: bool) -> str:

@@ -11,10 +11,11 @@ from optuna.study import Study
 
 from optuna_trlhpo import LayerSpace, parse
 from optuna_trlhpo.notes import AGENT_ATTRIBUTE, AgentNote, Expected, read_agent
-from optuna_trlhpo.visualization import attention_affinity_findings, plot_attention
+from optuna_trlhpo.visualization import attention_affinity_findings, plot_agent, plot_attention
 from optuna_trlhpo.visualization._agent import get_agent_info
 from optuna_trlhpo.visualization._attention import get_attention_info
 from optuna_trlhpo.visualization._attention_affinity import get_attention_affinity_info
+from optuna_trlhpo.visualization._plotly import GREY
 
 SPACE = LayerSpace(input_shape=(1, 12, 12), num_classes=4, max_layers=3)
 
@@ -191,6 +192,36 @@ def test_q_against_the_return_by_hand() -> None:
     assert info.foresight.realised == [0.75, 0.25]  # all that was to come; what the second step added
     assert [series.values for series in info.losses] == [[0.1], [-0.2]]
     assert info.exploration[0].values == [0.5] and info.spread == [] and info.cache == []
+
+
+def test_of_several_objectives_the_agent_says_why_it_has_nothing() -> None:
+    study = optuna.create_study(directions=["maximize", "minimize"])
+    note = AgentNote("posterior").to_json()
+    study.add_trial(optuna.create_trial(values=[1.0, 2.0], system_attrs={AGENT_ATTRIBUTE: note}))
+    assert "of several objectives it keeps no expectation" in get_agent_info(study).note
+
+
+def test_of_two_agents_what_the_more_trials_have_is_compared() -> None:
+    study = optuna.create_study(direction="maximize")
+    plan = AgentNote("posterior", plans=(Expected(0, 1, 0.5, 0.4, 0.6),))
+    for n, note in enumerate([AgentNote("actor", q=(0.5,)), plan, plan]):
+        trial = optuna.create_trial(
+            params={"x": 0.5},
+            distributions={"x": optuna.distributions.FloatDistribution(0, 1)},
+            value=0.5 + n,
+            system_attrs={AGENT_ATTRIBUTE: note.to_json()},
+        )
+        study.add_trial(trial)
+    foresight = get_agent_info(study).foresight
+    assert (foresight.unit, foresight.trials) == ("value of the plan", [1, 2])
+
+
+def test_what_came_need_not_begin_at_zero_and_bars_have_one_colour(make: Callable[[str], Study]) -> None:
+    figure = plot_agent(make("default"))
+    (points,) = [trace for trace in figure.data if trace.name == "value of the plan"]
+    assert points.error_x.color == GREY and not isinstance(points.error_x.color, tuple)
+    axis = figure.layout[points.yaxis.replace("y", "yaxis")]
+    assert (axis.title.text, axis.rangemode) == ("Realised", "normal")
 
 
 def test_plans_against_their_values_by_hand() -> None:

@@ -78,6 +78,9 @@ def test_of_error_rates_less_is_better() -> None:
     study = optuna.create_study(direction="minimize")
     add(study, f"{A} > {C}", 0.25, 0.5, value=0.25)
     rewards = get_layer_rewards_info(study, 0).rewards
+    assert [one.reward for one in rewards] == [-0.25]  # a loss perhaps: what nothing has lost is not known
+    study.set_metric_names(["error rate"])
+    rewards = get_layer_rewards_info(study, 0).rewards
     assert [one.reward for one in rewards] == [0.75, -0.25]
 
 
@@ -110,7 +113,10 @@ def test_a_layer_that_changes_nothing_is_neither() -> None:
 def test_reports_of_epochs_are_no_values_of_prefixes() -> None:
     study = optuna.create_study(direction="maximize")
     add(study, f"{A} > {C}", 0.1, 0.2, 0.3, 0.4)
-    assert read_layers(study).trials[0].values == {2: 0.4}
+    add(study, f"{A} > {B} > {C}", 0.1, 0.2, 0.3, value=0.9)  # as many epochs as layers
+    add(study, f"{A} > {B} > {C}", 0.1, 0.9, 0.3, value=0.9)
+    values = [trial.values for trial in read_layers(study).trials]
+    assert values == [{2: 0.4}, {3: 0.9}, {1: 0.1, 2: 0.9, 3: 0.3}]
 
 
 def test_tree_by_hand(study: Study) -> None:
