@@ -578,6 +578,8 @@ class CNNObjective:
                 no user attribute ``architecture``, or the network is of another architecture.
             ImportError: If parts are to be written and ONNX is not installed.
         """
+        if not isinstance(budget, Budget):
+            raise ValueError(f"budget is {budget!r}; it must be a Budget, such as Budget(macs=1e6)")
         if budget.latency is not None and not latency:
             raise ValueError(f"the budget limits latency to {budget.latency!r} s; latency must be True")
         if folder is not None:
@@ -647,6 +649,8 @@ class CNNObjective:
     def _network_of(self, trial: BaseTrial | Confirmed) -> tuple[str, Network]:
         if isinstance(trial, Confirmed):
             return trial.architecture, trial.layers
+        if not isinstance(trial, BaseTrial):
+            raise ValueError(f"trial is {trial!r}; it must be a trial, or a row of what confirm returns")
         architecture = trial.user_attrs.get("architecture")
         if not isinstance(architecture, str):
             raise ValueError(

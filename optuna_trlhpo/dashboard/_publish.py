@@ -131,7 +131,7 @@ class PublishCallback:
     """
 
     def __init__(self, *, every: int = 10, top: int = 3, artifact_store: ArtifactStore | None = None) -> None:
-        if not isinstance(every, int) or every < 1:
+        if not isinstance(every, int) or isinstance(every, bool) or every < 1:
             raise ValueError(f"every is {every!r}; it must be a positive integer")
         _check_top(top)
         _import_dashboard()

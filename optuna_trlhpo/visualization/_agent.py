@@ -308,7 +308,7 @@ def _add_foresight(figure: go.Figure, foresight: Foresight, row: int, column: in
         ),
         marker={"size": 5, "color": foresight.trials, "colorscale": "Viridis", "showscale": False},
         text=[f"Trial {number}" for number in foresight.trials],
-        hovertemplate="%{text}<br>expected %{x:.4f}, came %{y:.4f}<extra></extra>",
+        hovertemplate="%{text}<br>expected %{x:.4g}, came %{y:.4g}<extra></extra>",
         name=foresight.unit,
     )
     figure.add_trace(points, row=row, col=column)

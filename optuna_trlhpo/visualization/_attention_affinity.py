@@ -282,12 +282,10 @@ def _get_plot(info: AttentionAffinityInfo) -> go.Figure:
             marker={
                 "size": 6,
                 "color": [one.position for one in removed],
-                "colorscale": "Viridis",
-                "showscale": row == 1,
-                "colorbar": {"title": "position"},
+                "coloraxis": "coloraxis",
             },
             text=[f"layer {one.position} of<br>{describe(one.network)}" for one in removed],
-            hovertemplate="%{text}<br>attention %{x:.2f}, cost of removal %{y:+.4f}<extra></extra>",
+            hovertemplate="%{text}<br>attention %{x:.2f}, cost of removal %{y:+.4g}<extra></extra>",
             showlegend=False,
         )
         figure.add_trace(points, row=row, col=2)
@@ -296,4 +294,7 @@ def _get_plot(info: AttentionAffinityInfo) -> go.Figure:
         figure.update_xaxes(title="Attention, 1 = an equal share", row=row, col=2)
         figure.add_hline(y=0, line={"width": 1, "dash": "dot"}, row=row, col=2)
     figure.update_annotations(font={"size": 12})
+    figure.update_coloraxes(
+        colorscale="Viridis", colorbar={"title": "position", "tickformat": "d", "dtick": 1}
+    )
     return figure.update_layout(title=TITLE, height=400 * len(info.found) + 80, margin={"t": 120})

@@ -111,7 +111,7 @@ def _get_plot(info: LayerRewardsInfo) -> go.Figure:
                 x=[one.number for one in own],
                 y=rewards,
                 text=texts,
-                hovertemplate="%{text}<br>reward %{y:+.4f}<extra></extra>",
+                hovertemplate="%{text}<br>reward %{y:+.4g}<extra></extra>",
                 mode="markers",
                 **common,
             ),
@@ -127,8 +127,11 @@ def _get_plot(info: LayerRewardsInfo) -> go.Figure:
     figure.update_layout(title=TITLE, boxmode="group")
     if info.zoom is not None:
         figure.update_yaxes(range=info.zoom)
+        low, high = info.zoom
+        outside = [k for k in info.kinds if not any(low <= it.reward <= high for it in info.of_kind(k))]
+        hidden, how = f", all of {', '.join(outside)}" if outside else "", "a double click shows all"
         figure.update_layout(
-            title={"subtitle": {"text": "First layers and extremes lie outside; a double click shows all."}}
+            title={"subtitle": {"text": f"First layers and extremes lie outside{hidden}; {how}."}}
         )
     figure.update_xaxes(title="Trial", row=1, col=1).update_xaxes(title="Position", dtick=1, row=1, col=2)
     return figure.update_yaxes(title=f"Reward ({info.value_name})", row=1, col=1)

@@ -153,7 +153,7 @@ def _get_plot(info: ParetoLayersInfo) -> go.Figure:
             "line": {"width": 0.5, "color": "grey"},
         },
         text=[describe(point.network) for point in info.points],
-        hovertemplate="%{text}<br>%{y:.4f} at %{x:,}<extra></extra>",
+        hovertemplate="%{text}<br>%{y:.4g} at %{x:,}<extra></extra>",
         name="network",
     )
     front = info.front

@@ -10,7 +10,7 @@ import json
 import platform
 import string
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,7 +30,7 @@ from optuna_trlhpo.visualization._layer_rewards import plot_layer_rewards
 from optuna_trlhpo.visualization._pareto_layers import plot_pareto_layers
 from optuna_trlhpo.visualization._plotly import import_plotly
 from optuna_trlhpo.visualization._search_tree import plot_search_tree
-from optuna_trlhpo.visualization._study import NONE_FEASIBLE, Layered, feasible, read_layers
+from optuna_trlhpo.visualization._study import NONE_FEASIBLE, Layered, decimal, feasible, read_layers
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -161,15 +161,17 @@ def _best_network(study: Study, space: LayerSpace | None) -> str:
             part.shape,
             _count(part.parameters),
             _count(part.macs),
-            "" if part.value is None else f"{part.value:.4f}",
-            "" if part.reward is None else f"{part.reward:+.4f}",
+            "" if part.value is None else decimal(part.value),
+            "" if part.reward is None else decimal(part.reward, signed=True),
         )
         for part in info.parts
     ]
     rows.append(("total", "", _count(info.parameters), _count(info.macs), "", ""))
     header = ("layer", "output", "parameters", "MACs", info.value_name, "reward")
     layers = " > ".join(part.name for part in info.parts[1:-1])
-    return f"<p>Trial {info.number}: <code>{html.escape(layers)}</code></p>{_table(header, rows)}"
+    by = f", the best by {info.value_name}" if len(study.directions) > 1 else ""
+    head = f"<p>Trial {info.number}{html.escape(by)}: <code>{html.escape(layers)}</code></p>"
+    return head + _table(header, rows)
 
 
 def _leaders(study: Study, layered: Layered, space: LayerSpace | None) -> str:
@@ -187,7 +189,7 @@ def _leaders(study: Study, layered: Layered, space: LayerSpace | None) -> str:
                 costs = _count(space.parameters(network)), _count(space.macs(network))
             except ValueError:  # of a study that changed its space
                 pass
-        rows.append((str(first[network]), f"{layered.values[network]:.4f}", *costs, describe(network)))
+        rows.append((str(first[network]), decimal(layered.values[network]), *costs, describe(network)))
     if not rows:
         return f'<p class="note">{html.escape(layered.note or NONE_FEASIBLE)}</p>'
     table = _table(("trial", layered.value_name, "parameters", "MACs", "network"), rows)
@@ -213,8 +215,18 @@ def _settings(study: Study) -> str:
         ("User attributes of the study", _others(study.user_attrs)),
     ):
         if isinstance(settings, dict) and settings:
-            parts.append(f"<h3>{title}</h3>{_pairs((key, _text(value)) for key, value in settings.items())}")
+            parts.append(f"<h3>{title}</h3>{_pairs(_rows(settings))}")
     return "".join(parts) or '<p class="note">The study does not tell.</p>'
+
+
+def _rows(settings: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    for key, value in settings.items():
+        if isinstance(value, dict) and value:
+            yield from ((f"{key}: {inner}", _text(it)) for inner, it in value.items())
+        elif key == "vocabulary" and value == "":
+            yield key, "Table I"
+        else:
+            yield key, _text(value)
 
 
 def _others(attributes: dict[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from optuna.study import Study
 
 from optuna_trlhpo.layers import Network, describe
 from optuna_trlhpo.visualization._plotly import GREY, NEGATIVE, empty_figure, import_plotly
-from optuna_trlhpo.visualization._study import Layered, read_layers
+from optuna_trlhpo.visualization._study import Layered, decimal, read_layers
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -231,6 +231,6 @@ def _get_plot(info: SearchTreeInfo, nodes: list[Node]) -> go.Figure:
 
 def _hover(node: Node, value_name: str) -> str:
     lines = [describe(node.network) or "no layers", f"in {node.trials:,} trial{'s' * (node.trials != 1)}"]
-    lines += [f"{value_name} {node.value:.4f}"] if node.value is not None else []
-    lines += [f"best here or behind {node.best:.4f}"] if node.best is not None else ["no value behind"]
+    lines += [f"{value_name} {decimal(node.value)}"] if node.value is not None else []
+    lines += [f"best here or behind {decimal(node.best)}"] if node.best is not None else ["no value behind"]
     return "<br>".join(lines)

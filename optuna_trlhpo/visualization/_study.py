@@ -6,6 +6,7 @@ whichever way the study goes (section IV of the paper).
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -194,14 +195,33 @@ def feasible(trial: FrozenTrial) -> bool:
     return all(value <= 0 for value in trial.constraints.values())
 
 
+def decimal(value: float, *, signed: bool = False) -> str:
+    """As people read it: four decimals, or as many digits where these would say little.
+
+    Example:
+        >>> decimal(0.98765), decimal(3e-6), decimal(12.3456), decimal(1234567.0), decimal(0.5, signed=True)
+        ('0.9877', '3e-06', '12.35', '1,234,567', '+0.5000')
+    """
+    sign = "+" if signed else ""
+    if math.isfinite(value) and value == round(value) and 2 <= abs(value) < 1e15:
+        return f"{value:{sign},.0f}"
+    return f"{value:{sign}.4f}" if 1e-3 <= abs(value) < 2 or value == 0 else f"{value:{sign}.4g}"
+
+
 def read_space(study: Study) -> LayerSpace | None:
     """The space that the study's networks were grown in; None where it does not tell."""
     settings = study.user_attrs.get(SPACE_ATTRIBUTE)
     try:
         return None if settings is None else LayerSpace.from_settings(settings)
     except (TypeError, ValueError) as error:
-        logger.warning(f"The study's attribute {SPACE_ATTRIBUTE!r} is not understood: {error}.")
+        _warn_once(study.study_name, f"The study's attribute {SPACE_ATTRIBUTE!r} is not understood: {error}.")
         return None
+
+
+@functools.lru_cache(maxsize=100)
+def _warn_once(study_name: str, warning: str) -> None:
+    """All figures of a report read the same."""
+    logger.warning(warning)
 
 
 def find_trial(study: Study, trial: FrozenTrial | int | None) -> FrozenTrial | None:
@@ -214,6 +234,7 @@ def find_trial(study: Study, trial: FrozenTrial | int | None) -> FrozenTrial | N
         return trial
     trials = study.get_trials(deepcopy=False)
     for one in trials:
-        if one.number == trial:
+        if one.number == trial and not isinstance(trial, bool):
             return one
-    raise ValueError(f"trial is {trial!r}; the study has the trials 0 to {len(trials) - 1}")
+    known = f"the trials 0 to {len(trials) - 1}" if trials else "no trial"
+    raise ValueError(f"trial is {trial!r}; the study has {known}")

@@ -212,6 +212,12 @@ def test_another_network_is_not_exported_as_the_trials(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("wrong", [3, None, "best"])
+def test_what_is_no_trial_is_said(found: tuple[CNNObjective, optuna.Study], wrong: object) -> None:
+    with pytest.raises(ValueError, match="it must be a trial, or a row of what confirm returns"):
+        found[0].export(wrong, "net.py")  # type: ignore[arg-type]
+
+
 def test_a_bad_path_costs_no_training(
     found: tuple[CNNObjective, optuna.Study], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

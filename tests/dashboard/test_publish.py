@@ -225,6 +225,14 @@ def test_any_study_can_be_published(n_trials: int, objective: Any, how: dict, ex
     assert expected in get_note(study)
 
 
+def test_names_are_text_and_no_markdown() -> None:
+    study = study_of(3, layered())
+    study.set_metric_names(["a|b <i> *c*"])
+    publish(study)
+    heads = [line for line in get_note(study).splitlines() if "a\\|b" in line]
+    assert len(heads) >= 3 and all("a\\|b \\<i> \\*c\\*" in line for line in heads)
+
+
 def test_constraints_are_told() -> None:
     inner = layered()
 
@@ -385,6 +393,8 @@ def test_bad_arguments(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         publish("study")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="top is -1; it must be an integer of at least 0"):
         publish(study, top=-1)
+    with pytest.raises(ValueError, match="every is True; it must be a positive integer"):
+        PublishCallback(every=True)
     with pytest.raises(ValueError, match="every is 0; it must be a positive integer"):
         PublishCallback(every=0)
     with pytest.raises(ValueError, match="the networks need one to lie in"):

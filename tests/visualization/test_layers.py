@@ -14,6 +14,7 @@ from optuna_trlhpo.visualization import (
     _search_tree,
     layer_affinity_findings,
     plot_architecture,
+    plot_layer_rewards,
     plot_search_tree,
 )
 from optuna_trlhpo.visualization._architecture import get_architecture_info
@@ -201,6 +202,29 @@ def test_the_best_is_within_its_constraints() -> None:
     assert get_architecture_info(study, None).number == 1
     on_best = [node.network for node in get_search_tree_info(study, 0).nodes if node.is_on_best]
     assert on_best[-1] == parse(f"{A} > {B}")
+
+
+def test_small_values_are_told_apart() -> None:
+    study = optuna.create_study(direction="minimize")
+    add(study, f"{A} > {C}", 5e-6, 3e-6)
+    figure = plot_architecture(study)
+    assert figure.layout.title.text.endswith("3e-06")
+    assert "+2e-06" in [annotation.text for annotation in figure.layout.annotations]
+
+
+def test_a_trial_that_is_none(study: Study) -> None:
+    with pytest.raises(ValueError, match="trial is True; the study has the trials 0 to 3"):
+        plot_architecture(study, True)
+    with pytest.raises(ValueError, match="trial is 0; the study has no trial"):
+        plot_architecture(optuna.create_study(), 0)
+
+
+def test_a_kind_that_lies_outside_is_named() -> None:
+    study = optuna.create_study(direction="maximize")
+    for k in range(8):
+        add(study, f"{A} > {B} > FCL({16 + 16 * k},relu,bias)", 0.8, 0.80 + 0.001 * k, 0.81)
+    subtitle = plot_layer_rewards(study).layout.title.subtitle.text
+    assert subtitle == "First layers and extremes lie outside, all of Conv; a double click shows all."
 
 
 def test_what_made_the_network_worse_is_left_out(study: Study) -> None:

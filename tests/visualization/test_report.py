@@ -63,7 +63,16 @@ def test_what_the_page_says(make: Callable[[str], Study], tmp_path: Path) -> Non
     study = make("paper")
     page = Page(write_report(study, tmp_path / "report.html").read_text(encoding="utf-8"))
     assert page.scripts["plotly"] and "Plotly" in unpacked(page.scripts["plotly"])
-    for said in ("12 complete", "MACs", "classifier", "max_layers", "TRLHPOSampler", optuna.__version__):
+    for said in (
+        "12 complete",
+        "MACs",
+        "classifier",
+        "max_layers",
+        "TRLHPOSampler",
+        "Table I",
+        "agent: heads",
+        optuna.__version__,
+    ):
         assert said in page.text
     assert f"{study.best_value:.4f}" in page.text
     assert len(json.loads(unpacked(page.scripts["data"]))) == 8
@@ -80,7 +89,7 @@ def test_names_are_text_and_no_html(tmp_path: Path) -> None:
 def test_several_objectives_have_a_table_of_trade_offs(make: Callable[[str], Study], tmp_path: Path) -> None:
     study = make("several objectives")
     page = Page(write_report(study, tmp_path / "report.html").read_text(encoding="utf-8"))
-    assert "Trials that no other beats" in page.text
+    assert "Trials that no other beats" in page.text and "the best by Objective Value 0" in page.text
     assert all(f"{trial.values[1]:.6g}" in page.text for trial in study.best_trials)
 
 
