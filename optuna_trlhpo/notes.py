@@ -155,7 +155,7 @@ def read_agent(trial: FrozenTrial) -> AgentNote | None:
     stored = trial.system_attrs.get(AGENT_ATTRIBUTE)
     try:
         return _read_agent(stored)
-    except (AttributeError, KeyError, TypeError, ValueError):
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError):
         return None
 
 
@@ -174,7 +174,11 @@ def _read_agent(stored: Any) -> AgentNote | None:
         losses=None
         if losses is None
         else (float(losses[0]), None if losses[1] is None else float(losses[1])),
-        attention={whose: _rows_of(text) for whose, text in stored.get("attention", {}).items()},
+        attention={
+            whose: _rows_of(text)
+            for whose, text in stored.get("attention", {}).items()
+            if whose in ("actor", "critic")
+        },
     )
 
 
@@ -198,6 +202,8 @@ def _written(rows: Sequence[np.ndarray], average: bool) -> str:
 def _rows_of(text: str) -> list[np.ndarray]:
     heads, _, digits = text.partition(":")
     H = int(heads)
+    if H < 1 or not digits:
+        raise ValueError(f"{text!r} has no weights")
     # As `bytes.fromhex`, which knows pairs alone.
     weights = _NIBBLES[np.frombuffer(digits.encode(), np.uint8)].reshape(-1, _DIGITS) @ _PLACES / _MOST
     rows, start, k = [], 0, 1

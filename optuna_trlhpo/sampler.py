@@ -8,6 +8,7 @@ the place in the trial, so nothing depends on the order in which trials run.
 
 from __future__ import annotations
 
+import json
 import statistics
 import threading
 from collections.abc import Iterable, Sequence
@@ -413,7 +414,10 @@ class TRLHPOSampler(BaseSampler):
         if len(names) == 1 or last <= max((step for _, step in running.seen), default=-1):
             return
         running.seen.append((place_of_report(names, earliest), last))
-        write_to_trial(study, trial, SEEN_ATTRIBUTE, running.seen)
+        try:
+            write_to_trial(study, trial, SEEN_ATTRIBUTE, running.seen)
+        except Exception as error:  # from here it would fail the trial, which can do without
+            _logger.warning(f"What trial#{trial.number} had reported was not noted: {error!r}")
 
     # From the agent to a value ------------------------------------------------------------------------
 
@@ -507,9 +511,10 @@ class TRLHPOSampler(BaseSampler):
                 note = with_episode(note, trial, running.seen, self._agent, self._experience, weights)
         write_to_trial(study, trial, AGENT_ATTRIBUTE, note.to_json())
         if not self._is_noted:
+            settings = json.loads(json.dumps(self.settings))  # as a storage gives it back
+            if read_from_study(study, SAMPLER_ATTRIBUTE) != settings:  # the latest sampler's stay
+                write_to_study(study, SAMPLER_ATTRIBUTE, settings)
             self._is_noted = True
-            if read_from_study(study, SAMPLER_ATTRIBUTE) is None:
-                write_to_study(study, SAMPLER_ATTRIBUTE, self.settings)
 
     @property
     def settings(self) -> dict[str, Any]:

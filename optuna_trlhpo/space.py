@@ -21,6 +21,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 from optuna import TrialPruned
+from optuna.logging import get_logger
 from optuna.study import StudyDirection
 from optuna.trial import BaseTrial, FrozenTrial, Trial, TrialState
 
@@ -45,6 +46,8 @@ from optuna_trlhpo.places import (
     least_parameters,
     shape_behind,
 )
+
+_logger = get_logger("optuna.trlhpo.space")
 
 SPACE_ATTRIBUTE = "layer_space"
 """The user attribute of a study under which the settings of its space are kept."""
@@ -371,7 +374,10 @@ class LayerSpace:
         its networks come to can be worked out from the study alone."""
         if isinstance(trial, Trial):
             if trial.study.user_attrs.get(SPACE_ATTRIBUTE) != self.settings:
-                trial.study.set_user_attr(SPACE_ATTRIBUTE, self.settings)
+                try:
+                    trial.study.set_user_attr(SPACE_ATTRIBUTE, self.settings)
+                except Exception as error:  # no trial should fail for a note
+                    _logger.warning(f"The space was not noted in the study: {error!r}")
             introduce = getattr(trial.study.sampler, "enter_space", None)
             if introduce is not None:
                 introduce(trial.study, trial.number, self, whole=whole)

@@ -83,11 +83,27 @@ def test_thousands_of_steps_are_no_large_note() -> None:
 
 
 @pytest.mark.parametrize(
-    "stored", [None, 7, "text", [], {}, {"by": "x", "q": 1}, {"by": "x", "attention": {"actor": "2:12"}}]
+    "stored",
+    [
+        None,
+        7,
+        "text",
+        [],
+        {},
+        {"by": "x", "q": 1},
+        {"by": "x", "losses": []},
+        *({"by": "x", "attention": {"critic": text}} for text in ("2:12", "2:", "0:fff", "-1:fff", "")),
+    ],
 )
 def test_what_somebody_else_wrote_is_nothing(stored: object) -> None:
     attributes = {} if stored is None else {AGENT_ATTRIBUTE: stored}
     assert read_agent(optuna.create_trial(value=0, system_attrs=attributes)) is None
+
+
+def test_attention_of_nobody_known_is_left_out() -> None:
+    stored = {"by": "actor", "attention": {"nobody": "1:800800", "actor": "1:800800"}}
+    note = read_agent(optuna.create_trial(value=0, system_attrs={AGENT_ATTRIBUTE: stored}))
+    assert note is not None and list(note.attention) == ["actor"]
 
 
 def test_trainings_are_read_back() -> None:

@@ -58,6 +58,8 @@ _DEFAULTS_OF: dict[str, dict[str, Any]] = {
 TRAINING_ATTRIBUTE = "training"
 """The user attribute of a study that says how its networks were trained."""
 
+_NOT_ITS_NETWORK = "network is not the trial's; it must be one that refit made of this trial"
+
 _SECONDS_OF_LATENCY = 0.1
 """For which a network is measured before it is trained."""
 
@@ -564,6 +566,16 @@ class CNNObjective:
             modules["classifier"] = nn.Sequential(*classifier_modules(shapes[-1], self.space.num_classes))
         return {name: module.to(self.data.device) for name, module in modules.items()}
 
+    def _trained_network(self, trial: BaseTrial | Confirmed, network: nn.Module | None) -> nn.Module:
+        """``network`` if it can be the trial's, as far as shapes tell; trained anew if there is none."""
+        _, layers = self._network_of(trial)
+        if network is None:
+            return self.refit(trial).network
+        own = [it.shape for module in self._untrained(layers).values() for it in module.parameters()]
+        if not isinstance(network, nn.Module) or [it.shape for it in network.parameters()] != own:
+            raise ValueError(_NOT_ITS_NETWORK)
+        return network
+
     def export(
         self, trial: BaseTrial | Confirmed, path: str | Path, *, network: nn.Module | None = None
     ) -> Exported:
@@ -579,7 +591,8 @@ class CNNObjective:
             network: Trained, such as ``refit(trial).network``.
 
         Raises:
-            ValueError: For another ending, or a trial without the user attribute ``architecture``.
+            ValueError: For another ending, a trial without the user attribute ``architecture``, or a network
+                of another architecture.
             ImportError: If ONNX is asked for and not installed.
             RuntimeError: If what was written gives other numbers than the network.
 
@@ -589,8 +602,7 @@ class CNNObjective:
             objective.export(study.best_trial, "digits.onnx", network=refit.network)
         """
         check_format(path)
-        self._network_of(trial)
-        trained = self.refit(trial).network if network is None else network
+        trained = self._trained_network(trial, network)
         return export_network(trained, path, self.space.input_shape, metadata=self._metadata(trial))
 
     def partition(
@@ -616,10 +628,12 @@ class CNNObjective:
             latency: Whether to measure it, on the objective's device, which takes some seconds.
 
         Raises:
-            ValueError: If no place is within the budget, latency is limited and not measured, or the trial
-                has no user attribute ``architecture``.
+            ValueError: If no place is within the budget, latency is limited and not measured, the trial has
+                no user attribute ``architecture``, or the network is of another architecture.
             ImportError: If parts are to be written and ONNX is not installed.
         """
+        if not isinstance(budget, Budget):
+            raise ValueError(f"budget is {budget!r}; it must be a Budget, such as Budget(macs=1e6)")
         if budget.latency is not None and not latency:
             raise ValueError(f"the budget limits latency to {budget.latency!r} s; latency must be True")
         if folder is not None:
@@ -636,9 +650,9 @@ class CNNObjective:
             len(layer_modules(layer, shape, conv_activation=self.conv_activation))
             for layer, shape in zip(layers, shapes, strict=False)
         ]
-        trained = self.refit(trial).network if network is None else network
+        trained = self._trained_network(trial, network)
         if not isinstance(trained, nn.Sequential) or len(trained) <= sum(modules):
-            raise ValueError("network is not the trial's; it must be one that refit made of this trial")
+            raise ValueError(_NOT_ITS_NETWORK)
         files = write_parts(trained, cut, modules, shapes, Path(folder), metadata=self._metadata(trial))
         return Partition(cut, found, *files, cost.setting)
 
@@ -655,13 +669,16 @@ class CNNObjective:
     def table(self, trial: FrozenTrial) -> str:
         """The best network of a finished trial, a row per layer: what it made of the image, gained and cost.
 
-        The reward of a layer is the accuracy it added; a layer that was not reported on its own shows ``-``.
+        The reward of a layer is the accuracy it added; a layer that was not trained on its own shows ``-``.
 
         Raises:
             ValueError: If the trial has no user attribute ``architecture``.
         """
         _, layers = self._network_of(trial)
-        return layer_table(self.space, layers, getattr(trial, "intermediate_values", {}))
+        known = getattr(trial, "intermediate_values", {})
+        if self.goal is not None:  # then the reports are what networks are worth
+            known = {k - 1: accuracy for k, accuracy in accuracies(trial).items()}
+        return layer_table(self.space, layers, known)
 
     # Private ------------------------------------------------------------------------------------------------
 
@@ -686,6 +703,8 @@ class CNNObjective:
     def _network_of(self, trial: BaseTrial | Confirmed) -> tuple[str, Network]:
         if isinstance(trial, Confirmed):
             return trial.architecture, trial.layers
+        if not isinstance(trial, BaseTrial):
+            raise ValueError(f"trial is {trial!r}; it must be a trial, or a row of what confirm returns")
         architecture = trial.user_attrs.get("architecture")
         if not isinstance(architecture, str):
             raise ValueError(

@@ -35,7 +35,7 @@ class Budget:
         crossing_bytes: That may be sent for one input.
 
     Raises:
-        ValueError: If a limit is negative.
+        ValueError: If a limit is negative, or no number.
 
     Example:
         >>> Budget(macs=2e6, crossing_bytes=1_000)
@@ -49,8 +49,11 @@ class Budget:
 
     def __post_init__(self) -> None:
         for name, limit in vars(self).items():
-            if limit is not None and not limit >= 0:
-                raise ValueError(f"{name} is {limit!r}; it must be at least 0, or None for no limit")
+            is_number = isinstance(limit, int | float) and not isinstance(limit, bool)
+            if limit is not None and not (is_number and limit >= 0):
+                raise ValueError(
+                    f"{name} is {limit!r}; it must be a number of at least 0, or None for no limit"
+                )
 
 
 class Cut(NamedTuple):

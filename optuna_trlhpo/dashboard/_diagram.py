@@ -6,6 +6,7 @@ from html import escape
 
 from optuna_trlhpo.visualization._architecture import ArchitectureInfo
 from optuna_trlhpo.visualization._plotly import GREY, colours_of
+from optuna_trlhpo.visualization._study import decimal
 
 _WIDTH, _STEP, _BOX = 640, 56, 200
 """In pixels: of the picture, from box to box, of a box."""
@@ -16,7 +17,7 @@ def architecture_svg(architecture: ArchitectureInfo) -> str:
     parts = architecture.parts
     colours = {**colours_of(part.kind for part in parts), "input": GREY, "classifier": GREY}
     height = _STEP * len(parts) + 60
-    value = "" if architecture.value is None else f": {architecture.value_name} {architecture.value:.4f}"
+    value = "" if architecture.value is None else f": {architecture.value_name} {decimal(architecture.value)}"
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{height}" '
         f'viewBox="0 0 {_WIDTH} {height}" font-family="sans-serif" font-size="14">',
@@ -41,7 +42,7 @@ def architecture_svg(architecture: ArchitectureInfo) -> str:
         if k:
             about += [] if part.parameters is None else [f"{part.parameters:,} parameters"]
             about += [] if part.macs is None else [f"{part.macs:,} MACs"]
-            about += [] if part.reward is None else [f"added {part.reward:+.4f}"]
+            about += [] if part.reward is None else [f"added {decimal(part.reward, signed=True)}"]
         text = escape("  ·  ".join(it for it in about if it))
         lines.append(f'<text x="{40 + _BOX}" y="{middle}" font-size="12" fill="#444">{text}</text>')
     return "\n".join([*lines, "</svg>", ""])

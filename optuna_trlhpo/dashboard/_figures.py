@@ -6,14 +6,16 @@ pieces of two thousand characters.
 
 from __future__ import annotations
 
+import copy
+import json
 import logging
 import threading
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from optuna.study import Study
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 from optuna_trlhpo import visualization
 
@@ -30,67 +32,103 @@ FIGURES = {
 """Which figure of `visualization` is published under which id of a graph object."""
 
 MOST_CHARACTERS = 80_000
-"""Of a figure. Where it would be larger, it is of fewer trials: the best, and some of the others."""
+"""Of a figure. Where it would be larger, it is less exact, then without texts, then of fewer points."""
 
-_LEAST_TRIALS = 10
+_DIGITS = 5
+_FEWEST = 50
+"""Points of a trace that are left."""
 
 
 def figure_of(study: Study, name: str, best: Sequence[FrozenTrial]) -> str | None:
     """A figure as JSON of plotly; None where the study has no data for it.
 
+    All that it counts, tests and says is of the whole study, however much of it is drawn.
+
     Args:
         study: Any.
         name: A function of `visualization`.
-        best: The best trials, the best first: at least half of those that are shown if not all can be.
+        best: The best trials, the best first: which architecture is drawn.
     """
-    trials = study.get_trials(deepcopy=False)
-    count, shown = len(trials), study
-    while True:
-        figure = _draw(shown, name)
-        if figure is None:
-            return None
-        if shown is not study:
-            title = figure.layout.title.text or ""
-            figure.update_layout(title_text=f"{title}<br>({len(shown.trials):,} of {len(trials):,} trials)")
-        text = str(figure.to_json())
-        if len(text) <= MOST_CHARACTERS or count <= _LEAST_TRIALS:
-            return text
-        # Figures grow with their trials, more or less: a little fewer than that would have it.
-        count = max(_LEAST_TRIALS, int(0.9 * min(count, len(shown.trials)) * MOST_CHARACTERS / len(text)))
-        shown = _Excerpt(study, _some(trials, [trial.number for trial in best[: count // 2]], count))
-
-
-def _draw(study: Study, name: str) -> Any:
+    how = {"trial": best[0]} if best and name == "plot_architecture" else {}
     with _quiet():
-        figure = getattr(visualization, name)(study)
+        figure = getattr(visualization, name)(study, **how)
     if not figure.data:
         return None
     # The room that the dashboard has: half the width of the page, and 450 pixels.
-    figure.update_layout(width=None, height=None, font_size=10, margin={"l": 60, "r": 20, "t": 60, "b": 50})
+    margin = {"l": 60, "r": 20, "t": 110 if figure.layout.updatemenus else 60, "b": 50}
+    figure.update_layout(width=None, height=None, font_size=10, margin=margin)
     figure.update_annotations(font_size=10)
-    return figure
+    text = str(figure.to_json())
+    return text if len(text) <= MOST_CHARACTERS else _smaller(json.loads(text))
 
 
-class _Excerpt(Study):
-    """A study of which some trials are seen, as Optuna's own samplers see a bracket of Hyperband's."""
+def _smaller(figure: dict[str, Any]) -> str:
+    figure = _rounded(figure)
+    traces: list[dict[str, Any]] = figure["data"]
+    if len(_written(figure)) > MOST_CHARACTERS:
+        for trace in traces:
+            if trace["type"] in ("scatter", "box") and "text" in trace:
+                del trace["text"]
+                template = trace.get("hovertemplate", "").replace("%{text}", "").removeprefix("<br>")
+                trace["hovertemplate"] = template
+                if template == "<extra></extra>":
+                    trace["hoverinfo"] = "skip"
+    whole, title = copy.deepcopy(traces), figure["layout"]["title"]
+    share, text, before = 1.0, _written(figure), title["text"]
+    while len(text) > MOST_CHARACTERS and share > 1e-3:
+        share *= 0.95 * MOST_CHARACTERS / len(text)
+        traces[:] = [_thinned(trace, share) for trace in whole]
+        drawn, all_points = _count(traces), _count(whole)
+        title["text"] = f"{before}<br>({drawn:,} of {all_points:,} points are drawn, all are counted)"
+        text = _written(figure)
+    return text
 
-    def __init__(self, study: Study, trials: Sequence[FrozenTrial]) -> None:
-        self.__dict__.update(study.__dict__)
-        self._shown = trials
 
-    def get_trials(
-        self, deepcopy: bool = True, states: Container[TrialState] | None = None
-    ) -> list[FrozenTrial]:
-        return [trial for trial in self._shown if states is None or trial.state in states]
+def _written(figure: dict[str, Any]) -> str:
+    return json.dumps(figure, separators=(",", ":"))
 
 
-def _some(trials: Sequence[FrozenTrial], kept: Sequence[int], count: int) -> list[FrozenTrial]:
-    """Those whose numbers are to be kept, and others evenly spaced, ``count`` in all, in order."""
-    others = [trial for trial in trials if trial.number not in kept]
-    wanted = max(count - len(kept), 1)
-    spaced = [others[len(others) * k // wanted] for k in range(wanted)] if others else []
-    numbers = {*kept, *(trial.number for trial in spaced)}
-    return [trial for trial in trials if trial.number in numbers]
+def _rounded(value: Any) -> Any:
+    if isinstance(value, float):
+        return float(f"{value:.{_DIGITS}g}")
+    if isinstance(value, dict):
+        return {key: _rounded(one) for key, one in value.items()}
+    return [_rounded(one) for one in value] if isinstance(value, list) else value
+
+
+def _count(traces: Sequence[dict[str, Any]]) -> int:
+    """Of the points of scatter plots."""
+    return sum(len(trace["x"]) for trace in traces if "markers" in trace.get("mode", ""))
+
+
+def _thinned(trace: dict[str, Any], share: float) -> dict[str, Any]:
+    """About that share of the points, evenly spaced. Of a box they are spaced by rank, from the lowest to the
+    highest, so that it stays the box that it was; lines stay whole."""
+    n = len(trace.get("y", ()))
+    if "markers" in trace.get("mode", ""):
+        places = _spaced(range(n), share, _FEWEST)
+    elif trace["type"] == "box":
+        groups: dict[Any, list[int]] = {}
+        for i in range(n):
+            groups.setdefault(trace["x"][i] if "x" in trace else 0, []).append(i)
+        sorted_groups = (sorted(group, key=lambda i: trace["y"][i]) for group in groups.values())
+        places = [i for group in sorted_groups for i in _spaced(group, share, _FEWEST)]
+    else:
+        return trace
+    return _taken(trace, n, places) if len(places) < n else trace
+
+
+def _spaced(places: Sequence[int], share: float, fewest: int) -> list[int]:
+    """The first, the last, and others evenly spaced between them."""
+    n, count = len(places), max(fewest, round(share * len(places)))
+    return list(places) if count >= n else [places[k * (n - 1) // (count - 1)] for k in range(count)]
+
+
+def _taken(value: Any, n: int, places: Sequence[int]) -> Any:
+    """Of all arrays of ``n`` elements, those at the places: coordinates, colours, lengths of error bars."""
+    if isinstance(value, dict):
+        return {key: _taken(one, n, places) for key, one in value.items()}
+    return [value[i] for i in places] if isinstance(value, list) and len(value) == n else value
 
 
 @contextmanager

@@ -5,7 +5,7 @@ The dashboard shows no HTML in notes, and no constraint that was set with ``tria
 
 from __future__ import annotations
 
-import math
+import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 
@@ -15,6 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 from optuna_trlhpo.cnn.trained import savings
 from optuna_trlhpo.layers import describe, network_in
 from optuna_trlhpo.visualization._architecture import ArchitectureInfo
+from optuna_trlhpo.visualization._study import decimal, feasible
 
 _LEADERS = 5
 """Rows of the table of the best trials."""
@@ -44,7 +45,9 @@ def merged(note: str, own: str) -> str:
         'Mine.'
     """
     before, found, rest = note.partition(BEGIN)
-    after = rest.partition(END)[2] if found else ""
+    _, ended, after = rest.partition(END)
+    if found and not ended:  # the end was deleted: what is ours cannot be told, so all of it stays
+        before, after = f"{before.strip()}\n\n{rest.strip()}", ""
     part = f"{BEGIN}\n\n{own.strip()}\n\n{END}" if own else ""
     return "\n\n".join(text for text in (before.strip(), part, after.strip()) if text)
 
@@ -63,11 +66,6 @@ def leaders(study: Study) -> list[FrozenTrial]:
     for trial in sorted((it for it in best if feasible(it)), key=lambda it: (sign * it.values[0], it.number)):
         found.setdefault(_what(trial), trial)
     return list(found.values())
-
-
-def feasible(trial: FrozenTrial) -> bool:
-    """Whether every constraint of the trial is at most 0."""
-    return all(value <= 0 for value in trial.constraints.values())
 
 
 def study_note(study: Study, architecture: ArchitectureInfo | None) -> str:
@@ -122,7 +120,7 @@ def _network(study: Study, trial: FrozenTrial, architecture: ArchitectureInfo | 
             part.name,
             part.shape,
             "" if part.value is None else number(part.value),
-            "" if part.reward is None else f"{part.reward:+.4f}",
+            "" if part.reward is None else decimal(part.reward, signed=True),
             *("" if it is None else number(it) for it in (part.parameters, part.macs)),
         )
         for part in architecture.parts[1:]
@@ -202,14 +200,13 @@ def number(value: object) -> str:
         return f"{value:,}"
     if not isinstance(value, float):
         return "" if value is None else _cell(value)
-    if math.isfinite(value) and value == round(value) and abs(value) < 1e15 and abs(value) >= 2:
-        return f"{value:,.0f}"
-    return f"{value:.4f}" if 1e-3 <= abs(value) < 2 or value == 0 else f"{value:.4g}"
+    return decimal(value)
 
 
 def _names(study: Study) -> list[str]:
     count = len(study.directions)
-    return list(study.metric_names or (["value"] if count == 1 else [f"value {k}" for k in range(count)]))
+    names = study.metric_names or (["value"] if count == 1 else [f"value {k}" for k in range(count)])
+    return [_cell(name) for name in names]
 
 
 def _values(study: Study, trial: FrozenTrial) -> str:
@@ -227,5 +224,6 @@ def _what(trial: FrozenTrial) -> str:
 
 
 def _cell(value: object) -> str:
-    text = " ".join(str(value).split()).replace("|", "\\|")
-    return text if len(text) <= _WIDEST else f"{text[: _WIDEST - 3]}..."
+    text = " ".join(str(value).split())
+    text = text if len(text) <= _WIDEST else f"{text[: _WIDEST - 3]}..."
+    return re.sub(r"([\\|*_<`])", r"\\\1", text)

@@ -6,6 +6,7 @@ for storages that only grow, and what others wrote is left alone.
 
 from __future__ import annotations
 
+import functools
 import json
 import mimetypes
 import tempfile
@@ -14,10 +15,12 @@ import time
 import types
 import uuid
 import zlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import optuna
+from optuna.artifacts.exceptions import ArtifactNotFound
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
@@ -57,9 +60,10 @@ def publish(
       left out.
     - The best few trials get a note each, and with a store a diagram of their network (``.svg``).
 
-    It can be called again at any time: notes and figures are brought up to date, files that are there stay,
-    and what does not change is not written again. What people write into a note is kept. A study without
-    layers gets notes of its parameters. Figures of a large study show the best trials and some of the others.
+    It can be called again at any time: notes and figures are brought up to date, files that the store has
+    stay, and what does not change is not written again. What people write into a note is kept. A study
+    without layers gets notes of its parameters. Figures of a large study say nothing of what is pointed at,
+    and of a larger one draw only some of the points; what they count and test is always of all trials.
 
     Args:
         study: Of any sampler, finished or running.
@@ -72,6 +76,7 @@ def publish(
     Raises:
         ImportError: If optuna-dashboard or plotly is not installed; with an objective, if ONNX is not.
         ValueError: If ``top`` is negative, or there is an objective and no store.
+        Exception: Whatever it was that kept a file from being made or stored; all else is published then.
 
     Example::
 
@@ -82,23 +87,25 @@ def publish(
     if objective is not None and artifact_store is None:
         raise ValueError("objective is given and artifact_store is not; the networks need one to lie in")
     dashboard, plotly = _import_dashboard()
-    published = _Published(study)
-    best = leaders(study)
-    for identity, name in FIGURES.items():
-        figure = figure_of(study, name, best)
-        if figure is not None and published.is_new(identity, figure):
-            dashboard.save_plotly_graph_object(study, plotly.io.from_json(figure), graph_object_id=identity)
-    for trial in best[:top]:
-        architecture = _architecture(study, trial)
-        _save_note(dashboard, study, trial, trial_note(study, trial, architecture))
-        if artifact_store is not None:
-            _upload(study, trial, architecture, artifact_store, objective, published)
-    trials = study.get_trials(deepcopy=False)
-    for number in published.replace_noted([trial.number for trial in best[:top]]):
-        _save_note(dashboard, study, trials[number], "")
+    published, best = _Published(study), leaders(study)
     leading = _architecture(study, best[0]) if best else None
     _save_note(dashboard, study, None, study_note(study, leading))
-    published.save()
+    for trial in best[:top]:
+        _save_note(dashboard, study, trial, trial_note(study, trial, _architecture(study, trial)))
+    trials = study.get_trials(deepcopy=False)
+    for number in published.replace_noted([trial.number for trial in best[:top]]):
+        if number < len(trials):
+            _save_note(dashboard, study, trials[number], "")
+    try:
+        for identity, name in FIGURES.items():
+            figure = figure_of(study, name, best)
+            if figure is not None and published.is_new(identity, figure):
+                drawn = plotly.io.from_json(figure)
+                dashboard.save_plotly_graph_object(study, drawn, graph_object_id=identity)
+    finally:
+        published.save()
+    if artifact_store is not None:
+        _upload_all(study, best[:top], artifact_store, objective)
 
 
 class PublishCallback:
@@ -124,7 +131,7 @@ class PublishCallback:
     """
 
     def __init__(self, *, every: int = 10, top: int = 3, artifact_store: ArtifactStore | None = None) -> None:
-        if not isinstance(every, int) or every < 1:
+        if not isinstance(every, int) or isinstance(every, bool) or every < 1:
             raise ValueError(f"every is {every!r}; it must be a positive integer")
         _check_top(top)
         _import_dashboard()
@@ -159,35 +166,33 @@ class PublishCallback:
 
 
 class _Published:
-    """What is published already: fingerprints of figures, the trials that have notes, and their files."""
+    """What is published already: fingerprints of figures, and the trials that have notes."""
 
     def __init__(self, study: Study) -> None:
         self._study = study
-        self._before = json.dumps(read_from_study(study, PUBLISHED_ATTRIBUTE) or {})
-        self._now: dict[str, Any] = {"figures": {}, "noted": [], "files": {}, **json.loads(self._before)}
+        self._before = read_from_study(study, PUBLISHED_ATTRIBUTE)
+        before = self._before if isinstance(self._before, dict) else {}  # else it is somebody else's
+        figures, noted = before.get("figures"), before.get("noted")
+        self._figures = dict(figures) if isinstance(figures, dict) else {}
+        self._noted = [it for it in noted if isinstance(it, int)] if isinstance(noted, list) else []
 
     def is_new(self, identity: str, figure: str) -> bool:
         """Whether this figure was not published under this id; from now on it is."""
         fingerprint = zlib.crc32(figure.encode())
-        if self._now["figures"].get(identity) == fingerprint:
+        if self._figures.get(identity) == fingerprint:
             return False
-        self._now["figures"][identity] = fingerprint
+        self._figures[identity] = fingerprint
         return True
-
-    def has_file(self, trial: FrozenTrial, name: str) -> bool:
-        return name in self._now["files"].get(str(trial.number), [])
-
-    def add_file(self, trial: FrozenTrial, name: str) -> None:
-        self._now["files"].setdefault(str(trial.number), []).append(name)
 
     def replace_noted(self, numbers: list[int]) -> list[int]:
         """Note who has a note now; who had one and has it no more."""
-        before, self._now["noted"] = self._now["noted"], numbers
+        before, self._noted = self._noted, numbers
         return [number for number in before if number not in numbers]
 
     def save(self) -> None:
-        if json.dumps(self._now) != self._before:
-            write_to_study(self._study, PUBLISHED_ATTRIBUTE, self._now)
+        now = {"figures": self._figures, "noted": self._noted}
+        if now != self._before:
+            write_to_study(self._study, PUBLISHED_ATTRIBUTE, now)
 
 
 def _architecture(study: Study, trial: FrozenTrial) -> ArchitectureInfo | None:
@@ -203,25 +208,32 @@ def _save_note(dashboard: Any, study: Study, trial: FrozenTrial | None, own: str
         dashboard.save_note(target, note)
 
 
-def _upload(
-    study: Study,
-    trial: FrozenTrial,
-    architecture: ArchitectureInfo | None,
-    store: ArtifactStore,
-    objective: CNNObjective | None,
-    published: _Published,
+def _upload_all(
+    study: Study, trials: Sequence[FrozenTrial], store: ArtifactStore, objective: CNNObjective | None
 ) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        if architecture is not None and not published.has_file(trial, name := f"trial-{trial.number}.svg"):
-            path = Path(folder, name)
-            path.write_text(architecture_svg(architecture), encoding="utf-8")
-            _attach(study, trial, path, store)
-            published.add_file(trial, name)
-        if objective is not None and not published.has_file(trial, name := f"trial-{trial.number}.onnx"):
-            path = Path(folder, name)
-            objective.export(trial, path)
-            _attach(study, trial, path, store)
-            published.add_file(trial, name)
+    """The files of each trial; what goes wrong with one keeps none of the others back."""
+    errors = []
+    for trial in trials:
+        try:
+            _upload(study, trial, store, objective)
+        except Exception as error:  # of any store, and of any network
+            _logger.warning(f"The files of trial {trial.number} were not published: {error!r}")
+            errors.append(error)
+    if errors:
+        raise errors[0]
+
+
+def _upload(study: Study, trial: FrozenTrial, store: ArtifactStore, objective: CNNObjective | None) -> None:
+    def draw(path: Path) -> None:
+        assert architecture is not None
+        path.write_text(architecture_svg(architecture), encoding="utf-8")
+
+    architecture = _architecture(study, trial)
+    if architecture is not None:
+        _attach(study, trial, f"trial-{trial.number}.svg", draw, store)
+    if objective is not None:
+        export = functools.partial(objective.export, trial)
+        _attach(study, trial, f"trial-{trial.number}.onnx", export, store)
 
 
 # What is private. Optuna's `upload_artifact` and the dashboard's `save_note` take running trials only: the
@@ -234,19 +246,48 @@ def _running(study: Study, trial: FrozenTrial) -> Any:
     return types.SimpleNamespace(study=study, storage=study._storage, _trial_id=trial._trial_id)
 
 
-def _attach(study: Study, trial: FrozenTrial, path: Path, store: ArtifactStore) -> None:
-    """Store a file and have the dashboard show it with the trial, by an attribute of the study, as its own
-    first versions did."""
-    identity = str(uuid.uuid4())
-    with path.open("rb") as file:
-        store.write(identity, file)
-    meta = {
-        "artifact_id": identity,
-        "filename": path.name,
-        "mimetype": mimetypes.guess_type(path.name)[0] or "application/octet-stream",
-        "encoding": None,
-    }
-    write_to_study(study, f"dashboard:artifacts:{trial._trial_id}:{identity}", json.dumps(meta))
+def _attach(
+    study: Study, trial: FrozenTrial, name: str, make: Callable[[Path], object], store: ArtifactStore
+) -> None:
+    """Make and store a file, unless the store has it, and have the dashboard show it with the trial, by an
+    attribute of the study, as its own first versions did."""
+    prefix = f"dashboard:artifacts:{trial._trial_id}:"
+    attached = _attached(study, prefix, name)
+    if attached is not None and _holds(store, attached):
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, name)
+        make(path)
+        attached = attached or _attached(study, prefix, name)  # another process may have been faster
+        identity = attached or str(uuid.uuid4())
+        with path.open("rb") as file:
+            store.write(identity, file)
+    if attached is None:
+        meta = {
+            "artifact_id": identity,
+            "filename": name,
+            "mimetype": mimetypes.guess_type(name)[0] or "application/octet-stream",
+            "encoding": None,
+        }
+        write_to_study(study, prefix + identity, json.dumps(meta))
+
+
+def _attached(study: Study, prefix: str, name: str) -> str | None:
+    """The id under which a file of that name is shown with a trial; None where there is none."""
+    for key, value in study._storage.get_study_system_attrs(study._study_id).items():
+        # What was deleted in the dashboard is "null".
+        if key.startswith(prefix) and isinstance(meta := json.loads(value), dict):
+            if meta.get("filename") == name:
+                return key.removeprefix(prefix)
+    return None
+
+
+def _holds(store: ArtifactStore, identity: str) -> bool:
+    try:
+        with store.open_reader(identity):
+            return True
+    except ArtifactNotFound:
+        return False
 
 
 # Small things ----------------------------------------------------------------------------------------------

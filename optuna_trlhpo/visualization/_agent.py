@@ -18,7 +18,7 @@ from optuna_trlhpo.reward import (
     rewards_of,
     worths_of,
 )
-from optuna_trlhpo.visualization._plotly import empty_figure, import_plotly
+from optuna_trlhpo.visualization._plotly import GREY, empty_figure, import_plotly
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -100,6 +100,11 @@ def get_agent_info(study: Study) -> AgentInfo:
         return info._replace(note="The study has no finished trial.")
     if all(trial.state == TrialState.FAIL for trial in finished):
         return info._replace(note=f"All {len(finished)} finished trials of the study failed.")
+    if len(study.directions) > 1 and notes:
+        return info._replace(
+            note="The agent decided trials, but of several objectives it keeps no expectation that could be "
+            "shown."
+        )
     return info._replace(
         note="No trial of the study was decided by the agent of a TRLHPOSampler: it was another sampler, or "
         "its trials at the start."
@@ -144,7 +149,9 @@ def _foresight(study: Study, trials: list[FrozenTrial], notes: dict[int, AgentNo
             found = worths_of(trial, read_episode(trial, seen_in(trial)), study.directions)
             if found is not None:
                 worths[trial.number] = found[:, 0]
-    if any(note.q for note in notes.values()):
+    # A study that one agent began and another went on with: what the more trials have.
+    with_q = sum(bool(note.q) for note in notes.values())
+    if with_q and with_q >= sum(bool(note.plans) for note in notes.values()):
         return _of_actions(worths, notes)
     return _of_plans(worths, notes, -1.0 if study.direction.name == "MINIMIZE" else 1.0)
 
@@ -264,6 +271,7 @@ def _get_plot(info: AgentInfo) -> go.Figure:
     figure = make_subplots(
         rows=rows, cols=2, subplot_titles=titles, vertical_spacing=0.35 / rows, horizontal_spacing=0.1
     )
+    figure.update_yaxes(rangemode="tozero").update_annotations(font={"size": 13})
     for i, (_, several) in enumerate(panels):
         row, column = 1 + i // 2, 1 + i % 2
         for one in several:
@@ -273,7 +281,6 @@ def _get_plot(info: AgentInfo) -> go.Figure:
     if foresight.trials:
         row, column = 1 + len(panels) // 2, 1 + len(panels) % 2
         _add_foresight(figure, foresight, row, column)
-    figure.update_yaxes(rangemode="tozero").update_annotations(font={"size": 13})
     return figure.update_layout(title=TITLE, height=100 + 340 * rows)
 
 
@@ -286,14 +293,22 @@ def _add_foresight(figure: go.Figure, foresight: Foresight, row: int, column: in
         x=foresight.expected,
         y=foresight.realised,
         mode="markers",
+        # Without a colour of its own a bar would take the markers', which are one for each.
         error_x=(
-            {"type": "data", "symmetric": False, "array": above, "arrayminus": below, "thickness": 0.6}
+            {
+                "type": "data",
+                "symmetric": False,
+                "array": above,
+                "arrayminus": below,
+                "thickness": 0.6,
+                "color": GREY,
+            }
             if has_spread
             else None
         ),
-        marker={"size": 5, "color": foresight.trials, "colorscale": "Blues", "showscale": False},
+        marker={"size": 5, "color": foresight.trials, "colorscale": "Viridis", "showscale": False},
         text=[f"Trial {number}" for number in foresight.trials],
-        hovertemplate="%{text}<br>expected %{x:.4f}, came %{y:.4f}<extra></extra>",
+        hovertemplate="%{text}<br>expected %{x:.4g}, came %{y:.4g}<extra></extra>",
         name=foresight.unit,
     )
     figure.add_trace(points, row=row, col=column)

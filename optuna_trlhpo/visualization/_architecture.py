@@ -11,7 +11,14 @@ from optuna.trial import FrozenTrial
 from optuna_trlhpo.layers import Layer, Network, Shape, describe, network_in
 from optuna_trlhpo.space import LayerSpace
 from optuna_trlhpo.visualization._plotly import GREY, colours_of, empty_figure, import_plotly
-from optuna_trlhpo.visualization._study import Layered, find_trial, read_layers, read_space
+from optuna_trlhpo.visualization._study import (
+    NONE_FEASIBLE,
+    Layered,
+    decimal,
+    find_trial,
+    read_layers,
+    read_space,
+)
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -73,7 +80,7 @@ def get_architecture_info(
     if chosen is None:
         best = layered.best()
         if best is None:
-            return ArchitectureInfo(-1, [], None, "", "", layered.note)
+            return ArchitectureInfo(-1, [], None, "", "", layered.note or NONE_FEASIBLE)
         number, layers = best[0].number, best[0].layers
     else:
         number, layers = chosen.number, network_in(chosen.params)
@@ -142,7 +149,8 @@ def plot_architecture(
 
     Args:
         study: A study of any sampler on a `LayerSpace`.
-        trial: A trial of it, or its number; None: the one with the best network.
+        trial: A trial of it, or its number; None: the one with the best network among those within
+            their constraints.
         space: The space, for a study that does not note it; without it shapes and costs are left out.
 
     Returns:
@@ -202,8 +210,8 @@ def _get_plot(info: ArchitectureInfo) -> go.Figure:
             part.shape,
             _count(part.parameters),
             _count(part.macs),
-            "" if part.value is None else f"{part.value:.4f}",
-            "" if part.reward is None else f"{part.reward:+.4f}",
+            "" if part.value is None else decimal(part.value),
+            "" if part.reward is None else decimal(part.reward, signed=True),
         )
         for x, cell in zip(headers, cells, strict=True):
             _write(texts, x, y, cell)
@@ -213,7 +221,7 @@ def _get_plot(info: ArchitectureInfo) -> go.Figure:
     if info.left_out:
         _write(texts, 0.8, bottom + 0.7, f"tried behind it, and left out: {info.left_out}")
     title = f"Architecture of Trial {info.number}"
-    title += "" if info.value is None else f": {info.value_name} {info.value:.4f}"
+    title += "" if info.value is None else f": {info.value_name} {decimal(info.value)}"
     figure.update_xaxes(visible=False, range=[-0.45, 2.25], fixedrange=True)
     figure.update_yaxes(visible=False, range=[bottom + 1.2, -1.2], fixedrange=True)
     return figure.update_layout(
@@ -238,5 +246,5 @@ def _hover(part: Part, value_name: str) -> str:
     lines += [f"output {part.shape}"] if part.shape else []
     lines += [f"{_count(part.parameters)} parameters"] if part.parameters is not None else []
     lines += [f"{_count(part.macs)} MACs"] if part.macs is not None else []
-    lines += [f"{value_name} {part.value:.4f}"] if part.value is not None else []
+    lines += [f"{value_name} {decimal(part.value)}"] if part.value is not None else []
     return "<br>".join(lines)

@@ -15,7 +15,7 @@ from optuna_trlhpo.episode import steps_of
 from optuna_trlhpo.layers import network_in
 from optuna_trlhpo.notes import AgentNote, read_agent, seen_in
 from optuna_trlhpo.visualization._plotly import empty_figure, import_plotly
-from optuna_trlhpo.visualization._study import SHOWN, find_trial
+from optuna_trlhpo.visualization._study import SHOWN, feasible, find_trial
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -72,14 +72,24 @@ def get_attention_info(study: Study, trial: FrozenTrial | int | None) -> Attenti
 
 
 def step_names(trial: FrozenTrial) -> list[str]:
-    """What the steps of a trial are called: layers by themselves, others by their first parameter."""
-    layers = iter(enumerate(network_in(trial.params), start=1))
-    names = []
-    for step in steps_of(list(trial.params), seen_in(trial)):
-        is_layer = "kind" in step[0].partition("_of_")[0].split("_") and step[0].startswith("layer")
-        k, layer = next(layers, (0, None)) if is_layer else (0, None)
-        names.append(f"{k} {layer}" if layer is not None else ", ".join(step))
+    """What the steps of a trial are called: layers by themselves, others by their parameters."""
+    names = [", ".join(step) for step in steps_of(list(trial.params), seen_in(trial))]
+    layers = network_in(trial.params)
+    for k, (step, layer) in enumerate(zip(layer_steps(trial), layers, strict=False), start=1):
+        names[step] = f"{k} {layer}"
     return names
+
+
+def layer_steps(trial: FrozenTrial) -> list[int]:
+    """Which steps of a trial, counted from 0, hold layers 1, 2 and so on; the others hold what else was
+    suggested, such as a learning rate."""
+    steps = steps_of(list(trial.params), seen_in(trial))
+    holding = [
+        k
+        for k, step in enumerate(steps)
+        if "kind" in step[0].partition("_of_")[0].split("_") and step[0].startswith("layer")
+    ]
+    return holding[: len(network_in(trial.params))]
 
 
 def _padded(rows: Any, S: int) -> np.ndarray:
@@ -96,7 +106,11 @@ def _best_with_attention(study: Study) -> FrozenTrial | None:
     if len(study.directions) > 1 or not having:
         return having[-1] if having else None
     sign = -1 if study.direction == StudyDirection.MINIMIZE else 1
-    valued = [(sign * trial.value, -trial.number, trial) for trial in having if trial.value is not None]
+    valued = [
+        (sign * trial.value, -trial.number, trial)
+        for trial in having
+        if trial.value is not None and feasible(trial)
+    ]
     return max(valued, default=(0.0, 0, having[-1]))[2]
 
 
@@ -194,10 +208,13 @@ def _get_plot(info: AttentionInfo) -> go.Figure:
         buttons.append({"label": f"head {head + 1}", "method": "restyle", "args": [{"z": cells}]})
     figure.update_layout(
         title=f"Attention in Trial {info.number}",
-        updatemenus=[{"buttons": buttons, "x": 1, "xanchor": "right", "y": 1.2}],
+        # On the left, for on the right plotly has its own; above the names of the panels.
+        updatemenus=[{"buttons": buttons, "x": 0, "xanchor": "left", "y": 1.08, "yanchor": "bottom"}],
+        margin={"t": 130},
+        plot_bgcolor="white",  # so that what is masked is no small weight
     )
-    figure.update_yaxes(autorange="reversed", automargin=True)
-    return figure.update_xaxes(automargin=True)
+    figure.update_yaxes(autorange="reversed", automargin=True, showgrid=False, zeroline=False)
+    return figure.update_xaxes(automargin=True, showgrid=False, zeroline=False)
 
 
 def _cells(weights: np.ndarray) -> list[list[float | None]]:

@@ -10,7 +10,7 @@ from optuna.study import Study
 
 from optuna_trlhpo.layers import Network, describe
 from optuna_trlhpo.notes import read_agent
-from optuna_trlhpo.visualization._attention import WHICH_HAVE, WHOSE
+from optuna_trlhpo.visualization._attention import WHICH_HAVE, WHOSE, layer_steps
 from optuna_trlhpo.visualization._plotly import NEGATIVE, POSITIVE, empty_figure, import_plotly
 from optuna_trlhpo.visualization._statistics import Tested, difference_within, spearman_within
 from optuna_trlhpo.visualization._study import Layered, read_layers
@@ -29,6 +29,8 @@ class Attended(NamedTuple):
     Attributes:
         network: All layers that could be attended to.
         position: Of the layer, 1 for the first.
+        row: How many weights the row has: of the layers, of what else the trial had suggested by then, and
+            of the question itself.
         share: The mean weight of the heads, and of the trials that had the network.
         cost: What removing it costs: the value of the network less that of the network without the layer,
             positive where it is missed; NaN where the study has no such network.
@@ -38,6 +40,7 @@ class Attended(NamedTuple):
 
     network: Network
     position: int
+    row: int
     share: float
     cost: float
     is_best: bool
@@ -46,12 +49,12 @@ class Attended(NamedTuple):
     @property
     def lift(self) -> float:
         """The share as a multiple of an equal one: 1 is what everything would get if all got the same."""
-        return self.share * (len(self.network) + 1)
+        return self.share * self.row
 
     @property
-    def place(self) -> tuple[int, int]:
+    def place(self) -> tuple[int, int, int]:
         """What the share depends on whatever the layer is."""
-        return len(self.network), self.position
+        return self.row, len(self.network), self.position
 
 
 class AffinityOf(NamedTuple):
@@ -93,32 +96,32 @@ def get_attention_affinity_info(study: Study, objective: int) -> AttentionAffini
     found = []
     for whose in WHOSE:
         layers = [
-            _attended(layered, network, position, float(np.mean(collected)), best)
-            for (network, position), collected in shares[whose].items()
+            _attended(layered, network, position, row, float(np.mean(collected)), best)
+            for (network, position, row), collected in shares[whose].items()
         ]
         if layers:
             found.append(_compared(whose, layers))
     return AttentionAffinityInfo(found, "")
 
 
-def _shares(study: Study, layered: Layered) -> dict[str, dict[tuple[Network, int], list[float]]]:
-    """The weights, mean of the heads, by network and position of a layer in it."""
+def _shares(study: Study, layered: Layered) -> dict[str, dict[tuple[Network, int, int], list[float]]]:
+    """The weights, mean of the heads, by network, position of a layer in it, and length of the row."""
     trials = {trial.number: trial for trial in study.get_trials(deepcopy=False)}
-    shares: dict[str, dict[tuple[Network, int], list[float]]] = {whose: {} for whose in WHOSE}
+    shares: dict[str, dict[tuple[Network, int, int], list[float]]] = {whose: {} for whose in WHOSE}
     for grown in layered.trials:
         note = read_agent(trials[grown.number])
         if note is None:
             continue
-        first = 1 if "n_layers" in trials[grown.number].params else 0  # a step that is no layer
-        for whose, rows in note.attention.items():
-            for k, row in enumerate(rows, start=1):
-                network = grown.layers[: k - first]
-                if len(network) < k - first or whose not in shares:
+        at = layer_steps(trials[grown.number])
+        for whose in WHOSE:
+            rows = note.attention.get(whose, ())
+            for depth, step in enumerate(at, start=1):
+                if step >= len(rows):
                     break
-                mean = row.mean(axis=0)
-                for position in range(1, len(network) + 1):
-                    of_layer = shares[whose].setdefault((network, position), [])
-                    of_layer.append(float(mean[first + position - 1]))
+                mean = rows[step].mean(axis=0)  # row k is of the first k steps
+                for position in range(1, depth + 1):
+                    place = grown.layers[:depth], position, len(mean)
+                    shares[whose].setdefault(place, []).append(float(mean[at[position - 1]]))
     return shares
 
 
@@ -129,7 +132,7 @@ def _on_the_way_to_the_best(layered: Layered) -> set[Network]:
 
 
 def _attended(
-    layered: Layered, network: Network, position: int, share: float, best: set[Network]
+    layered: Layered, network: Network, position: int, row: int, share: float, best: set[Network]
 ) -> Attended:
     value = layered.values.get(network)
     without = layered.values.get(network[: position - 1] + network[position:])
@@ -137,7 +140,7 @@ def _attended(
     is_last = position == len(network)
     is_negative = is_last and cost < 0  # without its last layer it is the network before: the reward
     is_best = is_last and network in best and not is_negative
-    return Attended(network, position, share, cost, is_best, is_negative)
+    return Attended(network, position, row, share, cost, is_best, is_negative)
 
 
 def _compared(whose: str, layers: list[Attended]) -> AffinityOf:
@@ -279,12 +282,10 @@ def _get_plot(info: AttentionAffinityInfo) -> go.Figure:
             marker={
                 "size": 6,
                 "color": [one.position for one in removed],
-                "colorscale": "Viridis",
-                "showscale": row == 1,
-                "colorbar": {"title": "position"},
+                "coloraxis": "coloraxis",
             },
             text=[f"layer {one.position} of<br>{describe(one.network)}" for one in removed],
-            hovertemplate="%{text}<br>attention %{x:.2f}, cost of removal %{y:+.4f}<extra></extra>",
+            hovertemplate="%{text}<br>attention %{x:.2f}, cost of removal %{y:+.4g}<extra></extra>",
             showlegend=False,
         )
         figure.add_trace(points, row=row, col=2)
@@ -293,4 +294,7 @@ def _get_plot(info: AttentionAffinityInfo) -> go.Figure:
         figure.update_xaxes(title="Attention, 1 = an equal share", row=row, col=2)
         figure.add_hline(y=0, line={"width": 1, "dash": "dot"}, row=row, col=2)
     figure.update_annotations(font={"size": 12})
+    figure.update_coloraxes(
+        colorscale="Viridis", colorbar={"title": "position", "tickformat": "d", "dtick": 1}
+    )
     return figure.update_layout(title=TITLE, height=400 * len(info.found) + 80, margin={"t": 120})

@@ -61,7 +61,8 @@ def plot_layer_rewards(study: Study, *, objective: int = 0) -> go.Figure:
     A layer's reward is the value of the network that ends with it, less that of the network before it
     (section IV of the paper); positive is better, also where the study minimises. Values are reports, and the
     values of trials that reported nothing; a network that was trained in another trial counts too. Of
-    accuracies and error rates the first layer's reward is its accuracy; elsewhere it has none.
+    accuracies, and of what is minimised and has "error" in its name (``study.set_metric_names``), the first
+    layer's reward is its accuracy; elsewhere it has none.
 
     Args:
         study: A study of any sampler on a `LayerSpace`.
@@ -110,7 +111,7 @@ def _get_plot(info: LayerRewardsInfo) -> go.Figure:
                 x=[one.number for one in own],
                 y=rewards,
                 text=texts,
-                hovertemplate="%{text}<br>reward %{y:+.4f}<extra></extra>",
+                hovertemplate="%{text}<br>reward %{y:+.4g}<extra></extra>",
                 mode="markers",
                 **common,
             ),
@@ -126,8 +127,11 @@ def _get_plot(info: LayerRewardsInfo) -> go.Figure:
     figure.update_layout(title=TITLE, boxmode="group")
     if info.zoom is not None:
         figure.update_yaxes(range=info.zoom)
+        low, high = info.zoom
+        outside = [k for k in info.kinds if not any(low <= it.reward <= high for it in info.of_kind(k))]
+        hidden, how = f", all of {', '.join(outside)}" if outside else "", "a double click shows all"
         figure.update_layout(
-            title={"subtitle": {"text": "First layers and extremes lie outside; a double click shows all."}}
+            title={"subtitle": {"text": f"First layers and extremes lie outside{hidden}; {how}."}}
         )
     figure.update_xaxes(title="Trial", row=1, col=1).update_xaxes(title="Position", dtick=1, row=1, col=2)
     return figure.update_yaxes(title=f"Reward ({info.value_name})", row=1, col=1)

@@ -147,14 +147,13 @@ def _get_plot(info: ParetoLayersInfo) -> go.Figure:
         marker={
             "size": 6,
             "color": [len(point.network) for point in info.points],
-            "colorscale": "Blues",
-            "cmin": 0,
+            "colorscale": "Viridis",
             "showscale": True,
             "colorbar": {"title": "layers", "dtick": 1},
             "line": {"width": 0.5, "color": "grey"},
         },
         text=[describe(point.network) for point in info.points],
-        hovertemplate="%{text}<br>%{y:.4f} at %{x:,}<extra></extra>",
+        hovertemplate="%{text}<br>%{y:.4g} at %{x:,}<extra></extra>",
         name="network",
     )
     front = info.front

@@ -10,7 +10,7 @@ import json
 import platform
 import string
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,7 +30,7 @@ from optuna_trlhpo.visualization._layer_rewards import plot_layer_rewards
 from optuna_trlhpo.visualization._pareto_layers import plot_pareto_layers
 from optuna_trlhpo.visualization._plotly import import_plotly
 from optuna_trlhpo.visualization._search_tree import plot_search_tree
-from optuna_trlhpo.visualization._study import Layered, read_layers
+from optuna_trlhpo.visualization._study import NONE_FEASIBLE, Layered, decimal, feasible, read_layers
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -114,7 +114,7 @@ def _figures(study: Study, space: LayerSpace | None) -> tuple[str, list[str]]:
             text = figure.layout.annotations[0].text.replace("<br>", " ")
             sections.append(f'<p class="note">{html.escape(text)}</p>')
             continue
-        figure.update_layout(title=None, margin={"t": 60})
+        figure.update_layout(title=None, margin={"t": 80})
         height = figure.layout.height or 450
         sections.append(f'<div class="figure" id="figure{number}" style="height:{height}px"></div>')
         figures.append(f'{{"id":"figure{number}","figure":{figure.to_json()}}}')
@@ -135,6 +135,13 @@ def _summary(study: Study, layered: Layered) -> list[tuple[str, str]]:
     if ended:
         rows.append(("Until", f"{max(ended):%Y-%m-%d %H:%M:%S}"))
     rows.append(("Different networks with a value", f"{len(layered.values):,}"))
+    limits = dict.fromkeys(name for trial in trials for name in trial.constraints)
+    if limits:
+        finished = [trial for trial in trials if trial.state.is_finished()]
+        within = sum(map(feasible, finished))
+        rows.append(
+            ("Constraints", f"{', '.join(limits)}: {within:,} of {len(finished):,} trials are within all")
+        )
     trainings = [training for trial in trials for training in read_trainings(trial)[1]]
     if trainings:
         looked_up = sum(training.looked_up for training in trainings)
@@ -154,24 +161,26 @@ def _best_network(study: Study, space: LayerSpace | None) -> str:
             part.shape,
             _count(part.parameters),
             _count(part.macs),
-            "" if part.value is None else f"{part.value:.4f}",
-            "" if part.reward is None else f"{part.reward:+.4f}",
+            "" if part.value is None else decimal(part.value),
+            "" if part.reward is None else decimal(part.reward, signed=True),
         )
         for part in info.parts
     ]
     rows.append(("total", "", _count(info.parameters), _count(info.macs), "", ""))
     header = ("layer", "output", "parameters", "MACs", info.value_name, "reward")
     layers = " > ".join(part.name for part in info.parts[1:-1])
-    return f"<p>Trial {info.number}: <code>{html.escape(layers)}</code></p>{_table(header, rows)}"
+    by = f", the best by {info.value_name}" if len(study.directions) > 1 else ""
+    head = f"<p>Trial {info.number}{html.escape(by)}: <code>{html.escape(layers)}</code></p>"
+    return head + _table(header, rows)
 
 
 def _leaders(study: Study, layered: Layered, space: LayerSpace | None) -> str:
     space = layered.space if space is None else space
     first: dict[Network, int] = {}
     for trial in layered.trials:
-        for k in trial.values:
+        for k in trial.values if trial.feasible else ():
             first.setdefault(trial.layers[:k], trial.number)
-    order = sorted(layered.values, key=lambda network: -layered.sign * layered.values[network])[:_BEST]
+    order = sorted(first, key=lambda network: -layered.sign * layered.values[network])[:_BEST]
     rows = []
     for network in order:
         costs = ("", "")
@@ -180,9 +189,9 @@ def _leaders(study: Study, layered: Layered, space: LayerSpace | None) -> str:
                 costs = _count(space.parameters(network)), _count(space.macs(network))
             except ValueError:  # of a study that changed its space
                 pass
-        rows.append((str(first[network]), f"{layered.values[network]:.4f}", *costs, describe(network)))
+        rows.append((str(first[network]), decimal(layered.values[network]), *costs, describe(network)))
     if not rows:
-        return f'<p class="note">{html.escape(layered.note)}</p>'
+        return f'<p class="note">{html.escape(layered.note or NONE_FEASIBLE)}</p>'
     table = _table(("trial", layered.value_name, "parameters", "MACs", "network"), rows)
     return table + _trade_offs(study)
 
@@ -201,13 +210,23 @@ def _settings(study: Study) -> str:
     parts = []
     for title, settings in (
         ("Space", study.user_attrs.get(SPACE_ATTRIBUTE)),
-        ("Sampler", read_from_study(study, SAMPLER_ATTRIBUTE)),
+        ("Sampler (the latest)", read_from_study(study, SAMPLER_ATTRIBUTE)),
         ("Training", study.user_attrs.get(_TRAINING)),
         ("User attributes of the study", _others(study.user_attrs)),
     ):
         if isinstance(settings, dict) and settings:
-            parts.append(f"<h3>{title}</h3>{_pairs((key, _text(value)) for key, value in settings.items())}")
+            parts.append(f"<h3>{title}</h3>{_pairs(_rows(settings))}")
     return "".join(parts) or '<p class="note">The study does not tell.</p>'
+
+
+def _rows(settings: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    for key, value in settings.items():
+        if isinstance(value, dict) and value:
+            yield from ((f"{key}: {inner}", _text(it)) for inner, it in value.items())
+        elif key == "vocabulary" and value == "":
+            yield key, "Table I"
+        else:
+            yield key, _text(value)
 
 
 def _others(attributes: dict[str, Any]) -> dict[str, Any]:

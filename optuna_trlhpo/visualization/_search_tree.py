@@ -7,13 +7,21 @@ from typing import TYPE_CHECKING, NamedTuple
 from optuna.study import Study
 
 from optuna_trlhpo.layers import Network, describe
-from optuna_trlhpo.visualization._plotly import NEGATIVE, empty_figure, import_plotly
-from optuna_trlhpo.visualization._study import Layered, read_layers
+from optuna_trlhpo.visualization._plotly import GREY, NEGATIVE, empty_figure, import_plotly
+from optuna_trlhpo.visualization._study import Layered, decimal, read_layers
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 TITLE = "Search Tree"
+
+
+_MOST_NODES = 600
+"""That are drawn: of more nobody sees anything."""
+_BEST_DRAWN = 50
+"""Networks that are drawn with all that leads to them, however many trials share that."""
+_LARGEST = 22
+"""Pixels."""
 
 
 class Node(NamedTuple):
@@ -61,15 +69,21 @@ def _nodes(layered: Layered) -> list[Node]:
     for network, value in layered.values.items():
         for k in range(len(network) + 1):
             worth[network[:k]] = max(worth.get(network[:k], -float("inf")), layered.sign * value)
+    found = layered.best()
+    best: Network = () if found is None else found[0].layers[: found[1]]
     children: dict[Network, list[Network]] = {}
     for network in trials:
         if network:
             children.setdefault(network[:-1], []).append(network)
     for own in children.values():
-        own.sort(key=lambda network: (-worth.get(network, -float("inf")), str(network[-1])))
+        own.sort(
+            key=lambda network: (
+                -worth.get(network, -float("inf")),
+                best[: len(network)] != network,  # of equals
+                str(network[-1]),
+            )
+        )
     heights = _heights(children)
-    found = layered.best()
-    best: Network = () if found is None else found[0].layers[: found[1]]
     order = sorted(trials, key=lambda network: (len(network), heights[network]))
     place = {network: i for i, network in enumerate(order)}
     return [
@@ -109,7 +123,9 @@ def plot_search_tree(study: Study, *, objective: int = 0) -> go.Figure:
     """The networks that were tried, as a tree: each grows from the one without its last layer.
 
     A node is a prefix, larger the more trials share it, in the colour of the best value at it or behind it.
-    Branches are sorted: the best stand at the top. The way to the best network is drawn thick.
+    Branches are sorted: the best stand at the top. The way to the best network is drawn thick. Of a tree of
+    more than 600 prefixes those are drawn that lead to the best 50 networks, and those that most trials
+    share.
 
     Args:
         study: A study of any sampler on a `LayerSpace`.
@@ -132,15 +148,42 @@ def plot_search_tree(study: Study, *, objective: int = 0) -> go.Figure:
     """
     import_plotly()
     info = get_search_tree_info(study, objective)
-    return _get_plot(info) if not info.note else empty_figure(TITLE, info.note)
+    return _get_plot(info, _drawn(info)) if not info.note else empty_figure(TITLE, info.note)
 
 
-def _get_plot(info: SearchTreeInfo) -> go.Figure:
+def _drawn(info: SearchTreeInfo) -> list[Node]:
+    """Nodes whose parents are drawn too, at most `_MOST_NODES` of them; those that remain close up."""
+    if len(info.nodes) <= _MOST_NODES:
+        return info.nodes
+    valued = [node for node in info.nodes if node.value is not None]
+    valued.sort(key=lambda node: -info.sign * (node.value or 0.0))
+    first = [node.network for node in info.nodes if node.is_on_best]
+    for node in valued[:_BEST_DRAWN]:
+        first += [node.network[:k] for k in range(len(node.network) + 1)]
+    # A prefix is shared by at least as many trials as what grows from it, so it comes first.
+    shared = sorted(info.nodes, key=lambda node: (-node.trials, len(node.network)))
+    order = dict.fromkeys([*first, *(node.network for node in shared)])
+    kept = set(list(order)[:_MOST_NODES])
+    nodes = [node for node in info.nodes if node.network in kept]
+    children: dict[Network, list[Network]] = {}
+    for node in sorted(nodes, key=lambda node: node.y):
+        if node.network:
+            children.setdefault(node.network[:-1], []).append(node.network)
+    place, heights = {node.network: i for i, node in enumerate(nodes)}, _heights(children)
+    parents = [place[node.network[:-1]] if node.network else -1 for node in nodes]
+    return [
+        node._replace(parent=parent, y=heights[node.network])
+        for node, parent in zip(nodes, parents, strict=True)
+    ]
+
+
+def _get_plot(info: SearchTreeInfo, nodes: list[Node]) -> go.Figure:
     go = import_plotly()
-    nodes = info.nodes
+    width = min(1.0, 100 / len(nodes))
     figure = go.Figure()
+    thin = {"color": f"rgba(127,127,127,{0.2 + 0.3 * width:.2f})", "width": 0.5 + 0.5 * width}
     for on_best, line, name in (
-        (False, {"color": "rgba(127,127,127,0.4)", "width": 1}, "grown from"),
+        (False, thin, "grown from"),
         (True, {"color": NEGATIVE, "width": 3}, "the best network"),
     ):
         x: list[float | None] = []
@@ -158,15 +201,16 @@ def _get_plot(info: SearchTreeInfo) -> go.Figure:
         "showscale": True,
         "colorbar": {"title": f"best<br>{info.value_name}"},
     }
-    for some, colour, name in ((others, {"color": "white"}, "no value"), (valued, scale, "network")):
+    no_value = {"color": GREY, "symbol": "x-thin-open"}
+    for some, look, name in ((others, no_value, "no value"), (valued, scale, "network")):
         markers = go.Scatter(
             x=[len(node.network) for node in some],
             y=[node.y for node in some],
             mode="markers",
             marker={
-                "size": [5 + 2.5 * node.trials**0.5 for node in some],
+                "size": [min(5 + 2.5 * node.trials**0.5, _LARGEST) for node in some],
                 "line": {"width": 0.5, "color": "grey"},
-                **colour,
+                **look,
             },
             text=[_hover(node, info.value_name) for node in some],
             hovertemplate="%{text}<extra></extra>",
@@ -177,12 +221,16 @@ def _get_plot(info: SearchTreeInfo) -> go.Figure:
     depth = max(len(node.network) for node in nodes)
     figure.update_xaxes(title="Layers", dtick=1, range=[-0.3, depth + 0.3])
     figure.update_yaxes(visible=False, autorange="reversed")
-    legend = {"orientation": "h", "y": 1.05, "x": 1, "xanchor": "right"}
-    return figure.update_layout(title=TITLE, legend=legend, height=600)
+    legend = {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 1, "xanchor": "right"}
+    title: dict[str, object] = {"text": TITLE}
+    if len(nodes) < len(info.nodes):
+        told = f"{len(nodes):,} of {len(info.nodes):,} prefixes: those most shared, and the best"
+        title["subtitle"] = {"text": told}
+    return figure.update_layout(title=title, legend=legend, height=600)
 
 
 def _hover(node: Node, value_name: str) -> str:
-    lines = [describe(node.network) or "no layers", f"in {node.trials} trials"]
-    lines += [f"{value_name} {node.value:.4f}"] if node.value is not None else []
-    lines += [f"best here or behind {node.best:.4f}"] if node.best is not None else ["no value behind"]
+    lines = [describe(node.network) or "no layers", f"in {node.trials:,} trial{'s' * (node.trials != 1)}"]
+    lines += [f"{value_name} {decimal(node.value)}"] if node.value is not None else []
+    lines += [f"best here or behind {decimal(node.best)}"] if node.best is not None else ["no value behind"]
     return "<br>".join(lines)

@@ -6,8 +6,9 @@ whichever way the study goes (section IV of the paper).
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -24,6 +25,9 @@ logger = optuna.logging.get_logger("optuna.trlhpo.visualization")
 SHOWN = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
 
 
+NONE_FEASIBLE = "No trial with layers is within all its constraints."
+
+
 class Grown(NamedTuple):
     """A trial that grew layers.
 
@@ -31,11 +35,13 @@ class Grown(NamedTuple):
         number: The trial's.
         layers: All it had.
         values: By depth, what the network of so many layers came to, in the unit of the study's values.
+        feasible: Whether the trial is within all its constraints.
     """
 
     number: int
     layers: Network
     values: dict[int, float]
+    feasible: bool = True
 
 
 class Reward(NamedTuple):
@@ -79,10 +85,13 @@ class Layered:
     @property
     def before_any_layer(self) -> float | None:
         """The value that a network without layers is held to have: of accuracies 0, of error rates 1; None
-        where the values are neither, and the first layer's reward is not defined."""
+        where the values are neither, and the first layer's reward is not defined. What lies in [0, 1] and is
+        to be minimised may be a loss as well, so an error rate is what is called an error."""
         if not self.values or not all(0 <= value <= 1 for value in self.values.values()):
             return None
-        return 0.0 if self.sign > 0 else 1.0
+        if self.sign > 0:
+            return 0.0
+        return 1.0 if "error" in self.value_name.lower() else None
 
     def rewards(self) -> Iterator[Reward]:
         """Of every layer whose network and the one before it have a value, in this trial or elsewhere in the
@@ -96,8 +105,10 @@ class Layered:
                     yield Reward(trial.number, trial.layers[:k], self.sign * (value - before))
 
     def best(self) -> tuple[Grown, int] | None:
-        """The trial with the best network, and how many of its layers that has; of equals the first."""
-        found = [(self.sign * v, -t.number, -k, t, k) for t in self.trials for k, v in t.values.items()]
+        """The trial with the best network, and how many of its layers that has; of equals the first. None
+        where no trial has a value and is within its constraints."""
+        within = [trial for trial in self.trials if trial.feasible]
+        found = [(self.sign * v, -t.number, -k, t, k) for t in within for k, v in t.values.items()]
         if not found:
             return None
         *_, trial, depth = max(found, key=lambda item: item[:3])
@@ -109,7 +120,8 @@ def read_layers(study: Study, objective: int = 0) -> Layered:
 
     A report at step k is the value of the network of k + 1 layers, as `LayerSpace.grow` asks for it. Where a
     trial suggested its network whole (`LayerSpace.suggest`), or reported more steps than it has layers,
-    reports are something else, and its value alone counts, as that of all its layers.
+    reports are something else, and its value alone counts, as that of all its layers. So it is where the
+    value of a complete trial is none of its reports: these may be of epochs.
 
     Args:
         study: A study of any sampler.
@@ -124,7 +136,7 @@ def read_layers(study: Study, objective: int = 0) -> Layered:
     trials = study.get_trials(deepcopy=False)
     shown = [trial for trial in trials if trial.state in SHOWN]
     grown = [
-        Grown(trial.number, layers, _values(trial, len(layers), objective))
+        Grown(trial.number, layers, _values(trial, len(layers), objective), feasible(trial))
         for trial in shown
         if (layers := network_in(trial.params))
     ]
@@ -149,12 +161,20 @@ def _value_name(n_objectives: int, objective: int) -> str:
 
 def _values(trial: FrozenTrial, depth: int, objective: int) -> dict[int, float]:
     reports = trial.intermediate_values
-    if reports and "n_layers" not in trial.params and max(reports) < depth:
-        return {step + 1: value for step, value in sorted(reports.items()) if math.isfinite(value)}
     values = trial.values
+    if reports and "n_layers" not in trial.params and max(reports) < depth and _come_to(reports, values):
+        return {step + 1: value for step, value in sorted(reports.items()) if math.isfinite(value)}
     if not values or not math.isfinite(values[objective]):
         return {}
     return {depth: values[objective]}
+
+
+def _come_to(reports: Mapping[int, float], values: Sequence[float] | None) -> bool:
+    """Whether a trial's value is one of its reports; else these are of something else, such as epochs. One
+    that has not been told its value yet, or an infinite one, is taken at its reports."""
+    if not values or not math.isfinite(values[0]):
+        return True
+    return any(math.isclose(report, values[0], rel_tol=1e-6, abs_tol=1e-9) for report in reports.values())
 
 
 def _note(trials: Sequence[FrozenTrial], grown: Sequence[Grown], has_values: bool) -> str:
@@ -170,14 +190,38 @@ def _note(trials: Sequence[FrozenTrial], grown: Sequence[Grown], has_values: boo
     return ""
 
 
+def feasible(trial: FrozenTrial) -> bool:
+    """Whether every constraint of the trial is at most 0."""
+    return all(value <= 0 for value in trial.constraints.values())
+
+
+def decimal(value: float, *, signed: bool = False) -> str:
+    """As people read it: four decimals, or as many digits where these would say little.
+
+    Example:
+        >>> decimal(0.98765), decimal(3e-6), decimal(12.3456), decimal(1234567.0), decimal(0.5, signed=True)
+        ('0.9877', '3e-06', '12.35', '1,234,567', '+0.5000')
+    """
+    sign = "+" if signed else ""
+    if math.isfinite(value) and value == round(value) and 2 <= abs(value) < 1e15:
+        return f"{value:{sign},.0f}"
+    return f"{value:{sign}.4f}" if 1e-3 <= abs(value) < 2 or value == 0 else f"{value:{sign}.4g}"
+
+
 def read_space(study: Study) -> LayerSpace | None:
     """The space that the study's networks were grown in; None where it does not tell."""
     settings = study.user_attrs.get(SPACE_ATTRIBUTE)
     try:
         return None if settings is None else LayerSpace.from_settings(settings)
     except (TypeError, ValueError) as error:
-        logger.warning(f"The study's attribute {SPACE_ATTRIBUTE!r} is not understood: {error}.")
+        _warn_once(study.study_name, f"The study's attribute {SPACE_ATTRIBUTE!r} is not understood: {error}.")
         return None
+
+
+@functools.lru_cache(maxsize=100)
+def _warn_once(study_name: str, warning: str) -> None:
+    """All figures of a report read the same."""
+    logger.warning(warning)
 
 
 def find_trial(study: Study, trial: FrozenTrial | int | None) -> FrozenTrial | None:
@@ -190,6 +234,7 @@ def find_trial(study: Study, trial: FrozenTrial | int | None) -> FrozenTrial | N
         return trial
     trials = study.get_trials(deepcopy=False)
     for one in trials:
-        if one.number == trial:
+        if one.number == trial and not isinstance(trial, bool):
             return one
-    raise ValueError(f"trial is {trial!r}; the study has the trials 0 to {len(trials) - 1}")
+    known = f"the trials 0 to {len(trials) - 1}" if trials else "no trial"
+    raise ValueError(f"trial is {trial!r}; the study has {known}")

@@ -200,6 +200,24 @@ def test_objective_exports_with_what_a_reader_needs(
         assert weights.metadata()["architecture"] == best.user_attrs["architecture"]
 
 
+def test_another_network_is_not_exported_as_the_trials(
+    found: tuple[CNNObjective, optuna.Study], tmp_path: Path
+) -> None:
+    objective, study = found
+    other = build_network(parse("Conv(8,7,1)"), (1, 8, 8), 10)
+    assert study.best_trial.user_attrs["architecture"] != "Conv(8,7,1)"
+    for wrong in (other, "x"):
+        with pytest.raises(ValueError, match="network is not the trial's; it must be one that refit made"):
+            objective.export(study.best_trial, tmp_path / "net.py", network=wrong)  # type: ignore[arg-type]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("wrong", [3, None, "best"])
+def test_what_is_no_trial_is_said(found: tuple[CNNObjective, optuna.Study], wrong: object) -> None:
+    with pytest.raises(ValueError, match="it must be a trial, or a row of what confirm returns"):
+        found[0].export(wrong, "net.py")  # type: ignore[arg-type]
+
+
 def test_a_bad_path_costs_no_training(
     found: tuple[CNNObjective, optuna.Study], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -79,6 +79,18 @@ def test_a_trial_is_worth_what_the_goal_says(monkeypatch: pytest.MonkeyPatch) ->
     assert trial.user_attrs["architecture"] == "Conv(8,3,1)"  # of equals the smaller
 
 
+def test_the_table_shows_accuracies_whatever_the_goal(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_accuracies(monkeypatch, 0.5, 0.8, 0.95)
+    objective = make(goal=lambda accuracy, counts: accuracy / 2)
+    table = objective.table(run(objective, network=THREE).best_trial).splitlines()
+    assert [line.split()[2:4] for line in table[2:5]] == [
+        ["0.5000", "+0.5000"],
+        ["0.8000", "+0.3000"],
+        ["0.9500", "+0.1500"],
+    ]
+    assert "0.9500" in table[-1]
+
+
 def test_growth_stops_where_a_layer_costs_more_than_it_brings(monkeypatch: pytest.MonkeyPatch) -> None:
     with_accuracies(monkeypatch, 0.8, 0.82, 0.95)
     objective = make(goal=lambda accuracy, counts: accuracy - 0.1 * counts.layers, min_improvement=0.0)

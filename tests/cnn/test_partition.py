@@ -64,7 +64,7 @@ def test_the_fewest_bytes_within_the_budget(budget: Budget, after: str) -> None:
 def test_no_cut_is_told_with_the_nearest() -> None:
     with pytest.raises(ValueError, match=r"no cut is within Budget\(.*behind 'input', .* 256 bytes cross"):
         choose(FOUND, Budget(macs=100, crossing_bytes=10))
-    with pytest.raises(ValueError, match="macs is -1; it must be at least 0"):
+    with pytest.raises(ValueError, match="macs is -1; it must be a number of at least 0"):
         Budget(macs=-1)
 
 
@@ -171,3 +171,14 @@ def test_partition_refuses_what_it_cannot_do(
     other = build_network((kinds.GlobalPool(),), (1, 8, 8), 10)
     with pytest.raises(ValueError, match="must be one that refit made of this trial"):
         objective.partition(study.best_trial, Budget(), folder=tmp_path, network=other, latency=False)
+
+
+@pytest.mark.parametrize("limit", ["5", True, -1, float("nan")])
+def test_a_limit_that_is_none(limit: object) -> None:
+    with pytest.raises(ValueError, match="macs is .*; it must be a number of at least 0"):
+        Budget(macs=limit)  # type: ignore[arg-type]
+
+
+def test_a_budget_that_is_none(found: tuple[CNNObjective, optuna.Study]) -> None:
+    with pytest.raises(ValueError, match="budget is 5; it must be a Budget"):
+        found[0].partition(found[1].best_trial, 5)  # type: ignore[arg-type]

@@ -10,6 +10,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnxruntime
 import optuna
 import pytest
@@ -19,10 +20,12 @@ from optuna_dashboard import get_note, save_note
 from optuna_dashboard._custom_plot_data import get_plotly_graph_objects
 from optuna_dashboard._serializer import serialize_frozen_trial
 
-from optuna_trlhpo import LayerSpace, TRLHPOSampler
+from optuna_trlhpo import AgentConfig, LayerSpace, TRLHPOSampler
 from optuna_trlhpo.cnn import CNNObjective
-from optuna_trlhpo.dashboard import PublishCallback, _publish, publish
-from optuna_trlhpo.dashboard._figures import MOST_CHARACTERS
+from optuna_trlhpo.dashboard import PublishCallback, _figures, _publish, publish
+from optuna_trlhpo.dashboard._figures import FIGURES, MOST_CHARACTERS, figure_of
+from optuna_trlhpo.dashboard._markdown import END, leaders
+from optuna_trlhpo.dashboard._publish import PUBLISHED_ATTRIBUTE
 
 KEPT = "[//]: # (optuna-trlhpo begins)"
 
@@ -109,6 +112,17 @@ def test_notes_follow_the_best_and_keep_what_people_wrote() -> None:
     assert seen(study, 6)["note"]["body"] == "Not ours." and first < 6
 
 
+def test_a_note_whose_end_was_deleted_loses_nothing() -> None:
+    study = study_of(3, layered())
+    publish(study)
+    save_note(study, f"Mine.\n\n{get_note(study).replace(END, '')}\n\nMine too.")
+    publish(study)
+    note = get_note(study)
+    assert note.startswith("Mine.") and "Mine too." in note and note.count(KEPT) == 1
+    publish(study)
+    assert get_note(study) == note
+
+
 def test_onnx_of_the_best_few_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     objective = CNNObjective("digits", epochs=1, max_layers=2, device="cpu")
     study = study_of(3, objective)
@@ -124,6 +138,59 @@ def test_onnx_of_the_best_few_is_made_once(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(CNNObjective, "refit", lambda *_, **__: pytest.fail("it was trained again"))
     publish(study, top=1, artifact_store=store, objective=objective)
     assert len(list(tmp_path.iterdir())) == 2
+
+
+class _Exporter:
+    """As much of an objective as exports; not the trials in ``broken``."""
+
+    def __init__(self, *broken: int) -> None:
+        self.broken, self.made = broken, 0
+
+    def export(self, trial: FrozenTrial, path: Path) -> None:
+        if trial.number in self.broken:
+            raise RuntimeError(f"trial {trial.number} is broken")
+        self.made += 1
+        path.write_bytes(b"x")
+
+
+def files(study: optuna.Study) -> list[str]:
+    return sorted(it["filename"] for n in range(len(study.trials)) for it in seen(study, n)["artifacts"])
+
+
+def test_one_file_that_fails_keeps_nothing_else_back(tmp_path: Path) -> None:
+    study, store = study_of(8, layered()), FileSystemArtifactStore(str(tmp_path))
+    best = leaders(study)[:3]
+    broken, *others = (trial.number for trial in best)
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match=f"trial {broken} is broken"):
+            publish(study, artifact_store=store, objective=_Exporter(broken))  # type: ignore[arg-type]
+        wanted = [f"trial-{trial.number}.svg" for trial in best] + [f"trial-{n}.onnx" for n in others]
+        assert files(study) == sorted(wanted)
+        assert len(list(tmp_path.iterdir())) == 5
+        assert "## The best trial" in get_note(study)
+        assert "trlhpo-architecture" in get_plotly_graph_objects(written(study))
+    again = _Exporter()
+    publish(study, artifact_store=store, objective=again)  # type: ignore[arg-type]
+    assert again.made == 1 and len(files(study)) == 6
+
+
+def test_what_a_store_has_lost_or_another_lacks_is_stored_again(tmp_path: Path) -> None:
+    study, folders = study_of(4, layered()), (tmp_path / "a", tmp_path / "b")
+    for folder in folders:
+        folder.mkdir()
+        publish(study, top=1, artifact_store=FileSystemArtifactStore(str(folder)))
+        assert len(list(folder.iterdir())) == 1 and len(files(study)) == 1
+    next(folders[0].iterdir()).unlink()
+    publish(study, top=1, artifact_store=FileSystemArtifactStore(str(folders[0])))
+    assert len(list(folders[0].iterdir())) == 1 and len(files(study)) == 1
+
+
+def test_an_attribute_of_our_name_that_is_none_of_ours_is_ignored() -> None:
+    for foreign in ([1], "x", {"figures": 3, "noted": "no"}, {"noted": ["a", 99]}):
+        study = study_of(2, layered())
+        study._storage.set_study_system_attr(study._study_id, PUBLISHED_ATTRIBUTE, foreign)
+        publish(study)
+        assert KEPT in get_note(study)
 
 
 def fails(trial: optuna.Trial) -> float:
@@ -156,6 +223,14 @@ def test_any_study_can_be_published(n_trials: int, objective: Any, how: dict, ex
     study = study_of(n_trials, objective, **how)
     publish(study)
     assert expected in get_note(study)
+
+
+def test_names_are_text_and_no_markdown() -> None:
+    study = study_of(3, layered())
+    study.set_metric_names(["a|b <i> *c*"])
+    publish(study)
+    heads = [line for line in get_note(study).splitlines() if "a\\|b" in line]
+    assert len(heads) >= 3 and all("a\\|b \\<i> \\*c\\*" in line for line in heads)
 
 
 def test_constraints_are_told() -> None:
@@ -192,7 +267,7 @@ def test_a_large_study_stays_small(large: optuna.Study) -> None:
     assert len(figures) >= 5
     assert max(map(len, figures.values())) <= MOST_CHARACTERS
     assert sum(len(str(value)) for value in attributes.values()) < 500_000  # all that we add to what it sends
-    thinned = [text for text in figures.values() if "of 1,000 trials" in text]
+    thinned = [text for text in figures.values() if "points are drawn, all are counted" in text]
     assert thinned and len(thinned) < len(figures)
     best = large.best_trial
     assert f"Architecture of Trial {best.number}" in figures["trlhpo-architecture"]
@@ -201,6 +276,42 @@ def test_a_large_study_stays_small(large: optuna.Study) -> None:
     assert len(notes) == 1 + 3  # of the study, and of three trials
     for trial in large.get_trials(deepcopy=False):
         assert not cut(trial)
+
+
+@pytest.fixture(scope="module")
+def of_agent() -> optuna.Study:
+    """Every figure has data."""
+    agent = AgentConfig.paper(width=16, heads=2, blocks=1)
+    sampler = TRLHPOSampler.paper(seed=1, agent=agent, warn_independent_sampling=False)
+    return study_of(100, layered(), sampler=sampler)
+
+
+@pytest.mark.parametrize("name", FIGURES.values())
+def test_a_smaller_figure_says_what_the_whole_says(
+    name: str, of_agent: optuna.Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    best = leaders(of_agent)
+    whole = json.loads(figure_of(of_agent, name, best))
+    for room in (40_000, 20_000):
+        monkeypatch.setattr(_figures, "MOST_CHARACTERS", room)
+        text = figure_of(of_agent, name, best)
+        small = json.loads(text)
+        sentences = [
+            [it["text"] for it in figure["layout"].get("annotations", [])] for figure in (whole, small)
+        ]
+        assert sentences[0] == sentences[1]
+        for large, little in zip(whole["data"], small["data"], strict=True):
+            if large["type"] == "box" and large["y"]:
+                for x in set(large.get("x", [0])):
+                    found = [
+                        [y for i, y in enumerate(it["y"]) if "x" not in it or it["x"][i] == x]
+                        for it in (large, little)
+                    ]
+                    span = max(found[0]) - min(found[0])
+                    quartiles = [np.quantile(ys, [0, 0.25, 0.5, 0.75, 1]) for ys in found]
+                    np.testing.assert_allclose(*quartiles, atol=0.1 * span + 1e-4)
+            lengths = {len(little[key]) for key in ("x", "y", "text") if isinstance(little.get(key), list)}
+            assert large["type"] not in ("scatter", "box") or len(lengths) == 1
 
 
 def cut(trial: FrozenTrial) -> list[str]:
@@ -282,6 +393,8 @@ def test_bad_arguments(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         publish("study")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="top is -1; it must be an integer of at least 0"):
         publish(study, top=-1)
+    with pytest.raises(ValueError, match="every is True; it must be a positive integer"):
+        PublishCallback(every=True)
     with pytest.raises(ValueError, match="every is 0; it must be a positive integer"):
         PublishCallback(every=0)
     with pytest.raises(ValueError, match="the networks need one to lie in"):

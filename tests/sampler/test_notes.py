@@ -144,6 +144,29 @@ def test_the_settings_are_noted_once(studies):
     assert kept["agent"]["heads"] == 2 and "gamma" not in kept["agent"]  # that is the default
 
 
+def test_the_settings_are_those_of_the_latest_sampler():
+    study = run("paper", n=4)
+    study.sampler = make("posterior")
+    study.optimize(objective, n_trials=3)
+    assert read_from_study(study, SAMPLER_ATTRIBUTE) == json.loads(json.dumps(make("posterior").settings))
+
+
+@pytest.mark.parametrize("agent", ["paper", "posterior"])
+def test_no_trial_fails_for_a_note(monkeypatch, caplog, agent):
+    def refuse(*args):
+        raise RuntimeError("no room")
+
+    monkeypatch.setattr(module, "write_to_trial", refuse)
+    monkeypatch.setattr(optuna.Study, "set_user_attr", refuse)
+    optuna.logging.enable_propagation()
+    with caplog.at_level("WARNING", logger="optuna"):
+        study = run(agent, n=4)
+    optuna.logging.disable_propagation()
+    assert all(trial.state.name == "COMPLETE" for trial in study.trials)
+    assert "The space was not noted in the study: RuntimeError('no room')" in caplog.text
+    assert "had reported was not noted" in caplog.text
+
+
 def test_notes_reach_a_stored_study_and_brackets_of_hyperband(tmp_path):
     url = f"sqlite:///{tmp_path}/study.db"
     pruner = optuna.pruners.HyperbandPruner(max_resource=4)

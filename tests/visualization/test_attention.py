@@ -11,10 +11,11 @@ from optuna.study import Study
 
 from optuna_trlhpo import LayerSpace, parse
 from optuna_trlhpo.notes import AGENT_ATTRIBUTE, AgentNote, Expected, read_agent
-from optuna_trlhpo.visualization import attention_affinity_findings, plot_attention
+from optuna_trlhpo.visualization import attention_affinity_findings, plot_agent, plot_attention
 from optuna_trlhpo.visualization._agent import get_agent_info
 from optuna_trlhpo.visualization._attention import get_attention_info
 from optuna_trlhpo.visualization._attention_affinity import get_attention_affinity_info
+from optuna_trlhpo.visualization._plotly import GREY
 
 SPACE = LayerSpace(input_shape=(1, 12, 12), num_classes=4, max_layers=3)
 
@@ -143,6 +144,33 @@ def test_a_layer_in_the_middle_is_removed_where_the_study_has_both() -> None:
     assert all(one.lift == pytest.approx(1, abs=1e-3) for one in found.layers)
 
 
+@pytest.mark.parametrize("before", [["lr"], ["lr", "dropout"], ["n_layers"]], ids=["one", "two", "depth"])
+def test_what_is_suggested_before_the_layers_is_no_layer(before: list[str]) -> None:
+    study = optuna.create_study(direction="maximize")
+    network, n = parse("Conv(8,3,1) > FCL(16,relu,bias)"), len(before)
+    params = {**dict.fromkeys(before, 2), **SPACE.to_params(network)}
+    rows = [np.zeros((1, k + 1)) for k in range(1, n + 3)]
+    for row in rows:
+        row[0, : row.shape[1] - 1] = 0.1  # of all that is no layer
+        row[0, -1] = 1 - row[0, :-1].sum()
+    rows[n][0, n : n + 2] = 0.5, 1 - 0.5 - 0.1 * n
+    rows[n + 1][0, n : n + 3] = 0.125, 0.25, 1 - 0.375 - 0.1 * n
+    study.add_trial(
+        optuna.create_trial(
+            params=params,
+            distributions={k: optuna.distributions.CategoricalDistribution([v]) for k, v in params.items()},
+            value=0.75,
+            system_attrs={AGENT_ATTRIBUTE: AgentNote("actor", attention={"actor": rows}).to_json()},
+        )
+    )
+    (found,) = get_attention_affinity_info(study, 0).found
+    shares = {(len(one.network), one.position): one.share for one in found.layers}
+    assert shares == pytest.approx({(1, 1): 0.5, (2, 1): 0.125, (2, 2): 0.25}, abs=1e-3)
+    lifts = {(len(one.network), one.position): one.lift for one in found.layers}
+    assert lifts[1, 1] == pytest.approx(0.5 * (n + 2), abs=1e-2)
+    assert lifts[2, 2] == pytest.approx(0.25 * (n + 3), abs=1e-2)
+
+
 # What was expected ------------------------------------------------------------------------------------
 
 
@@ -164,6 +192,36 @@ def test_q_against_the_return_by_hand() -> None:
     assert info.foresight.realised == [0.75, 0.25]  # all that was to come; what the second step added
     assert [series.values for series in info.losses] == [[0.1], [-0.2]]
     assert info.exploration[0].values == [0.5] and info.spread == [] and info.cache == []
+
+
+def test_of_several_objectives_the_agent_says_why_it_has_nothing() -> None:
+    study = optuna.create_study(directions=["maximize", "minimize"])
+    note = AgentNote("posterior").to_json()
+    study.add_trial(optuna.create_trial(values=[1.0, 2.0], system_attrs={AGENT_ATTRIBUTE: note}))
+    assert "of several objectives it keeps no expectation" in get_agent_info(study).note
+
+
+def test_of_two_agents_what_the_more_trials_have_is_compared() -> None:
+    study = optuna.create_study(direction="maximize")
+    plan = AgentNote("posterior", plans=(Expected(0, 1, 0.5, 0.4, 0.6),))
+    for n, note in enumerate([AgentNote("actor", q=(0.5,)), plan, plan]):
+        trial = optuna.create_trial(
+            params={"x": 0.5},
+            distributions={"x": optuna.distributions.FloatDistribution(0, 1)},
+            value=0.5 + n,
+            system_attrs={AGENT_ATTRIBUTE: note.to_json()},
+        )
+        study.add_trial(trial)
+    foresight = get_agent_info(study).foresight
+    assert (foresight.unit, foresight.trials) == ("value of the plan", [1, 2])
+
+
+def test_what_came_need_not_begin_at_zero_and_bars_have_one_colour(make: Callable[[str], Study]) -> None:
+    figure = plot_agent(make("default"))
+    (points,) = [trace for trace in figure.data if trace.name == "value of the plan"]
+    assert points.error_x.color == GREY and not isinstance(points.error_x.color, tuple)
+    axis = figure.layout[points.yaxis.replace("y", "yaxis")]
+    assert (axis.title.text, axis.rangemode) == ("Realised", "normal")
 
 
 def test_plans_against_their_values_by_hand() -> None:

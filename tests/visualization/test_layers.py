@@ -10,7 +10,13 @@ from optuna.study import Study
 
 from optuna_trlhpo import LayerSpace, parse
 from optuna_trlhpo.space import SPACE_ATTRIBUTE
-from optuna_trlhpo.visualization import layer_affinity_findings, plot_architecture
+from optuna_trlhpo.visualization import (
+    _search_tree,
+    layer_affinity_findings,
+    plot_architecture,
+    plot_layer_rewards,
+    plot_search_tree,
+)
 from optuna_trlhpo.visualization._architecture import get_architecture_info
 from optuna_trlhpo.visualization._layer_affinity import get_layer_affinity_info
 from optuna_trlhpo.visualization._layer_rewards import get_layer_rewards_info
@@ -73,6 +79,9 @@ def test_of_error_rates_less_is_better() -> None:
     study = optuna.create_study(direction="minimize")
     add(study, f"{A} > {C}", 0.25, 0.5, value=0.25)
     rewards = get_layer_rewards_info(study, 0).rewards
+    assert [one.reward for one in rewards] == [-0.25]  # a loss perhaps: what nothing has lost is not known
+    study.set_metric_names(["error rate"])
+    rewards = get_layer_rewards_info(study, 0).rewards
     assert [one.reward for one in rewards] == [0.75, -0.25]
 
 
@@ -105,7 +114,10 @@ def test_a_layer_that_changes_nothing_is_neither() -> None:
 def test_reports_of_epochs_are_no_values_of_prefixes() -> None:
     study = optuna.create_study(direction="maximize")
     add(study, f"{A} > {C}", 0.1, 0.2, 0.3, 0.4)
-    assert read_layers(study).trials[0].values == {2: 0.4}
+    add(study, f"{A} > {B} > {C}", 0.1, 0.2, 0.3, value=0.9)  # as many epochs as layers
+    add(study, f"{A} > {B} > {C}", 0.1, 0.9, 0.3, value=0.9)
+    values = [trial.values for trial in read_layers(study).trials]
+    assert values == [{2: 0.4}, {3: 0.9}, {1: 0.1, 2: 0.9, 3: 0.3}]
 
 
 def test_tree_by_hand(study: Study) -> None:
@@ -123,6 +135,25 @@ def test_tree_by_hand(study: Study) -> None:
     }
     leaves = [node.y for node in nodes if node.network and all(o.network[:-1] != node.network for o in nodes)]
     assert sorted(leaves) == [0.0, 1.0, 2.0]
+
+
+def test_a_large_tree_is_drawn_in_part(monkeypatch: pytest.MonkeyPatch, study: Study) -> None:
+    info = get_search_tree_info(study, 0)
+    monkeypatch.setattr(_search_tree, "_MOST_NODES", 5)
+    monkeypatch.setattr(_search_tree, "_BEST_DRAWN", 1)
+    nodes = _search_tree._drawn(info)
+    assert [(len(node.network), node.trials, node.is_on_best) for node in nodes] == [
+        (0, 4, True),
+        (1, 4, True),
+        (2, 2, True),
+        (2, 2, False),
+        (3, 1, True),
+    ]
+    assert [nodes[node.parent].network for node in nodes[1:]] == [node.network[:-1] for node in nodes[1:]]
+    assert sorted(node.y for node in nodes if len(node.network) == 2) == [0.0, 1.0]  # they closed up
+    figure = plot_search_tree(study)
+    assert figure.layout.title.subtitle.text.startswith("5 of 6 prefixes")
+    assert len(figure.data[-1].x) == 5
 
 
 def test_front_by_hand(study: Study) -> None:
@@ -159,6 +190,41 @@ def test_architecture_adds_up(study: Study) -> None:
     texts = [annotation.text for annotation in plot_architecture(study).layout.annotations]
     for text in (A, B, "FCL(32,relu,bias)", "8x10x10", f"{SPACE.macs(best[:1]) - 800 * 4:,}"):
         assert text in texts
+
+
+def test_the_best_is_within_its_constraints() -> None:
+    study = optuna.create_study(direction="maximize")
+    study.set_user_attr(SPACE_ATTRIBUTE, SPACE.settings)
+    add(study, f"{A} > {C}", 0.5, 0.75, constraints={"macs": 1.0})
+    info = get_architecture_info(study, None)
+    assert info.parts == [] and info.note == "No trial with layers is within all its constraints."
+    add(study, f"{A} > {B}", 0.5, 0.625, constraints={"macs": 0.0})
+    assert get_architecture_info(study, None).number == 1
+    on_best = [node.network for node in get_search_tree_info(study, 0).nodes if node.is_on_best]
+    assert on_best[-1] == parse(f"{A} > {B}")
+
+
+def test_small_values_are_told_apart() -> None:
+    study = optuna.create_study(direction="minimize")
+    add(study, f"{A} > {C}", 5e-6, 3e-6)
+    figure = plot_architecture(study)
+    assert figure.layout.title.text.endswith("3e-06")
+    assert "+2e-06" in [annotation.text for annotation in figure.layout.annotations]
+
+
+def test_a_trial_that_is_none(study: Study) -> None:
+    with pytest.raises(ValueError, match="trial is True; the study has the trials 0 to 3"):
+        plot_architecture(study, True)
+    with pytest.raises(ValueError, match="trial is 0; the study has no trial"):
+        plot_architecture(optuna.create_study(), 0)
+
+
+def test_a_kind_that_lies_outside_is_named() -> None:
+    study = optuna.create_study(direction="maximize")
+    for k in range(8):
+        add(study, f"{A} > {B} > FCL({16 + 16 * k},relu,bias)", 0.8, 0.80 + 0.001 * k, 0.81)
+    subtitle = plot_layer_rewards(study).layout.title.subtitle.text
+    assert subtitle == "First layers and extremes lie outside, all of Conv; a double click shows all."
 
 
 def test_what_made_the_network_worse_is_left_out(study: Study) -> None:

@@ -15,8 +15,9 @@ import pytest
 from optuna.study import Study
 
 from optuna_trlhpo.benchmarks.figures import study_of
+from optuna_trlhpo.layers import describe, network_in
 from optuna_trlhpo.visualization import write_report
-from tests.visualization.conftest import MAKERS
+from tests.visualization.conftest import MAKERS, grow, studied
 
 
 class Page(HTMLParser):
@@ -62,7 +63,16 @@ def test_what_the_page_says(make: Callable[[str], Study], tmp_path: Path) -> Non
     study = make("paper")
     page = Page(write_report(study, tmp_path / "report.html").read_text(encoding="utf-8"))
     assert page.scripts["plotly"] and "Plotly" in unpacked(page.scripts["plotly"])
-    for said in ("12 complete", "MACs", "classifier", "max_layers", "TRLHPOSampler", optuna.__version__):
+    for said in (
+        "12 complete",
+        "MACs",
+        "classifier",
+        "max_layers",
+        "TRLHPOSampler",
+        "Table I",
+        "agent: heads",
+        optuna.__version__,
+    ):
         assert said in page.text
     assert f"{study.best_value:.4f}" in page.text
     assert len(json.loads(unpacked(page.scripts["data"]))) == 8
@@ -79,8 +89,20 @@ def test_names_are_text_and_no_html(tmp_path: Path) -> None:
 def test_several_objectives_have_a_table_of_trade_offs(make: Callable[[str], Study], tmp_path: Path) -> None:
     study = make("several objectives")
     page = Page(write_report(study, tmp_path / "report.html").read_text(encoding="utf-8"))
-    assert "Trials that no other beats" in page.text
+    assert "Trials that no other beats" in page.text and "the best by Objective Value 0" in page.text
     assert all(f"{trial.values[1]:.6g}" in page.text for trial in study.best_trials)
+
+
+def test_what_violates_a_constraint_is_not_called_the_best(tmp_path: Path) -> None:
+    def objective(trial: optuna.Trial) -> float:
+        trial.set_constraint("number", float(trial.number - 1))
+        return grow(trial) + trial.number  # better and better, and only the first two are allowed
+
+    study = studied(objective, optuna.samplers.RandomSampler(seed=0), n=3)
+    page = Page(write_report(study, tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert "number: 2 of 3 trials are within all" in page.text
+    forbidden = describe(network_in(study.trials[2].params))
+    assert forbidden not in page.text and "Trial 2" not in page.text
 
 
 def test_a_long_study_is_a_small_page(tmp_path: Path) -> None:
