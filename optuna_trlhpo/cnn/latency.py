@@ -94,7 +94,7 @@ def cheapest_layer(space: LayerSpace) -> Network:
 
     Example:
         >>> cheapest_layer(LayerSpace(input_shape=(1, 8, 8)))
-        (Conv(filters=8, kernel=3, stride=3),)
+        (Conv(filters=8, kernel=7, stride=2),)
     """
     return min(_of_one_layer(space), key=space.macs)
 

@@ -394,7 +394,7 @@ def test_networks_beyond_the_limits_are_left_out(
 def test_networks_that_are_too_slow_are_left_out(
     fake: Callable[..., Fake], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(CNNObjective, "_latency", lambda _, layers: float(len(layers)))
+    monkeypatch.setattr(CNNObjective, "_measured_latency", lambda _, layers: float(len(layers)))
     training, objective = fake(), make(max_latency=1.0)
     objective.confirm(leaders(), top=2, repeats=1)
     assert training.calls == [C, A]
