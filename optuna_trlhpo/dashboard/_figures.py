@@ -85,7 +85,9 @@ def _smaller(figure: dict[str, Any]) -> str:
 
 
 def _written(figure: dict[str, Any]) -> str:
-    return json.dumps(figure, separators=(",", ":"))
+    import plotly.io
+
+    return str(plotly.io.json.to_json_plotly(figure))  # as the dashboard will: signs of HTML take six each
 
 
 def _rounded(value: Any) -> Any:

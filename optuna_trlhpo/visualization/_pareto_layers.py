@@ -167,5 +167,5 @@ def _get_plot(info: ParetoLayersInfo) -> go.Figure:
     )
     figure = go.Figure([line, points])
     figure.update_xaxes(title=info.cost_name, type="linear" if info.cost_name == "Layers" else "log")
-    legend = {"orientation": "h", "y": 1.05, "x": 1, "xanchor": "right"}
+    legend = {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 1, "xanchor": "right"}
     return figure.update_yaxes(title=info.value_name).update_layout(title=TITLE, legend=legend)

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 TITLE = "Search Tree"
 
 
-_MOST_NODES = 600
+_MOST_NODES = 300
 """That are drawn: of more nobody sees anything."""
-_BEST_DRAWN = 50
+_BEST_DRAWN = 30
 """Networks that are drawn with all that leads to them, however many trials share that."""
 _LARGEST = 22
 """Pixels."""
@@ -124,7 +124,7 @@ def plot_search_tree(study: Study, *, objective: int = 0) -> go.Figure:
 
     A node is a prefix, larger the more trials share it, in the colour of the best value at it or behind it.
     Branches are sorted: the best stand at the top. The way to the best network is drawn thick. Of a tree of
-    more than 600 prefixes those are drawn that lead to the best 50 networks, and those that most trials
+    more than 300 prefixes those are drawn that lead to the best 30 networks, and those that most trials
     share.
 
     Args:
@@ -208,7 +208,7 @@ def _get_plot(info: SearchTreeInfo, nodes: list[Node]) -> go.Figure:
             y=[node.y for node in some],
             mode="markers",
             marker={
-                "size": [min(5 + 2.5 * node.trials**0.5, _LARGEST) for node in some],
+                "size": [min(2 + 3 * width + 2.5 * node.trials**0.5, _LARGEST) for node in some],
                 "line": {"width": 0.5, "color": "grey"},
                 **look,
             },
