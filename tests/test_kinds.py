@@ -34,7 +34,7 @@ from optuna_trlhpo.layers import (
     network_in,
     parse,
 )
-from optuna_trlhpo.places import Place, every_layer
+from optuna_trlhpo.places import Place, allowed_values, every_layer
 from optuna_trlhpo.space import SIGNATURE, LayerSpace
 
 INPUTS = {"cnn": (CNN, (2, 13, 11)), "mlp": (MLP, (20,)), "lstm": (LSTM, (10, 3))}
@@ -397,6 +397,8 @@ def test_a_last_guard_lets_no_network_beyond_a_limit_pass(
     limit: str, whole: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Place, "fits", lambda place, layer: layer.output_shape(place.shape) is not None)
+    # What is allowed so must not be remembered for others.
+    monkeypatch.setattr("optuna_trlhpo.space.allowed_values", allowed_values.__wrapped__)
     space = LayerSpace(input_shape=(1, 8, 8), max_layers=1, **{limit: 1})  # type: ignore[arg-type]
     network = parse("Conv(8,3,1)")
     units = {"max_macs": "MACs", "max_parameters": "parameters", "max_activation_bytes": "bytes of activat"}
