@@ -281,7 +281,9 @@ def test_nothing_trains_while_latency_is_measured() -> None:
 
 def test_threads_search_within_a_latency() -> None:
     objective = make(max_latency=0.5, epochs=1)
-    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0))
+    # The default pruner may end the sixth trial, by which have ended before.
+    sampler, pruner = optuna.samplers.RandomSampler(seed=0), optuna.pruners.NopPruner()
+    study = optuna.create_study(direction="maximize", sampler=sampler, pruner=pruner)
     study.optimize(objective, n_trials=6, n_jobs=3)
     assert all(trial.state == TrialState.COMPLETE for trial in study.trials)
 
