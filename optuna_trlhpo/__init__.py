@@ -2,6 +2,7 @@
 
 from optuna_trlhpo._agent.config import AgentConfig
 from optuna_trlhpo.episode import report_performance
+from optuna_trlhpo.growth import worth_growing, worth_training
 from optuna_trlhpo.layers import FCL, Conv, Layer, MaxPool, describe, parse
 from optuna_trlhpo.sampler import TRLHPOSampler
 from optuna_trlhpo.space import LayerSpace
@@ -19,4 +20,6 @@ __all__ = [
     "describe",
     "parse",
     "report_performance",
+    "worth_growing",
+    "worth_training",
 ]

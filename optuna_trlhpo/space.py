@@ -23,8 +23,9 @@ import numpy as np
 from optuna import TrialPruned
 from optuna.logging import get_logger
 from optuna.study import StudyDirection
-from optuna.trial import BaseTrial, FrozenTrial, Trial, TrialState
+from optuna.trial import BaseTrial, Trial
 
+from optuna_trlhpo.growth import frozen, worth_growing, worth_training
 from optuna_trlhpo.layers import (
     ACTION_SLOTS,
     FCL,
@@ -34,9 +35,10 @@ from optuna_trlhpo.layers import (
     Shape,
     Vocabulary,
     describe,
-    unmasked,
     vocabulary_named,
 )
+from optuna_trlhpo.outlines import outline_of, signature_of
+from optuna_trlhpo.params import Recorder, Replay
 from optuna_trlhpo.places import (
     BYTES,
     Place,
@@ -53,11 +55,6 @@ SPACE_ATTRIBUTE = "layer_space"
 """The user attribute of a study under which the settings of its space are kept."""
 _DRAWS = 1000
 """After so many random networks beyond a limit there is held to be none within it."""
-SIGNATURE = 8
-"""Numbers that tell what a network comes to."""
-OUTLINE = 11
-"""Numbers that tell what a layer is and makes of the image."""
-
 _INPUTS = {
     3: "three positive integers, (channels, height, width), such as (1, 28, 28)",
     2: "two positive integers, (steps, features), such as (50, 3)",
@@ -437,7 +434,7 @@ class LayerSpace:
         return cls(*values)
 
     def _reported_accuracy(self, trial: Trial, step: int) -> float:
-        reports = _frozen(trial).intermediate_values
+        reports = frozen(trial).intermediate_values
         if step not in reports:
             if len(trial.study.directions) > 1:
                 raise ValueError(
@@ -467,7 +464,7 @@ class LayerSpace:
         self.check(layers)
         params: dict[str, Any] = {}
         for k, layer in enumerate(layers):
-            recorder = _Recorder(layer)
+            recorder = Recorder(layer)
             self._suggest_layer(recorder, tuple(layers[:k]))  # type: ignore[arg-type]
             params |= recorder.params
         return params
@@ -479,7 +476,7 @@ class LayerSpace:
             mine = {name: value for name, value in params.items() if name.startswith(f"layer{k}_")}
             if not mine or not self.kinds(layers):
                 break
-            replayed = _Replay(mine)
+            replayed = Replay(mine)
             layers = (*layers, self._suggest_layer(replayed, layers))  # type: ignore[arg-type]
         return layers
 
@@ -544,27 +541,9 @@ class LayerSpace:
         if walked is None:
             return None
         _, shapes, macs = walked
-        sizes = [math.prod(out) for out in shapes]
-        # Of sequences the steps count as the height, of features there is none.
-        images = [(*out[-1:], out[0]) if len(out) == 2 else out for out in shapes if len(out) > 1] or [(1, 1)]
-        size, wide = math.log(max(self._height, 2)), math.log(128 * math.prod(self.input_shape[1:]))
-        return np.array(
-            [
-                len(actions) / self.max_layers,
-                math.log(macs[-1] + sizes[-1] * self.num_classes) / math.log(1e9),
-                math.log(sizes[-1]) / wide,
-                math.log(min(sizes)) / wide,
-                math.log(images[-1][0]) / math.log(128),
-                math.log(images[-1][1]) / size,
-                math.log(math.prod(images[-1])) / wide,
-                math.log(images[0][1]) / size,
-            ]
+        return signature_of(
+            self.input_shape, shapes, macs[-1], num_classes=self.num_classes, max_layers=self.max_layers
         )
-
-    @property
-    def _height(self) -> int:
-        """Of an image; of a sequence its steps, of features 1."""
-        return 1 if len(self.input_shape) == 1 else self.input_shape[len(self.input_shape) - 2]
 
     @property
     def kind_stem(self) -> str:
@@ -595,19 +574,7 @@ class LayerSpace:
         if walked is None:
             return None
         layers, shapes, macs = walked
-        rows = np.zeros((len(layers), OUTLINE))
-        for row, action, layer, out, work in zip(rows, actions, layers, shapes, macs, strict=True):
-            row[self.vocabulary.kind.values.index(layer.kind)] = 1
-            n = len(layer.values)
-            row[3 : 3 + n] = action[1 : 1 + n]
-            row[6:] = (
-                math.log(out[1]) / math.log(28) if len(out) == 3 else 0,
-                math.log(out[0]) / math.log(128),
-                math.log(math.prod(out)) / math.log(128 * 28 * 28),
-                math.log(max(work, 1)) / math.log(1e9),
-                math.log(self.input_shape[1]) / math.log(28),
-            )
-        return rows
+        return outline_of(self.input_shape, layers, actions, shapes, macs, vocabulary=self.vocabulary)
 
     def _walk(self, actions: np.ndarray) -> tuple[Network, list[Shape], list[int]] | None:
         """The layers that ``actions`` stand for, the shape behind each and the MACs up to it; None if one may
@@ -730,84 +697,9 @@ def _or_inf(limit: float | None) -> float:
     return math.inf if limit is None else limit
 
 
-def worth_training(trial: Trial, *, depth: int, max_depth: int) -> bool:
-    """Whether the network that ``trial`` has grown to is worth a training on the way to a deeper one.
-
-    The study's sampler says so, if it is one that decides (`TRLHPOSampler` does); with any other sampler
-    every network is. For objectives of one's own that grow something step by step; `LayerSpace.grow` asks by
-    itself. What is not trained is not reported.
-
-    Args:
-        trial: A running trial.
-        depth: How many layers, or steps, it has.
-        max_depth: How many it may get.
-
-    Example:
-        >>> import optuna
-        >>> worth_training(optuna.create_study().ask(), depth=1, max_depth=8)
-        True
-    """
-    ask = getattr(trial.study.sampler, "worth_training", None)
-    return True if ask is None else ask(trial.study, _frozen(trial), depth=depth, max_depth=max_depth)
-
-
-def worth_growing(trial: Trial) -> bool:
-    """Whether ``trial`` should grow deeper after what it has reported; else it had better end here.
-
-    See `worth_training`.
-    """
-    ask = getattr(trial.study.sampler, "worth_growing", None)
-    return True if ask is None else ask(trial.study, _frozen(trial))
-
-
-def _frozen(trial: Trial) -> FrozenTrial:
-    # A running trial can be asked for its parameters but not for its reports; the study can.
-    running = trial.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-    return next(other for other in running if other.number == trial.number)
-
-
 def _is_positive_integer(value: Any) -> bool:
     return isinstance(value, int | np.integer) and not isinstance(value, bool) and int(value) > 0
 
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float | np.number) and not isinstance(value, bool)
-
-
-class _Recorder:  # a trial as far as `Hyperparameter.suggest` needs one; so is _Replay
-    """Stands in for a trial: answers with the values of one layer and notes the names asked for."""
-
-    def __init__(self, layer: Layer) -> None:
-        values = layer.values
-        self._values = dict(zip((hp.name for hp in layer.hyperparameters), values, strict=True))
-        self._values["kind"] = layer.kind
-        self.params: dict[str, Any] = {}
-
-    def suggest_int(self, name: str, *_: Any, **__: Any) -> Any:
-        field = unmasked(name).split("_")[-1]
-        self.params[name] = self._values[field]
-        return self.params[name]
-
-    suggest_categorical = suggest_int
-
-
-class _Replay:
-    """Stands in for a trial: answers from its parameters, with a sentence where one is missing or wrong."""
-
-    def __init__(self, params: Mapping[str, Any]) -> None:
-        self._params = params
-
-    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1) -> Any:
-        return self.suggest_categorical(name, range(low, high + 1, step))
-
-    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
-        if name not in self._params:
-            raise ValueError(f"parameter {name!r} is missing; there are {', '.join(sorted(self._params))}")
-        if self._params[name] not in choices:
-            span = (
-                f"{choices[0]} to {choices[-1]}"
-                if isinstance(choices, range)
-                else ", ".join(map(str, choices))
-            )
-            raise ValueError(f"parameter {name!r} is {self._params[name]!r}; it must be one of {span}")
-        return self._params[name]

@@ -21,7 +21,10 @@ ALLOWED: dict[str, set[str]] = {
     "layers": set(),
     "kinds": {"layers", "cnn"},
     "places": {"layers"},
-    "space": {"layers", "places"},
+    "outlines": {"layers"},
+    "params": {"layers"},
+    "growth": set(),
+    "space": {"layers", "places", "outlines", "params", "growth"},
     "episode": {"layers"},
     "reward": {"layers", "episode"},
     "_agent": {"_agent"},
@@ -40,10 +43,21 @@ ALLOWED: dict[str, set[str]] = {
     "visualization": {"visualization", "layers", "kinds", "space", "episode", "reward", "notes"},
 }
 MAY_IMPORT_SAMPLER = {"", "benchmarks", "baselines", "sklearn"}  # "" is the package's own __init__
-WITHOUT_TORCH = {"places", "space", "episode", "reward", "notes", "visualization"}
+WITHOUT_TORCH = {
+    "places",
+    "outlines",
+    "params",
+    "growth",
+    "space",
+    "episode",
+    "reward",
+    "notes",
+    "visualization",
+}
 WITHOUT_OPTUNA = {"_agent", "cnn"}
 EXCEPT = {  # what in cnn/ touches a study or a trial
     "optuna_trlhpo.cnn.checks",
+    "optuna_trlhpo.cnn.finished",
     "optuna_trlhpo.cnn.leaders",
     "optuna_trlhpo.cnn.objective",
     "optuna_trlhpo.cnn.stopping",

@@ -34,8 +34,9 @@ from optuna_trlhpo.layers import (
     network_in,
     parse,
 )
+from optuna_trlhpo.outlines import SIGNATURE
 from optuna_trlhpo.places import Place, allowed_values, every_layer
-from optuna_trlhpo.space import SIGNATURE, LayerSpace
+from optuna_trlhpo.space import LayerSpace
 
 INPUTS = {"cnn": (CNN, (2, 13, 11)), "mlp": (MLP, (20,)), "lstm": (LSTM, (10, 3))}
 

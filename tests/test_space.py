@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from optuna.distributions import CategoricalDistribution
 from optuna.trial import FixedTrial, FrozenTrial, TrialState
 
+from optuna_trlhpo.growth import worth_growing, worth_training
 from optuna_trlhpo.layers import (
     FCL,
     TABLE_I,
@@ -26,7 +27,8 @@ from optuna_trlhpo.layers import (
     describe,
     parse,
 )
-from optuna_trlhpo.space import OUTLINE, SIGNATURE, LayerSpace, worth_growing, worth_training
+from optuna_trlhpo.outlines import OUTLINE, SIGNATURE
+from optuna_trlhpo.space import LayerSpace
 
 SPACES = {
     "mnist": LayerSpace(),

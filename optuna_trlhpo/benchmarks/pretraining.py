@@ -22,8 +22,8 @@ from optuna_trlhpo._agent.prior import EMBEDDING, LayerTransformer, padded
 from optuna_trlhpo.benchmarks.mnist_layers import Trained, read_table
 from optuna_trlhpo.benchmarks.tasks import TASKS
 from optuna_trlhpo.layers import parse
+from optuna_trlhpo.outlines import OUTLINE
 from optuna_trlhpo.reward import Scores
-from optuna_trlhpo.space import OUTLINE
 
 EPOCHS = 60
 _BATCH_SIZE = 64  # of each task

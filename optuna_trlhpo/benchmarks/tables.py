@@ -37,7 +37,7 @@ import numpy as np
 from optuna.trial import Trial
 
 from optuna_trlhpo.benchmarks.problem import Form, Problem, Train
-from optuna_trlhpo.space import worth_growing, worth_training
+from optuna_trlhpo.growth import worth_growing, worth_training
 
 DATA_ROOT_VARIABLE = "TRLHPO_DATA_ROOT"
 """Names the folder that holds data sets, where it is not passed."""

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from optuna.pruners import BasePruner
 from optuna.study import Study, StudyDirection
 
 from optuna_trlhpo.cnn.goals import Counts
+from optuna_trlhpo.cnn.training import PRECISIONS, SCHEDULES
 
 
 def checked_objectives(objectives: Sequence[str]) -> tuple[str, ...]:
@@ -23,6 +25,47 @@ def checked_objectives(objectives: Sequence[str]) -> tuple[str, ...]:
             f"{', '.join(allowed[1:])}"
         )
     return names
+
+
+def check_training(
+    *,
+    epochs: Any,
+    batch_size: Any,
+    learning_rate: Any,
+    schedule: Any,
+    precision: Any,
+    threads: Any,
+    seed: Any,
+) -> None:
+    """Raise a ``ValueError`` that says which of these a training cannot have."""
+    check_positive_integer("epochs", epochs)
+    check_positive_integer("batch_size", batch_size)
+    if threads != "auto":
+        check_positive_integer("threads", threads)
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision is {precision!r}; it must be one of {', '.join(PRECISIONS)}")
+    check_positive_number("learning_rate", learning_rate)
+    if schedule not in SCHEDULES:
+        raise ValueError(f"schedule is {schedule!r}; it must be one of {', '.join(SCHEDULES)}")
+    check_seed(seed)
+
+
+def check_training_less(
+    *, inherit: bool, inherited_epochs: Any, early_stop: Any, epochs: int, objectives: Sequence[str]
+) -> None:
+    """Raise a ``ValueError`` that says which of these cannot be, or do not go together."""
+    if inherited_epochs is not None:
+        check_positive_integer("inherited_epochs", inherited_epochs)
+        if not inherit:
+            raise ValueError(f"inherited_epochs is {inherited_epochs}; without inherit=True no network does")
+    if inherit and len(objectives) > 1:
+        raise ValueError("inherit is True; with several objectives no network grows from another")
+    if early_stop is None:
+        return
+    if not isinstance(early_stop, BasePruner):
+        raise ValueError(f"early_stop is {early_stop!r}; it must be a pruner of Optuna, or None")
+    if max(epochs, inherited_epochs or 1) == 1:
+        raise ValueError("early_stop judges a training after each epoch but the last; epochs=1 has no other")
 
 
 def check_directions(study: Study, objectives: tuple[str, ...] = ("accuracy",)) -> None:

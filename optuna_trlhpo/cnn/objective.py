@@ -5,7 +5,6 @@ Notation: S layers; accuracy is a share of images, 0-1; MACs are for one image, 
 
 from __future__ import annotations
 
-import contextlib
 import math
 import time
 from collections.abc import Sequence
@@ -20,30 +19,31 @@ from optuna.study import Study
 from optuna.trial import BaseTrial, FrozenTrial, Trial
 from torch import nn
 
-from optuna_trlhpo.cnn import leaders
+from optuna_trlhpo.cnn import finished, leaders
 from optuna_trlhpo.cnn.checks import (
     check_directions,
     check_positive_integer,
     check_positive_number,
     check_seed,
     check_share,
+    check_training,
+    check_training_less,
     checked_objectives,
 )
-from optuna_trlhpo.cnn.cost import Cost, count_parameters, measure_cost, measure_latency
+from optuna_trlhpo.cnn.cost import Cost, measure_latency
 from optuna_trlhpo.cnn.data import load_data
 from optuna_trlhpo.cnn.export import Exported, check_format, export_network
 from optuna_trlhpo.cnn.goals import Goal, count
 from optuna_trlhpo.cnn.inheritance import Way
-from optuna_trlhpo.cnn.latency import MACHINE, Latencies, cheapest_layer
-from optuna_trlhpo.cnn.model import check_activation, classifier_modules, layer_modules
-from optuna_trlhpo.cnn.partition import Budget, Partition, choose, cuts, write_parts
+from optuna_trlhpo.cnn.latency import Latencies, cheapest_layer
+from optuna_trlhpo.cnn.model import check_activation
+from optuna_trlhpo.cnn.partition import Budget, Partition
 from optuna_trlhpo.cnn.results import Confirmation, Confirmed, Refit, layer_table
 from optuna_trlhpo.cnn.stopping import EarlyStop
 from optuna_trlhpo.cnn.trained import Trained, TrainedNetworks, accuracies, note_training
-from optuna_trlhpo.cnn.trainer import INITIALISING, Trainer, layers_key, measured_threads
-from optuna_trlhpo.cnn.training import PRECISIONS, SCHEDULES, cpu_threads, predict_correct
+from optuna_trlhpo.cnn.trainer import Trainer, layers_key, measured_threads
 from optuna_trlhpo.episode import report_performance
-from optuna_trlhpo.layers import TABLE_I, Network, Shape, Vocabulary, describe, parse
+from optuna_trlhpo.layers import TABLE_I, Network, Vocabulary, describe
 from optuna_trlhpo.space import LayerSpace
 
 PERFORMANCE_BATCHES, PERFORMANCE_BATCH_SIZE = 32, 16
@@ -57,8 +57,6 @@ _DEFAULTS_OF: dict[str, dict[str, Any]] = {
 
 TRAINING_ATTRIBUTE = "training"
 """The user attribute of a study that says how its networks were trained."""
-
-_NOT_ITS_NETWORK = "network is not the trial's; it must be one that refit made of this trial"
 
 _SECONDS_OF_LATENCY = 0.1
 """For which a network is measured before it is trained."""
@@ -191,20 +189,19 @@ class CNNObjective:
         self.seed = seed
         if not isinstance(vocabulary, Vocabulary):
             raise ValueError(f"vocabulary is {vocabulary!r}; it must be a Vocabulary, such as TABLE_I")
-        check_positive_integer("epochs", self.epochs)
-        check_positive_integer("batch_size", self.batch_size)
-        if threads != "auto":
-            check_positive_integer("threads", threads)
-        if precision not in PRECISIONS:
-            raise ValueError(f"precision is {precision!r}; it must be one of {', '.join(PRECISIONS)}")
+        check_training(
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
+            schedule=schedule,
+            precision=precision,
+            threads=threads,
+            seed=seed,
+        )
         # Of NumPy's integers neither PyTorch nor JSON will hear.
         self.epochs, self.batch_size = int(self.epochs), int(self.batch_size)
-        if not (isinstance(self.learning_rate, int | float) and 0 < self.learning_rate < float("inf")):
-            raise ValueError(f"learning_rate is {learning_rate!r}; it must be a positive number")
-        if schedule not in SCHEDULES:
-            raise ValueError(f"schedule is {schedule!r}; it must be one of {', '.join(SCHEDULES)}")
+        self.learning_rate = float(self.learning_rate)
         check_activation("conv_activation", conv_activation)
-        check_seed(seed)
         if max_latency is not None:
             check_positive_number("max_latency", max_latency)
         if goal is not None and not callable(goal):
@@ -216,20 +213,13 @@ class CNNObjective:
             raise ValueError(
                 "a goal makes one value of accuracy and cost; with it objectives must be accuracy"
             )
-        if inherited_epochs is not None:
-            check_positive_integer("inherited_epochs", inherited_epochs)
-            if not inherit:
-                raise ValueError(
-                    f"inherited_epochs is {inherited_epochs}; without inherit=True no network does"
-                )
-        if inherit and len(self.objectives) > 1:
-            raise ValueError("inherit is True; with several objectives no network grows from another")
-        if early_stop is not None and not isinstance(early_stop, BasePruner):
-            raise ValueError(f"early_stop is {early_stop!r}; it must be a pruner of Optuna, or None")
-        if early_stop is not None and max(self.epochs, inherited_epochs or 1) == 1:
-            raise ValueError(
-                "early_stop judges a training after each epoch but the last; epochs=1 has no other"
-            )
+        check_training_less(
+            inherit=inherit,
+            inherited_epochs=inherited_epochs,
+            early_stop=early_stop,
+            epochs=self.epochs,
+            objectives=self.objectives,
+        )
         check_share("min_accuracy", min_accuracy)
         self.goal = goal
         self._min_accuracy = min_accuracy
@@ -422,7 +412,7 @@ class CNNObjective:
 
     def _measured_latency(self, layers: Network) -> float:
         """Median seconds for one image."""
-        network = nn.Sequential(*self._untrained(layers).values())
+        network = nn.Sequential(*finished.untrained(layers, self._trainer, self.space).values())
         return measure_latency(network, self.space.input_shape, seconds=_SECONDS_OF_LATENCY).median
 
     def _check_reachable(self, max_latency: float) -> None:
@@ -499,33 +489,10 @@ class CNNObjective:
         Raises:
             ValueError: If the trial has no user attribute ``architecture``, or an argument is out of range.
         """
-        architecture, layers = self._network_of(trial)
         epochs, seed = self.epochs if epochs is None else epochs, self.seed if seed is None else seed
         check_positive_integer("epochs", epochs)
         check_seed(seed)
-        data = self.data
-        start = time.perf_counter()
-        images = torch.cat([data.train_images, data.validation_images])
-        labels = torch.cat([data.train_labels, data.validation_labels])
-        with MACHINE.training(), cpu_threads(self.threads):
-            network = self._trainer.train(layers, images, labels, epochs=epochs, seed=seed)
-        if data.device.type == "cuda":
-            torch.cuda.synchronize(data.device)
-        seconds = time.perf_counter() - start
-        test_accuracy = None
-        if data.test_images is not None and data.test_labels is not None:
-            with cpu_threads(self.threads):
-                correct = predict_correct(network, data.test_images, data.test_labels)
-            test_accuracy = float(correct.double().mean())
-        return Refit(
-            network=network.eval(),
-            architecture=architecture,
-            layers=layers,
-            parameters=count_parameters(network),
-            macs=self.space.macs(layers),
-            test_accuracy=test_accuracy,
-            seconds=seconds,
-        )
+        return finished.refit(trial, self._trainer, self.space, epochs=epochs, seed=seed)
 
     def cost(
         self, trial: BaseTrial | Confirmed, *, latency: bool = True, batch_size: int = 1, threads: int = 1
@@ -544,36 +511,16 @@ class CNNObjective:
         Raises:
             ValueError: If the trial has no user attribute ``architecture``, or a number is not positive.
         """
-        _, layers = self._network_of(trial)
-        return self._cost(layers, latency=latency, batch_size=batch_size, threads=threads)
-
-    def _cost(self, layers: Network, *, latency: bool, **how: Any) -> Cost:
-        """See `measure_cost`; of an untrained network, layer by layer."""
-        modules = self._untrained(layers)
-        with MACHINE.measuring() if latency else contextlib.nullcontext():
-            return measure_cost(modules, self.space.input_shape, latency=latency, **how)
-
-    def _untrained(self, layers: Network) -> dict[str, nn.Module]:
-        """The modules of each layer, and of the classifier, on the device."""
-        shapes: tuple[Shape, ...] = (self.space.input_shape, *self.space.shapes(layers))
-        with INITIALISING, torch.random.fork_rng(devices=[]):
-            modules: dict[str, nn.Module] = {
-                f"{k} {layer}": nn.Sequential(
-                    *layer_modules(layer, shape, conv_activation=self.conv_activation)
-                )
-                for k, (layer, shape) in enumerate(zip(layers, shapes, strict=False), start=1)
-            }
-            modules["classifier"] = nn.Sequential(*classifier_modules(shapes[-1], self.space.num_classes))
-        return {name: module.to(self.data.device) for name, module in modules.items()}
+        _, layers = finished.network_of(trial)
+        return finished.cost(
+            layers, self._trainer, self.space, latency=latency, batch_size=batch_size, threads=threads
+        )
 
     def _trained_network(self, trial: BaseTrial | Confirmed, network: nn.Module | None) -> nn.Module:
-        """``network`` if it can be the trial's, as far as shapes tell; trained anew if there is none."""
-        _, layers = self._network_of(trial)
+        """``network`` if it can be the trial's; trained anew if there is none."""
         if network is None:
             return self.refit(trial).network
-        own = [it.shape for module in self._untrained(layers).values() for it in module.parameters()]
-        if not isinstance(network, nn.Module) or [it.shape for it in network.parameters()] != own:
-            raise ValueError(_NOT_ITS_NETWORK)
+        finished.check_is_network_of(trial, network, self._trainer, self.space)
         return network
 
     def export(
@@ -603,7 +550,8 @@ class CNNObjective:
         """
         check_format(path)
         trained = self._trained_network(trial, network)
-        return export_network(trained, path, self.space.input_shape, metadata=self._metadata(trial))
+        metadata = finished.metadata(trial, self.data)
+        return export_network(trained, path, self.space.input_shape, metadata=metadata)
 
     def partition(
         self,
@@ -638,33 +586,15 @@ class CNNObjective:
             raise ValueError(f"the budget limits latency to {budget.latency!r} s; latency must be True")
         if folder is not None:
             check_format("device.onnx")
-        _, layers = self._network_of(trial)
-        cost = self._cost(layers, latency=latency)
-        known = accuracies(trial) if isinstance(trial, FrozenTrial) else {}
-        found = cuts(cost, self.space.input_shape, known)
-        cut = choose(found, budget)
-        if folder is None:
-            return Partition(cut, found, None, None, cost.setting)
-        shapes: tuple[Shape, ...] = (self.space.input_shape, *self.space.shapes(layers))
-        modules = [
-            len(layer_modules(layer, shape, conv_activation=self.conv_activation))
-            for layer, shape in zip(layers, shapes, strict=False)
-        ]
-        trained = self._trained_network(trial, network)
-        if not isinstance(trained, nn.Sequential) or len(trained) <= sum(modules):
-            raise ValueError(_NOT_ITS_NETWORK)
-        files = write_parts(trained, cut, modules, shapes, Path(folder), metadata=self._metadata(trial))
-        return Partition(cut, found, *files, cost.setting)
-
-    def _metadata(self, trial: BaseTrial | Confirmed) -> dict[str, Any]:
-        """What a reader of an exported network should know."""
-        return {
-            "architecture": self._network_of(trial)[0],
-            "data": self.data.name,
-            "input": "(x - mean) / std, in the pixel scale of the data (0 to 1 where it came as uint8)",
-            "mean": [float(f"{value:.8g}") for value in self.data.mean],
-            "std": [float(f"{value:.8g}") for value in self.data.std],
-        }
+        return finished.partition(
+            trial,
+            lambda: self._trained_network(trial, network),
+            budget,
+            self._trainer,
+            self.space,
+            folder=folder,
+            latency=latency,
+        )
 
     def table(self, trial: FrozenTrial) -> str:
         """The best network of a finished trial, a row per layer: what it made of the image, gained and cost.
@@ -674,7 +604,7 @@ class CNNObjective:
         Raises:
             ValueError: If the trial has no user attribute ``architecture``.
         """
-        _, layers = self._network_of(trial)
+        _, layers = finished.network_of(trial)
         known = getattr(trial, "intermediate_values", {})
         if self.goal is not None:  # then the reports are what networks are worth
             known = {k - 1: accuracy for k, accuracy in accuracies(trial).items()}
@@ -699,19 +629,6 @@ class CNNObjective:
         performance = [float(correct[batch].mean()) for batch in self._batches]
         trained = Trained(float(correct.mean()), performance, time.perf_counter() - start)
         return trained if watch is None else trained._replace(curve=tuple(watch.curve), stopped=watch.stopped)
-
-    def _network_of(self, trial: BaseTrial | Confirmed) -> tuple[str, Network]:
-        if isinstance(trial, Confirmed):
-            return trial.architecture, trial.layers
-        if not isinstance(trial, BaseTrial):
-            raise ValueError(f"trial is {trial!r}; it must be a trial, or a row of what confirm returns")
-        architecture = trial.user_attrs.get("architecture")
-        if not isinstance(architecture, str):
-            raise ValueError(
-                f"the trial has the user attributes {sorted(trial.user_attrs)}; it must have 'architecture', "
-                "as a trial has in which a CNNObjective has trained a network"
-            )
-        return architecture, parse(architecture)
 
 
 def performance_batches(images: int, rng: np.random.Generator) -> list[np.ndarray]:

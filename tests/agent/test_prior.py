@@ -14,7 +14,8 @@ from torch import Tensor
 
 import optuna_trlhpo._agent
 from optuna_trlhpo._agent.prior import EMBEDDING, LayerPrior, LayerTransformer, padded
-from optuna_trlhpo.space import OUTLINE, LayerSpace
+from optuna_trlhpo.outlines import OUTLINE
+from optuna_trlhpo.space import LayerSpace
 
 MEAN, DEVIATION = torch.linspace(-1, 2, EMBEDDING), torch.linspace(0.5, 3, EMBEDDING)
 

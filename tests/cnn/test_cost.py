@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from optuna_trlhpo.cnn import CNNObjective
+from optuna_trlhpo.cnn import CNNObjective, finished
 from optuna_trlhpo.cnn import cost as module
 from optuna_trlhpo.cnn.cost import count_macs, count_parameters, measure_cost
 from optuna_trlhpo.cnn.model import build_network
@@ -94,7 +94,7 @@ def test_peaks_are_what_the_space_limits(vocabulary: Vocabulary, shape: tuple[in
     for _ in range(100):
         layers = objective.space.draw(rng)
         seen |= {type(layer) for layer in layers}
-        cost = objective._cost(layers, latency=False)
+        cost = finished.cost(layers, objective._trainer, objective.space, latency=False)
         assert cost.peak_activation_bytes == objective.space.activation_bytes(layers), describe(layers)
     assert seen == set(vocabulary.kinds)
 

@@ -10,9 +10,9 @@ from safetensors.torch import save_file
 
 from optuna_trlhpo import AgentConfig, LayerSpace, TRLHPOSampler
 from optuna_trlhpo._agent.prior import EMBEDDING, LayerPrior, LayerTransformer
+from optuna_trlhpo.outlines import OUTLINE
 from optuna_trlhpo.reward import Scores
 from optuna_trlhpo.search import Search
-from optuna_trlhpo.space import OUTLINE
 
 AGENT = AgentConfig(n_candidates=40, n_generations=2, fit_steps=2)
 SPACE = LayerSpace(input_shape=(1, 12, 12), max_layers=3, min_accuracy=None, min_improvement=None)

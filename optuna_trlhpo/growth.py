@@ -1,0 +1,42 @@
+"""What a growing trial asks of the study's sampler: whether a training pays, or another layer."""
+
+from __future__ import annotations
+
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+
+def worth_training(trial: Trial, *, depth: int, max_depth: int) -> bool:
+    """Whether the network that ``trial`` has grown to is worth a training on the way to a deeper one.
+
+    The study's sampler says so, if it is one that decides (`TRLHPOSampler` does); with any other sampler
+    every network is. For objectives of one's own that grow something step by step; `LayerSpace.grow` asks by
+    itself. What is not trained is not reported.
+
+    Args:
+        trial: A running trial.
+        depth: How many layers, or steps, it has.
+        max_depth: How many it may get.
+
+    Example:
+        >>> import optuna
+        >>> worth_training(optuna.create_study().ask(), depth=1, max_depth=8)
+        True
+    """
+    ask = getattr(trial.study.sampler, "worth_training", None)
+    return True if ask is None else ask(trial.study, frozen(trial), depth=depth, max_depth=max_depth)
+
+
+def worth_growing(trial: Trial) -> bool:
+    """Whether ``trial`` should grow deeper after what it has reported; else it had better end here.
+
+    See `worth_training`.
+    """
+    ask = getattr(trial.study.sampler, "worth_growing", None)
+    return True if ask is None else ask(trial.study, frozen(trial))
+
+
+def frozen(trial: Trial) -> FrozenTrial:
+    """What the study knows of a running trial, its reports too."""
+    # A running trial can be asked for its parameters but not for its reports; the study can.
+    running = trial.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    return next(other for other in running if other.number == trial.number)
