@@ -10,15 +10,16 @@ import numpy as np
 import optuna
 import torch
 from optuna.samplers import BaseSampler
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from optuna_trlhpo.cnn.checks import check_positive_integer
 from optuna_trlhpo.cnn.objective import CNNObjective
 from optuna_trlhpo.cnn.training import cpu_threads
 from optuna_trlhpo.kinds import MLP
-from optuna_trlhpo.layers import TABLE_I, Vocabulary
+from optuna_trlhpo.layers import TABLE_I, Vocabulary, parse
 from optuna_trlhpo.notes import read_trainings
 from optuna_trlhpo.sampler import TRLHPOSampler
+from optuna_trlhpo.space import LayerSpace
 
 try:
     from sklearn.base import BaseEstimator, ClassifierMixin
@@ -183,8 +184,8 @@ class TRLHPOClassifier(ClassifierMixin, BaseEstimator):
         return optuna.create_study(direction="maximize", sampler=sampler, pruner=optuna.pruners.NopPruner())
 
     def _search(self, objective: CNNObjective) -> optuna.Study:
-        """Run the trials; give the study, or if it holds trainings of other data, arguments or seeds, a copy
-        without them."""
+        """Run the trials; give the study, or if it holds trainings of other data, arguments or seeds, or
+        networks beyond the limits, a copy without them."""
         numbers: list[int] = []
         run = functools.partial(
             self.study_.optimize,
@@ -198,13 +199,13 @@ class TRLHPOClassifier(ClassifierMixin, BaseEstimator):
         trials = [trial for trial in self.study_.get_trials(deepcopy=False) if trial.state.is_finished()]
         settings = {trial.number: read_trainings(trial)[0] for trial in trials}
         mine = {settings[number] for number in numbers} - {""}
-        own = [trial for trial in trials if settings[trial.number] in mine]
+        own = [trial for trial in trials if settings[trial.number] in mine and _is_of(objective.space, trial)]
         if not any(trial.state == TrialState.COMPLETE for trial in own):
             raise ValueError(
                 f"none of the {len(numbers)} trials of the search came to an end: each was pruned, for its "
                 "network did not fit in memory or within the limits"
             )
-        if set(settings.values()) <= {*mine, ""}:
+        if len(own) == sum(setting != "" for setting in settings.values()):
             return self.study_
         copy = optuna.create_study(direction="maximize")
         copy.add_trials(own)
@@ -261,3 +262,12 @@ class TRLHPOClassifier(ClassifierMixin, BaseEstimator):
         tags.input_tags.three_d_array = True
         tags.non_deterministic = False
         return tags
+
+
+def _is_of(space: LayerSpace, trial: FrozenTrial) -> bool:
+    """Whether the trial's best network is one of the space."""
+    try:
+        space.check(parse(trial.user_attrs["architecture"]))
+    except (KeyError, ValueError):
+        return False
+    return True

@@ -116,6 +116,19 @@ def test_another_data_sets_networks_are_not_chosen() -> None:
         assert model.architecture_ not in {trial.user_attrs["architecture"] for trial in study.trials[:2]}
 
 
+def test_networks_beyond_the_limits_are_not_chosen() -> None:
+    """Of a study whose earlier trials had none."""
+    X, y = load_iris(return_X_y=True)
+    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0))
+    TRLHPOClassifier(**QUICK | {"n_trials": 4}, study=study).fit(X, y)
+    limit = min(trial.user_attrs["parameters"] for trial in study.trials)
+    for confirm in (1, 2):
+        model = TRLHPOClassifier(
+            **QUICK | {"confirm": confirm, "n_trials": 1}, study=study, max_parameters=limit
+        ).fit(X, y)
+        assert sum(parameter.numel() for parameter in model.network_.parameters()) <= limit
+
+
 def test_at_least_one_trial_is_run() -> None:
     X, y = load_iris(return_X_y=True)
     for n_trials in (5, None):
