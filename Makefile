@@ -76,7 +76,7 @@ train-less: $(INSTALLED) ## what training less saves, and what it costs in ranki
 	$(BENCHMARKS) train-less --out $(ROWS)/train-less
 
 engine-search: $(INSTALLED) ## whole searches with and without what spares trainings; hours
-	$(BENCHMARKS) engine-search --out $(ROWS)/engine-search
+	$(BENCHMARKS) engine-search --jobs $(JOBS) --out $(ROWS)/engine-search
 
 overhead: $(INSTALLED) ## time the sampler takes per trial
 	$(BENCHMARKS) overhead
