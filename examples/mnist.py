@@ -33,6 +33,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--max-parameters", type=int, help="most parameters of a network; default: any number"
     )
+    parser.add_argument(
+        "--no-layer-prior", action="store_true", help="begin at random, knowing nothing of layers"
+    )
     args = parser.parse_args(argv)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -59,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         storage=args.storage,
         load_if_exists=True,
         direction="maximize",
-        sampler=TRLHPOSampler(seed=0),
+        sampler=TRLHPOSampler(seed=0, layer_prior=not args.no_layer_prior),
         # Growth has stop rules of its own; Optuna's default pruner would end half of the trials at layer one.
         pruner=optuna.pruners.NopPruner(),
     )

@@ -57,9 +57,10 @@ class TRLHPOClassifier(ClassifierMixin, BaseEstimator):
             1: the best observed one is taken as it is.
         validation_fraction: The share of the data that networks are judged by.
         sampler: Default: a `TRLHPOSampler` with the seed of ``random_state``.
-        study: A study to go on with, which maximises; default: a new one in memory. Of its trials only those
-            come into question that had the data, arguments and seed of this fit: the folds of a cross
-            validation, which share a study that is stored, do not choose one another's networks.
+        study: A study to go on with, which maximises, best without a pruner; default: a new one in memory. Of
+            its trials only those come into question that had the data, arguments and seed of this fit: the
+            folds of a cross validation, which share a study that is stored, do not choose one another's
+            networks.
         device: Default: the GPU if there is one.
         threads: Of the CPU; "auto": as many as pay, which is measured.
         verbose: Whether to show Optuna's progress bar and log.

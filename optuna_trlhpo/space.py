@@ -306,7 +306,7 @@ class LayerSpace:
     # Playing with Optuna ------------------------------------------------------------------------------
 
     def grow(self, trial: BaseTrial) -> Iterator[Network]:
-        """Yield the network with one more layer each time round, until the paper's rules stop it.
+        """Yield a deeper network each time round, until the paper's rules stop it.
 
         Train what is yielded and report its validation accuracy, ``trial.report(accuracy, step=len(layers) -
         1)``, before the next round. Networks that are not worth a training on the way to a deeper one are not

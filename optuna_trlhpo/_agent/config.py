@@ -38,8 +38,8 @@ class AgentConfig:
             through the target networks, and the state holds the performance values themselves (the paper).
             False: a step's value is the best outcome seen at or behind it, in normal scores of its rank, and
             the state holds the rank of the report.
-        actor_learning_rate: Of Adam, in (0, 1).
-        critic_learning_rate: Of Adam, in (0, 1).
+        actor_learning_rate: Of Adam, in (0, 1].
+        critic_learning_rate: Of Adam, in (0, 1].
         gamma: Discount in [0, 1] of the bootstrapped value.
         tau: Share in (0, 1] by which the target networks follow.
         batch_size: Transitions per update (``progressive_reward``), else trials per update.

@@ -88,6 +88,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from optuna_trlhpo.benchmarks import runner, tables
 
     problems = _select("problem", arguments.problems, tables.problems())
+    problems = _at_hand(problems, arguments)
     samplers = _select("sampler", arguments.samplers, runner.SAMPLERS)
     if arguments.protocol is None:
         _print_setting(arguments)
@@ -99,6 +100,26 @@ def _run(arguments: argparse.Namespace) -> int:
         shares, out=arguments.out, jobs=arguments.jobs, data_root=arguments.data_root, progress=True
     )
     return _told(rows, arguments.out)
+
+
+def _at_hand(problems: Iterable[str], arguments: argparse.Namespace) -> list[str]:
+    """Of problems that a pattern stands for, those whose files are there; the others are told."""
+    from optuna_trlhpo.benchmarks import tables
+
+    found, missing = [], []
+    for name in problems:
+        try:
+            tables.load(name, arguments.data_root)
+        except FileNotFoundError as error:
+            if name in arguments.problems:
+                raise
+            missing.append(f"{name} is left out: {error}")
+        else:
+            found.append(name)
+    if not found:
+        raise FileNotFoundError("; ".join(missing))
+    print(*missing, sep="\n", end="\n" if missing else "", file=sys.stderr)
+    return found
 
 
 def _narrowed(shares: Iterable[Share], problems: Iterable[str], samplers: Iterable[str]) -> list[Share]:

@@ -1,4 +1,4 @@
-"""`CNNObjective`: grows a CNN inside a trial, trains every prefix and reports its accuracy.
+"""`CNNObjective`: grows a CNN inside a trial, trains what is worth it and reports the accuracies.
 
 Notation: S layers; accuracy is a share of images, 0-1; MACs are for one image, classifier included.
 """
@@ -135,7 +135,11 @@ class CNNObjective:
     Example::
 
         objective = CNNObjective("digits")
-        study = optuna.create_study(direction="maximize", sampler=TRLHPOSampler(seed=0))
+        study = optuna.create_study(
+            direction="maximize",
+            sampler=TRLHPOSampler(seed=0),
+            pruner=optuna.pruners.NopPruner(),  # growth has stop rules of its own
+        )
         study.optimize(objective, n_trials=100, show_progress_bar=True)
         print(objective.table(study.best_trial))
         confirmed = objective.confirm(study)

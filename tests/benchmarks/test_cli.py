@@ -5,7 +5,7 @@ import functools
 import pytest
 from optuna.samplers import RandomSampler
 
-from optuna_trlhpo.benchmarks import ablation, criteria, runner
+from optuna_trlhpo.benchmarks import ablation, criteria, runner, tables
 from optuna_trlhpo.benchmarks.__main__ import main
 
 
@@ -86,6 +86,21 @@ def test_a_protocol_says_what_is_run_and_judged(toy, tmp_path, capsys, monkeypat
     assert "1 of 1 criteria hold" in capsys.readouterr().out
     monkeypatch.setattr(criteria, "CRITERIA", (criteria._Ratio("toy", 2, -1, sampler="random"),))
     assert main(judge) == 1
+
+
+def test_a_problem_whose_file_is_missing_is_left_out(toy, tmp_path, capsys, monkeypatch):
+    def missing():
+        raise FileNotFoundError("the file of lost is nowhere")
+
+    there = tables.problems()
+    monkeypatch.setattr(tables, "problems", lambda data_root=None: {**there, "lost": missing})
+    command = ["run", "--samplers", "random", "--seeds", "1", "--budget", "3", "--out", str(tmp_path)]
+    assert main(command) == 0
+    assert capsys.readouterr().err.startswith("lost is left out: the file of lost is nowhere")
+    assert {row["problem"] for row in runner.read_rows(tmp_path)} == {"toy"}
+    for names in (["lost", "toy"], ["lo*"]):  # asked for by name, or nothing else
+        assert main([*command, "--problems", *names]) == 2
+        assert "the file of lost is nowhere" in capsys.readouterr().err
 
 
 def test_ablate_ends_with_a_table(toy, tmp_path, capsys, monkeypatch):
