@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import optuna
 import torch
-from optuna.pruners import BasePruner
+from optuna.pruners import BasePruner, MedianPruner
 from optuna.study import Study
 from optuna.trial import BaseTrial, FrozenTrial, Trial
 from torch import nn
@@ -359,8 +359,15 @@ class CNNObjective:
             "objectives": list(self.objectives),
             "seed": int(self.seed),
         }
-        if study.user_attrs.get(TRAINING_ATTRIBUTE) != settings:
-            study.set_user_attr(TRAINING_ATTRIBUTE, settings)
+        if study.user_attrs.get(TRAINING_ATTRIBUTE) == settings:
+            return
+        study.set_user_attr(TRAINING_ATTRIBUTE, settings)
+        if type(study.pruner) is MedianPruner and len(self.objectives) == 1:
+            _logger.info(
+                "The study's pruner, MedianPruner, is the one that Optuna takes if none is named. It ends "
+                "every trial whose first network is below the median, and growth has stop rules of its own: "
+                "consider create_study(pruner=optuna.pruners.NopPruner())."
+            )
 
     def _train_whole(self, trial: BaseTrial) -> tuple[float, ...]:
         layers = self.space.suggest(trial)

@@ -428,3 +428,18 @@ def test_the_study_says_how_its_networks_are_trained(tmp_path: Path) -> None:
     assert kept["training images"] + kept["validation images"] == 180
     page = write_report(study, tmp_path / "report.html").read_text(encoding="utf-8")
     assert "<h3>Training</h3>" in page and "validation images" in page
+
+
+def test_optunas_default_pruner_is_told_once(capfd: pytest.CaptureFixture[str]) -> None:
+    told = "The study's pruner, MedianPruner, is the one that Optuna takes if none is named"
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.INFO)
+    counts = []
+    try:
+        for pruner in (optuna.pruners.NopPruner(), optuna.pruners.HyperbandPruner(), None):
+            study = optuna.create_study(direction="maximize", pruner=pruner)
+            study.optimize(make(epochs=1), n_trials=2)
+            counts.append(capfd.readouterr().err.count(told))
+    finally:
+        optuna.logging.set_verbosity(verbosity)
+    assert counts == [0, 0, 1]
