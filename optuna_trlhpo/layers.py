@@ -411,6 +411,16 @@ class Vocabulary:
     def by_kind(self) -> dict[str, type[Layer]]:
         return {cls.kind: cls for cls in self.kinds}
 
+    @functools.lru_cache(maxsize=65536)  # noqa: B019  (vocabularies are few)
+    def layer_of(self, actions: tuple[float, ...]) -> Layer | None:
+        """The layer that actions in [0, 1] stand for: its kind, then its hyper-parameters; None if one of
+        these is missing, a NaN."""
+        cls = self.by_kind[self.kind.decode(actions[0])]
+        own = actions[1 : 1 + len(cls.hyperparameters)]
+        if any(math.isnan(action) for action in own):
+            return None
+        return cls(*(hp.decode(action) for hp, action in zip(cls.hyperparameters, own, strict=True)))
+
     def __repr__(self) -> str:
         return f"<Vocabulary {self.name!r} of {', '.join(self.kind.values)}>"
 

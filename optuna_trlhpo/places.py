@@ -26,10 +26,25 @@ class Place(NamedTuple):
     macs_left: float
     parameters_left: float
     activation_bytes: float
-    widest: float
-    """The most neurons of a fully connected layer."""
     layers_left: int
     """How many more may follow; 0 where parameters are not limited, for nothing else asks."""
+    narrowing: bool
+    """Whether a fully connected layer may not be wider than the one before it."""
+    widest: float = math.inf
+    """The most neurons of a fully connected layer."""
+
+    def behind(self, layer: Layer) -> Place:
+        """Where the next layer is to stand, behind this one."""
+        # What no limit asks for is not worked out.
+        macs = layer.macs(self.shape) if self.macs_left < math.inf else 0
+        parameters = layer.parameters(self.shape) if self.parameters_left < math.inf else 0
+        return self._replace(
+            shape=shape_behind(layer, self.shape),
+            macs_left=self.macs_left - macs,
+            parameters_left=self.parameters_left - parameters,
+            layers_left=max(self.layers_left - 1, 0),
+            widest=layer.neurons if self.narrowing and isinstance(layer, FCL) else math.inf,
+        )
 
     def fits(self, layer: Layer) -> bool:
         """Whether the layer may stand here."""
@@ -52,6 +67,12 @@ class Place(NamedTuple):
                 for more in range(self.layers_left + 1)
             )
         return True
+
+
+@functools.lru_cache(maxsize=65536)
+def next_place(place: Place, layer: Layer) -> Place | None:
+    """Behind a layer that is to stand at ``place``; None if it may not."""
+    return place.behind(layer) if place.fits(layer) else None
 
 
 def classifier_parameters(shape: Shape, num_classes: int) -> int:

@@ -14,6 +14,7 @@ Notation as in `layers`.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,7 +29,6 @@ from optuna.trial import BaseTrial, Trial
 from optuna_trlhpo.growth import frozen, worth_growing, worth_training
 from optuna_trlhpo.layers import (
     ACTION_SLOTS,
-    FCL,
     TABLE_I,
     Layer,
     Network,
@@ -46,6 +46,7 @@ from optuna_trlhpo.places import (
     classifier_parameters,
     every_layer,
     least_parameters,
+    next_place,
     shape_behind,
 )
 
@@ -216,23 +217,17 @@ class LayerSpace:
 
     def _place(self, layers: Sequence[Layer]) -> Place:
         """Behind ``layers``."""
-        shape: Shape = self.input_shape
-        macs = parameters = 0
-        for layer in layers:
-            macs += 0 if self.max_macs is None else layer.macs(shape)
-            parameters += 0 if self.max_parameters is None else layer.parameters(shape)
-            shape = shape_behind(layer, shape)
-        last = layers[-1] if layers else None
-        return Place(
+        start = Place(
             self.vocabulary,
-            shape,
+            self.input_shape,
             self.num_classes,
-            _or_inf(self.max_macs) - macs,
-            _or_inf(self.max_parameters) - parameters,
+            _or_inf(self.max_macs),
+            _or_inf(self.max_parameters),
             _or_inf(self.max_activation_bytes),
-            last.neurons if self.narrowing and isinstance(last, FCL) else math.inf,
-            0 if self.max_parameters is None else max(self.max_layers - len(layers) - 1, 0),
+            layers_left=0 if self.max_parameters is None else self.max_layers - 1,
+            narrowing=self.narrowing,
         )
+        return functools.reduce(Place.behind, layers, start)
 
     def shapes(self, layers: Sequence[Layer]) -> tuple[Shape, ...]:
         """The shape behind each layer."""
@@ -584,21 +579,18 @@ class LayerSpace:
         layers: Network = ()
         shapes: list[Shape] = []
         macs: list[int] = []
+        place = self._place(())
         for row in actions.tolist():
-            cls = self.vocabulary.by_kind[self.vocabulary.kind.decode(row[0])]
-            if any(math.isnan(action) for action in row[1 : 1 + len(cls.hyperparameters)]):
+            layer = self.vocabulary.layer_of(tuple(row))
+            if layer is None or not (layers or type(layer) in self.vocabulary.first):
                 return None
-            layer = cls(
-                *(hp.decode(action) for hp, action in zip(cls.hyperparameters, row[1:], strict=False))
-            )
-            if not layers and cls not in self.vocabulary.first:
+            behind = next_place(place, layer)
+            if behind is None:
                 return None
-            place = self._place(layers)
-            if not place.fits(layer):
-                return None
-            out = shape_behind(layer, place.shape)
-            work = layer.macs(place.shape) + (macs[-1] if macs else 0)
-            layers, shapes, macs = (*layers, layer), [*shapes, out], [*macs, work]
+            layers = (*layers, layer)
+            shapes.append(behind.shape)
+            macs.append(layer.macs(place.shape) + (macs[-1] if macs else 0))
+            place = behind
         # Of the limits `Place.fits` leaves one open.
         return (layers, shapes, macs) if self.max_parameters is None or self.fits(layers) else None
 
