@@ -113,7 +113,8 @@ class CNNObjective:
         inherit: Whether a network takes over the weights of the network that was trained before it in its
             trial, keeping its function where that is possible, instead of starting from scratch. What it
             comes to then depends on which networks were trained on the way, and only networks of the same
-            way are looked up. `confirm` and `refit` start from scratch.
+            way are looked up. Networks are ranked less well for it (``make train-less`` measures how much).
+            `confirm` and `refit` start from scratch.
         inherited_epochs: Passes for a network that inherits. Default: ``epochs``.
         early_stop: A pruner of Optuna, such as ``optuna.pruners.MedianPruner()``, that stops hopeless
             trainings: after each epoch it compares the accuracy on the first 1,000 validation images with
