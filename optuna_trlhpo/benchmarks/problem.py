@@ -66,6 +66,17 @@ class Problem(ABC):
         """How much worse than the optimum a network truly is; for accuracies in [0, 1], in points of 100."""
         return 100 * abs(self.optimum - self.true_value(network))
 
+    def regret_of_all(self, seed: int) -> float | None:
+        """The regret of the network that looks best once all have been trained; None if they are too many.
+
+        Values are noisy, so that network need not be the best one. A sampler that finds it has nothing left
+        to find; with less regret it has been lucky not to find it.
+
+        Args:
+            seed: Of the noise, as in `objective`.
+        """
+        return None
+
     def objective(self, form: Form, seed: int, budget: int) -> Objective:
         """An objective for one study.
 
@@ -138,7 +149,7 @@ class Evaluator:
         if self.exhausted:
             raise BudgetExhausted(f"all {self._budget} trainings are used up")
         start = time.process_time()
-        value = float(self._problem.observe(network, _generator(self._seed, network)))
+        value = float(self._problem.observe(network, noise_of(self._seed, network)))
         self._values[network] = value
         self.trainings += 1
         quality = value if self._problem.direction == "maximize" else -value
@@ -163,7 +174,8 @@ class Objective:
         return self.problem.play(self.form, trial, self.evaluator.train)
 
 
-def _generator(seed: int, network: str) -> np.random.Generator:
+def noise_of(seed: int, network: str) -> np.random.Generator:
+    """The generator of the noise on a network's value, in all studies with that seed."""
     # Python's own hash of a string differs from process to process.
     digest = hashlib.blake2b(network.encode(), digest_size=8).digest()
     return np.random.default_rng((seed, int.from_bytes(digest, "big")))

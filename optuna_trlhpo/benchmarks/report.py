@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from optuna_trlhpo.benchmarks import criteria
+from optuna_trlhpo.benchmarks import criteria, tables
 from optuna_trlhpo.benchmarks.criteria import Judgement
 from optuna_trlhpo.benchmarks.results import (
     AREA,
@@ -105,7 +105,8 @@ def _problem_tables(results: Results, problem: str, reference: str) -> str:
     text = f"## {problem}\n\nMean regret in {unit}, with its 95 % bootstrap interval"
     if two_forms:
         text += "; (p) where the progressive form is the better one, (t) where the terminal one is"
-    text += f". The area is the mean over 1 to {results.budget(problem)} trainings.\n\n"
+    text += f". The area is the mean over 1 to {results.budget(problem)} trainings."
+    text += f"{_all_text(results, problem, reference)}\n\n"
     text += table(["sampler", "seeds", *heads, "CPU s a study"], regrets)
     compared = [results.comparisons(problem, at, reference) for at in checkpoints]
     if any(compared):
@@ -116,6 +117,24 @@ def _problem_tables(results: Results, problem: str, reference: str) -> str:
         ]
         text += f"\n\nAgainst {reference}, with p after Holm:\n\n" + table(["sampler", *heads], against)
     return text
+
+
+def _all_text(results: Results, problem: str, reference: str) -> str:
+    """What training all networks would come to, where that can be told."""
+    rows = [row for row in results.rows if row["problem"] == problem]
+    seeds = {row["seed"] for row in rows if row["sampler"] == reference} or {row["seed"] for row in rows}
+    try:
+        known = tables.load(problem)
+    except (KeyError, FileNotFoundError, ImportError):  # rows can be reported where the problem is not
+        return ""
+    regrets = [regret for seed in sorted(seeds) if (regret := known.regret_of_all(seed)) is not None]
+    if not regrets:
+        return ""
+    low, high = interval(np.array(regrets))
+    return (
+        f" Whoever trained every network there is would come to {np.mean(regrets):.3f} [{low:.3f}, "
+        f"{high:.3f}]: values are noisy, and the one that looks best need not be the best."
+    )
 
 
 def _rank_table(results: Results) -> str:

@@ -190,3 +190,20 @@ def test_no_network_beats_the_optimum(name):
     regrets = [table.regret(network) for network in table._rows]
     assert min(regrets) == 0
     assert all(math.isfinite(regret) for regret in regrets)
+
+
+def test_the_regret_of_whoever_trains_every_network():
+    grids = {"a": ["x", "y", "z"]}
+    table = HPOTable("noisy", {"0": [0.8, 0.8], "1": [0.9, 0.5], "2": [0.1, 0.7]}, grids, ("a",))
+    for seed in range(20):
+        evaluator = table.objective("terminal", seed, 3).evaluator
+        for network in "012":
+            evaluator.train(network)
+        assert table.regret_of_all(seed) == pytest.approx(evaluator.curve[-1][1])
+    assert {round(table.regret_of_all(seed), 6) for seed in range(20)} == {0.0, 10.0}  # 1 is lucky or not
+    losses = LossTable("losses", {"0": [0.1, 0.1], "1": [0.01, 10.0]}, {"a": ["x", "y"]}, ("a",))
+    assert {round(losses.regret_of_all(seed), 2) for seed in range(20)} == {0.0, 1.7}
+
+
+def test_training_all_sequences_of_layers_is_out_of_the_question(toy):
+    assert tables.load("toy").regret_of_all(0) is None
