@@ -62,7 +62,7 @@ _CATCH_UP = 10
 """A sampler that meets many finished trials at once updates as often as for this many."""
 _ROUNDING = 1e-6
 """An action that is carried out is the one that was planned, but for so much."""
-_STARTUP_VALUES = 3
+_STARTUP_VALUES = 1.5
 """Networks with a value for each startup trial, on average, that make further ones unnecessary."""
 _MINIMUM_TRIALS = 2
 """Finished trials before the first update."""
@@ -210,13 +210,14 @@ class TRLHPOSampler(BaseSampler):
             informed = self._search.informed(entered)
             # An earlier study may mislead: of the startup trials every second one is then sampled as ever.
             doubted = self._search.is_hearsay(entered) and trial.number % 2 == 1
-            startup = (not informed or doubted) and self._is_startup()
-            if not startup and (informed or self._experience.knows(request.slots)):
+            at_random = (not informed or doubted) and self._is_startup()
+            at_random = at_random or self._is_excursion(trial.number, entered)
+            if not at_random and (informed or self._experience.knows(request.slots)):
                 self._search.enter(entered)
                 value = self._propose(trial, running, request, param_name, param_distribution)
                 if value is not None:
                     return value.value
-        if not startup and self._warn_independent_sampling:
+        if not at_random and self._warn_independent_sampling:
             _logger.warning(
                 f"The parameter '{param_name}' in trial#{trial.number} is sampled independently, as no "
                 "finished trial had it. You can suppress this warning by setting "
@@ -248,6 +249,17 @@ class TRLHPOSampler(BaseSampler):
             len(self._experience) < self._n_startup_trials
             and n_values < _STARTUP_VALUES * self._n_startup_trials
         )
+
+    def _is_excursion(self, number: int, entered: Entered | None) -> bool:
+        """Whether the trial of that number is one of those that are sampled at random however much is known.
+
+        Only where layers are grown for one objective: there studies were seen that stayed with one sort of
+        network, and the critic was sure, and wrong, about sorts that it had hardly met.
+        """
+        interval = self._config.random_interval if self._config.n_candidates else 0
+        if interval == 0 or entered is None or self._experience.n_weights:
+            return False
+        return number % interval == interval - 1
 
     # What `LayerSpace` says and asks -----------------------------------------------------------------------
 

@@ -48,6 +48,8 @@ class AgentConfig:
         replay_capacity: The most trials that are remembered.
         n_candidates: Variations that the critic ranks, per generation; 0: the actor decides alone.
         n_generations: How often the best variations are varied again before one is taken.
+        random_interval: Of so many trials that grow layers of a `LayerSpace` one is sampled at random, for a
+            critic that has seen little but one sort of network is too sure of all others; 0: none.
         acquisition: What a plan is ranked by: "incumbent_gain", what the network that looked best is expected
             to gain in truth, noise allowed for; "expected_improvement" over the best; or "thompson", one
             function drawn from what the critic holds possible.
@@ -84,6 +86,7 @@ class AgentConfig:
     replay_capacity: int = 5_000
     n_candidates: int = 100
     n_generations: int = 3
+    random_interval: int = 5
     acquisition: str = "incumbent_gain"
     fit_steps: int = 5
     critic: str = "posterior"
@@ -130,7 +133,7 @@ class AgentConfig:
                     allowed = ", ".join(_CHOICES[field.name])
                     raise ValueError(f"{field.name} is {value!r}; it must be one of {allowed}")
             elif field.type == "int":
-                least = 0 if field.name in ("n_candidates", "fit_steps") else 1
+                least = 0 if field.name in ("n_candidates", "random_interval", "fit_steps") else 1
                 if not isinstance(value, int) or isinstance(value, bool) or value < least:
                     raise ValueError(f"{field.name} is {value!r}; it must be an integer of at least {least}")
             else:

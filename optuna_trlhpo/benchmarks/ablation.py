@@ -66,6 +66,7 @@ VARIANTS: dict[str, Variant] = {
     "rank-targets": _without("ranks for the logarithm of the error", targets="rank"),
     "reports-unread": _without("reports unread: final values alone", *SEQUENCES, read_reports=False),
     "all-prefixes": _without("every prefix trained", *SEQUENCES, sampler=AllPrefixes),
+    "no-random-trials": _without("no trials at random but the first", "mnist-layers", random_interval=0),
     "no-layer-prior": _without("no prior about layers", "mnist-layers", layer_prior=False),
 }
 """By name, first the whole agent."""

@@ -155,11 +155,11 @@ PROTOCOLS: dict[str, tuple[Share, ...]] = {
     ),
     # On mnist-layers ours is played in one form, so that it may look worse than it is, but not better.
     "short": (
-        Share(("mnist-layers",), ("trlhpo", "trlhpo-prior"), seeds=12, budget=200, forms=("progressive",)),
-        Share(("macro-progressive", *TERMINAL), ("trlhpo",), seeds=12, budget=200),
-        Share(_JUDGED, _CHEAP, seeds=12, budget=200),
+        Share(("mnist-layers",), ("trlhpo", "trlhpo-prior"), seeds=10, budget=200, forms=("progressive",)),
+        Share(("macro-progressive", *TERMINAL), ("trlhpo",), seeds=10, budget=200),
+        Share(_JUDGED, _CHEAP, seeds=10, budget=200),
         Share(_JUDGED, ("gp", "bananas"), seeds=8, budget=100),
-        Share(_JUDGED, ("tpe-univariate",), seeds=12, budget=50),  # later it only repeats itself, slowly
+        Share(_JUDGED, ("tpe-univariate",), seeds=10, budget=50),  # later it only repeats itself, slowly
         Share(tables.HPO_TABLES, ("trlhpo", "tpe", "random", "cmaes", "nsga2"), seeds=2, budget=50),
     ),
 }

@@ -46,7 +46,7 @@ REFUSED: list[tuple[str, Any, str]] = [
     *[(name, value, "True or False") for name in ("mutations", "read_reports") for value in (0, "yes", None)],
     *[
         (name, value, "an integer of at least 0")
-        for name in ("n_candidates", "fit_steps")
+        for name in ("n_candidates", "random_interval", "fit_steps")
         for value in (-1, 0.0, False)
     ],
     *[
@@ -100,7 +100,7 @@ def test_width_and_heads_must_agree(width: int, heads: int) -> None:
             width=2, heads=1, blocks=1, expansion=1, n_critics=1, batch_size=1, updates=1, replay_capacity=1
         ),
         dict(n_candidates=0, prior_scale=100.0),
-        dict(n_candidates=1, n_generations=1, fit_steps=0, acquisition="thompson"),
+        dict(n_candidates=1, n_generations=1, random_interval=0, fit_steps=0, acquisition="thompson"),
     ],
     ids=str,
 )

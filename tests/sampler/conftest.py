@@ -13,10 +13,10 @@ def _quiet():
 
 @pytest.fixture
 def make_sampler():
-    """A sampler whose agent is small and acts from the fourth trial on."""
+    """A sampler whose agent is small, acts from the fourth trial on at the latest, and then in all."""
 
     def make(**arguments):
-        agent = AgentConfig(width=16, heads=2, blocks=1, updates=2, n_critics=2)
+        agent = AgentConfig(width=16, heads=2, blocks=1, updates=2, n_critics=2, random_interval=0)
         return TRLHPOSampler(**({"seed": 0, "n_startup_trials": 3, "agent": agent} | arguments))
 
     return make

@@ -14,7 +14,7 @@ from optuna_trlhpo.outlines import OUTLINE
 from optuna_trlhpo.reward import Scores
 from optuna_trlhpo.search import Search
 
-AGENT = AgentConfig(n_candidates=40, n_generations=2, fit_steps=2)
+AGENT = AgentConfig(n_candidates=40, n_generations=2, fit_steps=2, random_interval=0)
 SPACE = LayerSpace(input_shape=(1, 12, 12), max_layers=3, min_accuracy=None, min_improvement=None)
 
 
@@ -95,9 +95,10 @@ def test_the_first_trial_is_planned(objective, caplog):
 def test_without_a_prior_trials_begin_at_random(objective):
     independent = Independent()
     trials = run(sampler_of(layer_prior=False, independent_sampler=independent), objective, 5)
-    assert independent.trials == [0, 1, 2]
+    n = 2 if objective is grow else 3  # whose reports tell as much
+    assert independent.trials == list(range(n))
     asked = {pair for pair in independent.asked if "_kind" not in pair[1]}  # of kinds there may be one alone
-    names = {(number, name) for number, params in enumerate(trials[:3]) for name in params}
+    names = {(number, name) for number, params in enumerate(trials[:n]) for name in params}
     assert asked == {pair for pair in names if "_kind" not in pair[1]}
 
 

@@ -33,7 +33,7 @@ def objective(trial):
 def make(agent):
     if agent == "paper":
         return TRLHPOSampler.paper(seed=0, agent=AgentConfig.paper(**SMALL), warn_independent_sampling=False)
-    config = AgentConfig(critic=agent, n_critics=3, n_candidates=10, fit_steps=1, **SMALL)
+    config = AgentConfig(critic=agent, n_critics=3, n_candidates=10, fit_steps=1, random_interval=0, **SMALL)
     return TRLHPOSampler(seed=0, n_startup_trials=2, agent=config, layer_prior=False)
 
 

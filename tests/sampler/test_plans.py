@@ -30,20 +30,71 @@ def grow(study, space, *, seen=None):
 
 
 def test_trials_at_random_train_every_prefix(make_sampler):
-    sampler = make_sampler(n_startup_trials=8, layer_prior=False)
+    sampler = make_sampler(n_startup_trials=14, layer_prior=False)
     study = optuna.create_study(direction="maximize", sampler=sampler)
     for _ in range(5):
         trained = grow(study, SPACE)
         assert [len(layers) for layers, _ in trained] == list(range(1, len(trained) + 1))
 
 
-@pytest.mark.parametrize(("n_startup_trials", "n_random"), [(0, 1), (2, 2), (4, 3), (8, 6), (9, 7)])
+@pytest.mark.parametrize(("n_startup_trials", "n_random"), [(0, 1), (2, 1), (4, 2), (8, 3), (9, 4)])
 def test_a_start_ends_where_trials_have_brought_enough_values(make_sampler, n_startup_trials, n_random):
-    """Three values for each startup trial; a trial at random brings four."""
+    """Three values for two startup trials; a trial at random brings four."""
     sampler = make_sampler(n_startup_trials=n_startup_trials, layer_prior=False)
     study = optuna.create_study(direction="maximize", sampler=sampler)
     plans = [grow(study, SPACE, seen=lambda t: sampler._running[t.number].plan)[0][1] for _ in range(8)]
     assert [plan is None for plan in plans] == [number < n_random for number in range(8)]
+
+
+def random_trials(n_trials, *, directions=("maximize",), sample=None, **arguments):
+    """Numbers of the trials that no plan was made for."""
+    sampler = TRLHPOSampler(**({"seed": 0, "n_startup_trials": 0, "layer_prior": False} | arguments))
+    study = optuna.create_study(directions=list(directions), sampler=sampler)
+    found = []
+    for _ in range(n_trials):
+        trial = study.ask()
+        layers = SPACE.suggest(trial) if sample is None else sample(trial)
+        if sampler._running[trial.number].plan is None:
+            found.append(trial.number)
+        study.tell(trial, [accuracy_of(layers)] * len(directions) if sample is None else layers)
+    return found
+
+
+def small(**settings):
+    return AgentConfig(n_candidates=10, n_generations=1, fit_steps=1, **settings)
+
+
+def test_of_so_many_trials_that_grow_layers_one_is_random():
+    assert random_trials(11, agent=small()) == [0, 4, 9]  # in the first nothing is known
+    assert random_trials(8, agent=small(random_interval=3)) == [0, 2, 5]
+    assert random_trials(8, agent=small(random_interval=0)) == [0]
+
+
+def test_no_trial_is_random_where_there_are_no_layers_or_several_objectives():
+    assert random_trials(6, agent=small(), sample=lambda trial: trial.suggest_float("x", 0, 1)) == [0]
+    assert random_trials(6, agent=small(), directions=("maximize", "minimize")) == [0]
+
+
+def test_a_random_trial_trains_every_prefix_and_is_drawn_as_at_the_start():
+    sampler = TRLHPOSampler(seed=0, n_startup_trials=4, layer_prior=False, agent=small())
+    study = optuna.create_study(direction="maximize", sampler=sampler)
+    trained = [grow(study, SPACE) for _ in range(5)][4]
+    assert [len(layers) for layers, _ in trained] == [1, 2, 3, 4]
+    anew = optuna.create_study(
+        direction="maximize", sampler=TRLHPOSampler(seed=0, n_startup_trials=99, layer_prior=False)
+    )
+    for _ in range(5):
+        grow(anew, SPACE)
+    assert anew.trials[4].params == study.trials[4].params
+
+
+def test_the_papers_agent_leaves_no_trial_to_chance():
+    sampler = TRLHPOSampler.paper(seed=0)
+    study = optuna.create_study(direction="maximize", sampler=sampler)
+    for _ in range(6):
+        grow(study, SPACE)
+    assert [sampler._running.get(n) is None for n in range(6)] == [True] * 5 + [False]
+    assert study.trials[4].system_attrs.keys() == study.trials[3].system_attrs.keys()
 
 
 def test_the_network_that_was_planned_is_trained(make_sampler):
@@ -65,7 +116,7 @@ def test_the_network_that_was_planned_is_trained(make_sampler):
 
 
 def test_a_deeper_network_is_weighed_against_all_but_the_one_that_it_grows_from(make_sampler, monkeypatch):
-    sampler, asked = make_sampler(layer_prior=False), []
+    sampler, asked = make_sampler(n_startup_trials=8, layer_prior=False), []
     study = optuna.create_study(direction="maximize", sampler=sampler)
     for _ in range(3):
         grow(study, SPACE)
@@ -158,7 +209,7 @@ def test_networks_of_layers_are_all_of_the_space(make_sampler):
 
 def test_a_space_that_has_shrunk_is_searched_on(make_sampler):
     """A study goes on with fewer layers: what was deeper is remembered, and not planned again."""
-    sampler = make_sampler(n_startup_trials=8, layer_prior=False)
+    sampler = make_sampler(n_startup_trials=14, layer_prior=False)
     study = optuna.create_study(direction="maximize", sampler=sampler)
     for _ in range(5):
         assert len(grow(study, SPACE)[-1][0]) == 4

@@ -10,7 +10,9 @@ from optuna_trlhpo._agent.ensemble import Ensemble
 from optuna_trlhpo._agent.posterior import Posterior
 from optuna_trlhpo.notes import SEEN_ATTRIBUTE
 
-SMALL = dict(width=8, heads=2, blocks=1, expansion=1, n_critics=2, n_candidates=20, fit_steps=2)
+SMALL = dict(
+    width=8, heads=2, blocks=1, expansion=1, n_critics=2, n_candidates=20, fit_steps=2, random_interval=0
+)
 SPACE = LayerSpace(input_shape=(1, 8, 8), max_layers=3, min_accuracy=None, min_improvement=None)
 SWITCHES = [
     dict(critic="perceptron"),
@@ -32,7 +34,7 @@ def objective(trial):
 
 def play(n_trials=7, **settings):
     agent = AgentConfig(**SMALL | settings)
-    sampler = TRLHPOSampler(seed=0, n_startup_trials=4, agent=agent, layer_prior=False)
+    sampler = TRLHPOSampler(seed=0, n_startup_trials=8, agent=agent, layer_prior=False)
     study = optuna.create_study(direction="maximize", sampler=sampler)
     study.optimize(objective, n_trials=n_trials)
     assert all(trial.state == TrialState.COMPLETE for trial in study.trials)
