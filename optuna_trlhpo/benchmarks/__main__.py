@@ -206,9 +206,9 @@ def _report(arguments: argparse.Namespace) -> int:
         print(report.markdown(results, arguments.reference, judgements=judgements))
     else:
         base = arguments.markdown.parent
-        links = {
-            problem: Path(os.path.relpath(path, base)).as_posix() for problem, path in (figures or {}).items()
-        }
+        links = None
+        if figures is not None:
+            links = {name: Path(os.path.relpath(path, base)).as_posix() for name, path in figures.items()}
         text = report.markdown(results, arguments.reference, judgements=judgements, figures=links)
         _write(arguments.markdown, text)
         if judgements:

@@ -46,6 +46,9 @@ def test_the_report_ends_with_a_line_per_problem(toy, tmp_path, capsys):
     assert "## toy" in printed and printed.splitlines()[-1].startswith("toy @5 ratio ")
     page = tmp_path / "docs" / "results.md"
     command = ["report", *out, "--reference", "tpe", "--markdown", str(page)]
+    assert main(command) == 0
+    assert "## toy" in page.read_text() and "toy.svg" not in page.read_text()
+    assert capsys.readouterr().out.startswith("toy @5 ratio ")
     assert main([*command, "--figures", str(tmp_path / "docs" / "figures")]) == 0
     (line,) = capsys.readouterr().out.splitlines()
     assert line.startswith("toy @5 ratio ")
