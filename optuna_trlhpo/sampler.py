@@ -94,12 +94,14 @@ class TRLHPOSampler(BaseSampler):
 
     Args:
         seed: Of all that is random; None: another one each time.
-        n_startup_trials: Trials sampled by ``independent_sampler`` before the agent takes over; none where
-            the prior for layers tells enough, and every second one where only earlier studies do.
+        n_startup_trials: Trials sampled by ``independent_sampler`` before the agent takes over, or fewer if
+            by their reports half as many networks again have a value; none where the prior for layers tells
+            enough, and every second one where only earlier studies do.
         n_exploration_trials: Trials over which the noise on the actor falls linearly to 0, where the actor
             decides alone (``AgentConfig(n_candidates=0)``); None: it never falls.
         agent: The agent's settings.
-        independent_sampler: Samples what the agent has no business with: the trials at the start, and
+        independent_sampler: Samples what the agent has no business with: the trials at the start, later on
+            one in five of those that grow layers of a `LayerSpace` (`AgentConfig.random_interval`), and
             parameters that no finished trial had. None: uniformly, reproducible trial by trial.
         warm_start: Earlier studies, of this objective or a similar one: another dataset, a smaller one. What
             they expect of a network is believed as far as this study bears it out. Their trials are read
