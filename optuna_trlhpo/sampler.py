@@ -213,7 +213,8 @@ class TRLHPOSampler(BaseSampler):
             # An earlier study may mislead: of the startup trials every second one is then sampled as ever.
             doubted = self._search.is_hearsay(entered) and trial.number % 2 == 1
             at_random = (not informed or doubted) and self._is_startup()
-            at_random = at_random or self._is_excursion(trial.number, entered)
+            if self._is_excursion(trial.number, entered):
+                at_random, running.plan = True, None  # one made for what stood before the layers is void
             if not at_random and (informed or self._experience.knows(request.slots)):
                 self._search.enter(entered)
                 value = self._propose(trial, running, request, param_name, param_distribution)

@@ -88,6 +88,21 @@ def test_a_random_trial_trains_every_prefix_and_is_drawn_as_at_the_start():
     assert anew.trials[4].params == study.trials[4].params
 
 
+def test_what_was_planned_before_the_layers_has_no_say_in_a_random_trial():
+    sampler = TRLHPOSampler(seed=0, n_startup_trials=0, layer_prior=False, agent=small(random_interval=3))
+    study = optuna.create_study(direction="maximize", sampler=sampler)
+    depths = []
+    for _ in range(6):
+        trial = study.ask()
+        trial.suggest_float("rate", 0, 1)
+        depths.append([])
+        for layers in SPACE.grow(trial):
+            depths[-1].append(len(layers))
+            trial.report(accuracy_of(layers), step=len(layers) - 1)
+        study.tell(trial, accuracy_of(layers))
+    assert depths[2] == depths[5] == [1, 2, 3, 4]
+
+
 def test_the_papers_agent_leaves_no_trial_to_chance():
     sampler = TRLHPOSampler.paper(seed=0)
     study = optuna.create_study(direction="maximize", sampler=sampler)
