@@ -19,7 +19,7 @@ BENCHMARKS := $(BIN)/python -m optuna_trlhpo.benchmarks
 NEWEST_ENOUGH := import sys; sys.exit(sys.version_info < (3, 10))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-browser lint format docs bench bench-full ablate transfer real confirm pareto bench-engine train-less engine-search overhead clean
+.PHONY: help demo test test-browser lint format docs bench bench-full ablate transfer real confirm pareto bench-engine train-less engine-search repeats overhead clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -77,6 +77,9 @@ train-less: $(INSTALLED) ## what training less saves, and what it costs in ranki
 
 engine-search: $(INSTALLED) ## whole searches with and without what spares trainings; hours
 	$(BENCHMARKS) engine-search --jobs $(JOBS) --out $(ROWS)/engine-search
+
+repeats: $(INSTALLED) ## how often samplers propose what has been tried, on twenty pipelines; an hour
+	$(BENCHMARKS) repeats --jobs $(JOBS) --out $(ROWS)/repeats
 
 overhead: $(INSTALLED) ## time the sampler takes per trial
 	$(BENCHMARKS) overhead

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import fnmatch
 import os
 import platform
 import sys
@@ -12,10 +11,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tqdm import tqdm
-
-from optuna_trlhpo.benchmarks import confirmation, engine, engine_search, pareto, real_training, train_less
-from optuna_trlhpo.benchmarks.tasks import TASKS
+from optuna_trlhpo.benchmarks import (
+    confirmation,
+    engine,
+    engine_search,
+    overhead,
+    pareto,
+    pretraining,
+    real_training,
+    repeats,
+    train_less,
+    training_table,
+)
+from optuna_trlhpo.benchmarks.studies import positive, select
 
 if TYPE_CHECKING:
     from optuna_trlhpo.benchmarks.runner import Row, Share
@@ -33,10 +41,16 @@ def main(argv: list[str] | None = None) -> int:
     _add_report(commands)
     _add_ablate(commands)
     _add_transfer(commands)
-    _add_overhead(commands)
+    overhead.add_arguments(
+        commands.add_parser("overhead", help="what the sampler itself costs, as a study grows")
+    )
     _add_figures(commands)
-    _add_train(commands)
-    _add_pretrain(commands)
+    training_table.add_arguments(
+        commands.add_parser("train", help="train networks for a table such as that of mnist-layers")
+    )
+    pretraining.add_arguments(
+        commands.add_parser("pretrain", help="make a prior for layers from the tables of tasks")
+    )
     real_training.add_arguments(
         commands.add_parser("real", help="train networks for real, and test what was found")
     )
@@ -50,6 +64,9 @@ def main(argv: list[str] | None = None) -> int:
     )
     engine_search.add_arguments(
         commands.add_parser("engine-search", help="a whole search with and without what spares trainings")
+    )
+    repeats.add_arguments(
+        commands.add_parser("repeats", help="how often samplers propose what has been tried")
     )
     arguments = parser.parse_args(argv)
     try:
@@ -87,9 +104,9 @@ def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 def _run(arguments: argparse.Namespace) -> int:
     from optuna_trlhpo.benchmarks import runner, tables
 
-    problems = _select("problem", arguments.problems, tables.problems())
+    problems = select("problem", arguments.problems, tables.problems())
     problems = _at_hand(problems, arguments)
-    samplers = _select("sampler", arguments.samplers, runner.SAMPLERS)
+    samplers = select("sampler", arguments.samplers, runner.SAMPLERS)
     if arguments.protocol is None:
         _print_setting(arguments)
         shares = [runner.Share(tuple(problems), tuple(samplers), arguments.seeds, arguments.budget)]
@@ -191,7 +208,7 @@ def _report(arguments: argparse.Namespace) -> int:
     everything = Results(_read_rows(arguments.out))
     rows = everything.rows + everything.failed
     for what in ("problem", "sampler"):
-        chosen = _select(what, getattr(arguments, f"{what}s"), dict.fromkeys(row[what] for row in rows))
+        chosen = select(what, getattr(arguments, f"{what}s"), dict.fromkeys(row[what] for row in rows))
         rows = [row for row in rows if row[what] in chosen]
     runner.check_names("reference", [arguments.reference], dict.fromkeys(row["sampler"] for row in rows))
     results = Results(rows)
@@ -251,8 +268,8 @@ def _ablate(arguments: argparse.Namespace) -> int:
     from optuna_trlhpo.benchmarks import ablation, tables
     from optuna_trlhpo.benchmarks.results import Results
 
-    problems = _select("problem", arguments.problems, tables.problems())
-    variants = _select("variant", arguments.variants, ablation.VARIANTS)
+    problems = select("problem", arguments.problems, tables.problems())
+    variants = select("variant", arguments.variants, ablation.VARIANTS)
     _print_setting(arguments)
     rows = ablation.run(
         problems,
@@ -290,7 +307,7 @@ def _transfer(arguments: argparse.Namespace) -> int:
     from optuna_trlhpo.benchmarks import transfer
     from optuna_trlhpo.benchmarks.results import Results
 
-    problems = _select("problem", arguments.problems, transfer.EARLIER)
+    problems = select("problem", arguments.problems, transfer.EARLIER)
     _print_setting(arguments)
     rows = transfer.run(
         problems,
@@ -309,12 +326,6 @@ def _transfer(arguments: argparse.Namespace) -> int:
     return status
 
 
-def _add_overhead(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    command = commands.add_parser("overhead", help="what the sampler itself costs, as a study grows")
-    command.add_argument("--trials", type=int, nargs="+", default=[100, 1000, 5000], metavar="N")
-    command.set_defaults(handle=_overhead)
-
-
 def _add_figures(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     command = commands.add_parser("figures", help="how long the figures of a long study take")
     command.add_argument("--trials", type=int, default=1000, metavar="N")
@@ -325,88 +336,6 @@ def _figures(arguments: argparse.Namespace) -> int:
     from optuna_trlhpo.benchmarks import figures
 
     figures.main(arguments.trials)
-    return 0
-
-
-def _overhead(arguments: argparse.Namespace) -> int:
-    from optuna_trlhpo.benchmarks import overhead
-
-    overhead.main(arguments.trials)
-    return 0
-
-
-def _add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    command = commands.add_parser(
-        "train",
-        help="train networks of Table I for a table such as that of mnist-layers",
-        description="Train networks on a task and append what comes of each to ROWS, a file of JSON lines. A "
-        "command that was broken off goes on where it was. Workers need a file and a seed each. Without "
-        "--networks nothing is trained; with --table what all ROWS hold is written as a compact table.",
-    )
-    command.add_argument("rows", type=Path, nargs="+", metavar="ROWS", help="trained for: the first")
-    command.add_argument("--task", choices=sorted(TASKS), default="mnist", help="default: %(default)s")
-    command.add_argument("--networks", type=_positive, metavar="N", help="rows that the file is to have")
-    command.add_argument("--seed", type=int, default=0, metavar="N", help="default: %(default)s")
-    command.add_argument(
-        "--data-root", default="data", metavar="DIR", help="holds MNIST (default: %(default)s)"
-    )
-    command.add_argument("--table", type=Path, metavar="FILE", help="a .csv.gz file to write")
-    command.set_defaults(handle=_train)
-
-
-def _train(arguments: argparse.Namespace) -> int:
-    from optuna_trlhpo.benchmarks.mnist_layers import write_table
-    from optuna_trlhpo.benchmarks.training_table import read_rows, train_table
-
-    first = arguments.rows[0]
-    if arguments.networks:
-        done = len(read_rows(first))
-        trained = train_table(
-            arguments.task,
-            first,
-            n_networks=arguments.networks,
-            data_root=arguments.data_root,
-            seed=arguments.seed,
-        )
-        for _ in tqdm(trained, initial=done, total=arguments.networks, unit="network"):
-            pass
-    if arguments.table:
-        rows = {(row["architecture"], row["seed"]): row for path in arguments.rows for row in read_rows(path)}
-        write_table(rows.values(), arguments.table)
-        print(f"{len(rows):,} trainings in {arguments.table}")
-    return 0
-
-
-def _add_pretrain(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    command = commands.add_parser(
-        "pretrain",
-        help="make a prior for layers from the tables of tasks",
-        description="Train the prior for layers on the tables that come with the package, and write it to a "
-        "file that `TRLHPOSampler(layer_prior=FILE)` takes.",
-    )
-    command.add_argument("file", type=Path, metavar="FILE", help="a .safetensors file to write")
-    command.add_argument(
-        "--tasks",
-        nargs="+",
-        default=["*"],
-        metavar="NAME",
-        help="names, or patterns in which * stands for anything (default: all that have a table)",
-    )
-    command.add_argument("--seed", type=int, default=0, metavar="N", help="default: %(default)s")
-    command.set_defaults(handle=_pretrain)
-
-
-def _pretrain(arguments: argparse.Namespace) -> int:
-    from safetensors.torch import save_file
-
-    from optuna_trlhpo.benchmarks.pretraining import pretrain, read_tasks, tasks_with_table
-
-    names = _select("task", arguments.tasks, tasks_with_table())
-    tables = read_tasks(names)
-    save_file(pretrain(tables, seed=arguments.seed, progress=True), arguments.file)
-    size = arguments.file.stat().st_size / 1000
-    networks = ", ".join(f"{name} {len(table):,}" for name, table in tables.items())
-    print(f"wrote {arguments.file} ({size:.0f} kB), from trainings of {networks}")
     return 0
 
 
@@ -431,7 +360,7 @@ def _add_studies(command: argparse.ArgumentParser, *, out: Path, seeds: int, bud
     ):
         command.add_argument(
             f"--{name}",
-            type=_positive,
+            type=positive,
             default=default,
             metavar=kind,
             help=f"{what} (default: %(default)s)",
@@ -462,25 +391,6 @@ def _add_protocol(command: argparse.ArgumentParser, what: str) -> None:
         choices=("short", "full"),
         help=f"{what}; `short` is laid out for half an hour on two cores, `full` for hours on sixteen",
     )
-
-
-def _select(what: str, patterns: Iterable[str], allowed: Iterable[str]) -> list[str]:
-    """The names that match any of the patterns, in the order of ``allowed``."""
-    allowed = list(allowed)
-    chosen: set[str] = set()
-    for pattern in patterns:
-        matching = {name for name in allowed if fnmatch.fnmatchcase(name, pattern)}
-        if not matching:
-            raise ValueError(f"unknown {what} {pattern}; there are {', '.join(allowed)}")
-        chosen |= matching
-    return [name for name in allowed if name in chosen]
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
-    return number
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import platform
 import statistics
@@ -93,3 +94,15 @@ def main(lengths: list[int]) -> None:
             f"{row.trials:>7}  {1000 * row.suggestion:>9.2f} ms  {1000 * row.planning:>9.2f} ms  "
             f"{1000 * row.learning:>29.1f} ms"
         )
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the command takes, and that `handle` runs it."""
+    parser.add_argument("--trials", type=int, nargs="+", default=[100, 1000, 5000], metavar="N")
+    parser.set_defaults(handle=handle)
+
+
+def handle(arguments: argparse.Namespace) -> int:
+    """Measure and print."""
+    main(arguments.trials)
+    return 0

@@ -9,6 +9,7 @@ tasks share.
 
 from __future__ import annotations
 
+import argparse
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from tqdm.auto import tqdm
 
 from optuna_trlhpo._agent.prior import EMBEDDING, LayerTransformer, padded
 from optuna_trlhpo.benchmarks.mnist_layers import Trained, read_table
+from optuna_trlhpo.benchmarks.studies import select
 from optuna_trlhpo.benchmarks.tasks import TASKS
 from optuna_trlhpo.layers import parse
 from optuna_trlhpo.outlines import OUTLINE
@@ -117,3 +119,34 @@ def _read(name: str, table: Sequence[Trained]) -> _Learned:
         outlines.append(outline)
     scores = Scores(np.array([np.mean(values) for values in accuracies.values()]))
     return _Learned(outlines, scores(np.array([np.mean(v) for v in accuracies.values()])), scores.unit)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the command takes, and that `handle` runs it."""
+    parser.description = (
+        "Train the prior for layers on the tables that come with the package, and write it to a file that "
+        "`TRLHPOSampler(layer_prior=FILE)` takes."
+    )
+    parser.add_argument("file", type=Path, metavar="FILE", help="a .safetensors file to write")
+    parser.add_argument(
+        "--tasks",
+        nargs="+",
+        default=["*"],
+        metavar="NAME",
+        help="names, or patterns in which * stands for anything (default: all that have a table)",
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: %(default)s")
+    parser.set_defaults(handle=handle)
+
+
+def handle(arguments: argparse.Namespace) -> int:
+    """Train the prior, and write it."""
+    from safetensors.torch import save_file
+
+    names = select("task", arguments.tasks, tasks_with_table())
+    tables = read_tasks(names)
+    save_file(pretrain(tables, seed=arguments.seed, progress=True), arguments.file)
+    size = arguments.file.stat().st_size / 1000
+    networks = ", ".join(f"{name} {len(table):,}" for name, table in tables.items())
+    print(f"wrote {arguments.file} ({size:.0f} kB), from trainings of {networks}")
+    return 0

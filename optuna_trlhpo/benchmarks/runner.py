@@ -345,7 +345,7 @@ def execute(study: Callable[[Any], Row], runs: Sequence[Any], jobs: int) -> Iter
         yield from map(study, runs)
         return
     others = set(multiprocessing.active_children())
-    with _one_thread():
+    with one_thread():
         # Not forked: torch has threads by now, and a copy of the process would not have them.
         pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), initializer=_begin_worker)
         try:
@@ -367,7 +367,7 @@ def _begin_worker() -> None:
 
 
 @contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """For the processes that are started meanwhile: numerical libraries read this when they are loaded."""
     name = "OMP_NUM_THREADS"
     before = os.environ.get(name)

@@ -5,9 +5,11 @@ made of them, and arguments on the command line.
 from __future__ import annotations
 
 import argparse
+import fnmatch
 import functools
 import json
 import os
+import platform
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -136,6 +138,11 @@ def table(heads: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in [heads, ["---"] * len(heads), *lines])
 
 
+def this_machine() -> str:
+    """What runs this, for a row."""
+    return f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"
+
+
 def machines_text(rows: Iterable[Row]) -> str:
     """The machines and versions that rows come from."""
     texts = {
@@ -179,6 +186,49 @@ def add_common_arguments(
             help=f"holds {holds} (default: the environment variable {DATA_ROOT_VARIABLE}, else "
             "../shared/data, else data)",
         )
+
+
+def add_seeds(parser: argparse.ArgumentParser, seeds: int) -> None:
+    """How many seeds, and from where on."""
+    parser.add_argument(
+        "--seeds",
+        type=positive,
+        default=seeds,
+        metavar="N",
+        help="studies of each kind (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--first-seed",
+        type=int,
+        default=0,
+        metavar="N",
+        help="the first seed; while a sampler is worked on it is 2000 or more, so that the seeds from 0 on, "
+        "which are reported, have never been seen (default: %(default)s)",
+    )
+
+
+def select(what: str, patterns: Iterable[str], allowed: Iterable[str]) -> list[str]:
+    """The names that match any of the patterns, in the order of ``allowed``.
+
+    Raises:
+        ValueError: For a pattern that matches nothing.
+    """
+    allowed = list(allowed)
+    chosen: set[str] = set()
+    for pattern in patterns:
+        matching = {name for name in allowed if fnmatch.fnmatchcase(name, pattern)}
+        if not matching:
+            raise ValueError(f"unknown {what} {pattern}; there are {', '.join(allowed)}")
+        chosen |= matching
+    return [name for name in allowed if name in chosen]
+
+
+def positive(text: str) -> int:
+    """A positive number, as an argument."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+    return number
 
 
 def find_root(data_root: str | Path | None) -> str:

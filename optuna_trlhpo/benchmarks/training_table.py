@@ -11,6 +11,7 @@ Several workers write to files of their own.
 
 from __future__ import annotations
 
+import argparse
 import json
 import time
 import zlib
@@ -20,7 +21,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from tqdm.auto import tqdm
 
+from optuna_trlhpo.benchmarks.mnist_layers import write_table
+from optuna_trlhpo.benchmarks.studies import positive
 from optuna_trlhpo.benchmarks.tasks import BATCH_SIZE, LEARNING_RATE, TASKS, Task
 from optuna_trlhpo.cnn.cost import count_parameters
 from optuna_trlhpo.cnn.data import ImageData
@@ -174,3 +178,42 @@ def train_network(task: Task, data: ImageData, network: Network, *, training_see
         "macs": task.space.macs(network),
         "seconds": round(time.process_time() - start, 3),
     }
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the command takes, and that `handle` runs it."""
+    parser.description = (
+        "Train networks on a task and append what comes of each to ROWS, a file of JSON lines. A command "
+        "that was broken off goes on where it was. Workers need a file and a seed each. Without --networks "
+        "nothing is trained; with --table what all ROWS hold is written as a compact table."
+    )
+    parser.add_argument("rows", type=Path, nargs="+", metavar="ROWS", help="trained for: the first")
+    parser.add_argument("--task", choices=sorted(TASKS), default="mnist", help="default: %(default)s")
+    parser.add_argument("--networks", type=positive, metavar="N", help="rows that the file is to have")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: %(default)s")
+    parser.add_argument(
+        "--data-root", default="data", metavar="DIR", help="holds MNIST (default: %(default)s)"
+    )
+    parser.add_argument("--table", type=Path, metavar="FILE", help="a .csv.gz file to write")
+    parser.set_defaults(handle=handle)
+
+
+def handle(arguments: argparse.Namespace) -> int:
+    """Train, and write the table."""
+    first = arguments.rows[0]
+    if arguments.networks:
+        done = len(read_rows(first))
+        trained = train_table(
+            arguments.task,
+            first,
+            n_networks=arguments.networks,
+            data_root=arguments.data_root,
+            seed=arguments.seed,
+        )
+        for _ in tqdm(trained, initial=done, total=arguments.networks, unit="network"):
+            pass
+    if arguments.table:
+        rows = {(row["architecture"], row["seed"]): row for path in arguments.rows for row in read_rows(path)}
+        write_table(rows.values(), arguments.table)
+        print(f"{len(rows):,} trainings in {arguments.table}")
+    return 0
