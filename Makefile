@@ -19,7 +19,7 @@ BENCHMARKS := $(BIN)/python -m optuna_trlhpo.benchmarks
 NEWEST_ENOUGH := import sys; sys.exit(sys.version_info < (3, 10))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-browser lint format docs bench bench-full ablate transfer real confirm pareto bench-engine train-less engine-search repeats overhead clean
+.PHONY: help demo test test-browser lint format docs bench bench-full bench-foreign ablate transfer real confirm pareto bench-engine train-less engine-search repeats overhead clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -53,6 +53,10 @@ bench-full: $(INSTALLED) ## the same with all samplers and 100 seeds; hours on 1
 	@$(BIN)/python -c 'import smac' 2>/dev/null || $(BIN)/python -m pip install --disable-pip-version-check -e ".[smac]"
 	$(BENCHMARKS) run --protocol full --jobs $(JOBS) --out $(ROWS)/full
 	@$(BENCHMARKS) report --protocol full --out $(ROWS)/full --figures $(ROWS)/figures-full
+
+bench-foreign: $(INSTALLED) ## the networks of mnist-layers in a pipeline of one's own, without a LayerSpace; hours
+	$(BENCHMARKS) run --protocol foreign --jobs $(JOBS) --out $(ROWS)/foreign
+	@$(BENCHMARKS) report --protocol foreign --out $(ROWS)/foreign --figures $(ROWS)/figures-foreign
 
 ablate: $(INSTALLED) ## what each part of the agent is worth; hours
 	$(BENCHMARKS) ablate --jobs $(JOBS) --out $(ROWS)/ablation

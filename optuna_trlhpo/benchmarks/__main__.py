@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from optuna_trlhpo.benchmarks.runner import Row, Share
 
 # What a command needs is imported when it is called: `overhead` does without the extra 'bench'.
-
 _ROWS = Path("benchmark-rows")
 
 
@@ -105,8 +104,11 @@ def _run(arguments: argparse.Namespace) -> int:
     from optuna_trlhpo.benchmarks import runner, tables
 
     problems = select("problem", arguments.problems, tables.problems())
-    problems = _at_hand(problems, arguments)
+    if arguments.protocol is not None:
+        asked = [share.problems for share in runner.PROTOCOLS[arguments.protocol]]
+        problems = [name for name in problems if any(name in names for names in asked)]
     samplers = select("sampler", arguments.samplers, runner.SAMPLERS)
+    problems = _at_hand(problems, arguments)
     if arguments.protocol is None:
         _print_setting(arguments)
         shares = [runner.Share(tuple(problems), tuple(samplers), arguments.seeds, arguments.budget)]
@@ -388,8 +390,9 @@ def _add_out(command: argparse.ArgumentParser, default: Path) -> None:
 def _add_protocol(command: argparse.ArgumentParser, what: str) -> None:
     command.add_argument(
         "--protocol",
-        choices=("short", "full"),
-        help=f"{what}; `short` is laid out for half an hour on two cores, `full` for hours on sixteen",
+        choices=("short", "full", "foreign"),
+        help=f"{what}; `short` is laid out for half an hour on two cores, `full` for hours on "
+        "sixteen, `foreign` is mnist-layers-foreign alone",
     )
 
 

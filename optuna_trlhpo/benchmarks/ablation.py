@@ -15,7 +15,8 @@ import numpy as np
 
 from optuna_trlhpo.benchmarks import report, runner, tables
 from optuna_trlhpo.benchmarks.results import Results, p_text, ratio
-from optuna_trlhpo.benchmarks.runner import SEQUENCES, Row, SamplerFactory, Share, ours
+from optuna_trlhpo.benchmarks.runner import SEQUENCES, Row, Share
+from optuna_trlhpo.benchmarks.samplers import SamplerFactory, ours
 from optuna_trlhpo.sampler import TRLHPOSampler
 
 WHOLE = "whole"

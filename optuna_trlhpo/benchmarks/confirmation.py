@@ -42,7 +42,8 @@ from optuna.trial import Trial
 from optuna_trlhpo.benchmarks import runner, tables
 from optuna_trlhpo.benchmarks.problem import Evaluator, Form, Objective, Problem
 from optuna_trlhpo.benchmarks.real_training import default_form
-from optuna_trlhpo.benchmarks.runner import Row, SamplerFactory
+from optuna_trlhpo.benchmarks.runner import Row
+from optuna_trlhpo.benchmarks.samplers import SamplerFactory
 from optuna_trlhpo.benchmarks.studies import (
     add_common_arguments,
     check_positive,

@@ -13,7 +13,8 @@ from typing import NamedTuple
 import numpy as np
 
 from optuna_trlhpo.benchmarks.results import REFERENCE, Results, lead_of, mean_or_inf, p_text, ratio
-from optuna_trlhpo.benchmarks.runner import BASELINES, OPTUNA_SAMPLERS, OURS, SEQUENCES, TERMINAL, Share
+from optuna_trlhpo.benchmarks.runner import SEQUENCES, TERMINAL, Share
+from optuna_trlhpo.benchmarks.samplers import BASELINES, OPTUNA_SAMPLERS, OURS
 from optuna_trlhpo.benchmarks.tables import HPO_TABLES
 
 
@@ -166,6 +167,7 @@ CRITERIA: tuple[_Criterion, ...] = (
         for name in (*SEQUENCES, *TERMINAL)
         for at in (50, 100, 200)
     ),
+    *(_Ratio("mnist-layers-foreign", at, ratio, p=0.05) for at, ratio in ((50, 0.8), (100, 0.7), (200, 0.8))),
     *(_Rank(HPO_TABLES, at, "tpe") for at in (25, 50, 100)),
 )
 """What the sampler is to reach."""

@@ -10,7 +10,7 @@ from xml.sax.saxutils import escape
 import numpy as np
 
 from optuna_trlhpo.benchmarks.results import AREA, CHECKPOINTS, Results, interval
-from optuna_trlhpo.benchmarks.runner import BASELINES, OPTUNA_SAMPLERS, OURS
+from optuna_trlhpo.benchmarks.samplers import BASELINES, OPTUNA_SAMPLERS, OURS
 
 _WIDTH, _HEIGHT = 860, 480
 _LEFT, _TOP, _RIGHT, _BOTTOM = 64, 40, 640, 430  # of the axes; the legend is to the right of them

@@ -31,7 +31,7 @@ from optuna.trial import FrozenTrial
 
 from optuna_trlhpo.benchmarks import runner
 from optuna_trlhpo.benchmarks.pipelines import PIPELINES, Pipeline
-from optuna_trlhpo.benchmarks.runner import SamplerFactory
+from optuna_trlhpo.benchmarks.samplers import SamplerFactory
 
 WORKERS = 3
 _NAME = "study"

@@ -44,7 +44,8 @@ from optuna.trial import Trial
 
 from optuna_trlhpo.benchmarks import runner
 from optuna_trlhpo.benchmarks.problem import Form, Problem, Train
-from optuna_trlhpo.benchmarks.runner import Row, SamplerFactory
+from optuna_trlhpo.benchmarks.runner import Row
+from optuna_trlhpo.benchmarks.samplers import SamplerFactory
 from optuna_trlhpo.benchmarks.studies import (
     add_common_arguments,
     check_positive,

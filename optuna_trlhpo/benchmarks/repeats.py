@@ -43,7 +43,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from optuna_trlhpo.benchmarks import modes, runner
 from optuna_trlhpo.benchmarks.pipelines import PIPELINES, Pipeline
-from optuna_trlhpo.benchmarks.runner import Row, SamplerFactory
+from optuna_trlhpo.benchmarks.runner import Row
+from optuna_trlhpo.benchmarks.samplers import SamplerFactory
 from optuna_trlhpo.benchmarks.studies import (
     add_common_arguments,
     add_seeds,

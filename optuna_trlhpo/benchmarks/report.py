@@ -21,7 +21,7 @@ from optuna_trlhpo.benchmarks.results import (
     mean_or_inf,
     p_text,
 )
-from optuna_trlhpo.benchmarks.runner import OURS
+from optuna_trlhpo.benchmarks.samplers import OURS
 
 HEADLINE_AT = 50
 """The checkpoint of a headline: no later one asks for more."""
@@ -184,7 +184,7 @@ def shortfall(judgements: Sequence[Judgement]) -> str:
     rows = sorted(judgements, key=lambda judgement: judgement.holds)
     text = f"## What is to be reached\n\n{sum(row.holds for row in rows)} of {len(rows)} criteria hold."
     if len(rows) < len(criteria.CRITERIA):
-        text += f" {len(criteria.CRITERIA) - len(rows)} more are judged by a longer protocol."
+        text += f" {len(criteria.CRITERIA) - len(rows)} more are judged by other protocols."
     return f"{text}\n\n" + table(["criterion", "measured", "falls short"], rows)
 
 

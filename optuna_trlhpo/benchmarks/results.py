@@ -19,7 +19,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-from optuna_trlhpo.benchmarks.runner import OPTUNA_SAMPLERS, Row
+from optuna_trlhpo.benchmarks.runner import Row
+from optuna_trlhpo.benchmarks.samplers import OPTUNA_SAMPLERS
 
 CHECKPOINTS = (25, 50, 100, 200, 300)
 AREA = -1

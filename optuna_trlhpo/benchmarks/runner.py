@@ -18,8 +18,6 @@ A row is the outcome of one study: one problem in one form, one sampler, one see
 from __future__ import annotations
 
 import contextlib
-import functools
-import importlib
 import inspect
 import json
 import multiprocessing
@@ -41,85 +39,14 @@ from optuna.samplers import BaseSampler
 from tqdm.auto import tqdm
 
 from optuna_trlhpo import __version__
-from optuna_trlhpo._agent.config import AgentConfig
 from optuna_trlhpo.benchmarks import tables
 from optuna_trlhpo.benchmarks.problem import Form, Objective
-from optuna_trlhpo.sampler import TRLHPOSampler
+from optuna_trlhpo.benchmarks.samplers import BASELINES, OPTUNA_SAMPLERS, SAMPLERS, SamplerFactory
 
 TRIALS_PER_TRAINING = 10
 """A study ends after so many trials for each training of its budget, for a sampler may only repeat itself."""
 
 Row = dict[str, Any]
-SamplerFactory = Callable[..., BaseSampler]
-"""Called with the keyword ``seed``, and with ``budget``, the trainings of the study, if it takes that. It
-must be picklable, for it is sent to other processes."""
-
-
-_DIGITS_PRIOR = Path(__file__).parent / "data" / "digits-prior.safetensors"
-PRIOR = _DIGITS_PRIOR if _DIGITS_PRIOR.exists() else False
-"""The prior for layers that is played with. It has seen digits alone, for `mnist-layers` is made of MNIST."""
-
-
-def ours(
-    *,
-    seed: int,
-    layer_prior: Path | bool = PRIOR,
-    sampler: type[TRLHPOSampler] = TRLHPOSampler,
-    **settings: Any,
-) -> BaseSampler:
-    """Our sampler, with settings of `AgentConfig`."""
-    return sampler(
-        seed=seed,
-        agent=AgentConfig(**settings),
-        layer_prior=layer_prior,
-        warn_independent_sampling=False,
-    )
-
-
-def _paper(*, seed: int) -> BaseSampler:
-    return TRLHPOSampler.paper(seed=seed, warn_independent_sampling=False)
-
-
-def _baseline(name: str, *, seed: int) -> BaseSampler:
-    module = importlib.import_module("optuna_trlhpo.baselines")
-    if not hasattr(module, name):
-        raise ImportError(f"optuna_trlhpo.baselines has no {name}")
-    sampler: BaseSampler = getattr(module, name)(seed=seed)
-    return sampler
-
-
-def _smac(*, seed: int, budget: int) -> BaseSampler:
-    from optuna_trlhpo.baselines import SMACSampler
-
-    return SMACSampler(seed=seed, n_trials=budget)  # its initial design is a share of the budget
-
-
-# All at their own defaults but for what is named here; warnings apart, which would fill the screen.
-OPTUNA_SAMPLERS: dict[str, SamplerFactory] = {
-    "random": optuna.samplers.RandomSampler,
-    "tpe": optuna.samplers.TPESampler,  # since Optuna 5 this is multivariate=True without groups
-    "tpe-multivariate": functools.partial(optuna.samplers.TPESampler, multivariate=True, group=True),
-    "tpe-univariate": functools.partial(optuna.samplers.TPESampler, multivariate=False),
-    "gp": functools.partial(optuna.samplers.GPSampler, warn_independent_sampling=False),
-    "cmaes": functools.partial(optuna.samplers.CmaEsSampler, warn_independent_sampling=False),
-    "nsga2": optuna.samplers.NSGAIISampler,
-}
-BASELINES: dict[str, SamplerFactory] = {
-    "regularized-evolution": functools.partial(_baseline, "RegularizedEvolutionSampler"),
-    "local-search": functools.partial(_baseline, "LocalSearchSampler"),
-    "greedy-growth": functools.partial(_baseline, "GreedyGrowthSampler"),
-    "beam-growth": functools.partial(_baseline, "BeamGrowthSampler"),
-    "bananas": functools.partial(_baseline, "BananasSampler"),
-    "smac": _smac,
-}
-OURS: dict[str, SamplerFactory] = {
-    "trlhpo": functools.partial(ours, layer_prior=False),
-    "trlhpo-prior": ours,
-    "trlhpo-paper": _paper,
-}
-SAMPLERS: dict[str, SamplerFactory] = {**OURS, **OPTUNA_SAMPLERS, **BASELINES}
-if not PRIOR:
-    del SAMPLERS["trlhpo-prior"]
 
 
 @dataclass(frozen=True)
@@ -128,7 +55,7 @@ class Share:
 
     Attributes:
         problems: Names out of `tables.problems`.
-        samplers: Names out of ``SAMPLERS``.
+        samplers: Names out of `samplers.SAMPLERS`.
         seeds: Studies of each kind; their seeds are 0, 1, ...
         budget: Trainings of a study.
         forms: Those that are played, of those that a problem has.
@@ -146,12 +73,21 @@ TERMINAL = ("macro", "nb201-cifar10", "nb201-cifar100", "nb201-imagenet")
 _JUDGED = SEQUENCES + TERMINAL
 _COSTLY = ("gp", "tpe-univariate", "bananas", "smac")  # seconds for a study and more
 _CHEAP = tuple(name for name in (*OPTUNA_SAMPLERS, *BASELINES) if name not in _COSTLY)
+_FOREIGN = (
+    Share(
+        ("mnist-layers-foreign",),
+        ("trlhpo", "random", "tpe", "tpe-multivariate", "tpe-univariate", "cmaes", "nsga2"),
+        seeds=40,
+        budget=200,
+    ),
+)
 PROTOCOLS: dict[str, tuple[Share, ...]] = {
     "full": (
         Share(_JUDGED, ("trlhpo", "tpe-univariate", "bananas", *_CHEAP), seeds=100, budget=200),
         Share(("mnist-layers",), ("trlhpo-prior",), seeds=100, budget=200),
         Share(_JUDGED, ("gp", "smac", "trlhpo-paper"), seeds=20, budget=200),
         Share(tables.HPO_TABLES, ("trlhpo", *OPTUNA_SAMPLERS), seeds=30, budget=100),
+        *_FOREIGN,
     ),
     # On mnist-layers ours is played in one form, so that it may look worse than it is, but not better.
     "short": (
@@ -162,8 +98,10 @@ PROTOCOLS: dict[str, tuple[Share, ...]] = {
         Share(_JUDGED, ("tpe-univariate",), seeds=10, budget=50),  # later it only repeats itself, slowly
         Share(tables.HPO_TABLES, ("trlhpo", "tpe", "random", "cmaes", "nsga2"), seeds=2, budget=50),
     ),
+    "foreign": _FOREIGN,
 }
-"""What is run to judge the sampler: all of it, or what is meant to fit half an hour of two cores."""
+"""What is run to judge the sampler: all of it, what is meant to fit half an hour of two cores, or what a
+pipeline of one's own comes to."""
 
 
 @dataclass(frozen=True)
@@ -202,7 +140,7 @@ def run(
 
     Args:
         problems: Names out of `tables.problems`.
-        samplers: Names out of ``SAMPLERS``, or factories by names of their own.
+        samplers: Names out of `samplers.SAMPLERS`, or factories by names of their own.
         seeds: Of the sampler and of the noise alike.
         budget: Trainings of a study.
         out: The folder of the rows.

@@ -19,7 +19,8 @@ import torch
 from tqdm.auto import tqdm
 
 from optuna_trlhpo.benchmarks import runner
-from optuna_trlhpo.benchmarks.runner import Row, SamplerFactory
+from optuna_trlhpo.benchmarks.runner import Row
+from optuna_trlhpo.benchmarks.samplers import SamplerFactory
 from optuna_trlhpo.benchmarks.tables import DATA_ROOT_VARIABLE
 
 _DATA_ROOTS = ("../shared/data", "data")

@@ -287,6 +287,12 @@ def _mnist_layers() -> Problem:
     return problem
 
 
+def _foreign_layers() -> Problem:
+    module = importlib.import_module("optuna_trlhpo.benchmarks.foreign_layers")
+    problem: Problem = module.ForeignLayers(load("mnist-layers"))
+    return problem
+
+
 def problems(data_root: str | Path | None = None) -> dict[str, Callable[[], Problem]]:
     """By name, what makes each problem.
 
@@ -306,6 +312,7 @@ def problems(data_root: str | Path | None = None) -> dict[str, Callable[[], Prob
         "macro": lambda: Macro("macro", _macro_values(data_root)),
         "macro-progressive": lambda: MacroProgressive("macro-progressive", _macro_values(data_root)),
         "mnist-layers": _mnist_layers,
+        "mnist-layers-foreign": _foreign_layers,
         **{f"nb201-{dataset}": functools.partial(_nb201, dataset) for dataset in _NB201},
         **{f"hpo-{dataset}": functools.partial(_hpolib, dataset) for dataset in _HPOLIB},
         **{f"hpo-{dataset}": functools.partial(_hpobench, dataset) for dataset in _HPOBENCH},

@@ -20,7 +20,8 @@ from optuna_trlhpo.benchmarks.mnist_layers import read_table
 from optuna_trlhpo.benchmarks.pretraining import DATA
 from optuna_trlhpo.benchmarks.problem import Problem
 from optuna_trlhpo.benchmarks.results import Results, p_text
-from optuna_trlhpo.benchmarks.runner import TRIALS_PER_TRAINING, Row, SamplerFactory, Share, ours
+from optuna_trlhpo.benchmarks.runner import TRIALS_PER_TRAINING, Row, Share
+from optuna_trlhpo.benchmarks.samplers import SamplerFactory, ours
 from optuna_trlhpo.benchmarks.tasks import TASKS
 from optuna_trlhpo.layers import describe, parse
 from optuna_trlhpo.sampler import TRLHPOSampler

@@ -7,7 +7,7 @@ import pickle
 import optuna
 import pytest
 
-from optuna_trlhpo.benchmarks import ablation, runner, tables
+from optuna_trlhpo.benchmarks import ablation, runner, samplers, tables
 from optuna_trlhpo.benchmarks.results import Results
 from optuna_trlhpo.sampler import TRLHPOSampler
 
@@ -22,7 +22,7 @@ def test_each_variant_differs_from_the_whole_agent(name):
     def parts(sampler):
         return type(sampler), sampler._config, sampler._prior is None
 
-    equal = {ablation.WHOLE} if runner.PRIOR else {ablation.WHOLE, "no-layer-prior"}
+    equal = {ablation.WHOLE} if samplers.PRIOR else {ablation.WHOLE, "no-layer-prior"}
     assert (parts(made(name)) == parts(made(ablation.WHOLE))) == (name in equal)
     assert set(ablation.VARIANTS[name].problems or ()) <= set(tables.problems())
 
