@@ -19,7 +19,7 @@ BENCHMARKS := $(BIN)/python -m optuna_trlhpo.benchmarks
 NEWEST_ENOUGH := import sys; sys.exit(sys.version_info < (3, 10))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-browser lint format docs bench bench-full bench-foreign ablate transfer real confirm pareto bench-engine train-less engine-search repeats overhead clean
+.PHONY: help demo test test-browser lint format docs bench bench-full bench-foreign ablate transfer real confirm pareto bench-engine train-less engine-search repeats idioms overhead clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -84,6 +84,9 @@ engine-search: $(INSTALLED) ## whole searches with and without what spares train
 
 repeats: $(INSTALLED) ## how often samplers propose what has been tried, on twenty pipelines; an hour
 	$(BENCHMARKS) repeats --jobs $(JOBS) --out $(ROWS)/repeats
+
+idioms: $(INSTALLED) ## what samplers find in ten objectives such as Optuna's examples have; twenty minutes
+	$(BENCHMARKS) idioms --jobs $(JOBS) --out $(ROWS)/idioms
 
 overhead: $(INSTALLED) ## time the sampler takes per trial
 	$(BENCHMARKS) overhead

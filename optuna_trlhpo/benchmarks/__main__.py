@@ -9,12 +9,13 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from optuna_trlhpo.benchmarks import (
     confirmation,
     engine,
     engine_search,
+    idiom_ranks,
     overhead,
     pareto,
     pretraining,
@@ -32,6 +33,22 @@ if TYPE_CHECKING:
 _ROWS = Path("benchmark-rows")
 
 
+_COMMANDS: tuple[tuple[str, Any, str], ...] = (
+    ("overhead", overhead, "what the sampler itself costs, as a study grows"),
+    ("train", training_table, "train networks for a table such as that of mnist-layers"),
+    ("pretrain", pretraining, "make a prior for layers from the tables of tasks"),
+    ("real", real_training, "train networks for real, and test what was found"),
+    ("confirm", confirmation, "what confirming the leaders is worth"),
+    ("pareto", pareto, "fronts of error against MACs"),
+    ("engine", engine, "time the training loop against that of a PyTorch tutorial"),
+    ("train-less", train_less, "what training less saves, and what it costs in ranking"),
+    ("engine-search", engine_search, "a whole search with and without what spares trainings"),
+    ("repeats", repeats, "how often samplers propose what has been tried"),
+    ("idioms", idiom_ranks, "what samplers find in objectives such as Optuna's examples have"),
+)
+"""Those that a module of their own knows."""
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run a command; 0 if all went well."""
     parser = argparse.ArgumentParser(prog="python -m optuna_trlhpo.benchmarks", description=__doc__)
@@ -40,33 +57,9 @@ def main(argv: list[str] | None = None) -> int:
     _add_report(commands)
     _add_ablate(commands)
     _add_transfer(commands)
-    overhead.add_arguments(
-        commands.add_parser("overhead", help="what the sampler itself costs, as a study grows")
-    )
     _add_figures(commands)
-    training_table.add_arguments(
-        commands.add_parser("train", help="train networks for a table such as that of mnist-layers")
-    )
-    pretraining.add_arguments(
-        commands.add_parser("pretrain", help="make a prior for layers from the tables of tasks")
-    )
-    real_training.add_arguments(
-        commands.add_parser("real", help="train networks for real, and test what was found")
-    )
-    confirmation.add_arguments(commands.add_parser("confirm", help="what confirming the leaders is worth"))
-    pareto.add_arguments(commands.add_parser("pareto", help="fronts of error against MACs"))
-    engine.add_arguments(
-        commands.add_parser("engine", help="time the training loop against that of a PyTorch tutorial")
-    )
-    train_less.add_arguments(
-        commands.add_parser("train-less", help="what training less saves, and what it costs in ranking")
-    )
-    engine_search.add_arguments(
-        commands.add_parser("engine-search", help="a whole search with and without what spares trainings")
-    )
-    repeats.add_arguments(
-        commands.add_parser("repeats", help="how often samplers propose what has been tried")
-    )
+    for name, module, what in _COMMANDS:
+        module.add_arguments(commands.add_parser(name, help=what))
     arguments = parser.parse_args(argv)
     try:
         return arguments.handle(arguments)
@@ -136,7 +129,7 @@ def _at_hand(problems: Iterable[str], arguments: argparse.Namespace) -> list[str
         else:
             found.append(name)
     if not found:
-        raise FileNotFoundError("; ".join(missing))
+        raise FileNotFoundError("; ".join(missing) or "the protocol has none of these problems")
     print(*missing, sep="\n", end="\n" if missing else "", file=sys.stderr)
     return found
 
