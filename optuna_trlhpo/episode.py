@@ -4,8 +4,8 @@ Notation: S steps, A action slots (4), P performance values (32).
 
 A *step* is one layer of a `LayerSpace`, or the consecutive parameters that share an index in their names
 (``n_units_l0``, ``dropout_l0``), or a single parameter; a report between two parameters ends a step too.
-Names are compared by their *stem*, the name without its digits, so that what is learned about layer 2 helps
-at layer 3.
+Names are compared by their *stem*, the name without its places (`parameters`), so that what is learned about
+layer 2 helps at layer 3.
 
 What the objective reported is known here by the note that the sampler keeps while a trial runs: ``seen``
 lists pairs ``(n, r)``, "when the trial had n parameters, step r was the last that had been reported".
@@ -15,6 +15,7 @@ layers.
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from collections.abc import Sequence
@@ -31,15 +32,10 @@ from optuna.distributions import (
 from optuna.trial import BaseTrial, FrozenTrial
 
 from optuna_trlhpo.layers import ACTION_SLOTS, TABLE_I, Vocabulary, hyperparameter_of, unmasked
+from optuna_trlhpo.parameters import MOST_COUNTED, on_grid, parse_name
 
 PERFORMANCE_VALUES = 32
 """P: accuracies on validation batches that describe how a network performs (section IV of the paper)."""
-
-_COUNTABLE = 1_000_000
-"""A parameter of more values is treated as a continuous one."""
-
-_LEVELS = 4
-"""So many numbers in a name are told apart."""
 
 _PERFORMANCE_ATTRIBUTE = "batch_accuracies"
 
@@ -52,7 +48,7 @@ class Slot:
 
     stem: str
     index: int
-    """The numbers in its name, one after the other in groups of three digits; 0 where there are none."""
+    """The places in its name, one after the other in groups of three digits; 0 where there are none."""
     n_values: int
     """How many values there are; 0 where they are continuous or too many to tell apart."""
     categorical: bool
@@ -237,21 +233,19 @@ def continues_step(name: str, step: Sequence[str], *, reported: bool) -> bool:
     """
     if reported or len(step) == ACTION_SLOTS:
         return False
-    index = re.findall(r"\d+", unmasked(name))
-    return bool(index) and index == re.findall(r"\d+", unmasked(step[-1]))
+    places = parse_name(unmasked(name)).places
+    return bool(places) and places == parse_name(unmasked(step[-1])).places
 
 
 def slot_of(name: str, distribution: BaseDistribution) -> Slot:
     """What the agent knows of a parameter before it has a value."""
-    stem = re.sub(r"\d+", "", name)
-    index = 0
-    for number in re.findall(r"\d+", name.partition("_of_")[0])[:_LEVELS]:
-        index = 1000 * index + int(number) % 1000
     hyperparameter = hyperparameter_of(name, distribution)
     if hyperparameter is not None:
         # A masked set has a name of its own in Optuna; here it is the same question.
-        stem = stem.partition("_of_")[0]
-        return Slot(stem, index, len(hyperparameter.values), bool(hyperparameter.labels))
+        layer, _, field = unmasked(name).removeprefix("layer").partition("_")
+        return Slot(f"layer_{field}", int(layer), len(hyperparameter.values), bool(hyperparameter.labels))
+    stem, places = parse_name(name)
+    index = functools.reduce(lambda whole, place: 1000 * whole + place, places, 0)
     if isinstance(distribution, CategoricalDistribution):
         return Slot(stem, index, len(distribution.choices), True)
     log_range = None
@@ -278,10 +272,12 @@ def encode(name: str, distribution: BaseDistribution, value: CategoricalChoiceTy
         # alone.
         return (round((value - low) / _step(distribution)) + 0.5) / n
     transform = math.log if _is_log(distribution) else float
-    span = transform(high) - transform(low)
+    start, span = transform(low), transform(high) - transform(low)
     if span == 0:
         return 0.5
-    return min(max((transform(min(max(value, low), high)) - transform(low)) / span, 0.0), 1.0)
+    place = transform(min(max(value, low), high))
+    share = (place - start) / span if math.isfinite(span) else (place / 2 - start / 2) / (high / 2 - low / 2)
+    return min(max(share, 0.0), 1.0)
 
 
 def decode(name: str, distribution: BaseDistribution, action: float) -> CategoricalChoiceType:
@@ -309,9 +305,8 @@ def decode(name: str, distribution: BaseDistribution, action: float) -> Categori
     elif _is_log(distribution):
         value = math.exp(math.log(low) + action * (math.log(high) - math.log(low)))
     else:
-        value = low + action * (high - low)
-    value = min(max(value, distribution.low), distribution.high)
-    return round(value) if isinstance(distribution, IntDistribution) else value
+        value = low * (1 - action) + action * high
+    return on_grid(distribution, value)
 
 
 def _n_values(distribution: BaseDistribution) -> int:
@@ -319,7 +314,7 @@ def _n_values(distribution: BaseDistribution) -> int:
         return 0
     low, high = _bounds(distribution)
     n = round((high - low) / _step(distribution)) + 1
-    return n if n <= _COUNTABLE else 0
+    return n if n <= MOST_COUNTED else 0
 
 
 def _step(distribution: BaseDistribution) -> float:

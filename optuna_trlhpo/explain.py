@@ -11,10 +11,12 @@ import numpy as np
 from optuna.trial import FrozenTrial
 
 from optuna_trlhpo._agent.ddpg import DDPG
-from optuna_trlhpo.episode import Seen, read_episode
+from optuna_trlhpo.episode import Seen, read_episode, steps_of
 from optuna_trlhpo.experience import Experience
 from optuna_trlhpo.notes import AgentNote, Expected
+from optuna_trlhpo.path_search import PathPlan, PathSearch
 from optuna_trlhpo.search import Plan, Search
+from optuna_trlhpo.space_model import Path
 
 
 def with_plan(note: AgentNote, plan: Plan, n_settled: int, search: Search) -> AgentNote:
@@ -31,6 +33,25 @@ def with_plan(note: AgentNote, plan: Plan, n_settled: int, search: Search) -> Ag
     if values is not None:
         low, high = sorted(values[1:].tolist())
         plans = (*plans, Expected(n_settled, len(plan.names), float(values[0]), low, high))
+    rows = search.attention(plan)
+    return replace(note, plans=plans, attention={"critic": rows} if rows else {})
+
+
+def with_path_plan(note: AgentNote, plan: PathPlan, path: Path, search: PathSearch) -> AgentNote:
+    """The note with what the critic expects of a plan for an objective of any kind, as `with_plan`.
+
+    Args:
+        note: Of the trial so far.
+        plan: The one that ``search`` made last.
+        path: What the trial had when it was made.
+        search: What made it.
+    """
+    values = search.values_of(plan.mean + plan.deviation * np.array([0.0, -1.0, 1.0]))
+    plans = note.plans
+    if values is not None:
+        low, high = sorted(values[1:].tolist())
+        n_settled, n_steps = len(steps_of(path.names, [])), len(steps_of(plan.path.names, []))
+        plans = (*plans, Expected(n_settled, n_steps, float(values[0]), low, high))
     rows = search.attention(plan)
     return replace(note, plans=plans, attention={"critic": rows} if rows else {})
 

@@ -6,8 +6,8 @@ is better. ``worths[k]`` is what was measured after step k, NaN where nothing wa
 
 ===========  =================================================================================================
 complete     its values; and its reports after each layer, if they are of the values' kind
-pruned       its last report, and those before it that a parameter followed
-failed       nothing (so do trials whose value is NaN: Optuna fails them)
+pruned       its last report, and those before it that a parameter followed; without one the worst there is
+failed       the worst there is; nothing if it had reported something since its last parameter
 infeasible   the worst there is, for all that it is, whatever its values; its reports between layers count
 infinite     counts as the worst or the best rank; never enters arithmetic
 ===========  =================================================================================================
@@ -26,7 +26,7 @@ from statistics import NormalDist
 
 import numpy as np
 from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 from optuna_trlhpo.episode import Episode
 
@@ -43,12 +43,14 @@ def worths_of(
     """
     values = trial.values
     is_infeasible = any(value > 0 for value in trial.constraints.values())
-    if trial.state not in (TrialState.COMPLETE, TrialState.PRUNED) or len(episode) == 0:
+    if not trial.state.is_finished() or len(episode) == 0:
         return None
     signs = signs_of(directions)
     worths = np.full((len(episode), len(directions)), np.nan)
     if not values or len(values) != len(directions) or any(math.isnan(value) for value in values):
-        if not is_infeasible:
+        # A trial that was on its way, and failed, says nothing of its parameters.
+        was_on_its_way = max(trial.intermediate_values, default=-1) > episode.last_seen
+        if was_on_its_way and not is_infeasible:
             return None
         worths[-1] = -math.inf
         return worths
@@ -172,12 +174,13 @@ class Scores:
 
     Args:
         worths: ``[N]``, what was seen, in this order; infinite ones count as the worst or the best of the
-            others.
+            others, and those far below all others (a penalty for what is invalid) as the worst of these.
         unit: What the unit of accuracies is held to be before any is seen, in logarithms of the error; None:
             nothing is known.
 
     Attributes:
         unit: What counts as 1.
+        lowest: The worst that is told apart from what is worse.
         of_errors: Whether that is in logarithms of the error.
 
     Example:
@@ -187,10 +190,16 @@ class Scores:
     """
 
     def __init__(self, worths: np.ndarray, unit: float | None = None) -> None:
-        finite = worths[np.isfinite(worths)]
-        self._low = float(finite.min()) if len(finite) else 0.0
-        self._high = float(finite.max()) if len(finite) else 0.0
-        self._best = next((best for best in (1.0, 0.0) if best - 1 <= self._low <= self._high <= best), None)
+        finite = np.sort(worths[np.isfinite(worths)])
+        small = finite[np.abs(finite) <= _LARGEST]
+        finite = small if len(small) else finite
+        self.lowest, self._high = (float(finite[0]), float(finite[-1])) if len(finite) else (0.0, 0.0)
+        self._best = self._best_possible()
+        if self._best is None:
+            self.lowest = _lowest(finite)
+            self._best = self._best_possible()
+        self._factor = max(abs(self.lowest), abs(self._high)) / _LARGEST
+        self._factor = self._factor if self._factor > 1 else 1.0
         self.of_errors = self._best is not None
         values = self._spread(worths)
         self._median = float(np.median(values)) if len(values) else 0.0
@@ -199,6 +208,9 @@ class Scores:
         # Never smaller than it was: where a search has settled, most of what differs is noise, and a unit of
         # noise would make it look as if nothing better could be anywhere else.
         self.unit = max(units, default=expected or 0.0) or 1.0
+
+    def _best_possible(self) -> float | None:
+        return next((best for best in (1.0, 0.0) if best - 1 <= self.lowest <= self._high <= best), None)
 
     def __call__(self, worths: np.ndarray) -> np.ndarray:
         z = (self._spread(worths) - self._median) / self.unit
@@ -209,12 +221,28 @@ class Scores:
         z = np.where(scores < 0, 1 - np.exp(-np.minimum(scores, 0)), scores)
         spread = z * self.unit + self._median
         if self._best is None:
-            return spread
+            return spread * self._factor
         return np.minimum(self._best + _LEAST_ERROR - np.exp(-spread), self._best)
 
     def _spread(self, worths: np.ndarray) -> np.ndarray:
-        worths = np.clip(worths, self._low, self._high)
-        return worths if self._best is None else -np.log(self._best - worths + _LEAST_ERROR)
+        worths = np.clip(worths, self.lowest, self._high)
+        return worths / self._factor if self._best is None else -np.log(self._best - worths + _LEAST_ERROR)
+
+
+def _lowest(worths: np.ndarray) -> float:
+    """The lowest of ``worths``, ascending, without those that are far below all others."""
+    low = 0
+    while (cut := _gap(-worths[low:][::-1])) is not None:
+        low = len(worths) - cut
+    return float(worths[low]) if len(worths) else 0.0
+
+
+def _gap(values: np.ndarray) -> int | None:
+    """How many of ``values``, ascending, lie before the last gap that is many times their range."""
+    gaps, ranges = np.diff(values), values[:-1] - values[:1]
+    n = np.arange(1, len(values))
+    apart = np.flatnonzero((ranges > 0) & (gaps > np.where(n < _ENOUGH, _FAR, _NEAR) * ranges))
+    return int(apart[-1]) + 1 if len(apart) else None
 
 
 def _unit_of(values: np.ndarray, expected: float | None) -> float:
@@ -232,6 +260,10 @@ def _lengths(n: int) -> list[int]:
     return [*doubled, n] if n else []
 
 
+_LARGEST = 1e100
+"""Larger worths count as infinite, or are divided where all are, so that their squares are finite."""
+_ENOUGH, _FAR, _NEAR = 5, 1000.0, 30.0
+"""Of fewer values than the first, a gap must be so many times their range; else so many times."""
 _MEAN_OF_HALF = 1.25
 """What the mean of the better half of a normal distribution has to be multiplied with to be its deviation."""
 _UNIT_COUNTS = 4

@@ -8,10 +8,11 @@ the place in the trial, so nothing depends on the order in which trials run.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import statistics
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from pathlib import Path
@@ -30,6 +31,8 @@ from optuna_trlhpo._agent.ddpg import DDPG
 from optuna_trlhpo._agent.noise import ornstein_uhlenbeck
 from optuna_trlhpo._agent.planning import Settled
 from optuna_trlhpo._agent.prior import LayerPrior
+from optuna_trlhpo._agent.threads import isolated
+from optuna_trlhpo.configurations import read_record
 from optuna_trlhpo.episode import (
     PERFORMANCE_VALUES,
     Request,
@@ -40,7 +43,7 @@ from optuna_trlhpo.episode import (
     read_request,
 )
 from optuna_trlhpo.experience import Experience
-from optuna_trlhpo.explain import with_episode, with_plan
+from optuna_trlhpo.explain import with_episode, with_path_plan, with_plan
 from optuna_trlhpo.layers import ACTION_SLOTS
 from optuna_trlhpo.notes import (
     AGENT_ATTRIBUTE,
@@ -52,7 +55,18 @@ from optuna_trlhpo.notes import (
     write_to_study,
     write_to_trial,
 )
-from optuna_trlhpo.reward import worths_of
+from optuna_trlhpo.ordering import (
+    ORDER_ATTRIBUTE,
+    PLAN_ATTRIBUTE,
+    in_order,
+    keeps_order,
+    order_note,
+    planned_digest,
+    reordered,
+)
+from optuna_trlhpo.path_agent import Announced, PathAgent, PathTrial, digest_of
+from optuna_trlhpo.path_search import PathPlan
+from optuna_trlhpo.reward import signs_of, worths_of
 from optuna_trlhpo.search import Entered, Plan, Search, Space
 from optuna_trlhpo.sources import EarlierStudy, Source
 
@@ -64,6 +78,8 @@ _ROUNDING = 1e-6
 """An action that is carried out is the one that was planned, but for so much."""
 _STARTUP_VALUES = 1.5
 """Networks with a value for each startup trial, on average, that make further ones unnecessary."""
+_MOST_RUNNING = 200
+"""Running trials that are looked at: of older ones nobody knows whether they still run."""
 _MINIMUM_TRIALS = 2
 """Finished trials before the first update."""
 
@@ -77,6 +93,8 @@ class _Running:
     plan: Plan | None = None
     n_seen: int = 0  # reports that the plan was made with
     note: AgentNote | None = None  # what is to be kept of it; None until the agent has decided something
+    n_noted: int = 0  # pairs of `seen` that the storage has
+    path: PathTrial = field(default_factory=lambda: PathTrial(-1))
 
 
 class _Proposal(NamedTuple):
@@ -108,6 +126,9 @@ class TRLHPOSampler(BaseSampler):
             now, once.
         layer_prior: Whether networks of a `LayerSpace` are judged from the first trial on by what was learned
             about layers on other tasks; or a file that `optuna_trlhpo.benchmarks pretrain` has written.
+        repeat: Whether a configuration that was tried may be suggested again, as where the objective is noisy
+            and repeats are wanted. False: not while another one can be. Values that the objective rounds by
+            itself cannot be known.
         warn_independent_sampling: Whether to log a warning when ``independent_sampler`` is used after the
             start.
 
@@ -132,6 +153,7 @@ class TRLHPOSampler(BaseSampler):
         independent_sampler: BaseSampler | None = None,
         warm_start: Iterable[Study] = (),
         layer_prior: bool | str | Path = True,
+        repeat: bool = False,
         warn_independent_sampling: bool = True,
     ) -> None:
         _check_integer("seed", seed, optional=True)
@@ -146,6 +168,8 @@ class TRLHPOSampler(BaseSampler):
         earlier = list(warm_start) if isinstance(warm_start, Iterable) else [warm_start]
         if not all(isinstance(study, Study) for study in earlier) or isinstance(warm_start, Study):
             raise ValueError(f"warm_start is {warm_start!r}; it must be a list of studies")
+        if not isinstance(repeat, bool):
+            raise ValueError(f"repeat is {repeat!r}; it must be True or False")
         if not isinstance(layer_prior, bool | str | Path):
             raise ValueError(f"layer_prior is {layer_prior!r}; it must be True, False or the path of a file")
         self._seed = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else int(seed)
@@ -154,6 +178,7 @@ class TRLHPOSampler(BaseSampler):
         self._config = AgentConfig() if agent is None else agent
         self._independent_sampler = independent_sampler
         self._warn_independent_sampling = warn_independent_sampling
+        self._repeat = repeat
         if self._config.n_candidates == 0 and earlier:
             raise ValueError("warm_start needs a critic that ranks plans; with n_candidates=0 there is none")
         self._earlier = [EarlierStudy(study) for study in earlier]
@@ -163,6 +188,7 @@ class TRLHPOSampler(BaseSampler):
         self._lock = threading.RLock()
         self._spaces: dict[tuple[str, int], Entered] = {}  # by study, and the number of a running trial
         self._study: tuple[str, tuple[StudyDirection, ...]] | None = None
+        self._is_broken = False
 
     @classmethod
     def paper(
@@ -204,30 +230,52 @@ class TRLHPOSampler(BaseSampler):
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        with self._lock:
+        with self._working():
             running = self._enter(study, trial)
+            trial = self._follow(trial, running, param_name)
             self._note_reports(study, trial, running, param_name)
-            request = read_request(trial, running.seen, param_name, param_distribution)
             entered = self._spaces.get((study.study_name, trial.number))
-            informed = self._search.informed(entered)
-            # An earlier study may mislead: of the startup trials every second one is then sampled as ever.
-            doubted = self._search.is_hearsay(entered) and trial.number % 2 == 1
-            at_random = (not informed or doubted) and self._is_startup()
-            if self._is_excursion(trial.number, entered):
-                at_random, running.plan = True, None  # one made for what stood before the layers is void
-            if not at_random and (informed or self._experience.knows(request.slots)):
-                self._search.enter(entered)
-                value = self._propose(trial, running, request, param_name, param_distribution)
-                if value is not None:
-                    return value.value
-        if not at_random and self._warn_independent_sampling:
-            _logger.warning(
-                f"The parameter '{param_name}' in trial#{trial.number} is sampled independently, as no "
-                "finished trial had it. You can suppress this warning by setting "
-                "`warn_independent_sampling` to `False`."
-            )
-        sampler = self._independent_sampler or RandomSampler(seed=self._draw_seed(trial))
-        return sampler.sample_independent(study, trial, param_name, param_distribution)
+            at_random = self._is_random(trial, entered)
+            if self._grows(entered):
+                if not at_random:
+                    found = self._answer(trial, running, entered, param_name, param_distribution)
+                    if found is not None:
+                        return found.value
+            elif not at_random:
+                known, value = self._answer_path(study, trial, running, param_name, param_distribution)
+                if known:
+                    return value
+            if not at_random and self._warn_independent_sampling:
+                _logger.warning(
+                    f"The parameter '{param_name}' in trial#{trial.number} is sampled independently, as no "
+                    "finished trial had it. You can suppress this warning by setting "
+                    "`warn_independent_sampling` to `False`."
+                )
+            sampler = self._independent_sampler or RandomSampler(seed=self._draw_seed(trial))
+            value = sampler.sample_independent(study, trial, param_name, param_distribution)
+            if self._grows(entered):
+                return value
+            others = self._announced(study, trial.number)
+            rng = self._generator("open", trial.number, len(trial.params))
+            return self._paths.allow(running.path, param_name, param_distribution, value, rng, others)
+
+    def _is_random(self, trial: FrozenTrial, entered: Entered | None) -> bool:
+        """Whether the trial is left to ``independent_sampler``."""
+        if self._grows(entered):
+            informed, hearsay = self._search.informed(entered), self._search.is_hearsay(entered)
+        else:
+            informed = hearsay = self._paths.search.informed
+        # An earlier study may mislead: of the startup trials every second one is then sampled as ever.
+        doubted = hearsay and trial.number % 2 == 1
+        if self._is_excursion(trial.number, entered):
+            self._running[trial.number].plan = None  # one made for what stood before the layers is void
+            return True
+        return (not informed or doubted) and self._is_startup(entered)
+
+    def _grows(self, entered: Entered | None) -> bool:
+        """Whether networks grow by the sampler's own decisions: in a `LayerSpace`, where the objective asks
+        whether growing pays, and where the paper's actor decides alone."""
+        return entered is not None or self._was_asked or self._config.n_candidates == 0
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
         # Learning waits for the first parameter: an error here would escape `catch` and end the study.
@@ -240,27 +288,28 @@ class TRLHPOSampler(BaseSampler):
         if self._independent_sampler is not None:
             self._independent_sampler.after_trial(study, trial, state, values)
         try:
-            self._note_agent(study, trial)
+            self._note_trial(study, trial)
         except Exception as error:  # from here it would end the study, and nothing depends on the note
             _logger.warning(f"What the agent made of trial#{trial.number} was not noted: {error!r}")
 
-    def _is_startup(self) -> bool:
-        n_values = self._experience.n_values
-        if not len(self._experience):
+    def _is_startup(self, entered: Entered | None) -> bool:
+        memory = self._experience if self._grows(entered) else self._paths.search.memory
+        if not len(memory):
             return True
-        return (
-            len(self._experience) < self._n_startup_trials
-            and n_values < _STARTUP_VALUES * self._n_startup_trials
-        )
+        enough = _STARTUP_VALUES * self._n_startup_trials
+        return len(memory) < self._n_startup_trials and memory.n_values < enough
 
     def _is_excursion(self, number: int, entered: Entered | None) -> bool:
         """Whether the trial of that number is one of those that are sampled at random however much is known.
 
-        Only where layers are grown for one objective: there studies were seen that stayed with one sort of
-        network, and the critic was sure, and wrong, about sorts that it had hardly met.
+        Only where there is one objective, and trials differ in which parameters they have: there studies were
+        seen that stayed with one sort of network, and the critic was sure, and wrong, about sorts that it had
+        hardly met.
         """
         interval = self._config.random_interval if self._config.n_candidates else 0
-        if interval == 0 or entered is None or self._experience.n_weights:
+        if interval == 0 or self._experience.n_weights:
+            return False
+        if entered is None and (self._grows(entered) or not self._paths.search.branches):
             return False
         return number % interval == interval - 1
 
@@ -292,8 +341,11 @@ class TRLHPOSampler(BaseSampler):
         """
         if self._config.n_candidates == 0:
             return True
-        with self._lock:
-            plan = self._enter(study, trial).plan
+        with self._working():
+            running = self._enter(study, trial)
+            self._was_asked = True
+            trial = self._follow(trial, running, None)
+            plan = running.plan
             if plan is None:
                 return True
             return len(plan.names) <= len(read_episode(trial, self._running[trial.number].seen))
@@ -306,8 +358,10 @@ class TRLHPOSampler(BaseSampler):
         """
         if self._config.n_candidates == 0:
             return True
-        with self._lock:
+        with self._working():
             running = self._enter(study, trial)
+            self._was_asked = True
+            trial = self._follow(trial, running, None)
             if running.plan is None:
                 return True
             if not self._experience.reports_are_values:
@@ -339,6 +393,17 @@ class TRLHPOSampler(BaseSampler):
 
     # From trials to the agent -------------------------------------------------------------------------
 
+    @contextlib.contextmanager
+    def _working(self) -> Iterator[None]:
+        """Alone, and in a world of our own. Where it is broken off, as by Ctrl-C, something may be half
+        learned: then all is learned anew from the study, which has everything that there is to know."""
+        with self._lock, isolated():
+            if self._is_broken:
+                self._study = None
+            self._is_broken = True
+            yield
+            self._is_broken = False
+
     def _enter(self, study: Study, trial: FrozenTrial) -> _Running:
         """What is kept of the running ``trial``; at its first parameter, learn from what has finished
         since."""
@@ -348,11 +413,26 @@ class TRLHPOSampler(BaseSampler):
         if trial.number not in self._running:
             self._learn(study)
             # The note is in the storage if another process began this trial.
-            self._running[trial.number] = _Running([(n, step) for n, step in seen_in(trial)])
+            seen = [(n, step) for n, step in seen_in(trial)]
+            self._running[trial.number] = _Running(seen, n_noted=len(seen), path=PathTrial(trial.number))
         return self._running[trial.number]
+
+    def _follow(self, trial: FrozenTrial, running: _Running, name: str | None) -> FrozenTrial:
+        """The running ``trial`` with its parameters in the order in which they were asked for; ``name`` is
+        asked for now."""
+        trial = in_order(trial)
+        path = running.path
+        if any(known not in trial.params for known in path.path.names[-1:]) or len(trial.params) < len(
+            path.path
+        ):
+            running.path = path = PathTrial(trial.number)
+        path.catch_up(trial.params, trial.distributions)
+        path.asked = name
+        return reordered(trial, path.path.names)
 
     def _begin(self, study: Study) -> None:
         """Forget everything: another study is another problem."""
+        self._study = None  # until all is made, so that a call that is broken off leaves nothing half made
         experience = Experience(self._config, study.directions, self._seed)
         sources = [
             Source(self._config, earlier, study.directions, self._seed, experience.names)
@@ -360,20 +440,31 @@ class TRLHPOSampler(BaseSampler):
         ]
         self._experience = experience
         self._search = Search(self._config, experience, self._seed, sources, self._prior)
-        self._study = study.study_name, tuple(study.directions)
+        records = [
+            (
+                [read_record(trial, seen_in(trial), earlier.directions) for trial in earlier.trials],
+                earlier.directions,
+            )
+            for earlier in self._earlier
+        ]
+        self._paths = PathAgent(self._config, study.directions, self._seed, records, repeat=self._repeat)
+        self._was_asked = False  # whether the objective has asked what to train
         self._spaces = {key: space for key, space in self._spaces.items() if key[0] == study.study_name}
         self._learned: dict[int, datetime | None] = {}  # trial number -> when it was begun
         self._n_done = 0  # all trials of lower numbers are learned
         self._running: dict[int, _Running] = {}
         self._losses: tuple[float, float | None] | None = None  # of critic and actor, at the last learning
         self._is_noted = False  # whether the study has the settings
-        self._agent = DDPG(
-            self._config,
-            n_slots=ACTION_SLOTS,
-            n_performance=PERFORMANCE_VALUES,
-            n_weights=self._experience.n_weights,
-            seed=self._seed % 2**63,
-        )
+        self._agent: DDPG | None = None
+        if self._config.n_candidates == 0:
+            self._agent = DDPG(
+                self._config,
+                n_slots=ACTION_SLOTS,
+                n_performance=PERFORMANCE_VALUES,
+                n_weights=self._experience.n_weights,
+                seed=self._seed % 2**63,
+            )
+        self._study = study.study_name, tuple(study.directions)
 
     def _is_another(self, trial: FrozenTrial) -> bool:
         """Whether ``trial`` has the number of one that was learned from, and is not that one."""
@@ -388,24 +479,19 @@ class TRLHPOSampler(BaseSampler):
             self._begin(study)
             trials = study.get_trials(deepcopy=False)
         n_before, n_new = len(self._learned), 0
+        derive = None if keeps_order(study) else self._paths.search.model.in_order
         for trial in trials:
             if trial.number in self._learned or not trial.state.is_finished():
                 continue
-            self._learned[trial.number] = trial.datetime_start
             self._running.pop(trial.number, None)
             self._spaces.pop((study.study_name, trial.number), None)
-            if trial.state == TrialState.FAIL:
-                continue
-            episode = read_episode(trial, seen_in(trial))
-            worths = worths_of(trial, episode, study.directions)
-            if worths is not None:
-                self._experience.add(trial.number, episode, worths)
-                n_new += 1
+            n_new += self._learn_trial(in_order(trial, derive), study.directions)
+            self._learned[trial.number] = trial.datetime_start
         while self._n_done in self._learned:
             self._n_done += 1
         if len(self._experience) < _MINIMUM_TRIALS:
             return
-        if self._config.n_candidates:
+        if self._agent is None:
             return
         rng = self._generator("learn", n_before)
         updates = range(min(n_new, _CATCH_UP) * self._config.updates)
@@ -415,6 +501,20 @@ class TRLHPOSampler(BaseSampler):
             of_critic = [loss.critic for loss in losses]
             self._losses = statistics.fmean(of_critic), statistics.fmean(of_actor) if of_actor else None
             _logger.debug(f"Learned from {n_new} trials; critic loss {self._losses[0]:.4f}.")
+
+    def _learn_trial(self, trial: FrozenTrial, directions: Sequence[StudyDirection]) -> bool:
+        """Remember a finished trial; returns whether the agent can learn something from it."""
+        seen = seen_in(trial)
+        if self._agent is None:
+            self._paths.observe(trial, seen)
+        elif trial.state == TrialState.FAIL or not trial.values:
+            return False  # the paper's agent knows no worst value
+        episode = read_episode(trial, seen)
+        worths = worths_of(trial, episode, directions)
+        if worths is None:
+            return False
+        self._experience.add(trial.number, episode, worths)
+        return True
 
     def _note_reports(self, study: Study, trial: FrozenTrial, running: _Running, name: str) -> None:
         """Note that the trial reported something before it asked for this parameter.
@@ -428,13 +528,71 @@ class TRLHPOSampler(BaseSampler):
         last = max(trial.intermediate_values, default=-1)
         if len(names) == 1 or last <= max((step for _, step in running.seen), default=-1):
             return
-        running.seen.append((place_of_report(names, earliest), last))
-        try:
-            write_to_trial(study, trial, SEEN_ATTRIBUTE, running.seen)
-        except Exception as error:  # from here it would fail the trial, which can do without
-            _logger.warning(f"What trial#{trial.number} had reported was not noted: {error!r}")
+        n = place_of_report(names, earliest)
+        running.seen.append((n, last))
+        sign = float(signs_of(study.directions)[0])
+        running.path.reports.append((n, sign * trial.intermediate_values[last]))
+        # Written whole each time, so only when it has doubled, and at the end of the trial.
+        if len(running.seen) >= 2 * running.n_noted:
+            self._write_note(study, trial, SEEN_ATTRIBUTE, running.seen)
+            running.n_noted = len(running.seen)
 
-    # From the agent to a value ------------------------------------------------------------------------
+    @staticmethod
+    def _write_note(study: Study, trial: FrozenTrial, name: str, value: Any) -> None:
+        try:
+            write_to_trial(study, trial, name, value)
+        except Exception as error:  # from here it would fail the trial, which can do without
+            _logger.warning(f"The note {name!r} of trial#{trial.number} was not written: {error!r}")
+
+    # Any objective ------------------------------------------------------------------------------------
+
+    def _answer_path(
+        self, study: Study, trial: FrozenTrial, running: _Running, name: str, distribution: BaseDistribution
+    ) -> tuple[bool, Any]:
+        """Whether something is known of the parameter, and a value."""
+        paths, mine = self._paths, running.path
+
+        def announce(plan: PathPlan) -> None:
+            self._write_note(study, trial, PLAN_ATTRIBUTE, digest_of(plan.path.values))
+
+        before = mine.n_plans
+        known, value = paths.propose(
+            mine,
+            name,
+            distribution,
+            weights=self._experience.draw_weights(self._generator("weights", trial.number), 1)[0],
+            generator=self._generator,
+            pending=[other.path for number, other in self._running.items() if number != trial.number],
+            others=lambda: self._announced(study, trial.number),
+            announce=announce,
+        )
+        if mine.plan is not None and mine.n_plans > before:
+            note = running.note or AgentNote(self._config.critic)
+            running.note = with_path_plan(note, mine.plan, mine.path, paths.search)
+        return known, value
+
+    def _announced(self, study: Study, number: int) -> list[Announced]:
+        """The other running trials, as the storage has them now."""
+        running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        latest = [other for other in running if other.number != number][-_MOST_RUNNING:]
+        return [Announced(other, planned_digest(other)) for other in latest]
+
+    # Networks that grow -------------------------------------------------------------------------------
+
+    def _answer(
+        self,
+        trial: FrozenTrial,
+        running: _Running,
+        entered: Entered | None,
+        name: str,
+        distribution: BaseDistribution,
+    ) -> _Proposal | None:
+        """A value, or None if the agent knows nothing of what is asked for."""
+        request = read_request(trial, running.seen, name, distribution)
+        if not self._search.informed(entered) and not self._experience.knows(request.slots):
+            return None
+        self._search.enter(entered)
+        return self._propose(trial, running, request, name, distribution)
 
     def _propose(
         self,
@@ -446,7 +604,7 @@ class TRLHPOSampler(BaseSampler):
     ) -> _Proposal | None:
         """A value, or None if the agent knows nothing of what is asked for."""
         settled = self._experience.settled(request)
-        if self._config.n_candidates == 0:
+        if self._agent is not None:
             exploration = self._exploration(trial)
             running.note = running.note or AgentNote("actor", losses=self._losses, exploration=exploration)
             return _Proposal(decode(name, distribution, self._act(trial, request, settled)[settled.slot]))
@@ -503,6 +661,7 @@ class TRLHPOSampler(BaseSampler):
             theta=self._config.noise_theta,
             sigma=self._config.noise_sigma,
         )[-1]
+        assert self._agent is not None
         return np.clip(self._agent.act(state, query).numpy() + self._exploration(trial) * noise, 0, 1)
 
     def _exploration(self, trial: FrozenTrial) -> float:
@@ -512,18 +671,23 @@ class TRLHPOSampler(BaseSampler):
 
     # From the agent to the study ----------------------------------------------------------------------
 
-    def _note_agent(self, study: Study, trial: FrozenTrial) -> None:
-        """Keep with the trial what the agent made of it, if it decided anything."""
-        with self._lock:
+    def _note_trial(self, study: Study, trial: FrozenTrial) -> None:
+        """Keep with the trial what cannot be seen in it, and what the agent made of it."""
+        with self._lock, isolated():
             if self._study is None or self._study[0] != study.study_name or trial.number not in self._running:
                 return
             running = self._running[trial.number]
+            ordered = self._follow(trial, running, None)
+            if running.n_noted < len(running.seen):
+                write_to_trial(study, trial, SEEN_ATTRIBUTE, running.seen)
+            if list(trial.params) != list(ordered.params) or not keeps_order(study):
+                write_to_trial(study, trial, ORDER_ATTRIBUTE, order_note(list(ordered.params)))
             note = running.note
             if note is None:
                 return
-            if note.by == "actor":
+            if self._agent is not None:
                 weights = self._experience.draw_weights(self._generator("weights", trial.number), 1)[0]
-                note = with_episode(note, trial, running.seen, self._agent, self._experience, weights)
+                note = with_episode(note, ordered, running.seen, self._agent, self._experience, weights)
         write_to_trial(study, trial, AGENT_ATTRIBUTE, note.to_json())
         if not self._is_noted:
             settings = json.loads(json.dumps(self.settings))  # as a storage gives it back
@@ -556,7 +720,7 @@ class TRLHPOSampler(BaseSampler):
         return int(self._generator("independent", trial.number, len(trial.params)).integers(2**32))
 
 
-_PURPOSES = ("independent", "learn", "noise", "weights", "propose", "chance")
+_PURPOSES = ("independent", "learn", "noise", "weights", "propose", "chance", "open")
 
 
 def _check_integer(name: str, value: Any, *, optional: bool = False) -> None:

@@ -13,6 +13,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from optuna_trlhpo._agent.acquisition import acquire
 from optuna_trlhpo._agent.config import AgentConfig
 from optuna_trlhpo._agent.critic import Critic, make_critic
 from optuna_trlhpo._agent.features import FeatureMap, Networks
@@ -21,8 +22,6 @@ from optuna_trlhpo._agent.planning import (
     Planner,
     Settled,
     as_networks,
-    incumbent_gain,
-    log_expected_improvement,
 )
 from optuna_trlhpo._agent.prior import LayerPrior
 from optuna_trlhpo.episode import Episode, episode_of
@@ -39,10 +38,6 @@ _MANY = 100
 _WHOLE_TRIALS = 100
 """Finished trials that plans take pieces from, beside the networks that have a value."""
 _BEST_OF_GENERATION = 10
-_HARM = 1e9
-"""Puts a logarithm of an improvement below every gain."""
-_WORTHWHILE = math.log(10)
-"""How far below the best a logarithm of an expected improvement may be, for the gain to decide."""
 _DOUBT = 0.5
 """By how much, as a deviation, scores may follow those of an earlier study more or less than one to one:
 where it misleads, its weight has to come to 0 or below within a few trials."""
@@ -271,7 +266,7 @@ class Search:
             if not drafts:
                 break
             z = self._features(self._told(as_networks(drafts, settled.context)))
-            scores = self._acquire(z, of_networks, values, rng)
+            scores = acquire(config.acquisition, self._critic, z, of_networks, values, rng)
             order = np.argsort(-scores, kind="stable")
             chosen, score, features = drafts[order[0]], float(scores[order[0]]), z[order[:1]]
             parents = drafts = [drafts[i] for i in order[:_BEST_OF_GENERATION]]
@@ -311,30 +306,6 @@ class Search:
             row[:, k] = weights[k - 1].sum(axis=1) - row[:, :k].sum(axis=1)
             rows.append(row)
         return rows
-
-    def _acquire(
-        self, z: np.ndarray, of_networks: np.ndarray, values: np.ndarray, rng: np.random.Generator
-    ) -> np.ndarray:
-        """``[C]`` what the acquisition function holds of candidates ``z`` ``[C, F]``.
-
-        Args:
-            z: Their features.
-            of_networks: ``[N]`` what the critic expects of the networks with a value.
-            values: ``[N]`` their values.
-            rng: The generator.
-        """
-        if self._config.acquisition == "thompson":
-            return self._critic.sample(z, rng)
-        mean, deviation = self._critic.predict(z)
-        best = float(of_networks.max()) if len(of_networks) else 0.0
-        improvement = log_expected_improvement(mean, deviation, best)
-        if self._config.acquisition == "expected_improvement" or not len(values):
-            return improvement
-        k = int(np.argmax(values))
-        gain = incumbent_gain(mean, deviation, self._critic.noise, float(of_networks[k]), float(values[k]))
-        # Only among what promises improvement: a network that is surely bad gains nothing and harms nothing,
-        # and would win against all good ones once each of these could also do a little harm.
-        return np.where(improvement > improvement.max() - _WORTHWHILE, gain, improvement - _HARM)
 
     def refuse(self, plan: Plan) -> None:
         """Never make this plan again: the objective did not offer a value that it needs."""

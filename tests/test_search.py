@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from optuna.study import StudyDirection
 
+from optuna_trlhpo._agent.acquisition import incumbent_gain
 from optuna_trlhpo._agent.config import AgentConfig
 from optuna_trlhpo._agent.features import Networks
-from optuna_trlhpo._agent.planning import Settled, incumbent_gain
+from optuna_trlhpo._agent.planning import Settled
 from optuna_trlhpo.episode import PERFORMANCE_VALUES, Episode, Request, Slot
 from optuna_trlhpo.experience import Experience, network_key
 from optuna_trlhpo.layers import TABLE_I

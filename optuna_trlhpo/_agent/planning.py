@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
-import torch
 
 from optuna_trlhpo._agent.features import Networks
 
@@ -380,47 +379,3 @@ def as_networks(drafts: list[Draft], context: np.ndarray) -> Networks:
     k = min(S, len(context))
     networks.context[:, :k] = context[:k]
     return networks
-
-
-def incumbent_gain(
-    mean: np.ndarray, deviation: np.ndarray, noise: float, best_mean: float, best_seen: float
-) -> np.ndarray:
-    """What the true value of the incumbent is expected to gain by one noisy value of each candidate.
-
-    The incumbent is the network that looked best. A candidate, seen as y = f + noise, takes its place if y
-    exceeds ``best_seen``, for good or ill: E[(f - best_mean) [y > best_seen]] is negative for one that could
-    take it by luck alone. Without noise it is the expected improvement.
-
-    Args:
-        mean: ``[C]`` of f.
-        deviation: ``[C]`` of f.
-        noise: Standard deviation of a value's noise.
-        best_mean: The expected true value of the incumbent.
-        best_seen: Its noisy value.
-
-    Example:
-        >>> gain = incumbent_gain(np.zeros(2), np.array([1.0, 0.1]), 1.0, 0.0, 1.0)
-        >>> bool(gain[0] > gain[1] > 0)
-        True
-    """
-    whole = np.sqrt(deviation**2 + noise**2)
-    u = torch.from_numpy((mean - best_seen) / whole)
-    density = torch.exp(-0.5 * u.square() - 0.5 * math.log(2 * math.pi)).numpy()
-    return (mean - best_mean) * torch.special.ndtr(u).numpy() + deviation**2 / whole * density
-
-
-def log_expected_improvement(mean: np.ndarray, deviation: np.ndarray, best: float) -> np.ndarray:
-    """Logarithm of what a value is expected to exceed ``best`` by, under a normal distribution (Mockus,
-    1975).
-
-    Example:
-        >>> float(np.exp(log_expected_improvement(np.zeros(1), np.ones(1), 0.0))[0].round(3))
-        0.399
-    """
-    u = torch.from_numpy((mean - best) / deviation)
-    density = -0.5 * u.square() - 0.5 * math.log(2 * math.pi)  # its logarithm
-    near = torch.log(density.exp() + u * torch.special.ndtr(u))
-    # Below -1 the sum cancels; erfcx is left when the density is taken out of both (Ament et al., 2023).
-    below = torch.special.erfcx(-u.clamp(max=-1) / math.sqrt(2)) * -u.clamp(max=-1) * math.sqrt(math.pi / 2)
-    left = torch.where(u > -1e5, torch.log1p(-below), -2 * torch.log(-u.clamp(max=-1)))
-    return torch.where(u > -1, near, density + left).numpy() + np.log(deviation)

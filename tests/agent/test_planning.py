@@ -9,14 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from optuna_trlhpo._agent.acquisition import incumbent_gain, log_expected_improvement
 from optuna_trlhpo._agent.features import Networks
-from optuna_trlhpo._agent.planning import (
-    Planner,
-    Settled,
-    as_networks,
-    incumbent_gain,
-    log_expected_improvement,
-)
+from optuna_trlhpo._agent.planning import Planner, Settled, as_networks
 
 Make = Callable[..., Networks]
 Step = list[tuple[int, int, int, float]]

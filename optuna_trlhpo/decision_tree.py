@@ -1,0 +1,161 @@
+"""A small decision tree over features that may be absent (Quinlan, C4.5, 1993).
+
+Numbers are split at a threshold, everything else by its value. A leaf says how sure it is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+ABSENT = "absent"
+"""The value of a feature that an example does not have."""
+_MOST_BRANCHES = 30
+_MOST_DEPTH = 12
+
+Label = Hashable
+Read = Callable[[Any, Any], Any]
+"""``read(example, feature)`` is the feature's value, or `ABSENT`."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """A leaf where ``feature`` is None.
+
+    Attributes:
+        label: The most frequent one.
+        share: Its share of the examples that came here.
+        feature: What the node asks for.
+        threshold: Numbers at most so large go to ``low``; None: branches go by value.
+        low, high: Subtrees for numbers.
+        branches: Subtrees by value, and for `ABSENT`.
+    """
+
+    label: Label
+    share: float
+    feature: Any = None
+    threshold: float | None = None
+    low: Node | None = None
+    high: Node | None = None
+    branches: dict[Any, Node] = field(default_factory=dict)
+
+    def decide(self, example: Any, read: Read) -> Node | None:
+        """The leaf of an example; None where a value was never seen.
+
+        Example:
+            >>> examples = [({"depth": d}, d > 2) for d in (1, 2, 3, 4)]
+            >>> read = lambda example, feature: example.get(feature, ABSENT)
+            >>> tree = grow_tree([e for e, _ in examples], [label for _, label in examples], ["depth"], read)
+            >>> tree.decide({"depth": 9}, read).label
+            True
+        """
+        node = self
+        while node.feature is not None:
+            value = read(example, node.feature)
+            if node.threshold is not None and value is not ABSENT:
+                following = node.low if value <= node.threshold else node.high
+            else:
+                following = node.branches.get(_plain(value))
+            if following is None:
+                return None
+            node = following
+        return node
+
+
+def grow_tree(examples: Sequence[Any], labels: Sequence[Label], features: Sequence[Any], read: Read) -> Node:
+    """The tree of the examples; ``features`` that come first win ties."""
+    columns = {feature: [read(example, feature) for example in examples] for feature in features}
+    columns = {feature: values for feature, values in columns.items() if len(set(map(_plain, values))) > 1}
+    return _grow(list(range(len(examples))), labels, columns, 0)
+
+
+def _grow(rows: list[int], labels: Sequence[Label], columns: dict[Any, list[Any]], depth: int) -> Node:
+    counts = Counter(labels[row] for row in rows)
+    label, n = counts.most_common(1)[0]
+    leaf = Node(label, n / len(rows))
+    if len(counts) == 1 or depth == _MOST_DEPTH:
+        return leaf
+    before = _entropy(counts)
+    best: tuple[float, Any, float | None] = (1e-9, None, None)
+    for feature, values in columns.items():
+        found = _best_split(rows, labels, values, before)
+        if found is not None and found[0] > best[0] + 1e-9:
+            best = (found[0], feature, found[1])
+    _, feature, threshold = best
+    if feature is None:
+        return leaf
+    values = columns[feature]
+    parts: dict[Any, list[int]] = defaultdict(list)
+    for row in rows:
+        value = values[row]
+        if threshold is not None and value is not ABSENT:
+            parts["low" if value <= threshold else "high"].append(row)
+        else:
+            parts[_plain(value)].append(row)
+    grown = {key: _grow(part, labels, columns, depth + 1) for key, part in parts.items()}
+    if threshold is None:
+        return Node(label, leaf.share, feature, branches=grown)
+    low, high = grown.pop("low"), grown.pop("high")
+    return Node(label, leaf.share, feature, threshold, low, high, grown)
+
+
+def _best_split(
+    rows: list[int], labels: Sequence[Label], values: list[Any], before: float
+) -> tuple[float, float | None] | None:
+    """The gain ratio of the best split of one feature, and its threshold."""
+    there = [row for row in rows if values[row] is not ABSENT]
+    absent = Counter(labels[row] for row in rows if values[row] is ABSENT)
+    n = len(rows)
+    if there and all(is_number(values[row]) for row in there):
+        there.sort(key=lambda row: values[row])
+        low: Counter[Label] = Counter()
+        high = Counter(labels[row] for row in there)
+        best = None
+        for row, following in zip(there, there[1:], strict=False):
+            low[labels[row]] += 1
+            high[labels[row]] -= 1
+            # Only where the value changes; between equal labels on both sides no split can be best.
+            if values[row] == values[following] or labels[row] == labels[following] and len(there) > 60:
+                continue
+            ratio = _ratio(before, [low, +high, absent], n)
+            if best is None or ratio > best[0]:
+                best = ratio, _between(values[row], values[following])
+        if best is not None or not absent:
+            return best
+    table: dict[Any, Counter[Label]] = defaultdict(Counter)
+    for row in rows:
+        table[_plain(values[row])][labels[row]] += 1
+    if not 1 < len(table) <= _MOST_BRANCHES:
+        return None
+    return _ratio(before, list(table.values()), n), None
+
+
+def _between(low: float, high: float) -> float:
+    """A threshold. Between integers it is next to the lower one: loops end where nothing is left."""
+    if isinstance(low, int) and isinstance(high, int):
+        return low + 0.5
+    return low / 2 + high / 2
+
+
+def _ratio(before: float, parts: Sequence[Counter[Label]], n: int) -> float:
+    sizes = [part.total() for part in parts]
+    after = sum(size * _entropy(part) for size, part in zip(sizes, parts, strict=True) if size) / n
+    split = -sum(size / n * math.log(size / n) for size in sizes if size)
+    return (before - after) / max(split, 1e-9)
+
+
+def _entropy(counts: Counter[Label]) -> float:
+    n = counts.total()
+    return -sum(count / n * math.log(count / n) for count in counts.values() if count)
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _plain(value: Any) -> Any:
+    """As a key: True is not 1."""
+    return ("bool", value) if isinstance(value, bool) else value

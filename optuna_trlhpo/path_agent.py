@@ -1,0 +1,295 @@
+"""Decides for objectives of any kind, one parameter at a time, and never the same configuration twice.
+
+A trial is planned whole when it asks for its first parameter, and anew where it reports something or asks for
+something else than was expected. `PathTrial` is what is kept of a running trial.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import optuna
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from optuna_trlhpo._agent.config import AgentConfig
+from optuna_trlhpo.configurations import Record, read_record
+from optuna_trlhpo.episode import Seen
+from optuna_trlhpo.explored import Explored, value_key
+from optuna_trlhpo.parameters import on_grid
+from optuna_trlhpo.path_search import PathPlan, PathSearch
+from optuna_trlhpo.space_model import Next, Path
+
+_logger = optuna.logging.get_logger("optuna.trlhpo.sampler")
+
+_MOST_PENDING = 32
+"""Running trials whose outcome is imagined while a plan is made: the latest."""
+_ALWAYS = 8
+"""After so many reports of a trial a plan is made anew; later on only when they have doubled."""
+_ATTEMPTS = 5
+"""Plans made where other workers announce the same one."""
+
+
+@dataclass
+class PathTrial:
+    """What is kept of a running trial.
+
+    Attributes:
+        number: The trial's.
+        path: Its parameters so far, in the order in which they were asked for.
+        plan: The configuration that it should become.
+        reports: Pairs of a number of parameters and what was reported behind them; more is better.
+    """
+
+    number: int
+    path: Path = field(default_factory=Path)
+    plan: PathPlan | None = None
+    reports: list[tuple[int, float]] = field(default_factory=list)
+    n_planned: int = 0  # reports that the plan was made with
+    n_plans: int = 0
+    asked: str | None = None  # the last parameter that the sampler was asked for
+
+    def catch_up(self, params: Mapping[str, Any], distributions: Mapping[str, BaseDistribution]) -> None:
+        """Take over the parameters that the trial got since.
+
+        Some were never asked of the sampler: fixed ones, and those without alternative. They are taken in
+        the storage's order.
+        """
+        if len(params) == len(self.path):
+            return
+        new = [name for name in params if name not in self.path.values]
+        if self.asked in new:  # it came first: the sampler would have been asked for no other in between
+            new.remove(self.asked)
+            new.insert(0, self.asked)
+        for name in new:
+            self.path.push(name, distributions[name], params[name])
+
+
+class Announced(NamedTuple):
+    """What another running trial is about to be."""
+
+    trial: FrozenTrial
+    digest: str | None
+    """Of the configuration that it has planned, see `digest_of`; None if it has announced none."""
+
+
+class PathAgent:
+    """Learns trials and decides for running ones.
+
+    Args:
+        config: The agent's settings.
+        directions: Of the study's K objectives.
+        seed: Of critics that are drawn.
+        earlier: Records of earlier studies, with their directions.
+        repeat: Whether configurations that were tried may be tried again.
+    """
+
+    def __init__(
+        self,
+        config: AgentConfig,
+        directions: Sequence[StudyDirection],
+        seed: int,
+        earlier: Sequence[tuple[Sequence[Record], Sequence[StudyDirection]]] = (),
+        *,
+        repeat: bool = False,
+    ) -> None:
+        self._directions = directions
+        self._repeat = repeat
+        self._has_warned = False
+        self.search = PathSearch(config, directions, seed, earlier)
+        self.explored = Explored()
+
+    def observe(self, trial: FrozenTrial, seen: Seen) -> None:
+        """Learn a finished trial, whose parameters are in the order in which they were asked for."""
+        record = read_record(trial, seen, self._directions)
+        self.search.observe(record)
+        path = record.path
+        if trial.state == TrialState.FAIL and isinstance(self.search.model.next(path), Next):
+            return  # it was interrupted on the way to a configuration
+        self.explored.add(
+            [(name, d, path.values[name]) for name, d in zip(path.names, path.distributions, strict=True)]
+        )
+
+    @property
+    def repeats(self) -> bool:
+        """Whether what was tried may be tried again: as the user wants it, or because nothing is left."""
+        if self.explored.all_tried and not self._repeat and not self._has_warned:
+            self._has_warned = True
+            _logger.warning("All configurations have been tried; from now on trials repeat some of them.")
+        return self._repeat or self.explored.all_tried
+
+    def propose(
+        self,
+        trial: PathTrial,
+        name: str,
+        distribution: BaseDistribution,
+        *,
+        weights: np.ndarray,
+        generator: Callable[..., np.random.Generator],
+        pending: Sequence[PathTrial],
+        others: Callable[[], Sequence[Announced]],
+        announce: Callable[[PathPlan], None],
+    ) -> tuple[bool, Any]:
+        """Whether something is known of the parameter, and a value for it.
+
+        Args:
+            trial: It asks.
+            name: Of the parameter.
+            distribution: Its distribution.
+            weights: ``[K]`` what the trial weighs its objectives by.
+            generator: Makes generators of a purpose and numbers.
+            pending: Other running trials of this process.
+            others: Reads the running trials of the study from the storage.
+            announce: Writes what is planned to the storage, before ``others`` is called again.
+        """
+        n = len(trial.path)
+        plan = trial.plan
+        if plan is not None and not self._goes_on(plan, trial, name, distribution):
+            self._correct(trial, name, distribution)
+            self.search.refuse(plan)
+            plan = None
+        elif plan is None and n:
+            self._correct(trial, name, distribution)
+        if plan is None and not self.search.knows(name, distribution):
+            return False, None
+        if plan is None or self._is_outdated(trial):
+            plan = self._plan(trial, name, distribution, weights, generator, pending, others, announce)
+            trial.plan, trial.n_planned = plan, len(trial.reports)
+            trial.n_plans += plan is not None
+        if plan is None:
+            return False, None
+        value = plan.path.values[name]
+        return True, self.allow(trial, name, distribution, value, generator("open", trial.number, n), ())
+
+    def allow(
+        self,
+        trial: PathTrial,
+        name: str,
+        distribution: BaseDistribution,
+        wanted: Any,
+        rng: np.random.Generator,
+        others: Iterable[Announced],
+    ) -> Any:
+        """``wanted``, or another value if all that begins with it has been tried."""
+        if self.repeats:
+            return wanted
+        taken = []
+        so_far = trial.path.values
+        for other in others:
+            theirs = other.trial.params
+            if len(theirs) != len(so_far) + 1 or name not in theirs:
+                continue
+            if all(
+                known in theirs and value_key(theirs[known]) == value_key(value)
+                for known, value in so_far.items()
+            ):
+                path = trial.path.copy()
+                path.push(name, distribution, theirs[name])
+                if not isinstance(self.search.model.next(path), Next):
+                    taken.append(theirs[name])
+        pairs = [(known, so_far[known]) for known in trial.path.names]
+        return self.explored.open_value(pairs, name, distribution, wanted, rng, taken)
+
+    def _goes_on(self, plan: PathPlan, trial: PathTrial, name: str, distribution: BaseDistribution) -> bool:
+        """Whether what is asked for is what was planned, and what came before is, too."""
+        n, planned = len(trial.path), plan.path
+        if len(planned) <= n or planned.names[n] != name:
+            return False
+        if n and (
+            planned.names[n - 1] != trial.path.names[n - 1]
+            or value_key(planned.values[planned.names[n - 1]])
+            != value_key(trial.path.values[trial.path.names[n - 1]])
+        ):
+            return False
+        expected = planned.distributions[n]
+        return (
+            expected is distribution or expected == distribution or _holds(distribution, planned.values[name])
+        )
+
+    def _correct(self, trial: PathTrial, name: str, distribution: BaseDistribution) -> None:
+        """Learn what was asked for, where the model would have said something else."""
+        expected = self.search.model.next(trial.path)
+        if not isinstance(expected, Next) or expected.name != name or expected.distribution != distribution:
+            self.search.model.correct(trial.path, name, distribution)
+
+    @staticmethod
+    def _is_outdated(trial: PathTrial) -> bool:
+        n = len(trial.reports)
+        return n != trial.n_planned and (n <= _ALWAYS or n >= 2 * trial.n_planned)
+
+    def _plan(
+        self,
+        trial: PathTrial,
+        name: str,
+        distribution: BaseDistribution,
+        weights: np.ndarray,
+        generator: Callable[..., np.random.Generator],
+        pending: Sequence[PathTrial],
+        others: Callable[[], Sequence[Announced]],
+        announce: Callable[[PathPlan], None],
+    ) -> PathPlan | None:
+        n, search = len(trial.path), self.search
+        mine = {other.number for other in pending} | {trial.number}
+        planned = [other.plan for other in pending if other.plan is not None]
+        taken = {plan.key for plan in planned}
+        rows = [plan.row for plan in planned]
+        elsewhere = [other for other in others() if other.trial.number not in mine]
+        rows += [search.row_of(_path_of(other.trial)) for other in elsewhere if other.trial.params]
+        plan = None
+        for attempt in range(_ATTEMPTS):
+            plan = search.plan(
+                trial.path,
+                (name, distribution),
+                trial.reports,
+                weights,
+                generator("propose", trial.number, n, *([attempt] if attempt else [])),
+                rows[-_MOST_PENDING:],
+                taken,
+                repeat=self.repeats,
+            )
+            if plan is None:
+                return None
+            announce(plan)
+            digest = digest_of(plan.path.values)
+            elsewhere = [other for other in others() if other.trial.number not in mine]
+            if self.repeats or not any(
+                digest == other.digest or digest == digest_of(other.trial.params) for other in elsewhere
+            ):
+                return plan
+            taken.add(plan.key)
+        return plan
+
+
+def digest_of(params: Mapping[str, Any]) -> str:
+    """A short text that tells configurations apart, in every process.
+
+    Example:
+        >>> digest_of({"a": 1, "b": 2}) == digest_of({"b": 2, "a": 1}) != digest_of({"a": 1.0, "b": 2})
+        True
+    """
+    text = repr(sorted((name, type(value).__name__, repr(value)) for name, value in params.items()))
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+
+
+def _path_of(trial: FrozenTrial) -> Path:
+    return Path.of(trial.params, trial.params, trial.distributions)
+
+
+def _holds(distribution: BaseDistribution, value: Any) -> bool:
+    """Whether a planned value may be suggested although the range is another one."""
+    if isinstance(distribution, CategoricalDistribution):
+        return any(value_key(choice) == value_key(value) for choice in distribution.choices)
+    assert isinstance(distribution, IntDistribution | FloatDistribution)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return value_key(on_grid(distribution, value)) == value_key(value)

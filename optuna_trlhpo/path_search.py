@@ -1,0 +1,617 @@
+"""Which configuration a trial of any objective should become: planned whole, answered parameter by parameter.
+
+1. The space model learns from every trial which parameters follow from which values (`space_model`).
+2. The critic is conditioned on every configuration that has a value.
+3. Candidates are variations of the best configurations, and random ones. Each is rolled out through the space
+   model, so it has exactly the parameters that the objective would ask for.
+4. Those that were tried, or are being tried, are left out; the acquisition function ranks the rest.
+
+Notation: N configurations with a value, C candidates, D columns.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from optuna.distributions import BaseDistribution
+from optuna.study import StudyDirection
+
+from optuna_trlhpo._agent.acquisition import acquire
+from optuna_trlhpo._agent.config import AgentConfig
+from optuna_trlhpo._agent.critic import Critic, make_critic
+from optuna_trlhpo._agent.features import N_PARTS
+from optuna_trlhpo._agent.genomes import Genomes, loops_of
+from optuna_trlhpo._agent.posterior import Posterior
+from optuna_trlhpo.columns import Columns, Layout
+from optuna_trlhpo.configurations import Configurations, Known, Record, key_of
+from optuna_trlhpo.episode import steps_of
+from optuna_trlhpo.parameters import parse_name
+from optuna_trlhpo.space_model import END, Next, Path, SpaceModel
+
+_FIRST_STEPS = 60
+"""Steps of learning at the first fit."""
+_LEAST = 3
+"""Configurations with a value before the critic learns its kernel."""
+_MANY = 100
+"""Configurations from which on the kernel is learned in fewer steps."""
+_BEST_OF_GENERATION = 10
+_LONG = 40
+"""Parameters of a configuration from which on fewer candidates are rolled out."""
+_MOST_COLUMNS = 400
+"""Columns that get features, at most: those that most configurations have."""
+_PATIENCE = 3
+"""So often as many candidates are made again, where all have been tried."""
+_DOUBT = 0.5
+"""By how much, as a deviation, scores may follow those of an earlier study more or less than one to one."""
+_OFFSET = 10.0
+"""How far the scores of two studies may be apart, as a deviation."""
+_SOURCE_STEPS = 80
+_N_BEST = 100
+"""Configurations of an earlier study that are candidates as they are."""
+
+Asked = tuple[str, BaseDistribution]
+
+
+@dataclass
+class PathPlan:
+    """A whole configuration, as far as it can be told.
+
+    Attributes:
+        path: Its parameters.
+        whole: Whether the objective should ask for no more.
+        score: What the acquisition function holds of it.
+        mean, deviation: The score that the critic expects, and how far off it may be.
+        key: Tells configurations apart.
+    """
+
+    path: Path
+    whole: bool
+    score: float
+    mean: float
+    deviation: float
+    key: bytes
+    row: np.ndarray = field(repr=False)
+
+    def answers(self, path: Path, name: str) -> bool:
+        """Whether the plan begins with ``path`` and goes on with ``name``."""
+        n = len(path)
+        return (
+            len(self.path) > n
+            and self.path.names[n] == name
+            and self.path.names[:n] == path.names
+            and all(
+                self.path.values[known] == value or self.path.values[known] is value
+                for known, value in path.values.items()
+            )
+        )
+
+
+class Source:
+    """An earlier study, learned once: what it expects of a configuration.
+
+    Args:
+        configurations: Its trials, on the columns of the running study.
+        weights: ``[K]`` of its objectives.
+        seed: Of which configurations are taken, where there are many.
+    """
+
+    def __init__(self, configurations: Configurations, weights: np.ndarray, seed: int) -> None:
+        self._configurations = configurations
+        self._weights, self._seed = weights, seed
+        self._columns = configurations.columns
+        self._version = -1
+        self.unit: float | None = None
+        self._learn()
+
+    def _learn(self) -> None:
+        self._version = self._columns.version
+        known = self._configurations.known(np.random.default_rng(self._seed), self._weights)
+        scores = self._configurations.scores
+        self.unit = scores.unit if scores is not None and scores.of_errors else None
+        order = np.argsort(-known.values, kind="stable")
+        self.best = known.actions[order[:_N_BEST]]
+        self._layout = _layout(self._columns, known.actions, self._configurations, varies=False)
+        self._posterior = Posterior(n_parts=N_PARTS)
+        x = self._layout(known.actions, known.contexts, np.zeros((len(known.values), 0)))
+        self._posterior.fit(x, known.values, self._layout.features, steps=_SOURCE_STEPS)
+
+    def refresh(self) -> None:
+        """Learn anew if an axis has changed since."""
+        if self._version != self._columns.version:
+            self._learn()
+
+    def expect(self, actions: np.ndarray) -> np.ndarray:
+        """``[N]`` the score that is expected of each row of actions, in the earlier study."""
+        contexts = np.full((len(actions), self._configurations.n_contexts), np.nan)
+        x = self._layout(actions, contexts, np.zeros((len(actions), 0)))
+        return self._posterior.predict(x)[0]
+
+
+class PathSearch:
+    """Remembers trials and plans configurations.
+
+    Args:
+        config: The agent's settings.
+        directions: Of the study's K objectives.
+        seed: Of critics that are drawn.
+        earlier: Records of earlier studies, with their directions.
+    """
+
+    def __init__(
+        self,
+        config: AgentConfig,
+        directions: Sequence[StudyDirection],
+        seed: int,
+        earlier: Sequence[tuple[Sequence[Record], Sequence[StudyDirection]]] = (),
+    ) -> None:
+        self._config = config
+        self.model = SpaceModel()
+        self.columns = Columns()
+        ranks = config.targets == "rank"
+        self.memory = Configurations(self.columns, directions, ranks=ranks)
+        self._critic: Critic = make_critic(config, seed)
+        self._refused: set[bytes] = set()
+        self._n_fitted = 0
+        self._has_learned = False
+        self._layout: Layout | None = None
+        K = len(directions)
+        self._sources = []
+        for records, theirs in earlier:
+            memory = Configurations(self.columns, theirs, ranks=ranks)
+            for record in records:
+                self.model.learn(record.path, ended=record.ended)
+                memory.add(record, self._learn_columns(record.path))
+            weights = np.ones(K) if K > 1 else np.zeros(0)
+            self._sources.append(Source(memory, weights, seed))
+
+    # Learning -----------------------------------------------------------------------------------------
+
+    def observe(self, record: Record) -> None:
+        """Learn a finished trial."""
+        self.model.learn(record.path, ended=record.ended)
+        if len(record.path):
+            self.memory.add(record, self._learn_columns(record.path))
+
+    def _learn_columns(self, path: Path) -> list[int]:
+        pairs = zip(path.names, path.distributions, strict=True)
+        return [
+            self.columns.learn(name, distribution, dependent=self.model.is_dependent(name))
+            for name, distribution in pairs
+        ]
+
+    @property
+    def informed(self) -> bool:
+        """Whether something is known before the first trial has finished."""
+        return bool(self._sources)
+
+    @property
+    def branches(self) -> bool:
+        """Whether values decide which parameters there are."""
+        return self.model.flat is None
+
+    def knows(self, name: str, distribution: BaseDistribution) -> bool:
+        """Whether some trial, or an earlier study, had the parameter."""
+        return self.columns.find(name, distribution) >= 0
+
+    def refuse(self, plan: PathPlan) -> None:
+        """Do not make this plan again: the objective asked for something else."""
+        self._refused.add(plan.key)
+
+    def row_of(self, path: Path) -> np.ndarray:
+        """``[D]`` actions of a path; parameters that were never learned are left out."""
+        raw = np.full(len(self.columns), np.nan)
+        for name, distribution in zip(path.names, path.distributions, strict=True):
+            column = self.columns.find(name, distribution)
+            if column >= 0:
+                raw[column] = self.columns.axis(column).raw(path.values[name])
+        return self.columns.actions(raw[None])[0]
+
+    # Planning -----------------------------------------------------------------------------------------
+
+    def plan(
+        self,
+        path: Path,
+        asked: Asked,
+        reports: Sequence[tuple[int, float]],
+        weights: np.ndarray,
+        rng: np.random.Generator,
+        pending: Sequence[np.ndarray],
+        taken: Iterable[bytes],
+        *,
+        repeat: bool = False,
+    ) -> PathPlan | None:
+        """The configuration to try next, or None if nothing is known.
+
+        Args:
+            path: What the trial has.
+            asked: What it asks for now.
+            reports: Pairs of a number of parameters and what the trial reported behind them; more is better.
+            weights: ``[K]`` what it weighs its objectives by.
+            rng: The generator.
+            pending: Rows of other running trials; what they will bring is taken as it is expected.
+            taken: Keys of configurations that others are about to try.
+            repeat: Whether configurations that were tried may be tried again.
+        """
+        self._learn_columns(path)
+        column = self.columns.learn(*asked, dependent=self.model.is_dependent(asked[0]))
+        known = self.memory.known(rng, weights, unit=self._unit)
+        known, own = self._with_own(known, path, reports)
+        if not len(known.values) and not self._sources:
+            return None
+        for source in self._sources:
+            source.refresh()
+        used = (
+            known.actions if not self._sources else np.concatenate([known.actions, *self._best_of_sources()])
+        )
+        self._layout = _layout(self.columns, used, self.memory, varies=self.branches, means=self._means)
+        x = self._features(known.actions, known.contexts)
+        self._fit(x, known.values)
+        values = known.values
+        if pending:
+            others = self._features(_padded(pending, len(self.columns)), None)
+            values = np.concatenate([values, self._critic.predict(others)[0]])
+            x = np.concatenate([x, others])
+            self._critic.fit(x, values, self._layout.features, steps=0)
+        of_known = self._critic.predict(x)[0]
+        draw = _Draw(self, known, of_known, path, asked, column, rng)
+        excluded: set[bytes] = set() if repeat else {*self._refused, *taken}
+        tried = set() if repeat else self.memory.tried()
+        context = self.memory.context(reports, len(path) + 1)
+        best: tuple[float, np.ndarray, np.ndarray] | None = None
+        fresh = draw.start(self._config.n_candidates)
+        elite = np.zeros((0, len(self.columns)))
+        for generation in range(self._config.n_generations * _PATIENCE):
+            if generation >= self._config.n_generations and best is not None:
+                break
+            parents = elite if len(elite) else draw.parents
+            rows = draw.more(parents, self._config.n_candidates, mutate=self._config.mutations)
+            rows = _padded([*fresh, *elite, *draw.finish(rows)], len(self.columns))
+            fresh, elite = [], np.zeros((0, len(self.columns)))
+            keys = [key_of(row) for row in rows]
+            unique = {key: i for i, key in enumerate(keys) if key not in tried and key not in excluded}
+            rows = rows[list(unique.values())]
+            if not len(rows):
+                continue
+            scores, z = self._judge(rows, draw, context, of_known, values, rng, own)
+            order = np.argsort(-scores, kind="stable")
+            best = float(scores[order[0]]), rows[order[0]], z[order[:1]]
+            elite = rows[order[:_BEST_OF_GENERATION]]
+        if best is None:
+            return None
+        score, row, z = best
+        rolled, whole = draw.roll(row)
+        (mean,), (deviation,) = self._critic.predict(z)
+        return PathPlan(rolled, whole, score, float(mean), float(deviation), key_of(row), row)
+
+    def _with_own(
+        self, known: Known, path: Path, reports: Sequence[tuple[int, float]]
+    ) -> tuple[Known, set[int]]:
+        """The same, with what the running trial has reported, where that is what its parameters are worth."""
+        D = len(self.columns)
+        known = known._replace(actions=_padded(known.actions, D))
+        if not self.memory.reports_are_values or not reports or not len(known.values):
+            return known, set()
+        row = self.row_of(path)
+        rows, values = [], []
+        for n, report in reports:
+            prefix = row.copy()
+            for name, distribution in zip(path.names[n:], path.distributions[n:], strict=True):
+                if (column := self.columns.find(name, distribution)) >= 0:
+                    prefix[column] = np.nan
+            rows.append(prefix)
+            values.append(self.memory.score_worth(report))
+        return Known(
+            np.concatenate([known.actions, rows]),
+            np.concatenate([known.contexts, np.full((len(rows), known.contexts.shape[1]), np.nan)]),
+            np.concatenate([known.values, values]),
+            np.concatenate([known.trial, np.full(len(rows), -1)]),
+        ), {n for n, _ in reports}
+
+    @property
+    def _unit(self) -> float | None:
+        known = [source.unit for source in self._sources if source.unit is not None]
+        return max(known, default=None)
+
+    @property
+    def _means(self) -> list[float]:
+        if not self._sources:
+            return []
+        return [1 / _DOUBT / len(self._sources)] * len(self._sources) + [0.0]
+
+    def _best_of_sources(self) -> list[np.ndarray]:
+        return [_padded(source.best, len(self.columns)) for source in self._sources]
+
+    def _features(self, actions: np.ndarray, contexts: np.ndarray | None) -> np.ndarray:
+        assert self._layout is not None
+        if contexts is None:
+            contexts = np.full((len(actions), self.memory.n_contexts), np.nan)
+        expected = np.zeros((len(actions), 0))
+        if self._sources:
+            columns = [_DOUBT * source.expect(actions) for source in self._sources]
+            expected = np.stack([*columns, np.full(len(actions), _OFFSET)], axis=1)
+        return self._layout(actions, contexts, expected)
+
+    def _fit(self, x: np.ndarray, values: np.ndarray) -> None:
+        assert self._layout is not None
+        n = len(self.memory)
+        steps = 0
+        if n != self._n_fitted and len(values) >= _LEAST:
+            # A step takes longer the more configurations there are, and each of them changes less.
+            often = max(1, round(self._config.fit_steps * min(1.0, _MANY / len(values))))
+            steps = often if self._has_learned else _FIRST_STEPS
+        self._critic.fit(x, values, self._layout.features, steps=steps)
+        self._n_fitted, self._has_learned = n, self._has_learned or steps > 0
+
+    def _judge(
+        self,
+        rows: np.ndarray,
+        draw: _Draw,
+        context: np.ndarray,
+        of_known: np.ndarray,
+        values: np.ndarray,
+        rng: np.random.Generator,
+        own: set[int],
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """``[C]`` what the acquisition function holds of candidates, and the features ``[C, F]``.
+
+        Where prefixes are valued on the way, a candidate is worth what its best prefix is that has no value
+        yet.
+        """
+        config = self._config
+        parts, owner = draw.prefixes(rows) if self.memory.values_prefixes else (rows, np.arange(len(rows)))
+        z = self._features(parts, np.tile(context, (len(parts), 1)))
+        scores = acquire(config.acquisition, self._critic, z, of_known, values, rng)
+        best = np.full(len(rows), -np.inf)
+        at = np.zeros(len(rows), dtype=np.int64)
+        for i, (score, row) in enumerate(zip(scores.tolist(), owner.tolist(), strict=True)):
+            if score > best[row]:
+                best[row], at[row] = score, i
+        return best, z[at]
+
+    # What others ask ----------------------------------------------------------------------------------
+
+    def values_of(self, scores: np.ndarray) -> np.ndarray | None:
+        """The objective's values that have these scores; None where a score stands for no single value."""
+        return self.memory.values_of(scores)
+
+    def attention(self, plan: PathPlan) -> list[np.ndarray]:
+        """What the critic attends to as it judges the first k steps of the plan that was made last.
+
+        Rows k = 1 to S, each ``[H, k + 1]``, as `Search.attention` gives them.
+        """
+        if self._config.critic != "transformer" or self._layout is None:
+            return []
+        steps = steps_of(plan.path.names, [])
+        ends = np.cumsum([len(names) for names in steps]).tolist()
+        where = [
+            self.columns.find(n, d) for n, d in zip(plan.path.names, plan.path.distributions, strict=True)
+        ]
+        rows = []
+        for end in ends:
+            row = plan.row.copy()
+            row[[column for column in where[end:] if column >= 0]] = np.nan
+            rows.append(row)
+        weights = self._critic.attention(self._features(np.array(rows), None))
+        assert weights is not None
+        found = []
+        for k in range(1, len(ends) + 1):
+            row = np.zeros((weights.shape[1], k + 1))
+            for step, (start, stop) in enumerate(zip([0, *ends], ends[:k], strict=False)):
+                ids = [
+                    1 + self.columns.id_of("column", column) for column in where[start:stop] if column >= 0
+                ]
+                ids = [number for number in ids if number < weights.shape[2]]
+                row[:, step] = weights[k - 1][:, ids].sum(axis=1)
+            row[:, k] = weights[k - 1].sum(axis=1) - row[:, :k].sum(axis=1)
+            found.append(row)
+        return found
+
+
+class _Draw:
+    """The candidates of one plan."""
+
+    def __init__(
+        self,
+        search: PathSearch,
+        known: Known,
+        of_known: np.ndarray,
+        path: Path,
+        asked: Asked,
+        column: int,
+        rng: np.random.Generator,
+    ) -> None:
+        self._search, self._path, self._asked, self._rng = search, path, asked, rng
+        columns = search.columns
+        D = len(columns)
+        whole = search.memory.whole()
+        order = np.argsort(-of_known[: len(known.trial)], kind="stable")
+        trials = list(dict.fromkeys(t for t in known.trial[order].tolist() if t >= 0))
+        rest = sorted(set(range(len(whole))) - set(trials))[-_N_BEST:]
+        rows = [*_padded(whole[[*trials, *rest]], D)]
+        for best in search._best_of_sources():
+            rows += [*best]
+        parents = _padded(rows, D)
+        self._flat = search.model.flat is not None
+        settled = [columns.find(n, d) for n, d in zip(path.names, path.distributions, strict=True)]
+        self._settled = {c for c in settled if c >= 0}
+        free = np.ones(D, dtype=bool)
+        free[list(self._settled)] = False
+        own = search.row_of(path)
+        known_columns = [c for c in self._settled if c < len(own)]
+        parents[:, known_columns] = own[known_columns]
+        if self._flat:
+            names = search.model.flat or ()
+            there = [c for n in names if (c := columns.find(n, search.model.latest(n))) >= 0]
+            outside = np.ones(D, dtype=bool)
+            outside[[*there, column, *self._settled]] = False
+            parents[:, outside] = np.nan
+        self._donors = parents
+        places = columns.places
+        counters = {} if self._flat else self._counters(places)
+        loops = (
+            []
+            if self._flat
+            else loops_of(places.template.tolist(), places.place.tolist(), places.outer, counters)
+        )
+        self._genomes = Genomes(parents, free, places.categorical, places.n_values, loops)
+        self.parents = parents
+        self._fill(parents, [column])
+        self._paths: dict[bytes, Path] = {}  # of candidates, by the keys of their rows
+
+    def _counters(self, places: Any) -> dict[int, int]:
+        """By column, the column that counts its places."""
+        columns = self._search.columns
+        by_template = self._search.model.counters()
+        names = {parse_name(name): c for c in range(len(columns)) for name in columns.names(c)}
+        found = {}
+        for c in range(len(columns)):
+            for name in columns.names(c):
+                parsed = parse_name(name)
+                counter = by_template.get(parsed.template)
+                if counter is None:
+                    continue
+                m = counter.count("\0")
+                for other, column in names.items():
+                    if other.template == counter and other.places == parsed.places[:m]:
+                        found[c] = column
+        # A loop is known by the parameter that ends a place; what belongs to the place is counted with it.
+        return found
+
+    def _fill(self, rows: np.ndarray, columns: Iterable[int]) -> None:
+        """Give ``rows``, in place, actions in columns where they have none: those of others, or random."""
+        for c in columns:
+            empty = np.flatnonzero(np.isnan(rows[:, c]))
+            for i in empty.tolist():
+                rows[i, c] = self._some(c)
+
+    def _some(self, column: int) -> float:
+        """An action for a parameter that a parent lacks: half the time that of another one."""
+        rng = self._rng
+        if column < self._donors.shape[1] and rng.random() < 0.5:
+            others = self._donors[:, column]
+            there = others[~np.isnan(others)]
+            if len(there):
+                return float(there[int(len(there) * rng.random() ** 2)])
+        return float(rng.random())
+
+    def start(self, n: int) -> list[np.ndarray]:
+        """Random candidates, and the best of earlier studies as they are."""
+        if not len(self.parents):
+            return []
+        rows = self._genomes.chance(self.parents, self._rng, self._number(n) // 2)
+        found = self.finish(rows)
+        if self._search.informed:
+            found += self.finish(self.parents[:_BEST_OF_GENERATION])
+        return found
+
+    def more(self, parents: np.ndarray, n: int, *, mutate: bool) -> np.ndarray:
+        """Variations of ``parents``."""
+        n = self._number(n)
+        parents = parents[:, : self._genomes.parents.shape[1]]  # others were found on the way
+        vary: Callable[..., np.ndarray] = self._genomes.vary if mutate else self._genomes.chance
+        return vary(parents, self._rng, n)
+
+    def _number(self, n: int) -> int:
+        """Fewer candidates where each takes long to roll out."""
+        size = self._search.memory.mean_size
+        return n if self._flat or size <= _LONG else max(10, int(n * _LONG / size))
+
+    def finish(self, rows: np.ndarray) -> list[np.ndarray]:
+        """Rows as they would happen."""
+        columns = self._search.columns
+        if self._flat:
+            rows = rows.copy()
+            columns.settle(rows, [c for c in range(rows.shape[1]) if c not in self._settled])
+            return [*rows]
+        raws, paths = [], []
+        for row in rows:
+            path, _ = self.roll(row)
+            paths.append(path)
+            raw = np.full(len(columns), np.nan)
+            for name, distribution in zip(path.names, path.distributions, strict=True):
+                c = columns.find(name, distribution)
+                raw[c] = columns.axis(c).raw(path.values[name])
+            raws.append(raw)
+        found = [*columns.actions(_padded(raws, len(columns)))]
+        self._paths.update((key_of(row), path) for row, path in zip(found, paths, strict=True))
+        return found
+
+    def roll(self, row: np.ndarray) -> tuple[Path, bool]:
+        """The path that an objective would make of ``row``, and whether it comes to an end."""
+        columns, model = self._search.columns, self._search.model
+        path = self._path.copy()
+        following: Any = Next(*self._asked, True)
+        while isinstance(following, Next) and len(path) < 5000:
+            name, distribution = following.name, following.distribution
+            c = columns.find(name, distribution)
+            if c < 0:
+                c = columns.learn(name, distribution, dependent=model.is_dependent(name))
+            action = row[c] if c < len(row) else math.nan
+            if math.isnan(action):
+                action = self._some(c)
+            path.push(name, distribution, columns.axis(c).value(action, distribution))
+            following = model.next(path)
+        return path, following is END
+
+    def prefixes(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The prefixes of rows that will be valued, and the number of the row of each."""
+        columns = self._search.columns
+        parts, owner = [], []
+        n_settled = len(self._path)
+        for i, row in enumerate(rows):
+            path = self._paths.get(key_of(row)) or self.roll(row)[0]
+            end = 0
+            steps = steps_of(path.names, [])
+            where = [columns.find(n, d) for n, d in zip(path.names, path.distributions, strict=True)]
+            for k, names in enumerate(steps):
+                end += len(names)
+                last = k == len(steps) - 1
+                if not last and (end <= n_settled or not parse_name(names[0]).places):
+                    continue
+                part = np.full(len(columns), np.nan)
+                part[where[:end]] = _padded([row], len(columns))[0][where[:end]]
+                if not last and self._search.memory.has_value(key_of(part)):
+                    continue
+                parts.append(part)
+                owner.append(i)
+        return np.array(parts), np.array(owner)
+
+
+def _layout(
+    columns: Columns,
+    actions: np.ndarray,
+    memory: Configurations,
+    *,
+    varies: bool,
+    means: Sequence[float] = (),
+) -> Layout:
+    counts = (~np.isnan(_padded(actions, len(columns)))).sum(axis=0)
+    used = np.flatnonzero(counts)
+    if len(used) > _MOST_COLUMNS:
+        used = np.sort(used[np.argsort(-counts[used], kind="stable")[:_MOST_COLUMNS]])
+    return Layout(
+        columns,
+        used,
+        mean_size=memory.mean_size,
+        varies=varies,
+        n_contexts=memory.n_contexts,
+        means=means,
+    )
+
+
+def _padded(rows: Any, n: int) -> np.ndarray:
+    """Rows of different lengths as ``[N, n]``, NaN at their ends."""
+    if isinstance(rows, np.ndarray) and rows.ndim == 2:
+        return (
+            rows
+            if rows.shape[1] == n
+            else np.pad(rows, [(0, 0), (0, n - rows.shape[1])], constant_values=np.nan)
+        )
+    out = np.full((len(rows), n), np.nan)
+    for target, row in zip(out, rows, strict=True):
+        target[: len(row)] = row
+    return out
