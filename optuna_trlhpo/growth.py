@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from optuna_trlhpo.hooks import offered
+
 
 def worth_training(trial: Trial, *, depth: int, max_depth: int) -> bool:
     """Whether the network that ``trial`` has grown to is worth a training on the way to a deeper one.
 
-    The study's sampler says so, if it is one that decides (`TRLHPOSampler` does); with any other sampler
-    every network is. For objectives of one's own that grow something step by step; `LayerSpace.grow` asks by
-    itself. What is not trained is not reported.
+    The study's sampler says so, if it is one that decides (`TRLHPOSampler` does) or hands its work on to one;
+    with any other sampler every network is. For objectives of one's own that grow something step by step;
+    `LayerSpace.grow` asks by itself. What is not trained is not reported.
 
     Args:
         trial: A running trial.
@@ -22,7 +24,7 @@ def worth_training(trial: Trial, *, depth: int, max_depth: int) -> bool:
         >>> worth_training(optuna.create_study().ask(), depth=1, max_depth=8)
         True
     """
-    ask = getattr(trial.study.sampler, "worth_training", None)
+    ask = offered(trial, "worth_training")
     return True if ask is None else ask(trial.study, frozen(trial), depth=depth, max_depth=max_depth)
 
 
@@ -31,7 +33,7 @@ def worth_growing(trial: Trial) -> bool:
 
     See `worth_training`.
     """
-    ask = getattr(trial.study.sampler, "worth_growing", None)
+    ask = offered(trial, "worth_growing")
     return True if ask is None else ask(trial.study, frozen(trial))
 
 

@@ -14,10 +14,12 @@ Notation as in `layers`.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, NoReturn
 
 import numpy as np
@@ -27,6 +29,7 @@ from optuna.study import StudyDirection
 from optuna.trial import BaseTrial, Trial
 
 from optuna_trlhpo.growth import frozen, worth_growing, worth_training
+from optuna_trlhpo.hooks import entering
 from optuna_trlhpo.layers import (
     ACTION_SLOTS,
     TABLE_I,
@@ -324,10 +327,13 @@ class LayerSpace:
             >>> len(layers)
             2
         """
+        with self._introduced(trial, whole=False):
+            yield from self._grow(trial)
+
+    def _grow(self, trial: BaseTrial) -> Iterator[Network]:
         layers: Network = ()
         previous = -math.inf
         skipped = grown = False
-        self._introduce(trial, whole=False)
         while self.kinds(layers):
             try:
                 layers = (*layers, self._suggest_layer(trial, layers))
@@ -361,18 +367,19 @@ class LayerSpace:
             if self.train_prefixes == "auto" and not worth_growing(trial):
                 return
 
-    def _introduce(self, trial: BaseTrial, *, whole: bool) -> None:
-        """Tell a sampler that wants to know which networks there are; and note it in the study, so that what
-        its networks come to can be worked out from the study alone."""
-        if isinstance(trial, Trial):
-            if trial.study.user_attrs.get(SPACE_ATTRIBUTE) != self.settings:
-                try:
-                    trial.study.set_user_attr(SPACE_ATTRIBUTE, self.settings)
-                except Exception as error:  # no trial should fail for a note
-                    _logger.warning(f"The space was not noted in the study: {error!r}")
-            introduce = getattr(trial.study.sampler, "enter_space", None)
-            if introduce is not None:
-                introduce(trial.study, trial.number, self, whole=whole)
+    def _introduced(self, trial: BaseTrial, *, whole: bool) -> AbstractContextManager[None]:
+        """Within, a sampler that wants to know is told which networks there are.
+
+        It is noted in the study, too: so what its networks come to can be worked out from the study alone.
+        """
+        if not isinstance(trial, Trial):
+            return contextlib.nullcontext()
+        if trial.study.user_attrs.get(SPACE_ATTRIBUTE) != self.settings:
+            try:
+                trial.study.set_user_attr(SPACE_ATTRIBUTE, self.settings)
+            except Exception as error:  # no trial should fail for a note
+                _logger.warning(f"The space was not noted in the study: {error!r}")
+        return entering(trial, self, whole=whole)
 
     def _is_trained(self, trial: BaseTrial, depth: int) -> bool:
         """Whether a network that may grow on is trained at ``depth``."""
@@ -395,8 +402,11 @@ class LayerSpace:
         Raises:
             optuna.TrialPruned: As in `grow`.
         """
+        with self._introduced(trial, whole=True):
+            return self._suggest(trial)
+
+    def _suggest(self, trial: BaseTrial) -> Network:
         layers: Network = ()
-        self._introduce(trial, whole=True)
         depth = trial.suggest_int("n_layers", 1, self.max_layers)
         while (len(layers) < depth or not self.fits(layers)) and self.kinds(layers):
             layers = (*layers, self._suggest_layer(trial, layers))
