@@ -26,6 +26,7 @@ from optuna.samplers import BaseSampler, RandomSampler
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from optuna_trlhpo import hooks
 from optuna_trlhpo._agent.config import AgentConfig
 from optuna_trlhpo._agent.ddpg import DDPG
 from optuna_trlhpo._agent.noise import ornstein_uhlenbeck
@@ -230,6 +231,7 @@ class TRLHPOSampler(BaseSampler):
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
+        hooks.serve(study, trial, self)
         with self._working():
             running = self._enter(study, trial)
             trial = self._follow(trial, running, param_name)
@@ -281,10 +283,12 @@ class TRLHPOSampler(BaseSampler):
         # Learning waits for the first parameter: an error here would escape `catch` and end the study.
         if self._independent_sampler is not None:
             self._independent_sampler.before_trial(study, trial)
+        hooks.serve(study, trial, self)
 
     def after_trial(
         self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
     ) -> None:
+        hooks.release(study, trial)
         if self._independent_sampler is not None:
             self._independent_sampler.after_trial(study, trial, state, values)
         try:
