@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from optuna_trlhpo.hooks import offered
@@ -18,6 +19,9 @@ def worth_training(trial: Trial, *, depth: int, max_depth: int) -> bool:
         trial: A running trial.
         depth: How many layers, or steps, it has.
         max_depth: How many it may get.
+
+    Raises:
+        optuna.exceptions.UpdateFinishedTrialError: If the trial has finished meanwhile, by another worker.
 
     Example:
         >>> import optuna
@@ -38,7 +42,16 @@ def worth_growing(trial: Trial) -> bool:
 
 
 def frozen(trial: Trial) -> FrozenTrial:
-    """What the study knows of a running trial, its reports too."""
+    """What the study knows of a running trial, its reports too.
+
+    Raises:
+        optuna.exceptions.UpdateFinishedTrialError: If the study has the trial as finished, as it has one that
+            another worker has failed, or told, meanwhile. Optuna's ``suggest_*`` and ``report`` raise it too.
+    """
     # A running trial can be asked for its parameters but not for its reports; the study can.
-    running = trial.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-    return next(other for other in running if other.number == trial.number)
+    for other in trial.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        if other.number == trial.number:
+            return other
+    raise UpdateFinishedTrialError(
+        f"trial {trial.number} has already finished, by another worker or study.tell, and cannot go on here"
+    )

@@ -317,6 +317,8 @@ class LayerSpace:
                 number, or not in [0, 1] while ``min_accuracy`` is set.
             optuna.TrialPruned: If several limits together left no network to train, which is rare; the trial
                 has a constraint of the name of each limit that is broken then, and is infeasible.
+            optuna.exceptions.UpdateFinishedTrialError: If another worker has finished the trial meanwhile, as
+                Optuna does with a trial whose heartbeat is missed.
 
         Example:
             >>> import optuna

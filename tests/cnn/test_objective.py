@@ -443,3 +443,28 @@ def test_optunas_default_pruner_is_told_once(capfd: pytest.CaptureFixture[str]) 
     finally:
         optuna.logging.set_verbosity(verbosity)
     assert counts == [0, 0, 1]
+
+
+@pytest.mark.parametrize("when", ["trained", "asked to prune"])
+def test_a_trial_that_another_worker_ends_ends_with_optunas_own_error(
+    when: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As plain pipelines do; a heartbeat is missed while a network is trained."""
+    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0))
+    trial = study.ask()
+    train, prune = Trainer.validate, optuna.Trial.should_prune
+
+    def end_while_trained(self: Trainer, *args: Any, **kwargs: Any) -> Any:
+        if when == "trained":
+            study.tell(trial.number, state=TrialState.FAIL)
+        return train(self, *args, **kwargs)
+
+    def end_while_asked(self: optuna.Trial) -> bool:
+        if when == "asked to prune":
+            study.tell(trial.number, state=TrialState.FAIL)
+        return prune(self)
+
+    monkeypatch.setattr(Trainer, "validate", end_while_trained)
+    monkeypatch.setattr(optuna.Trial, "should_prune", end_while_asked)
+    with pytest.raises(optuna.exceptions.UpdateFinishedTrialError):
+        make()(trial)
