@@ -33,6 +33,7 @@ from optuna_trlhpo._agent.noise import ornstein_uhlenbeck
 from optuna_trlhpo._agent.planning import Settled
 from optuna_trlhpo._agent.prior import LayerPrior
 from optuna_trlhpo._agent.threads import isolated
+from optuna_trlhpo.arguments import named_only
 from optuna_trlhpo.configurations import read_record
 from optuna_trlhpo.episode import (
     PERFORMANCE_VALUES,
@@ -83,6 +84,16 @@ _MOST_RUNNING = 200
 """Running trials that are looked at: of older ones nobody knows whether they still run."""
 _MINIMUM_TRIALS = 2
 """Finished trials before the first update."""
+
+_INSTEAD = {
+    "constraints_func": "the objective calls trial.set_constraint(name, value), which the sampler reads",
+    "multivariate": "it always considers parameters together",
+    "group": "it always considers parameters together",
+    "constant_liar": "it always considers what other trials are trying",
+    "n_ei_candidates": "pass agent=AgentConfig(n_candidates=...)",
+    "source_trials": "pass warm_start=[study, ...]",
+}
+"""For arguments of Optuna's samplers."""
 
 
 @dataclass
@@ -135,6 +146,8 @@ class TRLHPOSampler(BaseSampler):
 
     Raises:
         ValueError: For an argument out of range.
+        TypeError: For an argument that it does not have, such as one of another sampler; it names those that
+            it has.
 
     Example:
         >>> import optuna
@@ -144,6 +157,7 @@ class TRLHPOSampler(BaseSampler):
         3
     """
 
+    @named_only(_INSTEAD)
     def __init__(
         self,
         *,
@@ -192,6 +206,7 @@ class TRLHPOSampler(BaseSampler):
         self._is_broken = False
 
     @classmethod
+    @named_only(_INSTEAD)
     def paper(
         cls,
         *,

@@ -1,5 +1,6 @@
 """Arguments, the independent sampler, and its warning."""
 
+import inspect
 import re
 
 import optuna
@@ -94,3 +95,72 @@ def test_learning_never_raises_where_catch_does_not_help(make_sampler, monkeypat
     monkeypatch.setattr(sampler._search, "plan", broken)
     study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=1, catch=(RuntimeError,))
     assert study.trials[-1].state == optuna.trial.TrialState.FAIL
+
+
+# Arguments of other samplers ------------------------------------------------------------------------------
+
+OURS = (
+    "seed, n_startup_trials, n_exploration_trials, agent, independent_sampler, warm_start, layer_prior, "
+    "warn_independent_sampling"
+)
+SAMPLERS = [getattr(optuna.samplers, name) for name in optuna.samplers.__all__ if name.endswith("Sampler")]
+THEIRS = {name for sampler in SAMPLERS for name in inspect.signature(sampler).parameters} - {"args", "kwargs"}
+
+
+@pytest.mark.parametrize("name", sorted(THEIRS - set(OURS.split(", "))))
+def test_what_only_others_have_is_named_and_so_is_what_there_is(name):
+    said = f"has no argument '{name}'.*; its arguments are"
+    with pytest.raises(TypeError, match=f"^TRLHPOSampler {said} {OURS}$"):
+        TRLHPOSampler(**{name: None})
+    with pytest.raises(TypeError, match=f"^TRLHPOSampler.paper {said} seed, "):
+        TRLHPOSampler.paper(**{name: None})
+
+
+def test_what_others_have_too_is_taken():
+    assert THEIRS & set(OURS.split(", ")) == {
+        *("seed", "n_startup_trials", "independent_sampler", "warn_independent_sampling")
+    }
+    TRLHPOSampler(seed=0, n_startup_trials=10, independent_sampler=None, warn_independent_sampling=False)
+
+
+@pytest.mark.parametrize(
+    ("argument", "instead"),
+    [
+        (
+            "constraints_func",
+            "the objective calls trial.set_constraint(name, value), which the sampler reads",
+        ),
+        ("n_ei_candidates", "pass agent=AgentConfig(n_candidates=...)"),
+        ("source_trials", "pass warm_start=[study, ...]"),
+        ("constant_liar", "it always considers what other trials are trying"),
+        ("multivariate", "it always considers parameters together"),
+        ("group", "it always considers parameters together"),
+        ("gamma", None),
+        ("sead", None),
+    ],
+)
+def test_what_to_do_instead(argument, instead):
+    what = "" if instead is None else f": {instead}"
+    sentence = f"TRLHPOSampler has no argument '{argument}'{what}; its arguments are {OURS}"
+    with pytest.raises(TypeError, match=f"^{re.escape(sentence)}$"):
+        TRLHPOSampler(**{argument: 1})
+
+
+def test_an_argument_without_a_name():
+    sentence = f"TRLHPOSampler has 7 without a name; its arguments, all by name, are {OURS}"
+    with pytest.raises(TypeError, match=f"^{re.escape(sentence)}$"):
+        TRLHPOSampler(7)
+
+
+def test_a_subclass_hands_its_arguments_on():
+    class Mine(TRLHPOSampler):
+        def __init__(self, mine, **others):
+            super().__init__(**others)
+
+    assert Mine(1, seed=3).settings["seed"] == 3
+    with pytest.raises(TypeError, match="^TRLHPOSampler has no argument 'gamma'"):
+        Mine(1, gamma=0.1)
+
+
+def test_the_signature_is_that_of_the_sampler():
+    assert list(inspect.signature(TRLHPOSampler).parameters) == OURS.split(", ")
