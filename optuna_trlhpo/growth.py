@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
 from optuna.exceptions import UpdateFinishedTrialError
+from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from optuna_trlhpo.hooks import offered
+from optuna_trlhpo.layers import unmasked
 
 
 def worth_training(trial: Trial, *, depth: int, max_depth: int) -> bool:
@@ -55,3 +61,65 @@ def frozen(trial: Trial) -> FrozenTrial:
     raise UpdateFinishedTrialError(
         f"trial {trial.number} has already finished, by another worker or study.tell, and cannot go on here"
     )
+
+
+class FixedNetwork(NamedTuple):
+    """The network that a trial was given before it began, by `Study.enqueue_trial` or as a retry.
+
+    Attributes:
+        depth: How many layers, or steps, it has.
+        is_finished_by_it: Whether the trial has nothing more to do: it is a retry of one that had reported
+            something, and has reported that network.
+    """
+
+    depth: int
+    is_finished_by_it: bool
+
+
+def fixed_network(study: Study, trial: FrozenTrial) -> FixedNetwork | None:
+    """What the parameters that were fixed for a running trial name; None if they name no network.
+
+    They name one if they have numbers in their names, as those of layers have, and the trial has so far no
+    numbered parameter besides. A layer is what has the same number.
+
+    Args:
+        study: The study.
+        trial: A running trial of it.
+
+    Example:
+        >>> import optuna
+        >>> study = optuna.create_study()
+        >>> study.enqueue_trial({"units_l0": 8, "units_l1": 4, "rate": 0.5})
+        >>> trial = study.ask()
+        >>> trial.suggest_int("units_l0", 1, 9)
+        8
+        >>> fixed_network(study, frozen(trial))
+        FixedNetwork(depth=2, is_finished_by_it=False)
+    """
+    fixed = trial.system_attrs.get("fixed_params")
+    names = {name for name in fixed if isinstance(name, str)} if isinstance(fixed, Mapping) else set()
+    retried = _retried(study, trial)
+    if retried:  # the parameters of the last of them were there from the start
+        names.update(retried[-1].params)
+    depth = _depth(names)
+    if depth == 0 or any(re.search(r"\d", unmasked(name)) for name in trial.params if name not in names):
+        return None
+    had_reports = any(other.intermediate_values for other in retried)
+    return FixedNetwork(depth, had_reports and max(trial.intermediate_values, default=-1) >= depth - 1)
+
+
+def _retried(study: Study, trial: FrozenTrial) -> list[FrozenTrial]:
+    """The failed trials that `optuna.storages.RetryHeartbeatStaleTrialCallback` made this one of."""
+    history: Any = trial.system_attrs.get("retry_history")
+    if not isinstance(history, list) or not history:
+        return []
+    return [other for other in study.get_trials(deepcopy=False) if other.number in history]
+
+
+def _depth(names: Iterable[str]) -> int:
+    """How many numbers come first in names that are equal but for their numbers."""
+    numbers: dict[str, set[str]] = {}
+    for name in map(unmasked, names):
+        if (first := re.search(r"\d+", name)) is not None:
+            numbers.setdefault(re.sub(r"\d+", "", name), set()).add(first[0])
+    return max(map(len, numbers.values()), default=0)

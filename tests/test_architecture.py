@@ -25,7 +25,7 @@ ALLOWED: dict[str, set[str]] = {
     "params": {"layers"},
     "arguments": set(),
     "hooks": set(),
-    "growth": {"hooks"},
+    "growth": {"layers", "hooks"},
     "space": {"layers", "places", "outlines", "params", "hooks", "growth"},
     "episode": {"layers"},
     "reward": {"layers", "episode"},
@@ -37,7 +37,7 @@ ALLOWED: dict[str, set[str]] = {
     "search": {"_agent", "layers", "episode", "experience", "sources"},
     "explain": {"_agent", "episode", "notes", "experience", "search"},
     "sampler": {
-        *("arguments", "layers", "hooks", "episode", "reward", "_agent"),
+        *("arguments", "layers", "hooks", "growth", "episode", "reward", "_agent"),
         *("notes", "experience", "sources", "search", "explain"),
     },
     "cnn": {"cnn", "layers", "space", "episode", "notes"},
