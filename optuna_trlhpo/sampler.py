@@ -46,6 +46,7 @@ from optuna_trlhpo.episode import (
 )
 from optuna_trlhpo.experience import Experience
 from optuna_trlhpo.explain import with_episode, with_path_plan, with_plan
+from optuna_trlhpo.growth import fixed_network
 from optuna_trlhpo.layers import ACTION_SLOTS
 from optuna_trlhpo.notes import (
     AGENT_ATTRIBUTE,
@@ -350,7 +351,9 @@ class TRLHPOSampler(BaseSampler):
         """Whether the network that the running ``trial`` has grown to is worth a training.
 
         It is if it is the one that the agent planned. In a trial that is sampled at random all are: they
-        differ more than those of an agent that has begun to learn. The paper's agent has all of them trained.
+        differ more than those of an agent that has begun to learn. Where parameters were fixed beforehand, by
+        `Study.enqueue_trial` or in a retried trial, it is the network that they name, and none on the way
+        to it. The paper's agent has all of them trained.
 
         Args:
             study: The study.
@@ -360,6 +363,9 @@ class TRLHPOSampler(BaseSampler):
         """
         if self._config.n_candidates == 0:
             return True
+        fixed = fixed_network(study, trial)
+        if fixed is not None and depth <= fixed.depth:
+            return depth == fixed.depth
         with self._working():
             running = self._enter(study, trial)
             self._was_asked = True
@@ -373,10 +379,14 @@ class TRLHPOSampler(BaseSampler):
         """Whether a deeper network is worth another training in the same trial, now that the running
         ``trial`` has reported the one it has.
 
-        It is if such a network promises as much as the best of all that could be tried in a new trial.
+        It is if such a network promises as much as the best of all that could be tried in a new trial. A
+        retry of a trial that had reported something ends with the network that this one had come to.
         """
         if self._config.n_candidates == 0:
             return True
+        fixed = fixed_network(study, trial)
+        if fixed is not None and fixed.is_finished_by_it:
+            return False
         with self._working():
             running = self._enter(study, trial)
             self._was_asked = True
