@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,7 +28,7 @@ from optuna_trlhpo.episode import Seen
 from optuna_trlhpo.explored import Explored, value_key
 from optuna_trlhpo.parameters import on_grid
 from optuna_trlhpo.path_search import PathPlan, PathSearch
-from optuna_trlhpo.space_model import Next, Path
+from optuna_trlhpo.space_model import END, Next, Path
 
 _logger = optuna.logging.get_logger("optuna.trlhpo.sampler")
 
@@ -57,6 +57,7 @@ class PathTrial:
     reports: list[tuple[int, float]] = field(default_factory=list)
     n_planned: int = 0  # reports that the plan was made with
     n_plans: int = 0
+    excursion: bool = False  # whether the critic has no say in it
     asked: str | None = None  # the last parameter that the sampler was asked for
 
     def catch_up(self, params: Mapping[str, Any], distributions: Mapping[str, BaseDistribution]) -> None:
@@ -109,16 +110,24 @@ class PathAgent:
         self.search = PathSearch(config, directions, seed, earlier)
         self.explored = Explored()
 
-    def observe(self, trial: FrozenTrial, seen: Seen) -> None:
-        """Learn a finished trial, whose parameters are in the order in which they were asked for."""
+    def observe(self, trial: FrozenTrial, seen: Seen) -> bool:
+        """Learn a finished trial, whose parameters are in the order in which they were asked for.
+
+        Returns:
+            Whether its configuration is to be judged. That of a failed trial is not unless it was whole: the
+            trial may have been interrupted.
+        """
         record = read_record(trial, seen, self._directions)
-        self.search.observe(record)
         path = record.path
-        if trial.state == TrialState.FAIL and isinstance(self.search.model.next(path), Next):
-            return  # it was interrupted on the way to a configuration
+        following = self.search.model.next(path)
+        judged = trial.state != TrialState.FAIL or following is END
+        self.search.observe(record if judged else replace(record, worths=()))
+        if trial.state == TrialState.FAIL and isinstance(following, Next):
+            return False
         self.explored.add(
             [(name, d, path.values[name]) for name, d in zip(path.names, path.distributions, strict=True)]
         )
+        return judged
 
     @property
     def repeats(self) -> bool:
@@ -256,6 +265,7 @@ class PathAgent:
                 rows[-_MOST_PENDING:],
                 taken,
                 repeat=self.repeats,
+                excursion=trial.excursion,
             )
             if plan is None:
                 return None

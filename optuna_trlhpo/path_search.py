@@ -223,6 +223,7 @@ class PathSearch:
         taken: Iterable[bytes],
         *,
         repeat: bool = False,
+        excursion: bool = False,
     ) -> PathPlan | None:
         """The configuration to try next, or None if nothing is known.
 
@@ -235,6 +236,7 @@ class PathSearch:
             pending: Rows of other running trials; what they will bring is taken as it is expected.
             taken: Keys of configurations that others are about to try.
             repeat: Whether configurations that were tried may be tried again.
+            excursion: Whether the plan is to be of another sort than the best, see `_Draw.sorts`.
         """
         self._learn_columns(path)
         column = self.columns.learn(*asked, dependent=self.model.is_dependent(asked[0]))
@@ -262,6 +264,7 @@ class PathSearch:
         tried = set() if repeat else self.memory.tried()
         context = self.memory.context(reports, len(path) + 1)
         best: tuple[float, np.ndarray, np.ndarray] | None = None
+        sort = draw.another_sort() if excursion else None
         fresh = draw.start(self._config.n_candidates)
         elite = np.zeros((0, len(self.columns)))
         for generation in range(self._config.n_generations * _PATIENCE):
@@ -274,6 +277,8 @@ class PathSearch:
             keys = [key_of(row) for row in rows]
             unique = {key: i for i, key in enumerate(keys) if key not in tried and key not in excluded}
             rows = rows[list(unique.values())]
+            if sort is not None:
+                rows = rows[[other == sort for other in draw.sorts(rows)]]
             if not len(rows):
                 continue
             scores, z = self._judge(rows, draw, context, of_known, values, rng, own)
@@ -507,6 +512,24 @@ class _Draw:
         if self._search.informed:
             found += self.finish(self.parents[:_BEST_OF_GENERATION])
         return found
+
+    def sorts(self, rows: np.ndarray) -> list[bytes]:
+        """What sort of configuration each row is: which templates of parameters it has, however often."""
+        template = self._search.columns.places.template
+        there = np.zeros((len(rows), int(template.max(initial=0)) + 1), dtype=bool)
+        for column, number in enumerate(template.tolist()[: rows.shape[1]]):
+            there[:, number] |= ~np.isnan(rows[:, column])
+        return [row.tobytes() for row in np.packbits(there, axis=1)]
+
+    def another_sort(self) -> bytes | None:
+        """A sort at random, but for that of the best parent; None where there is one alone."""
+        sorts = self.sorts(self.parents)
+        others = list(dict.fromkeys(sort for sort in sorts if sort != sorts[0]))
+        if not others:
+            return None
+        chosen = others[int(self._rng.integers(len(others)))]
+        self.parents = self.parents[[sort == chosen for sort in sorts]]
+        return chosen
 
     def more(self, parents: np.ndarray, n: int, *, mutate: bool) -> np.ndarray:
         """Variations of ``parents``."""

@@ -26,7 +26,7 @@ from statistics import NormalDist
 
 import numpy as np
 from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
 from optuna_trlhpo.episode import Episode
 
@@ -50,7 +50,7 @@ def worths_of(
     if not values or len(values) != len(directions) or any(math.isnan(value) for value in values):
         # A trial that was on its way, and failed, says nothing of its parameters.
         was_on_its_way = max(trial.intermediate_values, default=-1) > episode.last_seen
-        if was_on_its_way and not is_infeasible:
+        if trial.state == TrialState.FAIL and was_on_its_way and not is_infeasible:
             return None
         worths[-1] = -math.inf
         return worths

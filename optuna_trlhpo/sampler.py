@@ -286,8 +286,11 @@ class TRLHPOSampler(BaseSampler):
         # An earlier study may mislead: of the startup trials every second one is then sampled as ever.
         doubted = hearsay and trial.number % 2 == 1
         if self._is_excursion(trial.number, entered):
-            self._running[trial.number].plan = None  # one made for what stood before the layers is void
-            return True
+            running = self._running[trial.number]
+            running.plan = None  # one made for what stood before the layers is void
+            if self._grows(entered) or trial.number // self._config.random_interval % 2 == 0:
+                return True
+            running.path.excursion = True
         return (not informed or doubted) and self._is_startup(entered)
 
     def _grows(self, entered: Entered | None) -> bool:
@@ -535,7 +538,8 @@ class TRLHPOSampler(BaseSampler):
         """Remember a finished trial; returns whether the agent can learn something from it."""
         seen = seen_in(trial)
         if self._agent is None:
-            self._paths.observe(trial, seen)
+            if not self._paths.observe(trial, seen):
+                return False
         elif trial.state == TrialState.FAIL or not trial.values:
             return False  # the paper's agent knows no worst value
         episode = read_episode(trial, seen)

@@ -289,26 +289,32 @@ def test_a_users_own_parameter_of_such_a_name(name: str, low: int, high: int, st
 @pytest.mark.parametrize(
     ("name", "distribution", "slot"),
     [
-        ("n_units_l0", IntDistribution(4, 128), Slot("n_units_l", 0, 125, False)),
-        ("n_units_l12", IntDistribution(0, 100, step=25), Slot("n_units_l", 12, 5, False)),
+        ("n_units_l0", IntDistribution(4, 128), Slot("n_units_l\0", 0, 125, False)),
+        ("n_units_l12", IntDistribution(0, 100, step=25), Slot("n_units_l\0", 12, 5, False)),
         ("lr", FloatDistribution(1e-5, 1, log=True), Slot("lr", 0, 0, False)),
         ("seed", IntDistribution(1, 1_000_000), Slot("seed", 0, 1_000_000, False)),
-        ("seed", IntDistribution(0, 1_000_000), Slot("seed", 0, 0, False)),  # too many to tell apart
+        ("seed", IntDistribution(0, 1_000_000), Slot("seed", 0, 1_000_001, False)),
+        ("seed", IntDistribution(0, 10**12), Slot("seed", 0, 0, False)),  # too many to tell apart
         ("units", IntDistribution(1, 9, log=True), Slot("units", 0, 0, False, (1, 9))),
         ("dropout", FloatDistribution(0, 0.5, step=0.1), Slot("dropout", 0, 6, False)),
         ("dropout", FloatDistribution(0, 0.5), Slot("dropout", 0, 0, False)),
         ("opt", CategoricalDistribution(["a", None]), Slot("opt", 0, 2, True)),
-        # Every number of a name counts, in groups of three digits, but for what is masked.
-        ("l1_conv2", FloatDistribution(0, 1), Slot("l_conv", 1_002, 0, False)),
-        ("a1b2c3d4e5", FloatDistribution(0, 1), Slot("abcde", 1_002_003_004, 0, False)),
-        ("run2024", FloatDistribution(0, 1), Slot("run", 24, 0, False)),
+        # The last four numbers of a name are places, in groups of three digits; the others are part of it.
+        ("l1_conv2", FloatDistribution(0, 1), Slot("l\0_conv\0", 1_002, 0, False)),
+        ("a1b2c3d4e5", FloatDistribution(0, 1), Slot("a1b\0c\0d\0e\0", 2_003_004_005, 0, False)),
+        ("run2024", FloatDistribution(0, 1), Slot("run\0", 2024, 0, False)),
+        ("x01", FloatDistribution(0, 1), Slot("x01", 0, 0, False)),
+        ("fraction_of_1", FloatDistribution(0, 1), Slot("fraction_of_\0", 1, 0, False)),
+        ("p1000", FloatDistribution(0, 1), Slot("p\0", 1000, 0, False)),
+        ("1x", FloatDistribution(0, 1), Slot("\0x", 1, 0, False)),
+        ("x" + 5000 * "9", FloatDistribution(0, 1), Slot("x" + 5000 * "9", 0, 0, False)),
         # On the scale of Table I, whatever is masked.
         ("layer2_conv_kernel", IntDistribution(3, 5, step=2), Slot("layer_conv_kernel", 2, 3, False)),
         ("layer2_kind_of_fcl", CategoricalDistribution(["FCL"]), Slot("layer_kind", 2, 3, True)),
         (
             "layer2_kind_of_fcl",
             CategoricalDistribution(["FCL", "GRU"]),
-            Slot("layer_kind_of_fcl", 2, 2, True),
+            Slot("layer\0_kind_of_fcl", 2, 2, True),
         ),
         ("layer2_fcl_bias", CategoricalDistribution([False, True]), Slot("layer_fcl_bias", 2, 2, True)),
     ],
@@ -445,7 +451,7 @@ def test_a_request_within_a_step() -> None:
     trial = integers("a0", "b0", "a1")
     request = read_request(trial, [(2, 0)], "b1", FloatDistribution(0, 1))
     assert len(request.before) == 1
-    assert request.slots == (Slot("a", 1, 4, False), Slot("b", 1, 0, False))
+    assert request.slots == (Slot("a\0", 1, 4, False), Slot("b\0", 1, 0, False))
     np.testing.assert_allclose(request.actions, [0.375])
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from optuna.study import StudyDirection
 
-from optuna_trlhpo._agent.acquisition import incumbent_gain
+from optuna_trlhpo._agent.acquisition import acquire, incumbent_gain
 from optuna_trlhpo._agent.config import AgentConfig
 from optuna_trlhpo._agent.features import Networks
 from optuna_trlhpo._agent.planning import Settled
@@ -444,7 +444,8 @@ def test_what_is_surely_bad_is_not_planned_for_it_harms_nothing() -> None:
     mean, deviation = search._critic.predict(candidates)
     gains = incumbent_gain(mean, deviation, 1.0, 0.9, 2.0)
     assert gains[0] < gains[1], "gain alone would choose the bad one"
-    scores = search._acquire(candidates, known - 0.1, known + 1.0, np.random.default_rng(0))
+    rng = np.random.default_rng(0)
+    scores = acquire("incumbent_gain", search._critic, candidates, known - 0.1, known + 1.0, rng)
     assert scores[0] > scores[1]
 
 

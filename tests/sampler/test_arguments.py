@@ -89,10 +89,10 @@ def test_learning_never_raises_where_catch_does_not_help(make_sampler, monkeypat
     study = optuna.create_study(sampler=sampler)
     study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=4)
 
-    def broken(*arguments):
+    def broken(*arguments, **settings):
         raise RuntimeError("broken")
 
-    monkeypatch.setattr(sampler._search, "plan", broken)
+    monkeypatch.setattr(sampler._paths.search, "plan", broken)
     study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=1, catch=(RuntimeError,))
     assert study.trials[-1].state == optuna.trial.TrialState.FAIL
 
@@ -101,7 +101,7 @@ def test_learning_never_raises_where_catch_does_not_help(make_sampler, monkeypat
 
 OURS = (
     "seed, n_startup_trials, n_exploration_trials, agent, independent_sampler, warm_start, layer_prior, "
-    "warn_independent_sampling"
+    "repeat, warn_independent_sampling"
 )
 SAMPLERS = [getattr(optuna.samplers, name) for name in optuna.samplers.__all__ if name.endswith("Sampler")]
 THEIRS = {name for sampler in SAMPLERS for name in inspect.signature(sampler).parameters} - {"args", "kwargs"}

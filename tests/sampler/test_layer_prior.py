@@ -229,7 +229,10 @@ def test_its_unit_is_that_of_scores_where_there_are_layers(file):
         study = optuna.create_study(direction="maximize", sampler=sampler)
         study.optimize(objective, n_trials=4)
         values = np.array([trial.value for trial in study.trials[:3]])  # what was known at the last trial
-        assert sampler._experience._scores_of.unit == pytest.approx(Scores(values, unit).unit)
+        scores = (
+            sampler._experience._scores_of if objective is in_space else sampler._paths.search.memory.scores
+        )
+        assert scores.unit == pytest.approx(Scores(values, unit).unit)
         assert Scores(values, 0.5).unit != pytest.approx(Scores(values).unit)
 
 

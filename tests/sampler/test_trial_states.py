@@ -96,7 +96,7 @@ def test_pruned_trials_are_learned_with_their_last_report(sampler, study):
 
 
 @pytest.mark.parametrize("report", [None, math.nan])
-def test_pruned_trials_without_a_number_are_not_learned(sampler, study, report):
+def test_pruned_trials_without_a_number_are_learned_as_the_worst(sampler, study, report):
     def objective(trial):
         ask_both(trial)
         if report is not None:
@@ -104,7 +104,7 @@ def test_pruned_trials_without_a_number_are_not_learned(sampler, study, report):
         raise optuna.TrialPruned
 
     study.optimize(objective, n_trials=2)
-    assert learned(sampler, study) == []
+    assert learned(sampler, study) == [-math.inf] * 2
 
 
 def test_failed_and_nan_trials_are_not_learned_and_the_study_goes_on(sampler, study):
@@ -127,7 +127,7 @@ def test_infinite_values_are_learned_as_extremes(sampler, study):
     assert math.inf in values and -math.inf in values
     batch = sampler._experience.batch(np.random.default_rng(0))
     assert batch.returns.isfinite().all()
-    assert all(parameter.isfinite().all() for parameter in sampler._agent.critic.parameters())
+    assert np.isfinite(sampler._paths.search.memory.known(np.random.default_rng(0), np.zeros(0)).values).all()
 
 
 def test_an_infinite_report_is_learned_as_an_extreme(sampler, study):
@@ -140,7 +140,7 @@ def test_an_infinite_report_is_learned_as_an_extreme(sampler, study):
 
     study.optimize(objective, n_trials=8)
     assert len(learned(sampler, study)) == 8
-    assert all(parameter.isfinite().all() for parameter in sampler._agent.critic.parameters())
+    assert np.isfinite(sampler._paths.search.memory.known(np.random.default_rng(0), np.zeros(0)).values).all()
 
 
 def test_a_network_that_diverges_after_a_good_prefix_is_worth_nothing(sampler, study):
@@ -200,7 +200,8 @@ def test_ask_and_tell(sampler, study):
     failed = study.ask()
     ask_both(failed)
     study.tell(failed, state=TrialState.FAIL)
-    assert learned(sampler, study) == [trial.value for trial in study.trials[:6]] + [0.125]
+    failed_whole = -math.inf  # all that it would have asked for, and it failed
+    assert learned(sampler, study) == [trial.value for trial in study.trials[:6]] + [0.125, failed_whole]
 
 
 def test_a_trial_that_was_failed_from_outside_costs_nothing_learned(sampler, study):
