@@ -101,7 +101,7 @@ def _run(arguments: argparse.Namespace) -> int:
         asked = [share.problems for share in runner.PROTOCOLS[arguments.protocol]]
         problems = [name for name in problems if any(name in names for names in asked)]
     samplers = select("sampler", arguments.samplers, runner.SAMPLERS)
-    problems = _at_hand(problems, arguments)
+    problems = _at_hand(problems, arguments)  # a wrong argument is told before a file that is missing
     if arguments.protocol is None:
         _print_setting(arguments)
         shares = [runner.Share(tuple(problems), tuple(samplers), arguments.seeds, arguments.budget)]
@@ -323,7 +323,7 @@ def _transfer(arguments: argparse.Namespace) -> int:
 
 def _add_figures(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     command = commands.add_parser("figures", help="how long the figures of a long study take")
-    command.add_argument("--trials", type=int, default=1000, metavar="N")
+    command.add_argument("--trials", type=positive, default=1000, metavar="N")
     command.set_defaults(handle=_figures)
 
 

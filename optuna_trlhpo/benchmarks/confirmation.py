@@ -316,6 +316,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def handle(arguments: argparse.Namespace) -> int:
     """Run what is missing and print the tables; 1 if a study failed."""
+    check_positive(seeds=arguments.seeds)
     setting = {"totals": arguments.totals, "top": arguments.top, "repeats": arguments.repeats}
     new = run(
         arguments.problems,

@@ -205,7 +205,8 @@ def run(
     runner.check_names("arm", arms, (PLAIN, ENGINE))
     check_positive(trials=trials, images=images, refits=refits, jobs=jobs)
     root = find_root(data_root)
-    load_data(DATASET, data_root=root, device="cpu")  # what is missing is told now
+    if arms:  # without, what is there is only reported
+        load_data(DATASET, data_root=root, device="cpu")  # what is missing is told now
     runs = [_Run(arm, seed, trials, images, refits, root) for seed in seeds for arm in arms]
     return collect(_study, runs, out=out, jobs=jobs, progress=progress)
 

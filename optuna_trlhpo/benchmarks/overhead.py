@@ -15,6 +15,7 @@ from optuna.distributions import BaseDistribution
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
+from optuna_trlhpo.benchmarks.studies import positive
 from optuna_trlhpo.benchmarks.synthetic import synthetic_layers
 from optuna_trlhpo.sampler import TRLHPOSampler
 
@@ -98,7 +99,7 @@ def main(lengths: list[int]) -> None:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command takes, and that `handle` runs it."""
-    parser.add_argument("--trials", type=int, nargs="+", default=[100, 1000, 5000], metavar="N")
+    parser.add_argument("--trials", type=positive, nargs="+", default=[100, 1000, 5000], metavar="N")
     parser.set_defaults(handle=handle)
 
 

@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 
 from optuna_trlhpo._agent.prior import EMBEDDING, LayerTransformer, padded
 from optuna_trlhpo.benchmarks.mnist_layers import Trained, read_table
-from optuna_trlhpo.benchmarks.studies import select
+from optuna_trlhpo.benchmarks.studies import seed_number, select
 from optuna_trlhpo.benchmarks.tasks import TASKS
 from optuna_trlhpo.layers import parse
 from optuna_trlhpo.outlines import OUTLINE
@@ -135,7 +135,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="names, or patterns in which * stands for anything (default: all that have a table)",
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: %(default)s")
+    parser.add_argument("--seed", type=seed_number, default=0, metavar="N", help="default: %(default)s")
     parser.set_defaults(handle=handle)
 
 

@@ -411,6 +411,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def handle(arguments: argparse.Namespace) -> int:
     """Run what is missing and print the table; 1 if a study failed."""
+    check_positive(seeds=arguments.seeds)
     new = run(
         arguments.task,
         arguments.samplers,

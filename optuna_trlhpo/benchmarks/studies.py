@@ -232,6 +232,18 @@ def positive(text: str) -> int:
     return number
 
 
+def seed_number(text: str) -> int:
+    """An argument that is a seed.
+
+    Raises:
+        argparse.ArgumentTypeError: If it is negative.
+    """
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"{text} is not a seed; seeds are 0 and more")
+    return number
+
+
 def find_root(data_root: str | Path | None) -> str:
     """The folder of the data: the one named, or where it usually lies."""
     if data_root is not None:

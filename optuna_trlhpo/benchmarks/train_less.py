@@ -150,6 +150,8 @@ def run(
     """
     runner.check_names("way", ways, WAYS)
     check_positive(networks=networks, images=images)
+    if not ways:  # what is there is only reported
+        return
     data = load(data_root, images=images)
     drawn = draw(networks, data.input_shape)
     torch.set_num_threads(1)

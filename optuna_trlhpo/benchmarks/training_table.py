@@ -24,7 +24,7 @@ import torch
 from tqdm.auto import tqdm
 
 from optuna_trlhpo.benchmarks.mnist_layers import write_table
-from optuna_trlhpo.benchmarks.studies import positive
+from optuna_trlhpo.benchmarks.studies import positive, seed_number
 from optuna_trlhpo.benchmarks.tasks import BATCH_SIZE, LEARNING_RATE, TASKS, Task
 from optuna_trlhpo.cnn.cost import count_parameters
 from optuna_trlhpo.cnn.data import ImageData
@@ -190,7 +190,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("rows", type=Path, nargs="+", metavar="ROWS", help="trained for: the first")
     parser.add_argument("--task", choices=sorted(TASKS), default="mnist", help="default: %(default)s")
     parser.add_argument("--networks", type=positive, metavar="N", help="rows that the file is to have")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: %(default)s")
+    parser.add_argument("--seed", type=seed_number, default=0, metavar="N", help="default: %(default)s")
     parser.add_argument(
         "--data-root", default="data", metavar="DIR", help="holds MNIST (default: %(default)s)"
     )

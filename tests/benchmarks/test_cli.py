@@ -146,30 +146,93 @@ def test_a_study_that_failed_is_told(toy, tmp_path, capsys, monkeypatch):
     assert "2 studies failed" in capsys.readouterr().out
 
 
+@pytest.fixture
+def no_data(tmp_path, monkeypatch):
+    """No data are where they are looked for; what was read before is forgotten."""
+    monkeypatch.delenv(tables.DATA_ROOT_VARIABLE, raising=False)
+    folder = tmp_path / "alone"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    tables.load.cache_clear()
+    yield
+    tables.load.cache_clear()
+
+
 @pytest.mark.parametrize(
     ("command", "message"),
     [
-        (
-            ["run", "--problems", "mackro"],
-            "run: unknown problem mackro; there are macro, macro-progressive, ",
-        ),
-        (["run", "--samplers", "tpx", "tpe"], "run: unknown sampler tpx; there are trlhpo, "),
-        (["report", "--out", "{empty}"], "report: no rows in "),
-        (["ablate", "--variants", "hole"], "ablate: unknown variant hole; there are whole, "),
-        (
-            ["run", "--problems", "macro", "--samplers", "random", "--data-root", "{empty}"],
-            "run: nas-bench-macro_cifar10.json is ",
-        ),
+        ("run --problems mackro", "unknown problem mackro; there are macro, macro-progressive, "),
+        ("run --problems macro mackro", "unknown problem mackro; there are macro, macro-progressive, "),
+        ("run --samplers tpx tpe", "unknown sampler tpx; there are trlhpo, "),
+        ("run --problems macro --samplers tpx", "unknown sampler tpx; there are trlhpo, "),
+        ("run --protocol short --samplers tpx", "unknown sampler tpx; there are trlhpo, "),
+        ("run --problems macro --samplers random", "nas-bench-macro_cifar10.json is "),
+        ("run --problems macro --samplers random --data-root .", "nas-bench-macro_cifar10.json is "),
+        ("report --out nowhere", "no rows in "),
+        ("ablate --problems mackro", "unknown problem mackro; there are macro, macro-progressive, "),
+        ("ablate --variants hole", "unknown variant hole; there are whole, "),
+        ("transfer --problems macro", "unknown problem macro; there are nb201-cifar10, "),
+        ("pretrain prior.safetensors --tasks nope", "unknown task nope; there are "),
+        ("real --task nope", "unknown task nope; there are mnist, "),
+        ("real --samplers tpx", "unknown sampler tpx; there are trlhpo, "),
+        ("real --seeds 0", "seeds is 0; it must be at least 1"),
+        ("confirm --problems mackro", "unknown problem mackro; there are macro, macro-progressive, "),
+        ("confirm --problems macro --samplers tpx", "unknown sampler tpx; there are trlhpo, "),
+        ("confirm --problems macro --seeds 0", "seeds is 0; it must be at least 1"),
+        ("confirm --problems macro --totals 5", "totals are [5]; each must be more than "),
+        ("pareto --samplers tpx", "unknown sampler tpx; there are trlhpo, "),
+        ("pareto --seeds -1", "seeds is -1; it must be at least 1"),
+        ("engine --images 0", "images is 0; it must be at least 1"),
+        ("engine --devices nope", "device is 'nope'; it must be "),
+        ("train-less --ways nope", "unknown way nope; there are whole, "),
+        ("train-less --networks 0", "networks is 0; it must be at least 1"),
+        ("engine-search --arms nope", "unknown arm nope; there are plain, engine"),
+        ("engine-search --seeds 0", "seeds is 0; it must be at least 1"),
     ],
 )
-def test_what_is_wrong_is_said_in_a_line(command, message, tmp_path, capsys):
-    assert main([word.format(empty=tmp_path) for word in command]) == 2
+def test_what_is_wrong_is_said_in_a_line(command, message, no_data, capsys):
+    """The argument that is wrong, before any file that is missing."""
+    name, *_ = command.split()
+    assert main(command.split()) == 2
     err = capsys.readouterr().err
-    assert err.startswith(f"python -m optuna_trlhpo.benchmarks {message}")
+    assert err.startswith(f"python -m optuna_trlhpo.benchmarks {name}: {message}")
     assert err.count("\n") == 1
 
 
-def test_numbers_must_be_positive(capsys):
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("run --jobs 0", "argument --jobs: 0 is not a positive number"),
+        ("overhead --trials 5 0", "argument --trials: 0 is not a positive number"),
+        ("figures --trials -1", "argument --trials: -1 is not a positive number"),
+        ("train rows.jsonl --networks 0", "argument --networks: 0 is not a positive number"),
+        ("train rows.jsonl --networks 1 --seed -1", "argument --seed: -1 is not a seed; seeds are 0 and more"),
+        ("pretrain prior.safetensors --seed -1", "argument --seed: -1 is not a seed; seeds are 0 and more"),
+    ],
+)
+def test_numbers_must_make_sense(command, message, no_data, capsys):
     with pytest.raises(SystemExit, match="2"):
-        main(["run", "--jobs", "0"])
-    assert "argument --jobs: 0 is not a positive number" in capsys.readouterr().err
+        main(command.split())
+    assert message in capsys.readouterr().err
+
+
+def test_unnamed_problems_without_a_file_are_left_out(no_data, capsys):
+    """Of the whole list, where nothing else is wrong."""
+    assert main("run --problems macro* --samplers random".split()) == 2
+    err = capsys.readouterr().err
+    assert "macro is left out: nas-bench-macro_cifar10.json is " in err and "unknown" not in err
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("real --samplers", "There is no whole study"),
+        ("confirm --samplers", "There is no whole study"),
+        ("pareto --samplers", "There is no whole study"),
+        ("train-less --ways", "There is nothing to compare with"),
+        ("engine-search --arms", "There is no seed with a whole study of both"),
+    ],
+)
+def test_a_report_alone_needs_no_data(command, message, no_data, capsys):
+    assert main(command.split()) == 0
+    assert message in capsys.readouterr().out
