@@ -3,11 +3,13 @@
 #   make test PYTHON=python3.12     another Python for a new environment
 #   make test VENV=/path/to/venv    another environment, made there if there is none
 #   make test ARGS="-k layers"      arguments for pytest
+#   make test WORKERS=0             tests in one process, as a debugger needs it; else one a core, 8 at most
 #   make bench-full JOBS=16         processes of a benchmark; ROWS=DIR keeps its rows elsewhere
 
 PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
+WORKERS ?= logical
 DEMO_ARGS ?=
 JOBS ?= 2
 ROWS ?= benchmark-rows
@@ -16,10 +18,16 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 BENCHMARKS := $(BIN)/python -m optuna_trlhpo.benchmarks
 
+# One thread a process, so that processes do not wait for one another; each takes its tests in order, so that
+# those of a file stay together and share what they were given.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+PARALLEL := -n $(WORKERS) --maxprocesses 8 --dist worksteal
+
+SMAC := $(BIN)/python -c 'import smac' 2>/dev/null || $(BIN)/python -m pip install --disable-pip-version-check -e ".[smac]"
 NEWEST_ENOUGH := import sys; sys.exit(sys.version_info < (3, 10))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-browser lint format docs bench bench-full bench-foreign ablate transfer real confirm pareto bench-engine train-less engine-search repeats idioms overhead clean
+.PHONY: help demo test test-all test-smac test-browser lint format docs bench bench-full bench-foreign ablate transfer real confirm pareto bench-engine train-less engine-search repeats idioms overhead clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -27,11 +35,18 @@ help: ## list the targets
 demo: $(INSTALLED) ## search a small CNN on digits, show it, test it (examples/quickstart.py)
 	@$(BIN)/python examples/quickstart.py $(DEMO_ARGS)
 
-test: $(INSTALLED) ## all tests, doctests included
-	$(BIN)/python -m pytest $(ARGS)
+test: $(INSTALLED) ## tests and doctests, but for the long ones; minutes on two cores
+	$(PYTEST) $(PARALLEL) $(ARGS)
+
+test-all: $(INSTALLED) ## the long ones too
+	$(PYTEST) $(PARALLEL) -m "not (smac or browser)" $(ARGS)
+
+test-smac: $(INSTALLED) ## those of SMAC, which is installed if it is missing
+	@$(SMAC)
+	$(PYTEST) $(PARALLEL) -m smac tests/baselines $(ARGS)
 
 test-browser: $(INSTALLED) ## the dashboard and the report in a headless Chromium, which must be installed
-	$(BIN)/python -m pytest -m browser tests/browser $(ARGS)
+	$(PYTEST) -m browser tests/browser $(ARGS)
 
 lint: $(INSTALLED) ## ruff (rules and format) and mypy; changes nothing
 	$(BIN)/ruff check .
@@ -50,7 +65,7 @@ bench: $(INSTALLED) ## the headline table, and whether it holds; laid out for ha
 	@$(BENCHMARKS) report --protocol short --out $(ROWS)/short --figures $(ROWS)/figures
 
 bench-full: $(INSTALLED) ## the same with all samplers and 100 seeds; hours on 16 cores
-	@$(BIN)/python -c 'import smac' 2>/dev/null || $(BIN)/python -m pip install --disable-pip-version-check -e ".[smac]"
+	@$(SMAC)
 	$(BENCHMARKS) run --protocol full --jobs $(JOBS) --out $(ROWS)/full
 	@$(BENCHMARKS) report --protocol full --out $(ROWS)/full --figures $(ROWS)/figures-full
 

@@ -50,9 +50,9 @@ class TestRegularizedEvolution(BasicSamplerTestCase, SingleOnlySamplerTestCase):
         return lambda: RegularizedEvolutionSampler(population_size=2)
 
 
+@pytest.mark.smac
 @pytest.mark.filterwarnings("ignore")
 class TestSMAC(BasicSamplerTestCase, RelativeSamplerTestCase, SingleOnlySamplerTestCase):
     @pytest.fixture
     def sampler(self) -> Callable[[], BaseSampler]:
-        pytest.importorskip("smac", reason="the extra smac is not installed")
         return SMACSampler

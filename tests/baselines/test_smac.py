@@ -1,6 +1,5 @@
-"""`SMACSampler`; what runs SMAC is skipped where the extra is not installed."""
+"""`SMACSampler`; `make test-smac` runs what needs the extra."""
 
-import importlib.util
 import pickle
 import sys
 
@@ -11,9 +10,6 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 
 from optuna_trlhpo.baselines import SMACSampler
 
-needs_smac = pytest.mark.skipif(
-    importlib.util.find_spec("smac") is None, reason="the extra smac is not installed"
-)
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
 SPACE = {
@@ -50,7 +46,7 @@ def test_bad_arguments_are_named():
         SMACSampler(search_space={"x": (0, 1)})
 
 
-@needs_smac
+@pytest.mark.smac
 @pytest.mark.parametrize("space", [None, SPACE])
 def test_it_asks_and_tells(space):
     study = optuna.create_study(sampler=SMACSampler(search_space=space, n_trials=16, retrain_after=8, seed=0))
@@ -61,7 +57,7 @@ def test_it_asks_and_tells(space):
     assert sorted(costs) == pytest.approx(sorted(trial.value for trial in study.trials[:-1]))
 
 
-@needs_smac
+@pytest.mark.smac
 def test_it_finds_an_optimum():
     study = optuna.create_study(sampler=SMACSampler(n_trials=40, retrain_after=4, seed=0))
     study.optimize(
@@ -70,7 +66,7 @@ def test_it_finds_an_optimum():
     assert study.best_value < 0.003 and study.best_params["n"] == 0
 
 
-@needs_smac
+@pytest.mark.smac
 def test_a_maximised_value_is_a_cost():
     study = optuna.create_study(direction="maximize", sampler=SMACSampler(n_trials=8, seed=0))
     study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=5)
@@ -79,7 +75,7 @@ def test_a_maximised_value_is_a_cost():
     assert sorted(-cost for cost in costs) == sorted(trial.value for trial in study.trials[:-1])
 
 
-@needs_smac
+@pytest.mark.smac
 def test_failed_pruned_and_fixed_trials():
     def fails(trial):
         value = objective(trial)
@@ -97,7 +93,7 @@ def test_failed_pruned_and_fixed_trials():
     assert len(study.trials) == 16
 
 
-@needs_smac
+@pytest.mark.smac
 def test_equal_seeds_pickles_and_resumed_studies():
     def run(seed, *parts):
         study = optuna.create_study(sampler=SMACSampler(n_trials=8, retrain_after=8, seed=seed))
@@ -111,7 +107,7 @@ def test_equal_seeds_pickles_and_resumed_studies():
     assert len(set(parts)) == 8
 
 
-@needs_smac
+@pytest.mark.smac
 def test_a_space_that_is_used_up_goes_on_at_random():
     study = optuna.create_study(sampler=SMACSampler(n_trials=8, seed=0))
     study.optimize(lambda trial: trial.suggest_int("x", 0, 3), n_trials=8)
@@ -119,7 +115,7 @@ def test_a_space_that_is_used_up_goes_on_at_random():
     assert len(study.trials) == 8
 
 
-@needs_smac
+@pytest.mark.smac
 def test_threads():
     study = optuna.create_study(sampler=SMACSampler(search_space=SPACE, n_trials=12, retrain_after=8, seed=0))
     study.optimize(objective, n_trials=8, n_jobs=3)

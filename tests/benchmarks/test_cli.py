@@ -5,11 +5,12 @@ import functools
 import pytest
 from optuna.samplers import RandomSampler
 
-from optuna_trlhpo.benchmarks import ablation, criteria, runner, tables
+from optuna_trlhpo.benchmarks import ablation, criteria, overhead, runner, tables
 from optuna_trlhpo.benchmarks.__main__ import main
 
 
-def test_overhead_prints_a_row_per_length(capsys):
+def test_overhead_prints_a_row_per_length(capsys, monkeypatch):
+    monkeypatch.setattr(overhead, "_WINDOW", 2)
     main(["overhead", "--trials", "5", "12"])
     heading, columns, *rows = capsys.readouterr().out.splitlines()
     assert "torch" in heading and "suggestion" in columns
