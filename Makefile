@@ -18,9 +18,9 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 BENCHMARKS := $(BIN)/python -m optuna_trlhpo.benchmarks
 
-# One thread a process, so that processes do not wait for one another; each takes its tests in order, so that
-# those of a file stay together and share what they were given.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+# One thread a process, and none that waits for another keeps a core busy. Each process takes its tests in
+# order, so that those of a file, which share what they were given, mostly stay together.
+PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest
 PARALLEL := -n $(WORKERS) --maxprocesses 8 --dist worksteal
 
 SMAC := $(BIN)/python -c 'import smac' 2>/dev/null || $(BIN)/python -m pip install --disable-pip-version-check -e ".[smac]"

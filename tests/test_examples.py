@@ -41,6 +41,7 @@ def test_every_example_is_tested_here() -> None:
     assert [path.name for path in EXAMPLES.glob("*.py") if f'run("{path.name}"' not in here] == []
 
 
+@pytest.mark.slow
 def test_quickstart_resumes(tmp_path: Path) -> None:
     first = run("quickstart.py", "--trials", "1", cwd=tmp_path)
     assert "0 of 1 trials are finished, 1 to go" in first
@@ -59,6 +60,7 @@ def test_quickstart_resumes(tmp_path: Path) -> None:
     assert percentages(second)[0] == percentages(third)[0] == pytest.approx(100 * study.best_value, abs=0.01)
 
 
+@pytest.mark.slow
 def test_mnist(tmp_path: Path) -> None:
     if not (DATA_ROOT / "MNIST" / "raw").is_dir():
         pytest.skip(f"no MNIST/raw in {DATA_ROOT}; set TRLHPO_DATA_ROOT to the folder that holds it")
@@ -72,7 +74,7 @@ def test_mnist(tmp_path: Path) -> None:
 
 
 def test_custom_training_loop(tmp_path: Path) -> None:
-    output = run("custom_training_loop.py", "--trials", "2", "--epochs", "6", cwd=tmp_path)
+    output = run("custom_training_loop.py", "--trials", "2", "--epochs", "2", cwd=tmp_path)
     assert percentages(output)[-1] > 50  # chance is 10
     assert "Conv(" in output
 
@@ -83,6 +85,7 @@ def test_existing_pipeline(tmp_path: Path) -> None:
     assert "'n_units_l0'" in output
 
 
+@pytest.mark.slow
 def test_edge_device(tmp_path: Path) -> None:
     small = ["--trials=2", "--device-macs=1000", "--folder=files"]
     output = run("edge_device.py", *small, cwd=tmp_path)
@@ -92,6 +95,7 @@ def test_edge_device(tmp_path: Path) -> None:
     assert "server.onnx" in names and "device.onnx" not in names  # a thousand MACs are too few for any layer
 
 
+@pytest.mark.slow
 def test_paper_figures(tmp_path: Path) -> None:
     """Without MNIST, which the folder does not hold: the digits take its place, and it is said."""
     options = ["--trials", "4", "--data-root", str(tmp_path), "--agents", "random", "paper"]

@@ -149,6 +149,11 @@ def value_of(network: tuple[Layer, ...]) -> float:
     return 0.6 + 0.1 * sum(layer.kind == "Dropout" for layer in network) - 0.02 * len(network)
 
 
+@pytest.mark.parametrize(
+    "space",
+    [pytest.param(name, marks=[pytest.mark.slow] if name != "mlp" else []) for name in INPUTS],
+    indirect=True,
+)
 def test_the_sampler_searches_any_vocabulary(space: LayerSpace) -> None:
     def objective(trial: optuna.Trial) -> float:
         for network in space.grow(trial):

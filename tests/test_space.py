@@ -348,7 +348,7 @@ def test_no_sampler_ever_plays_an_invalid_network(name: str, sampler: str, how: 
 @pytest.mark.parametrize("name", ["tight", "oblong", "capped narrowing"])
 def test_a_name_never_has_two_sets_of_choices(name: str, how: str) -> None:
     settings = dict(vars(SPACES[name])) | {"min_improvement": None, "min_accuracy": None}
-    study = play(LayerSpace(**settings), optuna.samplers.RandomSampler(seed=1), n=200, how=how)
+    study = play(LayerSpace(**settings), optuna.samplers.RandomSampler(seed=1), n=80, how=how)
     assert_one_choice_set_per_name(study)
     masked = {key for trial in study.trials for key in trial.params if "_of_" in key}
     assert masked  # some sets were masked, so there was something to go wrong

@@ -269,7 +269,7 @@ def test_updates_lower_the_critics_loss(config: AgentConfig) -> None:
 
 
 @pytest.mark.parametrize("best", [0.2, 0.8])
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", ["default", pytest.param("paper", marks=pytest.mark.slow)])
 def test_a_one_step_task_is_learned(name: str, best: float) -> None:
     """One step of four numbers: the nearer the first is to ``best``, the better."""
     faster = dict(actor_learning_rate=5e-4, critic_learning_rate=2e-3, actor_interval=1)

@@ -207,7 +207,10 @@ def test_what_is_wrong_is_said_in_a_line(command, message, no_data, capsys):
         ("overhead --trials 5 0", "argument --trials: 0 is not a positive number"),
         ("figures --trials -1", "argument --trials: -1 is not a positive number"),
         ("train rows.jsonl --networks 0", "argument --networks: 0 is not a positive number"),
-        ("train rows.jsonl --networks 1 --seed -1", "argument --seed: -1 is not a seed; seeds are 0 and more"),
+        (
+            "train rows.jsonl --networks 1 --seed -1",
+            "argument --seed: -1 is not a seed; seeds are 0 and more",
+        ),
         ("pretrain prior.safetensors --seed -1", "argument --seed: -1 is not a seed; seeds are 0 and more"),
     ],
 )

@@ -28,6 +28,7 @@ def digits() -> tuple[Tensor, Tensor]:
     return (torch.from_numpy(data.images) * 15.9).to(torch.uint8), torch.from_numpy(data.target)
 
 
+@pytest.mark.slow
 def test_our_loop_is_as_accurate_as_the_plain_one() -> None:
     images, labels = digits()
     network, device, n = parse("Conv(16,3,1) > MaxPool(2,2,0) > FCL(32,relu,bias)"), torch.device("cpu"), 900

@@ -84,14 +84,16 @@ def test_counts_by_hand() -> None:
 
 
 @pytest.mark.parametrize(
-    ("vocabulary", "shape"), [(CNN, (1, 8, 8)), (MLP, (20,)), (LSTM, (12, 3))], ids=["cnn", "mlp", "lstm"]
+    ("vocabulary", "shape", "n"),
+    [(CNN, (1, 8, 8), 100), (MLP, (20,), 100), (LSTM, (12, 3), 30)],  # an LSTM takes long
+    ids=["cnn", "mlp", "lstm"],
 )
-def test_peaks_are_what_the_space_limits(vocabulary: Vocabulary, shape: tuple[int, ...]) -> None:
+def test_peaks_are_what_the_space_limits(vocabulary: Vocabulary, shape: tuple[int, ...], n: int) -> None:
     labels = np.arange(20) % 3
     inputs = np.random.default_rng(0).normal(size=(20, *shape)).astype(np.float32)
     objective = CNNObjective((inputs, labels), vocabulary=vocabulary, max_layers=3, device="cpu")
     rng, seen = np.random.default_rng(1), set()
-    for _ in range(100):
+    for _ in range(n):
         layers = objective.space.draw(rng)
         seen |= {type(layer) for layer in layers}
         cost = finished.cost(layers, objective._trainer, objective.space, latency=False)

@@ -6,7 +6,9 @@ import importlib.util
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -52,14 +54,24 @@ def apart(network: nn.Module, found: np.ndarray, inputs: Tensor) -> float:
     return float((np.abs(found - wanted) / np.maximum(np.abs(wanted), 1)).max())
 
 
-EVERY_KIND = [
-    pytest.param(vocabulary, kind, id=f"{vocabulary.name or 'table_i'}-{kind.kind}")
-    for vocabulary in VOCABULARIES
-    for kind in vocabulary.kinds
-]
+def name_of(vocabulary: Vocabulary) -> str:
+    return vocabulary.name or "table_i"
 
 
-@pytest.mark.parametrize(("vocabulary", "kind"), EVERY_KIND)
+def marks_of(vocabulary: Vocabulary, slow: Sequence[Vocabulary]) -> list[pytest.MarkDecorator]:
+    """PyTorch takes a second for each network that it exports."""
+    return [pytest.mark.slow] if vocabulary in slow else []
+
+
+def kinds_of(vocabularies: Sequence[Vocabulary], slow: Sequence[Vocabulary] = ()) -> list[Any]:
+    return [
+        pytest.param(it, kind, id=f"{name_of(it)}-{kind.kind}", marks=marks_of(it, slow))
+        for it in vocabularies
+        for kind in it.kinds
+    ]
+
+
+@pytest.mark.parametrize(("vocabulary", "kind"), kinds_of(VOCABULARIES, slow=VOCABULARIES[1:]))
 def test_onnx_agrees_on_every_kind(vocabulary: Vocabulary, kind: type[Layer], tmp_path: Path) -> None:
     network, shape = network_with(vocabulary, kind)
     exported = export_network(network, tmp_path / "net.onnx", shape)
@@ -71,7 +83,7 @@ def test_onnx_agrees_on_every_kind(vocabulary: Vocabulary, kind: type[Layer], tm
         assert apart(network, found, inputs) <= 1e-4
 
 
-@pytest.mark.parametrize(("vocabulary", "kind"), EVERY_KIND)
+@pytest.mark.parametrize(("vocabulary", "kind"), kinds_of(VOCABULARIES))
 def test_source_agrees_on_every_kind(vocabulary: Vocabulary, kind: type[Layer], tmp_path: Path) -> None:
     network, shape = network_with(vocabulary, kind)
     export_network(network, tmp_path / "net.py", shape)
@@ -84,7 +96,10 @@ def test_source_agrees_on_every_kind(vocabulary: Vocabulary, kind: type[Layer], 
     assert bool(dropping) == (kind is kinds.Dropout)
 
 
-@pytest.mark.parametrize("vocabulary", VOCABULARIES, ids=lambda it: it.name or "table_i")
+@pytest.mark.parametrize(
+    "vocabulary",
+    [pytest.param(it, id=name_of(it), marks=marks_of(it, VOCABULARIES[1:])) for it in VOCABULARIES],
+)
 def test_program_agrees(vocabulary: Vocabulary, tmp_path: Path) -> None:
     for kind in vocabulary.kinds:
         network, shape = network_with(vocabulary, kind)

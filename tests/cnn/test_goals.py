@@ -25,6 +25,12 @@ from tests.cnn.test_objective import THREE, make, make_params, run, with_accurac
 COUNTS = Counts(macs=2_000_000, parameters=10_000, activation_bytes=5_000, layers=3)
 
 
+@pytest.fixture(autouse=True)
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A latency is measured in a moment: no test is about how exact it is."""
+    monkeypatch.setattr(module, "_SECONDS_OF_LATENCY", 0.002)
+
+
 # Goals
 
 

@@ -75,6 +75,7 @@ def run(path: Path | None, inputs: np.ndarray) -> np.ndarray:
     return session.run(None, {"input": inputs})[0]
 
 
+@pytest.mark.slow
 def test_chained_parts_are_the_whole_wherever_it_is_cut(tmp_path: Path) -> None:
     layers, shape = parse("Residual(8,3,2) > GlobalPool() > FCL(16,relu,bias)"), SHAPE
     shapes = [shape]

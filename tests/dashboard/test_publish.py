@@ -259,6 +259,7 @@ def large() -> optuna.Study:
     return study_of(1000, layered(space))
 
 
+@pytest.mark.slow
 def test_a_large_study_stays_small(large: optuna.Study) -> None:
     assert len({name for trial in large.get_trials(deepcopy=False) for name in trial.params}) > 30
     publish(large)
@@ -283,7 +284,7 @@ def of_agent() -> optuna.Study:
     """Every figure has data."""
     agent = AgentConfig.paper(width=16, heads=2, blocks=1)
     sampler = TRLHPOSampler.paper(seed=1, agent=agent, warn_independent_sampling=False)
-    return study_of(100, layered(), sampler=sampler)
+    return study_of(60, layered(), sampler=sampler)
 
 
 @pytest.mark.parametrize("name", FIGURES.values())

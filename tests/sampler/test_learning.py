@@ -15,6 +15,7 @@ def last_mean(sampler, objective, *, n_trials, n_last):
     return np.mean([trial.value for trial in study.trials[-n_last:]])
 
 
+@pytest.mark.slow
 def test_a_report_inside_the_trial_decides_the_next_layer():
     found = [last_mean(TRLHPOSampler(seed=s), signpost(seed=s), n_trials=150, n_last=25) for s in range(3)]
     assert np.mean(found) >= 0.9
@@ -36,6 +37,7 @@ def test_a_plain_problem_is_solved():
     assert study.best_value < 0.1  # random search reaches 0.1 in one study of six
 
 
+@pytest.mark.slow
 def test_the_papers_agent_learns_to_act():
     """One action with its best value at 0.8, with learning rates that are not made for 99 hours."""
     agent = AgentConfig.paper(actor_learning_rate=1e-3, critic_learning_rate=1e-3, updates=10)

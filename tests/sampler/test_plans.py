@@ -306,6 +306,7 @@ def best_values(make, objective, n_trials, *, n_seeds=3, direction="minimize"):
     return np.array(found)
 
 
+@pytest.mark.slow
 def test_a_smooth_function_is_found_sooner_than_by_others():
     def sphere(trial):
         return sum((trial.suggest_float(f"x{i}", 0, 1) - 0.2 - 0.1 * i) ** 2 for i in range(5))
@@ -317,6 +318,7 @@ def test_a_smooth_function_is_found_sooner_than_by_others():
     assert ours.mean() < 0.5 * tpe.mean() < 0.5 * chance.mean()
 
 
+@pytest.mark.slow
 def test_choices_that_add_up_are_found():
     """Eight choices of three, 6,561 combinations: what each is worth can be told after a few dozen."""
     worth = np.random.default_rng(5).random((8, 3))

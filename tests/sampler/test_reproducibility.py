@@ -65,6 +65,7 @@ def test_the_global_generators_are_left_alone(make_sampler, layer_prior):
     assert states() == before
 
 
+@pytest.mark.slow
 def test_a_run_in_another_process_is_equal():
     program = textwrap.dedent(
         """
@@ -149,6 +150,7 @@ def test_two_threads(make_sampler):
     assert len({str(trial.params) for trial in study.trials}) > 20
 
 
+@pytest.mark.slow
 def test_two_processes_on_one_storage(tmp_path):
     program = textwrap.dedent(
         """

@@ -127,6 +127,7 @@ def test_nothing_is_written(name: str, make: Callable[[str], Study]) -> None:
     assert (study.user_attrs, study.get_trials()) == before
 
 
+@pytest.mark.slow
 def test_figures_of_a_long_study_come_soon() -> None:
     """Measured by ``python -m optuna_trlhpo.benchmarks figures``; here only that nothing is quadratic."""
     study = study_of(1000)

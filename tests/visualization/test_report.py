@@ -105,5 +105,6 @@ def test_what_violates_a_constraint_is_not_called_the_best(tmp_path: Path) -> No
     assert forbidden not in page.text and "Trial 2" not in page.text
 
 
+@pytest.mark.slow
 def test_a_long_study_is_a_small_page(tmp_path: Path) -> None:
     assert write_report(study_of(1000), tmp_path / "report.html").stat().st_size < 5e6
