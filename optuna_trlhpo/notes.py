@@ -5,10 +5,12 @@
 `AGENT_ATTRIBUTE`   of a trial: what the agent expected of it, and what it attended to (`AgentNote`)
 `SAMPLER_ATTRIBUTE` of a study: the settings of the sampler
 ``trainings``       of a trial, a user attribute: its networks, what they came to and how long that took
+``architecture``    of a trial, a user attribute: the best network that it has trained, as text
 ==================  =====================================================================================
 
 A note is small, for storages only grow: that of the agent has at most `MOST_CHARACTERS`. Attributes may be
-anybody's: what was not written here is read as nothing.
+anybody's, or damaged. So each is checked where it is read, here alone, and a note of which a part is not
+valid is read as nothing.
 
 Notation: S steps, H heads (of all blocks, one block after the other).
 """
@@ -17,20 +19,21 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 from optuna.study import Study
-from optuna.trial import FrozenTrial, Trial
+from optuna.trial import BaseTrial, FrozenTrial
 
-from optuna_trlhpo.episode import Seen
+from optuna_trlhpo.layers import Network, parse
 
 SEEN_ATTRIBUTE = "trlhpo:seen"
 AGENT_ATTRIBUTE = "trlhpo:agent"
 SAMPLER_ATTRIBUTE = "trlhpo:sampler"
 TRAININGS_ATTRIBUTE = "trainings"
+ARCHITECTURE_ATTRIBUTE = "architecture"
 
 MOST_CHARACTERS = 2000
 """Of an `AgentNote` as it is stored."""
@@ -40,6 +43,7 @@ _MOST = 16**_DIGITS - 1
 _PLACES = 16 ** np.arange(_DIGITS)[::-1]
 _NIBBLES = np.zeros(256)
 _NIBBLES[np.frombuffer(b"0123456789abcdef", np.uint8)] = np.arange(16)
+_ROWS = re.compile(rf"([1-9][0-9]{{0,3}}):((?:[0-9a-f]{{{_DIGITS}}})+)")
 _MOST_STEPS = 32
 """Of which expectations are kept."""
 
@@ -63,12 +67,66 @@ def read_from_study(study: Study, name: str) -> Any:
     return study._storage.get_study_system_attrs(study._study_id).get(name)
 
 
+# Numbers ------------------------------------------------------------------------------------------------
+
+
+def finite(value: Any) -> float | None:
+    """A number of JSON as a finite float; None for all else, also for True, NaN and an integer beyond floats.
+
+    Example:
+        >>> finite(3), finite(True), finite(10**400), finite("3"), finite(float("nan"))
+        (3.0, None, None, None, None)
+    """
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def is_integer(value: Any, *, least: int) -> bool:
+    """Whether it is an integer of at least ``least``; True is none."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _finite(value: Any) -> float:
+    number = finite(value)
+    if number is None:
+        raise ValueError(f"{type(value).__name__} is not a finite number")
+    return number
+
+
 # Reports ------------------------------------------------------------------------------------------------
 
 
-def seen_in(trial: FrozenTrial) -> Seen:
-    """When the trial reported what, as far as it was noted."""
-    seen: Seen = trial.system_attrs.get(SEEN_ATTRIBUTE, [])
+def seen_in(trial: FrozenTrial) -> list[tuple[int, int]]:
+    """When the trial reported what, as far as it was noted.
+
+    Pairs (n, step) say "when it had n parameters, the report of that step was the last". Both rise; n is 1 to
+    the number of the trial's parameters, step is 0 or more.
+
+    Example:
+        >>> import optuna
+        >>> from optuna.distributions import IntDistribution
+        >>> one = dict(params={"x": 1}, distributions={"x": IntDistribution(0, 1)}, value=1)
+        >>> seen_in(optuna.create_trial(**one, system_attrs={SEEN_ATTRIBUTE: [[1, 0]]}))
+        [(1, 0)]
+        >>> seen_in(optuna.create_trial(**one, system_attrs={SEEN_ATTRIBUTE: [[2, 0]]}))
+        []
+    """
+    stored = trial.system_attrs.get(SEEN_ATTRIBUTE)
+    seen: list[tuple[int, int]] = []
+    for pair in stored if isinstance(stored, list) else ():
+        if not isinstance(pair, list | tuple) or len(pair) != 2:
+            return []
+        (n, step), (last_n, last_step) = pair, seen[-1] if seen else (0, -1)
+        if not (is_integer(n, least=last_n + 1) and is_integer(step, least=last_step + 1)):
+            return []
+        if n > len(trial.params):
+            return []
+        seen.append((n, step))
     return seen
 
 
@@ -132,14 +190,14 @@ class AgentNote:
         if plans:
             last = plans[-_MOST_STEPS:]
             stored["plans"] = [_of_plan(plan) for plan in last]
-        if self.q:
+        if self.q and all(map(math.isfinite, (*self.q, *self.spread))):
             stored["q"] = [_rounded(value) for value in self.q[:_MOST_STEPS]]
             stored["bootstrapped"] = self.bootstrapped
-        if any(self.spread):
-            stored["spread"] = [_rounded(value) for value in self.spread[:_MOST_STEPS]]
+            if any(self.spread):
+                stored["spread"] = [_rounded(value) for value in self.spread[:_MOST_STEPS]]
         if self.exploration is not None:
             stored["exploration"] = _rounded(self.exploration)
-        if self.losses is not None:
+        if self.losses is not None and all(value is None or math.isfinite(value) for value in self.losses):
             stored["losses"] = [None if value is None else _rounded(value) for value in self.losses]
         room = MOST_CHARACTERS - len(str(stored)) - 60
         for average in (False, True):
@@ -151,35 +209,50 @@ class AgentNote:
 
 
 def read_agent(trial: FrozenTrial) -> AgentNote | None:
-    """What the agent noted of ``trial``; None if there is no such note, or one that is not understood."""
+    """What the agent noted of ``trial``; None if there is no note, or one of which a part is not valid."""
     stored = trial.system_attrs.get(AGENT_ATTRIBUTE)
     try:
-        return _read_agent(stored)
+        return _read_agent(stored) if isinstance(stored, dict) else None
     except (AttributeError, IndexError, KeyError, TypeError, ValueError):
         return None
 
 
-def _read_agent(stored: Any) -> AgentNote | None:
-    if stored is None:
-        return None
-    losses = stored.get("losses")
-    exploration = stored.get("exploration")
+def _read_agent(stored: dict[str, Any]) -> AgentNote:
+    """Raises anything but what `read_agent` expects for nothing that JSON can hold."""
+    by, bootstrapped = stored["by"], stored.get("bootstrapped", True)
+    if not isinstance(by, str) or not isinstance(bootstrapped, bool):
+        raise ValueError("these are no texts and switches")
+    q, spread = (tuple(map(_finite, stored.get(name, ()))) for name in ("q", "spread"))
+    if len(spread) not in (0, len(q)) or min(spread, default=0.0) < 0:
+        raise ValueError("there must be a spread for each Q")
+    exploration = None if stored.get("exploration") is None else _finite(stored["exploration"])
+    if exploration is not None and not 0 <= exploration <= 1:
+        raise ValueError("exploration must be between 0 and 1")
+    losses = None
+    if stored.get("losses") is not None:
+        of_critic, of_actor = stored["losses"]
+        losses = _finite(of_critic), None if of_actor is None else _finite(of_actor)
+    attention = stored.get("attention", {})
+    if not isinstance(attention, dict):
+        raise ValueError("attention must be by actor and critic")
     return AgentNote(
-        by=str(stored["by"]),
-        plans=tuple(Expected(int(a), int(b), *map(float, rest)) for a, b, *rest in stored.get("plans", ())),
-        q=tuple(map(float, stored.get("q", ()))),
-        spread=tuple(map(float, stored.get("spread", ()))),
-        bootstrapped=bool(stored.get("bootstrapped", True)),
-        exploration=None if exploration is None else float(exploration),
-        losses=None
-        if losses is None
-        else (float(losses[0]), None if losses[1] is None else float(losses[1])),
-        attention={
-            whose: _rows_of(text)
-            for whose, text in stored.get("attention", {}).items()
-            if whose in ("actor", "critic")
-        },
+        by=by,
+        plans=tuple(map(_read_plan, stored.get("plans", ()))),
+        q=q,
+        spread=spread,
+        bootstrapped=bootstrapped,
+        exploration=exploration,
+        losses=losses,
+        attention={whose: _rows_of(attention[whose]) for whose in attention if whose in ("actor", "critic")},
     )
+
+
+def _read_plan(stored: Any) -> Expected:
+    settled, steps, *values = stored
+    value, low, high = map(_finite, values)
+    if not (is_integer(settled, least=0) and is_integer(steps, least=1) and low <= value <= high):
+        raise ValueError("a plan has numbers of steps, and a value between low and high")
+    return Expected(settled, steps, value, low, high)
 
 
 def _rounded(value: float, digits: int = 4) -> float:
@@ -199,16 +272,19 @@ def _written(rows: Sequence[np.ndarray], average: bool) -> str:
     return f"{len(rows[0])}:{digits}"
 
 
-def _rows_of(text: str) -> list[np.ndarray]:
-    heads, _, digits = text.partition(":")
-    H = int(heads)
-    if H < 1 or not digits:
-        raise ValueError(f"{text!r} has no weights")
+def _rows_of(text: Any) -> list[np.ndarray]:
+    match = _ROWS.fullmatch(text)
+    if match is None:
+        raise ValueError("attention has another form")
+    H = int(match[1])
     # As `bytes.fromhex`, which knows pairs alone.
-    weights = _NIBBLES[np.frombuffer(digits.encode(), np.uint8)].reshape(-1, _DIGITS) @ _PLACES / _MOST
+    weights = _NIBBLES[np.frombuffer(match[2].encode(), np.uint8)].reshape(-1, _DIGITS) @ _PLACES / _MOST
     rows, start, k = [], 0, 1
     while start < len(weights):
-        rows.append(weights[start : start + H * (k + 1)].reshape(H, k + 1))
+        row = weights[start : start + H * (k + 1)].reshape(H, k + 1)
+        if (np.abs(row.sum(axis=1) - 1) > (k + 1) / _MOST).any():  # twice what rounding can do
+            raise ValueError("the weights of a row must sum to 1")
+        rows.append(row)
         start, k = start + H * (k + 1), k + 1
     return rows
 
@@ -244,18 +320,53 @@ def write_training(before: str, training: Training) -> str:
     return f"{before} {entry}"
 
 
-def read_trainings(trial: FrozenTrial | Trial) -> tuple[str, list[Training]]:
-    """The key of the setting, and the trainings."""
+def read_trainings(trial: BaseTrial) -> tuple[str, list[Training]]:
+    """The key of the setting, and the trainings; an empty key if there is no such note."""
     text = trial.user_attrs.get(TRAININGS_ATTRIBUTE)
     if not isinstance(text, str):
         return "", []
-    return text.split(" ")[0], list(_trainings(text))
+    key, *entries = text.split(" ")
+    trainings = [training for entry in entries if (training := _training(entry)) is not None]
+    return (key, trainings) if len(trainings) == len(entries) else ("", [])
 
 
-def _trainings(text: str) -> Iterator[Training]:
-    number = r"[0-9.e+-]+"
-    curve = rf"(?::((?:{number}/)*{number})(!?))?"
-    pattern = rf"(?<= )(\d+):({number}):(=?)({number}){curve}(?= |$)"
-    for step, accuracy, mark, seconds, points, stopped in re.findall(pattern, text):
-        accuracies = tuple(map(float, points.split("/"))) if points else ()
-        yield Training(int(step), float(accuracy), float(seconds), bool(mark), accuracies, bool(stopped))
+_NUMBER = r"[0-9]+(?:\.[0-9]+)?(?:e[+-]?[0-9]{1,3})?"
+_TRAINING = re.compile(
+    rf"([0-9]{{1,4}}):({_NUMBER}):(=?)({_NUMBER})(?::({_NUMBER}(?:/{_NUMBER})*)(!?))?", re.ASCII
+)
+
+
+def _training(entry: str) -> Training | None:
+    match = _TRAINING.fullmatch(entry)
+    if match is None:
+        return None
+    step, accuracy, mark, seconds, points, stopped = match.groups()
+    curve = tuple(map(float, points.split("/"))) if points else ()
+    if not all(0 <= share <= 1 for share in (float(accuracy), *curve)) or finite(float(seconds)) is None:
+        return None
+    return Training(int(step), float(accuracy), float(seconds), bool(mark), curve, bool(stopped))
+
+
+# The best network ---------------------------------------------------------------------------------------
+
+
+def read_architecture(trial: BaseTrial) -> tuple[str, Network] | None:
+    """The best network of a trial, as text and as layers; None if it has none, or what is no network."""
+    text = trial.user_attrs.get(ARCHITECTURE_ATTRIBUTE)
+    if not isinstance(text, str):
+        return None
+    try:
+        layers = parse(text)
+    except ValueError:
+        return None
+    return (text, layers) if layers else None
+
+
+def read_count(trial: BaseTrial, name: str) -> int | float | None:
+    """What the best network of a trial costs, such as its ``"macs"``: the user attribute of that name.
+
+    None where it is not a finite number of 0 or more.
+    """
+    value = trial.user_attrs.get(name)
+    number = finite(value)
+    return value if number is not None and number >= 0 else None

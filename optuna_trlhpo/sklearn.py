@@ -16,8 +16,8 @@ from optuna_trlhpo.cnn.checks import check_positive_integer
 from optuna_trlhpo.cnn.objective import CNNObjective
 from optuna_trlhpo.cnn.training import cpu_threads
 from optuna_trlhpo.kinds import MLP
-from optuna_trlhpo.layers import TABLE_I, Vocabulary, parse
-from optuna_trlhpo.notes import read_trainings
+from optuna_trlhpo.layers import TABLE_I, Vocabulary
+from optuna_trlhpo.notes import read_architecture, read_trainings
 from optuna_trlhpo.sampler import TRLHPOSampler
 from optuna_trlhpo.space import LayerSpace
 
@@ -267,8 +267,11 @@ class TRLHPOClassifier(ClassifierMixin, BaseEstimator):
 
 def _is_of(space: LayerSpace, trial: FrozenTrial) -> bool:
     """Whether the trial's best network is one of the space."""
+    found = read_architecture(trial)
+    if found is None:
+        return False
     try:
-        space.check(parse(trial.user_attrs["architecture"]))
-    except (KeyError, ValueError):
+        space.check(found[1])
+    except ValueError:
         return False
     return True

@@ -52,11 +52,14 @@ from optuna_trlhpo.places import (
     next_place,
     shape_behind,
 )
+from optuna_trlhpo.texts import brief
 
 _logger = get_logger("optuna.trlhpo.space")
 
 SPACE_ATTRIBUTE = "layer_space"
 """The user attribute of a study under which the settings of its space are kept."""
+_MOST = {"max_layers": 100, "num_classes": 10**6, "input_shape": 10**6}
+"""That settings are believed, which may be damaged; of other integers 10**15."""
 _DRAWS = 1000
 """After so many random networks beyond a limit there is held to be none within it."""
 _INPUTS = {
@@ -193,10 +196,23 @@ class LayerSpace:
         """
         names = {*_SETTINGS, "input_shape", "vocabulary"}
         if not isinstance(settings, Mapping) or set(settings) != names:
-            raise ValueError(f"settings are {settings!r}; they must have the keys {', '.join(sorted(names))}")
-        shape, vocabulary = tuple(settings["input_shape"]), vocabulary_named(settings["vocabulary"])
+            raise ValueError(
+                f"settings are {brief(settings)}; they must have the keys {', '.join(sorted(names))}"
+            )
+        shape, vocabulary = settings["input_shape"], settings["vocabulary"]
+        if not isinstance(shape, list | tuple) or not isinstance(vocabulary, str):
+            raise ValueError(
+                f"input_shape is {brief(shape)} and vocabulary {brief(vocabulary)}; they must "
+                "be a list and a text"
+            )
+        if not isinstance(settings["narrowing"], bool):
+            raise ValueError(f"narrowing is {brief(settings['narrowing'])}; it must be True or False")
         others = {name: settings[name] for name in _SETTINGS}
-        return cls(input_shape=shape, vocabulary=vocabulary, **others)
+        for name, size in [*others.items(), *(("input_shape", size) for size in shape)]:
+            most = _MOST.get(name, 10**15)
+            if isinstance(size, int) and size > most:
+                raise ValueError(f"{name} is beyond {most:,}, the most that is believed of a study")
+        return cls(input_shape=tuple(shape), vocabulary=vocabulary_named(vocabulary), **others)
 
     # What may come next -------------------------------------------------------------------------------
 

@@ -199,9 +199,33 @@ class PlannedSampler(BaseSampler):
 
 
 def note_of(trial: FrozenTrial) -> dict[str, Any]:
-    """The note that a trial's plan left, by whichever of these samplers; empty where there is none."""
-    note = trial.system_attrs.get(_NOTE, {})
-    return note if isinstance(note, dict) else {}
+    """The note that a trial's plan left, by whichever of these samplers; empty where there is none.
+
+    Attributes may be anybody's, or damaged: a note with a part that no plan writes so is nothing.
+    """
+    note = trial.system_attrs.get(_NOTE)
+    if not isinstance(note, dict) or ("of" in note) != ("change" in note):
+        return {}
+    return note if all(is_right(note[part]) for part, is_right in _PARTS.items() if part in note) else {}
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**31
+
+
+def _is_pair(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(map(_is_count, value))
+
+
+_PARTS: dict[str, Callable[[Any], bool]] = {
+    "climb": _is_count,
+    "of": _is_count,
+    "change": _is_count,
+    "grows": _is_pair,
+    "seen": lambda value: isinstance(value, list) and all(map(_is_pair, value)),
+    "cut": lambda value: value is True,
+}
+"""Of a note, and how to tell that it is valid."""
 
 
 def check_integer(name: str, value: Any, *, least: int = 0, optional: bool = False) -> None:

@@ -24,8 +24,10 @@ from optuna_trlhpo.cnn.results import Confirmed, Refit
 from optuna_trlhpo.cnn.trained import accuracies
 from optuna_trlhpo.cnn.trainer import INITIALISING, Trainer
 from optuna_trlhpo.cnn.training import cpu_threads, predict_correct
-from optuna_trlhpo.layers import Network, Shape, parse
+from optuna_trlhpo.layers import Network, Shape
+from optuna_trlhpo.notes import ARCHITECTURE_ATTRIBUTE, read_architecture
 from optuna_trlhpo.space import LayerSpace
+from optuna_trlhpo.texts import brief
 
 _NOT_ITS_NETWORK = "network is not the trial's; it must be one that refit made of this trial"
 
@@ -34,19 +36,23 @@ def network_of(trial: BaseTrial | Confirmed) -> tuple[str, Network]:
     """The architecture of the best network, as text and as layers.
 
     Raises:
-        ValueError: If it is no trial, or one without the user attribute ``architecture``.
+        ValueError: If it is no trial, or one whose user attribute ``architecture`` is no network.
     """
     if isinstance(trial, Confirmed):
         return trial.architecture, trial.layers
     if not isinstance(trial, BaseTrial):
         raise ValueError(f"trial is {trial!r}; it must be a trial, or a row of what confirm returns")
-    architecture = trial.user_attrs.get("architecture")
-    if not isinstance(architecture, str):
+    found = read_architecture(trial)
+    if found is None:
+        given = trial.user_attrs.get(ARCHITECTURE_ATTRIBUTE)
         raise ValueError(
             f"the trial has the user attributes {sorted(trial.user_attrs)}; it must have 'architecture', "
             "as a trial has in which a CNNObjective has trained a network"
+            if given is None
+            else f"the trial's user attribute 'architecture' is {brief(given)}; it must be a network, "
+            "as CNNObjective writes it, such as 'Conv(8,3,1) > FCL(16,relu,bias)'"
         )
-    return architecture, parse(architecture)
+    return found
 
 
 def refit(

@@ -6,6 +6,7 @@ import itertools
 import math
 import statistics
 from collections.abc import Callable
+from typing import Any
 
 import optuna
 from optuna.study import Study
@@ -14,6 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 from optuna_trlhpo.cnn.results import Confirmation, Confirmed, shape_text
 from optuna_trlhpo.cnn.trainer import Trainer
 from optuna_trlhpo.layers import Network, describe, parse
+from optuna_trlhpo.notes import finite, read_architecture
 from optuna_trlhpo.space import LayerSpace
 
 CONFIRMED_ATTRIBUTE = "confirmed_accuracies"
@@ -95,13 +97,15 @@ def _leaders(
     # A network counts whatever became of its trial in the end.
     finished = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
     for trial in study.get_trials(deepcopy=False, states=finished):
-        architecture = trial.user_attrs.get("architecture")
-        if not isinstance(architecture, str):
+        found = read_architecture(trial)
+        if found is None:
             continue
+        architecture, layers = found
         # The report of that very prefix; a trial that was added from elsewhere may have its value alone.
-        reported = trial.intermediate_values.get(len(parse(architecture)) - 1, trial.value)
-        observed = trial.user_attrs.get("accuracy", reported)
-        if observed is None or not math.isfinite(observed):
+        reported = trial.intermediate_values.get(len(layers) - 1, trial.value)
+        accuracy = finite(trial.user_attrs.get("accuracy"))
+        observed = finite(reported) if accuracy is None else accuracy
+        if observed is None:
             continue
         if architecture not in leaders or observed > leaders[architecture][1]:
             leaders[architecture] = (trial, observed)
@@ -140,12 +144,27 @@ def _reason_against(architecture: str, space: LayerSpace) -> str:
 
 
 def _kept_accuracies(study: Study, setting: str) -> dict[str, list[float]]:
-    """Per network what `confirm` has measured in this setting."""
-    return study.user_attrs.get(CONFIRMED_ATTRIBUTE, {}).get(setting, {})
+    """Per network what `confirm` has measured in this setting; the attribute may be damaged, or anybody's."""
+    found = _dictionary(_dictionary(study.user_attrs.get(CONFIRMED_ATTRIBUTE)).get(setting))
+    return {
+        architecture: list(map(float, accuracies))
+        for architecture, accuracies in found.items()
+        if isinstance(accuracies, list) and all(map(_is_share, accuracies))
+    }
 
 
 def _keep_accuracies(study: Study, setting: str, architecture: str, accuracies: list[float]) -> None:
     # Read again before each write, so that two processes do not undo one another's work.
-    kept = study.user_attrs.get(CONFIRMED_ATTRIBUTE, {})
-    kept.setdefault(setting, {})[architecture] = list(accuracies)  # a study in memory keeps what it is given
+    kept = dict(_dictionary(study.user_attrs.get(CONFIRMED_ATTRIBUTE)))
+    # A study in memory keeps what it is given.
+    kept[setting] = {**_dictionary(kept.get(setting)), architecture: list(accuracies)}
     study.set_user_attr(CONFIRMED_ATTRIBUTE, kept)
+
+
+def _dictionary(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _is_share(value: Any) -> bool:
+    number = finite(value)
+    return number is not None and 0 <= number <= 1

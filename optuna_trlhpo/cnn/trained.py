@@ -181,7 +181,8 @@ def _key(layers: Sequence[Layer], way: Way) -> str:
 
 def note_training(trial: BaseTrial, setting: str, step: int, trained: Trained, *, looked_up: bool) -> None:
     """Note in ``trial`` that its network of ``step + 1`` layers was trained, or looked up."""
-    before = trial.user_attrs.get(TRAININGS_ATTRIBUTE, setting)
+    # What somebody else wrote, or the trial that this one repeats in another setting, is not added to.
+    before = trial.user_attrs[TRAININGS_ATTRIBUTE] if read_trainings(trial)[0] == setting else setting
     entry = Training(
         step, trained.accuracy, trained.seconds, looked_up, tuple(trained.curve), trained.stopped
     )

@@ -14,6 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from optuna_trlhpo.cnn.trained import savings
 from optuna_trlhpo.layers import describe, network_in
+from optuna_trlhpo.notes import read_architecture, read_count
 from optuna_trlhpo.visualization._architecture import ArchitectureInfo
 from optuna_trlhpo.visualization._study import decimal, feasible
 
@@ -132,12 +133,12 @@ def _network(study: Study, trial: FrozenTrial, architecture: ArchitectureInfo | 
 
 
 def _leaders(study: Study, best: Sequence[FrozenTrial]) -> str:
-    costs = [name for name in ("parameters", "macs") if any(name in trial.user_attrs for trial in best)]
+    costs = [name for name in ("parameters", "macs") if any(read_count(it, name) is not None for it in best)]
     rows = [
         (
             str(trial.number),
             *map(number, trial.values),
-            *(number(trial.user_attrs.get(name)) for name in costs),
+            *(number(read_count(trial, name)) for name in costs),
             _cell(_what(trial)),
         )
         for trial in best
@@ -216,9 +217,9 @@ def _values(study: Study, trial: FrozenTrial) -> str:
 
 def _what(trial: FrozenTrial) -> str:
     """What the trial is about, in a line: its network, or its parameters."""
-    architecture = trial.user_attrs.get("architecture")
-    if isinstance(architecture, str):
-        return architecture
+    found = read_architecture(trial)
+    if found is not None:
+        return found[0]
     layers = network_in(trial.params)
     return describe(layers) or ", ".join(f"{name}={value}" for name, value in trial.params.items())
 

@@ -27,7 +27,7 @@ from optuna.trial import FrozenTrial
 from optuna_trlhpo.dashboard._diagram import architecture_svg
 from optuna_trlhpo.dashboard._figures import FIGURES, figure_of
 from optuna_trlhpo.dashboard._markdown import leaders, merged, study_note, trial_note
-from optuna_trlhpo.notes import read_from_study, write_to_study
+from optuna_trlhpo.notes import is_integer, read_from_study, write_to_study
 from optuna_trlhpo.visualization._architecture import ArchitectureInfo, get_architecture_info
 
 if TYPE_CHECKING:
@@ -174,7 +174,7 @@ class _Published:
         before = self._before if isinstance(self._before, dict) else {}  # else it is somebody else's
         figures, noted = before.get("figures"), before.get("noted")
         self._figures = dict(figures) if isinstance(figures, dict) else {}
-        self._noted = [it for it in noted if isinstance(it, int)] if isinstance(noted, list) else []
+        self._noted = [it for it in noted if is_integer(it, least=0)] if isinstance(noted, list) else []
 
     def is_new(self, identity: str, figure: str) -> bool:
         """Whether this figure was not published under this id; from now on it is."""
@@ -202,7 +202,12 @@ def _architecture(study: Study, trial: FrozenTrial) -> ArchitectureInfo | None:
 
 def _save_note(dashboard: Any, study: Study, trial: FrozenTrial | None, own: str) -> None:
     target = study if trial is None else _running(study, trial)
-    before = dashboard.get_note(target)
+    try:
+        before = dashboard.get_note(target)
+    except Exception as error:  # what the dashboard cannot read it cannot show, and may be worth mending
+        whose = "the study" if trial is None else f"trial {trial.number}"
+        _logger.warning(f"The note of {whose} is damaged, and was left as it is: {error!r}")
+        return
     note = merged(before, own)
     if note != before:
         dashboard.save_note(target, note)
@@ -275,11 +280,18 @@ def _attach(
 def _attached(study: Study, prefix: str, name: str) -> str | None:
     """The id under which a file of that name is shown with a trial; None where there is none."""
     for key, value in study._storage.get_study_system_attrs(study._study_id).items():
-        # What was deleted in the dashboard is "null".
-        if key.startswith(prefix) and isinstance(meta := json.loads(value), dict):
-            if meta.get("filename") == name:
-                return key.removeprefix(prefix)
+        if key.startswith(prefix) and _meta(value).get("filename") == name:
+            return key.removeprefix(prefix)
     return None
+
+
+def _meta(value: Any) -> dict[str, Any]:
+    """What the dashboard knows of a file; nothing of one that was deleted there, which is "null"."""
+    try:
+        meta = json.loads(value) if isinstance(value, str) else None
+    except (ValueError, RecursionError):  # it is damaged, or somebody else's
+        return {}
+    return meta if isinstance(meta, dict) else {}
 
 
 def _holds(store: ArtifactStore, identity: str) -> bool:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from optuna.study import Study
 
-from optuna_trlhpo.layers import Network, describe, parse
+from optuna_trlhpo.layers import Network, describe
+from optuna_trlhpo.notes import read_architecture, read_count
 from optuna_trlhpo.space import LayerSpace
 from optuna_trlhpo.visualization._plotly import NEGATIVE, empty_figure, import_plotly
 from optuna_trlhpo.visualization._study import Layered, read_layers
@@ -94,12 +95,9 @@ def _noted(study: Study, cost: str) -> dict[Network, float]:
     """What `CNNObjective` has noted: the cost of the best network of each trial."""
     costs: dict[Network, float] = {}
     for trial in study.get_trials(deepcopy=False):
-        architecture, count = trial.user_attrs.get("architecture"), trial.user_attrs.get(cost)
-        if isinstance(architecture, str) and isinstance(count, int | float):
-            try:
-                costs[parse(architecture)] = count
-            except ValueError:
-                continue
+        found, count = read_architecture(trial), read_count(trial, cost)
+        if found is not None and count:  # the scale is logarithmic
+            costs[found[1]] = count
     return costs
 
 

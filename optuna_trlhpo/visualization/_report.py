@@ -210,7 +210,7 @@ def _settings(study: Study) -> str:
     parts = []
     for title, settings in (
         ("Space", study.user_attrs.get(SPACE_ATTRIBUTE)),
-        ("Sampler (the latest)", read_from_study(study, SAMPLER_ATTRIBUTE)),
+        ("Sampler (the latest)", read_from_study(study, SAMPLER_ATTRIBUTE)),  # shown as it is, whatever it is
         ("Training", study.user_attrs.get(_TRAINING)),
         ("User attributes of the study", _others(study.user_attrs)),
     ):
@@ -236,7 +236,10 @@ def _others(attributes: dict[str, Any]) -> dict[str, Any]:
 
 
 def _text(value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value, default=str)
+    try:
+        text = value if isinstance(value, str) else json.dumps(value, default=str)
+    except (ValueError, RecursionError):  # of an integer of thousands of digits, or of what holds itself
+        return f"({type(value).__name__})"
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ..."
 
 

@@ -213,7 +213,7 @@ def read_space(study: Study) -> LayerSpace | None:
     settings = study.user_attrs.get(SPACE_ATTRIBUTE)
     try:
         return None if settings is None else LayerSpace.from_settings(settings)
-    except (TypeError, ValueError) as error:
+    except ValueError as error:
         _warn_once(study.study_name, f"The study's attribute {SPACE_ATTRIBUTE!r} is not understood: {error}.")
         return None
 
