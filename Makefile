@@ -69,7 +69,7 @@ bench-full: $(INSTALLED) ## the same with all samplers and 100 seeds; hours on 1
 	$(BENCHMARKS) run --protocol full --jobs $(JOBS) --out $(ROWS)/full
 	@$(BENCHMARKS) report --protocol full --out $(ROWS)/full --figures $(ROWS)/figures-full
 
-bench-foreign: $(INSTALLED) ## the networks of mnist-layers in a pipeline of one's own, without a LayerSpace; hours
+bench-foreign: $(INSTALLED) ## the networks of mnist-layers in a pipeline of one's own, without a LayerSpace; half an hour
 	$(BENCHMARKS) run --protocol foreign --jobs $(JOBS) --out $(ROWS)/foreign
 	@$(BENCHMARKS) report --protocol foreign --out $(ROWS)/foreign --figures $(ROWS)/figures-foreign
 
