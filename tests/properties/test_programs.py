@@ -6,15 +6,22 @@ fails.
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 import math
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import optuna
-from hypothesis import Phase, given, settings
+import pytest
+from hypothesis import Phase, given, note, settings
 from hypothesis import strategies as st
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from optuna_trlhpo import TRLHPOSampler
@@ -206,12 +213,12 @@ def play(program: Program, trial: Trial) -> float:
     return score
 
 
-def study_of(program: Program, *, seed: int = 2000) -> list[FrozenTrial]:
+def study_of(program: Program, *, seed: int = 2000, storage: BaseStorage | None = None) -> list[FrozenTrial]:
     """The trials of a short study, most of which the agent plays."""
     sampler = TRLHPOSampler(
         seed=seed, n_startup_trials=N_STARTUP, layer_prior=False, warn_independent_sampling=False
     )
-    study = optuna.create_study(direction="maximize", sampler=sampler)
+    study = optuna.create_study(direction="maximize", sampler=sampler, storage=storage)
     study.optimize(lambda trial: play(program, trial), n_trials=N_TRIALS)
     return study.trials
 
@@ -280,3 +287,47 @@ def test_programs_are_as_manifold_as_they_should_be() -> None:
     look()
     assert seen == {Whole, Real, Word, Loop, If, Report, Prune}
     assert branching >= 10 and dependent >= 10 and len(n_params) >= 6
+
+
+# Over a proxy -------------------------------------------------------------------------------------------
+
+SERVER = """
+import sys, optuna
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+optuna.storages.run_grpc_proxy_server(
+    optuna.storages.InMemoryStorage(), host="127.0.0.1", port=int(sys.argv[1])
+)
+"""
+
+
+@pytest.fixture(scope="module")
+def proxy() -> Iterator[BaseStorage]:
+    """A storage behind Optuna's gRPC server, which runs in another process as long as this module does."""
+    if importlib.util.find_spec("grpc") is None:
+        pytest.skip("grpcio is not installed")
+    from optuna.storages import GrpcStorageProxy
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    server = subprocess.Popen([sys.executable, "-W", "ignore", "-c", SERVER, str(port)])
+    try:
+        storage = GrpcStorageProxy(host="127.0.0.1", port=port)
+        storage.wait_server_ready(timeout=60)
+        yield storage
+        storage.close()
+    finally:
+        server.terminate()
+        server.wait()
+
+
+@FEW
+@given(program=programs())
+def test_a_run_over_grpc_is_equal(proxy: BaseStorage, program: Program) -> None:
+    here, there = study_of(program), study_of(program, storage=proxy)
+    for trial in there:
+        check_values(trial)
+    for mine, theirs in zip(here, there, strict=True):
+        note(f"trial {mine.number}")
+        assert theirs.params == mine.params  # in which order a proxy gives them back is not said
+        assert theirs.state == mine.state and theirs.values == mine.values
