@@ -1,0 +1,55 @@
+"""Nothing is proposed twice while something is untried, and what is planned comes as it was planned."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+
+import pytest
+from optuna.trial import FrozenTrial
+
+from optuna_trlhpo.benchmarks import modes
+from optuna_trlhpo.benchmarks.pipelines import PIPELINES
+from optuna_trlhpo.benchmarks.repeats import count_repeats, fidelity
+from optuna_trlhpo.benchmarks.samplers import OURS
+
+N_TRIALS = 40
+
+
+@functools.cache
+def trials_of(name: str, mode: str = "one") -> list[FrozenTrial]:
+    return modes.MODES[mode](PIPELINES[name], OURS["trlhpo"], 2000, N_TRIALS)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "depth-first",
+        "two-loops",
+        "masked-names",
+        "falling-ranges",
+        "rising-ranges",
+        "grid-50",
+        "soon-exhausted",
+        "epochs-reported",
+        "invalid-region",
+        "failures",
+    ],
+)
+def test_nothing_is_repeated_while_something_is_untried(name: str) -> None:
+    assert count_repeats(trials_of(name), PIPELINES[name].configurations) == 0
+
+
+@pytest.mark.parametrize("mode", ["restart", "alternating", "grpc"])
+@pytest.mark.parametrize("name", ["masked-names", "soon-exhausted"])
+def test_nor_after_a_restart_or_by_another_sampler_or_over_grpc(mode: str, name: str) -> None:
+    if mode == "grpc" and importlib.util.find_spec("grpc") is None:
+        pytest.skip("grpcio is not installed")
+    assert count_repeats(trials_of(name, mode), PIPELINES[name].configurations) == 0
+
+
+@pytest.mark.parametrize("name", ["depth-first", "two-loops", "rising-ranges"])
+def test_plans_come_as_they_were_planned(name: str) -> None:
+    planned, as_planned = fidelity(trials_of(name))
+    assert planned >= 10
+    assert as_planned >= 0.9 * planned
