@@ -124,6 +124,8 @@ class PathAgent:
         self.search.observe(record if judged else replace(record, worths=()))
         if trial.state == TrialState.FAIL and isinstance(following, Next):
             return False
+        if trial.state == TrialState.PRUNED and following is not END:
+            self.search.avoid(path)
         self.explored.add(
             [(name, d, path.values[name]) for name, d in zip(path.names, path.distributions, strict=True)]
         )
@@ -178,6 +180,8 @@ class PathAgent:
         if plan is None:
             return False, None
         value = plan.path.values[name]
+        if isinstance(distribution, IntDistribution | FloatDistribution):
+            value = plan.path.values[name] = on_grid(distribution, value)
         return True, self.allow(trial, name, distribution, value, generator("open", trial.number, n), ())
 
     def allow(
@@ -302,4 +306,5 @@ def _holds(distribution: BaseDistribution, value: Any) -> bool:
     assert isinstance(distribution, IntDistribution | FloatDistribution)
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
-    return value_key(on_grid(distribution, value)) == value_key(value)
+    # Bounds that follow from other values differ by rounding from those that were expected.
+    return abs(on_grid(distribution, value) - value) <= 1e-9 * (1 + abs(value))

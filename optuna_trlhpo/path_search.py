@@ -43,6 +43,7 @@ _LONG = 40
 """Parameters of a configuration from which on fewer candidates are rolled out."""
 _MOST_COLUMNS = 400
 """Columns that get features, at most: those that most configurations have."""
+_MOST_AVOIDED = 200
 _PATIENCE = 3
 """So often as many candidates are made again, where all have been tried."""
 _DOUBT = 0.5
@@ -155,6 +156,7 @@ class PathSearch:
         self.memory = Configurations(self.columns, directions, ranks=ranks)
         self._critic: Critic = make_critic(config, seed)
         self._refused: set[bytes] = set()
+        self._avoided: list[Path] = []
         self._n_fitted = 0
         self._has_learned = False
         self._layout: Layout | None = None
@@ -200,6 +202,19 @@ class PathSearch:
     def refuse(self, plan: PathPlan) -> None:
         """Do not make this plan again: the objective asked for something else."""
         self._refused.add(plan.key)
+
+    def avoid(self, path: Path) -> None:
+        """Plan nothing that begins with ``path``: there a trial came to an end before its time."""
+        self._avoided = [*self._avoided[1 - _MOST_AVOIDED :], path]
+
+    def _is_avoided(self, rows: np.ndarray) -> np.ndarray:
+        """``[C]`` whether rows begin with a path that is avoided."""
+        avoided = np.zeros(len(rows), dtype=bool)
+        for path in self._avoided:
+            row = self.row_of(path)
+            columns = np.flatnonzero(~np.isnan(row))
+            avoided |= (np.abs(rows[:, columns] - row[columns]) < 1e-9).all(axis=1)
+        return avoided
 
     def row_of(self, path: Path) -> np.ndarray:
         """``[D]`` actions of a path; parameters that were never learned are left out."""
@@ -277,6 +292,8 @@ class PathSearch:
             keys = [key_of(row) for row in rows]
             unique = {key: i for i, key in enumerate(keys) if key not in tried and key not in excluded}
             rows = rows[list(unique.values())]
+            if self._avoided and not repeat:
+                rows = rows[~self._is_avoided(rows)]
             if sort is not None:
                 rows = rows[[other == sort for other in draw.sorts(rows)]]
             if not len(rows):
@@ -568,7 +585,7 @@ class _Draw:
         columns, model = self._search.columns, self._search.model
         path = self._path.copy()
         following: Any = Next(*self._asked, True)
-        while isinstance(following, Next) and len(path) < 5000:
+        while isinstance(following, Next):
             name, distribution = following.name, following.distribution
             c = columns.find(name, distribution)
             if c < 0:

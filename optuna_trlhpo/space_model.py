@@ -11,8 +11,10 @@ Where the values so far decide nothing that was seen, the answer is "unknown".
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
 from typing import Any, NamedTuple
 
 from optuna.distributions import (
@@ -28,10 +30,12 @@ from optuna_trlhpo.parameters import Name, parse_name, text_of
 _MOST_EXAMPLES = 300
 """Examples that a tree is grown from, of each of its labels."""
 _MOST_FEATURES = 60
+_MOST_PAIRED = 6
+"""Integers whose differences are features, too."""
 _SURE = 0.8
 """The least share of a leaf's examples that agree, for the leaf to be an answer."""
-_MOST_STEPS = 5000
-"""After so many parameters a path is taken to have no end."""
+_FURTHER = 20
+"""A path may be expected to have so many more parameters than the longest that was seen."""
 _MOST_CHANGES = 2
 """A distribution that has changed more often than this depends on values."""
 _FEW = 3
@@ -137,6 +141,7 @@ class SpaceModel:
         self._n_ended = 0
         self._kinds: dict[str, bool] = {}  # by name, whether its values are integers or have no order
         self._templates: dict[str, int] = {}  # by template, its number of places
+        self._longest = 0
 
     @property
     def flat(self) -> Sequence[str] | None:
@@ -157,6 +162,7 @@ class SpaceModel:
         for position in range(len(path)):
             self._note(path, position)
         names = tuple(path.names)
+        self._longest = max(self._longest, len(path))
         if ended:
             self._ask_next(path.names[-1] if names else None, path, len(path)).add(
                 _Place(path, len(path), _places_of(path, len(path))), (END,), (END,)
@@ -212,6 +218,8 @@ class SpaceModel:
             if n > len(order) or (n and path.names[-1] != order[n - 1]):
                 return None
             return END if n == len(order) else Next(order[n], self._distributions[order[n]], True)
+        if len(path) > self._longest + _FURTHER:
+            return None  # a loop whose end was never seen
         last = path.names[-1] if len(path) else None
         question = self._following.get(None if last is None else parse_name(last).template)
         if question is None:
@@ -237,10 +245,7 @@ class SpaceModel:
     def roll(self, path: Path, choose: Any) -> Path:
         """``path`` grown to its end, or as far as is known; ``choose(name, distribution)`` gives values."""
         path = path.copy()
-        while len(path) < _MOST_STEPS:
-            following = self.next(path)
-            if not isinstance(following, Next):
-                break
+        while isinstance(following := self.next(path), Next):
             value = choose(following.name, following.distribution)
             path.push(following.name, following.distribution, value)
         return path
@@ -295,6 +300,8 @@ class SpaceModel:
                 found.append(("value", template, ()))
             elif m <= n_places:
                 found += [("near", template, offset) for offset in (0, -1, 1)]
+        single = [t for t in order if t in discrete and self._templates[t] == 0][:_MOST_PAIRED]
+        found += [("minus", one, other) for one, other in itertools.combinations(single, 2)]
         absolute = [name for name in names if parse_name(name).places and self._kinds.get(name)]
         if len(absolute) <= _MOST_FEATURES:
             found += [("value", parse_name(name).template, parse_name(name).places) for name in absolute]
@@ -306,6 +313,9 @@ def _read(place: _Place, feature: tuple[Any, ...]) -> Any:
     kind = feature[0]
     if kind == "place":
         return place.places[feature[1]]
+    if kind == "minus":
+        one, other = (_read(place, ("value", template, ())) for template in feature[1:])
+        return one - other if is_number(one) and is_number(other) else ABSENT
     template, path = feature[1], place.path
     if kind == "value":
         text = text_of(template, feature[2])
@@ -317,7 +327,7 @@ def _read(place: _Place, feature: tuple[Any, ...]) -> Any:
                 return ABSENT
             near = (*near[:-1], near[-1] + feature[2])
         text = text_of(template, near)
-    if path.positions.get(text, _MOST_STEPS) >= place.position:
+    if path.positions.get(text, place.position) >= place.position:
         return ABSENT
     value = path.values[text]
     if kind == "left":
@@ -432,7 +442,10 @@ class _Question:
         if low > high:
             return None
         if kind == "int":
-            return IntDistribution(int(round(low)), int(round(high)), log=log, step=step)
+            low, high = int(round(low)), int(round(high))
+            return IntDistribution(low, low + (high - low) // step * step, log=log, step=step)
+        if step is not None:
+            high = _end_of_grid(low, high, step)
         return FloatDistribution(float(low), float(high), log=log, step=step)
 
     def _find_relations(self) -> Mapping[str, Any]:
@@ -445,6 +458,8 @@ class _Question:
         found: dict[str, Any] = {"fixed": (kind, step, log)}
         for bound, column in (("low", 1), ("high", 2)):
             values = [label[column] for label, kept in self._relative.items() for _ in kept[-20:]]
+            if bound == "high" and step and max(values) - min(values) < step:
+                values = [max(values)] * len(values)  # Optuna moves it onto the grid that starts at "low"
             if len(set(values)) == 1:
                 found[bound] = None, "", 0, values[0]
                 continue
@@ -472,12 +487,19 @@ def _relation(places: Sequence[_Place], values: Sequence[float], features: Seque
         rest = otherwise.pop() if otherwise else None
         differences = [value - other for value, other in pairs]
         if max(differences) - min(differences) <= 1e-9 * (1 + abs(differences[0])):
-            return feature, "plus", differences[0], rest
+            constant = differences[0] if isinstance(differences[0], int) else round(differences[0], 12)
+            return feature, "plus", constant, rest
         if all(other for _, other in pairs):
             ratios = [value / other for value, other in pairs]
             if max(ratios) - min(ratios) <= 1e-9 * abs(ratios[0]):
-                return feature, "times", ratios[0], rest
+                return feature, "times", float(f"{ratios[0]:.12g}"), rest
     return None
+
+
+def _end_of_grid(low: float, high: float, step: float) -> float:
+    """The last value of a grid, as Optuna computes it: in decimal numbers."""
+    first, by = Decimal(str(low)), Decimal(str(step))
+    return float(first + (Decimal(str(high)) - first) // by * by)
 
 
 def _is_pure(node: Node) -> bool:
