@@ -576,7 +576,8 @@ def vocabulary_named(name: str) -> Vocabulary:
 
 def network_in(params: Mapping[str, Any]) -> Network:
     """The layers that the names of a trial's ``params`` tell of, in whatever space it grew them; none if they
-    tell of none. It ends before a layer that is not complete, or whose kind is not known.
+    tell of none. It ends before a layer that is not complete, whose kind is not known, or that has a value
+    which its kind does not have: parameters of somebody else's may have such names.
 
     `LayerSpace.from_params` reads the same, and checks it.
 
@@ -588,15 +589,17 @@ def network_in(params: Mapping[str, Any]) -> Network:
     kinds = {}
     params = {unmasked(name): value for name, value in params.items()}
     for name, value in params.items():
-        match = re.fullmatch(r"layer([1-9]\d*)_(?:[a-z]+_)?kind", name)
+        match = re.fullmatch(r"layer([1-9][0-9]{0,3})_(?:[a-z]+_)?kind", name)
         if match is not None and isinstance(value, str):
             kinds[int(match[1])] = value
     layers: Network = ()
     while (cls := _by_kind.get(kinds.get(len(layers) + 1, ""))) is not None:
         names = [f"layer{len(layers) + 1}_{cls.prefix}_{hp.name}" for hp in cls.hyperparameters]
-        if not all(name in params for name in names):
+        allowed = [hp.values for hp in cls.hyperparameters]
+        if not all(name in params and params[name] in own for name, own in zip(names, allowed, strict=True)):
             break
-        layers = (*layers, cls(*(params[name] for name in names)))
+        values = (own[own.index(params[name])] for name, own in zip(names, allowed, strict=True))
+        layers = (*layers, cls(*values))  # 8.0 is 8 there
     return layers
 
 

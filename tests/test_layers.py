@@ -19,6 +19,7 @@ from optuna_trlhpo.layers import (
     Hyperparameter,
     Layer,
     MaxPool,
+    describe,
     hyperparameter_of,
     network_in,
     parse,
@@ -272,3 +273,29 @@ def test_labels_tell_values_apart(labels: tuple[Any, ...]) -> None:
 def test_a_hyperparameter_has_values() -> None:
     with pytest.raises(ValueError, match="width has no values; it must have at least one"):
         Hyperparameter("width", ())
+
+
+@pytest.mark.parametrize(
+    ("changed", "depth"),
+    [
+        ({"layer2_fcl_activation": "swish"}, 1),
+        ({"layer2_fcl_neurons": 17}, 1),
+        ({"layer2_fcl_neurons": "16"}, 1),
+        ({"layer2_fcl_bias": None}, 1),
+        ({"layer1_conv_filters": 8.5}, 0),
+        ({"layer1_kind": "Conv3D"}, 0),
+        ({f"layer{'9' * 5000}_kind": "Conv"}, 2),
+        ({"layer1_conv_filters": 8.0}, 2),
+    ],
+    ids=lambda it: repr(it)[:40],
+)
+def test_parameters_that_somebody_else_calls_layers(changed: dict[str, object], depth: int) -> None:
+    """They are drawn, counted and written like others; what is no layer is passed over."""
+    whole = parse("Conv(8,3,1) > FCL(16,relu,bias)")
+    params: dict[str, object] = {
+        **{"layer1_kind": "Conv", "layer1_conv_filters": 8, "layer1_conv_kernel": 3, "layer1_conv_stride": 1},
+        **{"layer2_kind": "FCL", "layer2_fcl_neurons": 16, "layer2_fcl_activation": "relu"},
+        "layer2_fcl_bias": True,
+    }
+    network = network_in(params | changed)
+    assert network == whole[:depth] and describe(network) == describe(whole[:depth])
