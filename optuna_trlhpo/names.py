@@ -40,7 +40,8 @@ class Names:
         name = slot.stem, slot.categorical
         if name not in self._numbers:
             # A name's code depends on nothing but itself: the same in every study and process.
-            code = np.random.default_rng(zlib.crc32(slot.stem.encode())).standard_normal(NAME_CODE)
+            seed = zlib.crc32(slot.stem.encode(errors="surrogatepass"))
+            code = np.random.default_rng(seed).standard_normal(NAME_CODE)
             self._numbers[name] = len(self._numbers)
             self.codes = torch.cat([self.codes[:-1], torch.tensor(code).float()[None], self.codes[-1:]])
             self.categorical = np.append(self.categorical[:-1], [slot.categorical, False])

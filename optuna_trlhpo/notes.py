@@ -27,7 +27,7 @@ import numpy as np
 from optuna.study import Study
 from optuna.trial import BaseTrial, FrozenTrial
 
-from optuna_trlhpo.layers import Network, parse
+from optuna_trlhpo.layers import Network, describe, parse
 
 SEEN_ATTRIBUTE = "trlhpo:seen"
 AGENT_ATTRIBUTE = "trlhpo:agent"
@@ -359,7 +359,7 @@ def read_architecture(trial: BaseTrial) -> tuple[str, Network] | None:
         layers = parse(text)
     except ValueError:
         return None
-    return (text, layers) if layers else None
+    return (describe(layers), layers) if layers else None
 
 
 def read_count(trial: BaseTrial, name: str) -> int | float | None:

@@ -54,8 +54,8 @@ ALLOWED: dict[str, set[str]] = {
         *("path_agent", "path_search"),
     },
     "cnn": {"cnn", "texts", "layers", "space", "episode", "notes"},
-    "dashboard": {"dashboard", "visualization", "layers", "notes", "cnn"},
-    "visualization": {"visualization", "layers", "kinds", "space", "episode", "reward", "notes"},
+    "dashboard": {"dashboard", "visualization", "texts", "layers", "notes", "cnn"},
+    "visualization": {"visualization", "texts", "layers", "kinds", "space", "episode", "reward", "notes"},
 }
 MAY_IMPORT_SAMPLER = {"", "benchmarks", "baselines", "sklearn"}  # "" is the package's own __init__
 WITHOUT_TORCH = {

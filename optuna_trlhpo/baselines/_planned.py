@@ -194,7 +194,8 @@ class PlannedSampler(BaseSampler):
 
     def _generator(self, *purpose: int | str) -> np.random.Generator:
         """Of numbers that depend on the seed and on ``purpose``, and on nothing else."""
-        words = [zlib.crc32(word.encode()) if isinstance(word, str) else word for word in purpose]
+        texts = (word.encode(errors="surrogatepass") if isinstance(word, str) else word for word in purpose)
+        words = (zlib.crc32(text) if isinstance(text, bytes) else text for text in texts)
         return np.random.default_rng((self._seed, *words))
 
 

@@ -130,8 +130,9 @@ def _leaders(
 
 
 def _text(trial: FrozenTrial) -> str:
-    text: str = trial.user_attrs["architecture"]
-    return text
+    found = read_architecture(trial)
+    assert found is not None, "a leader has a network"
+    return found[0]
 
 
 def _reason_against(architecture: str, space: LayerSpace) -> str:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from html import escape
-
+from optuna_trlhpo.texts import in_html
 from optuna_trlhpo.visualization._architecture import ArchitectureInfo
 from optuna_trlhpo.visualization._plotly import GREY, colours_of
 from optuna_trlhpo.visualization._study import decimal
@@ -22,7 +21,7 @@ def architecture_svg(architecture: ArchitectureInfo) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{height}" '
         f'viewBox="0 0 {_WIDTH} {height}" font-family="sans-serif" font-size="14">',
         f'<rect width="{_WIDTH}" height="{height}" fill="white"/>',
-        f'<text x="20" y="28" font-weight="bold">Trial {architecture.number}{escape(value)}</text>',
+        f'<text x="20" y="28" font-weight="bold">Trial {architecture.number}{in_html(value)}</text>',
     ]
     for k, part in enumerate(parts):
         top = 44 + _STEP * k
@@ -36,13 +35,13 @@ def architecture_svg(architecture: ArchitectureInfo) -> str:
             f'stroke="{colour}"/>'
         )
         lines.append(
-            f'<text x="{20 + _BOX / 2}" y="{middle}" text-anchor="middle">{escape(part.name)}</text>'
+            f'<text x="{20 + _BOX / 2}" y="{middle}" text-anchor="middle">{in_html(part.name)}</text>'
         )
         about = [part.shape]
         if k:
             about += [] if part.parameters is None else [f"{part.parameters:,} parameters"]
             about += [] if part.macs is None else [f"{part.macs:,} MACs"]
             about += [] if part.reward is None else [f"added {decimal(part.reward, signed=True)}"]
-        text = escape("  ·  ".join(it for it in about if it))
+        text = in_html("  ·  ".join(it for it in about if it))
         lines.append(f'<text x="{40 + _BOX}" y="{middle}" font-size="12" fill="#444">{text}</text>')
     return "\n".join([*lines, "</svg>", ""])

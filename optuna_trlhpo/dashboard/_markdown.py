@@ -5,7 +5,6 @@ The dashboard shows no HTML in notes, and no constraint that was set with ``tria
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 
@@ -15,6 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 from optuna_trlhpo.cnn.trained import savings
 from optuna_trlhpo.layers import describe, network_in
 from optuna_trlhpo.notes import read_architecture, read_count
+from optuna_trlhpo.texts import in_markdown, plain
 from optuna_trlhpo.visualization._architecture import ArchitectureInfo
 from optuna_trlhpo.visualization._study import decimal, feasible
 
@@ -118,7 +118,7 @@ def _network(study: Study, trial: FrozenTrial, architecture: ArchitectureInfo | 
     head = ("layer", "output", _names(study)[0], "added", "parameters", "MACs")
     rows: list[tuple[str, ...]] = [
         (
-            part.name,
+            _cell(part.name),
             part.shape,
             "" if part.value is None else number(part.value),
             "" if part.reward is None else decimal(part.reward, signed=True),
@@ -128,8 +128,9 @@ def _network(study: Study, trial: FrozenTrial, architecture: ArchitectureInfo | 
     ]
     totals = ("" if it is None else number(it) for it in (architecture.parameters, architecture.macs))
     rows.append(("**total**", "", "", "", *totals))
-    left_out = f"\n\nTried behind it, and left out: {architecture.left_out}" if architecture.left_out else ""
-    return table(head, rows, left={0, 1}) + left_out
+    left_out = in_markdown(architecture.left_out)
+    told = f"\n\nTried behind it, and left out: {left_out}" if left_out else ""
+    return table(head, rows, left={0, 1}) + told
 
 
 def _leaders(study: Study, best: Sequence[FrozenTrial]) -> str:
@@ -225,6 +226,5 @@ def _what(trial: FrozenTrial) -> str:
 
 
 def _cell(value: object) -> str:
-    text = " ".join(str(value).split())
-    text = text if len(text) <= _WIDEST else f"{text[: _WIDEST - 3]}..."
-    return re.sub(r"([\\|*_<`])", r"\\\1", text)
+    text = plain(value)
+    return in_markdown(text if len(text) <= _WIDEST else f"{text[: _WIDEST - 3]}...")

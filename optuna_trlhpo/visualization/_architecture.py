@@ -10,6 +10,7 @@ from optuna.trial import FrozenTrial
 
 from optuna_trlhpo.layers import Layer, Network, Shape, describe, network_in
 from optuna_trlhpo.space import LayerSpace
+from optuna_trlhpo.texts import in_plotly
 from optuna_trlhpo.visualization._plotly import GREY, colours_of, empty_figure, import_plotly
 from optuna_trlhpo.visualization._study import (
     NONE_FEASIBLE,
@@ -188,7 +189,8 @@ def _get_plot(info: ArchitectureInfo) -> go.Figure:
         )
     )
     texts: list[dict[str, Any]] = []  # set at once: plotly copies all that there are for each that is added
-    headers = {0.62: "output", 0.98: "parameters", 1.35: "MACs", 1.68: info.value_name, 2.02: "reward"}
+    value_name = in_plotly(info.value_name)
+    headers = {0.62: "output", 0.98: "parameters", 1.35: "MACs", 1.68: value_name, 2.02: "reward"}
     for x, header in headers.items():
         _write(texts, x, -0.8, f"<b>{header}</b>")
     for y, part in enumerate(info.parts):
@@ -202,7 +204,7 @@ def _get_plot(info: ArchitectureInfo) -> go.Figure:
             opacity=0.35,
             line={"color": colours[part.kind]},
         )
-        _write(texts, 0, y, part.name)
+        _write(texts, 0, y, in_plotly(part.name))
         if y:
             arrow = {"x": 0, "y": y - 0.33, "ax": 0, "ay": y - 0.67, "axref": "x", "ayref": "y"}
             texts.append({"text": "", "showarrow": True, "arrowhead": 2, "arrowwidth": 1.2, **arrow})
@@ -219,9 +221,9 @@ def _get_plot(info: ArchitectureInfo) -> go.Figure:
     for x, total in ((0.98, info.parameters), (1.35, info.macs)):
         _write(texts, x, bottom, f"<b>{_count(total)}</b>")
     if info.left_out:
-        _write(texts, 0.8, bottom + 0.7, f"tried behind it, and left out: {info.left_out}")
+        _write(texts, 0.8, bottom + 0.7, f"tried behind it, and left out: {in_plotly(info.left_out)}")
     title = f"Architecture of Trial {info.number}"
-    title += "" if info.value is None else f": {info.value_name} {decimal(info.value)}"
+    title += "" if info.value is None else f": {value_name} {decimal(info.value)}"
     figure.update_xaxes(visible=False, range=[-0.45, 2.25], fixedrange=True)
     figure.update_yaxes(visible=False, range=[bottom + 1.2, -1.2], fixedrange=True)
     return figure.update_layout(
@@ -242,9 +244,9 @@ def _count(number: int | None) -> str:
 
 
 def _hover(part: Part, value_name: str) -> str:
-    lines = [part.name]
+    lines = [in_plotly(part.name)]
     lines += [f"output {part.shape}"] if part.shape else []
     lines += [f"{_count(part.parameters)} parameters"] if part.parameters is not None else []
     lines += [f"{_count(part.macs)} MACs"] if part.macs is not None else []
-    lines += [f"{value_name} {decimal(part.value)}"] if part.value is not None else []
+    lines += [f"{in_plotly(value_name)} {decimal(part.value)}"] if part.value is not None else []
     return "<br>".join(lines)

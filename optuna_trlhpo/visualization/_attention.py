@@ -14,6 +14,7 @@ from optuna.trial import FrozenTrial
 from optuna_trlhpo.episode import steps_of
 from optuna_trlhpo.layers import network_in
 from optuna_trlhpo.notes import AgentNote, read_agent, seen_in
+from optuna_trlhpo.texts import in_plotly
 from optuna_trlhpo.visualization._plotly import empty_figure, import_plotly
 from optuna_trlhpo.visualization._study import SHOWN, feasible, find_trial
 
@@ -182,13 +183,13 @@ def _get_plot(info: AttentionInfo) -> go.Figure:
         horizontal_spacing=0.03,
         subplot_titles=[name.capitalize() for name in whose],
     )
-    columns = [*info.steps, info.itself]
+    columns = [*map(in_plotly, info.steps), info.itself]
     means = [_cells(info.weights[name].mean(axis=0)) for name in whose]
     for i, mean in enumerate(means, start=1):
         heatmap = go.Heatmap(
             z=mean,
             x=columns,
-            y=info.asked,
+            y=[in_plotly(asked) for asked in info.asked],
             zmin=0,
             zmax=1,
             colorscale="Blues",
@@ -213,8 +214,11 @@ def _get_plot(info: AttentionInfo) -> go.Figure:
         margin={"t": 130},
         plot_bgcolor="white",  # so that what is masked is no small weight
     )
-    figure.update_yaxes(autorange="reversed", automargin=True, showgrid=False, zeroline=False)
-    return figure.update_xaxes(automargin=True, showgrid=False, zeroline=False)
+    # Names that are numbers, or dates, are names.
+    figure.update_yaxes(
+        type="category", autorange="reversed", automargin=True, showgrid=False, zeroline=False
+    )
+    return figure.update_xaxes(type="category", automargin=True, showgrid=False, zeroline=False)
 
 
 def _cells(weights: np.ndarray) -> list[list[float | None]]:

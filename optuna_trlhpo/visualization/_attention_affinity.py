@@ -10,6 +10,7 @@ from optuna.study import Study
 
 from optuna_trlhpo.layers import Network, describe
 from optuna_trlhpo.notes import read_agent
+from optuna_trlhpo.texts import in_plotly
 from optuna_trlhpo.visualization._attention import WHICH_HAVE, WHOSE, layer_steps
 from optuna_trlhpo.visualization._plotly import NEGATIVE, POSITIVE, empty_figure, import_plotly
 from optuna_trlhpo.visualization._statistics import Tested, difference_within, spearman_within
@@ -269,7 +270,7 @@ def _get_plot(info: AttentionAffinityInfo) -> go.Figure:
                 marker={"color": colour},
                 boxpoints="all",
                 jitter=0.5,
-                text=[describe(one.network) for one in layers],
+                text=[in_plotly(describe(one.network)) for one in layers],
                 hovertemplate="%{text}<br>%{y:.3f} to the last layer<extra></extra>",
                 showlegend=False,
             )
@@ -284,7 +285,7 @@ def _get_plot(info: AttentionAffinityInfo) -> go.Figure:
                 "color": [one.position for one in removed],
                 "coloraxis": "coloraxis",
             },
-            text=[f"layer {one.position} of<br>{describe(one.network)}" for one in removed],
+            text=[f"layer {one.position} of<br>{in_plotly(describe(one.network))}" for one in removed],
             hovertemplate="%{text}<br>attention %{x:.2f}, cost of removal %{y:+.4g}<extra></extra>",
             showlegend=False,
         )

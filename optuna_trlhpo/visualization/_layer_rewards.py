@@ -8,6 +8,7 @@ import numpy as np
 from optuna.study import Study
 
 from optuna_trlhpo.layers import describe
+from optuna_trlhpo.texts import in_plotly
 from optuna_trlhpo.visualization._plotly import colours_of, empty_figure, import_plotly
 from optuna_trlhpo.visualization._study import Reward, read_layers
 
@@ -105,7 +106,9 @@ def _get_plot(info: LayerRewardsInfo) -> go.Figure:
         own = info.of_kind(kind)
         rewards = [one.reward for one in own]
         common = {"name": kind, "legendgroup": kind, "marker": {"color": colours[kind], "size": 5}}
-        texts = [f"Trial {one.number}, layer {one.position}<br>{describe(one.network)}" for one in own]
+        networks = [in_plotly(describe(one.network)) for one in own]
+        places = [f"Trial {one.number}, layer {one.position}" for one in own]
+        texts = [f"{place}<br>{network}" for place, network in zip(places, networks, strict=True)]
         figure.add_trace(
             go.Scatter(
                 x=[one.number for one in own],
@@ -134,4 +137,4 @@ def _get_plot(info: LayerRewardsInfo) -> go.Figure:
             title={"subtitle": {"text": f"First layers and extremes lie outside{hidden}; {how}."}}
         )
     figure.update_xaxes(title="Trial", row=1, col=1).update_xaxes(title="Position", dtick=1, row=1, col=2)
-    return figure.update_yaxes(title=f"Reward ({info.value_name})", row=1, col=1)
+    return figure.update_yaxes(title=f"Reward ({in_plotly(info.value_name)})", row=1, col=1)

@@ -9,6 +9,7 @@ from optuna.study import Study
 from optuna_trlhpo.layers import Network, describe
 from optuna_trlhpo.notes import read_architecture, read_count
 from optuna_trlhpo.space import LayerSpace
+from optuna_trlhpo.texts import in_plotly
 from optuna_trlhpo.visualization._plotly import NEGATIVE, empty_figure, import_plotly
 from optuna_trlhpo.visualization._study import Layered, read_layers
 
@@ -150,7 +151,7 @@ def _get_plot(info: ParetoLayersInfo) -> go.Figure:
             "colorbar": {"title": "layers", "dtick": 1},
             "line": {"width": 0.5, "color": "grey"},
         },
-        text=[describe(point.network) for point in info.points],
+        text=[in_plotly(describe(point.network)) for point in info.points],
         hovertemplate="%{text}<br>%{y:.4g} at %{x:,}<extra></extra>",
         name="network",
     )
@@ -166,4 +167,4 @@ def _get_plot(info: ParetoLayersInfo) -> go.Figure:
     figure = go.Figure([line, points])
     figure.update_xaxes(title=info.cost_name, type="linear" if info.cost_name == "Layers" else "log")
     legend = {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 1, "xanchor": "right"}
-    return figure.update_yaxes(title=info.value_name).update_layout(title=TITLE, legend=legend)
+    return figure.update_yaxes(title=in_plotly(info.value_name)).update_layout(title=TITLE, legend=legend)

@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from optuna_trlhpo.texts import in_plotly
 from optuna_trlhpo.visualization._study import logger
 
 if TYPE_CHECKING:
@@ -54,6 +55,6 @@ def empty_figure(title: str, note: str) -> go.Figure:
     logger.warning(note)
     go = import_plotly()
     figure = go.Figure(layout={"title": title})
-    text = "<br>".join(textwrap.wrap(note, 70))
+    text = "<br>".join(map(in_plotly, textwrap.wrap(note, 70)))
     figure.add_annotation(text=text, showarrow=False, xref="paper", yref="paper", x=0.5, y=0.5)
     return figure.update_xaxes(visible=False).update_yaxes(visible=False)

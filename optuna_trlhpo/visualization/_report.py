@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import gzip
-import html
 import importlib.metadata
 import json
 import platform
@@ -21,6 +20,7 @@ from optuna.study import Study
 from optuna_trlhpo.layers import Network, describe
 from optuna_trlhpo.notes import SAMPLER_ATTRIBUTE, read_from_study, read_trainings
 from optuna_trlhpo.space import SPACE_ATTRIBUTE, LayerSpace
+from optuna_trlhpo.texts import in_html, of_plotly
 from optuna_trlhpo.visualization._agent import plot_agent
 from optuna_trlhpo.visualization._architecture import get_architecture_info, plot_architecture
 from optuna_trlhpo.visualization._attention import plot_attention
@@ -76,7 +76,7 @@ def write_report(study: Study, path: str | Path, *, space: LayerSpace | None = N
     layered = read_layers(study)
     sections, figures = _figures(study, space)
     page = string.Template(_PAGE).substitute(
-        title=html.escape(study.study_name),
+        title=in_html(study.study_name),
         summary=_pairs(_summary(study, layered)),
         best=_best_network(study, space),
         leaders=_leaders(study, layered, space),
@@ -108,11 +108,11 @@ def _figures(study: Study, space: LayerSpace | None) -> tuple[str, list[str]]:
     sections, figures = [], []
     for number, (caption, make) in enumerate(makers):
         figure = make()
-        title = str(figure.layout.title.text)
-        sections.append(f"<h2>{html.escape(title)}</h2><p>{caption}</p>")
+        title = of_plotly(str(figure.layout.title.text))
+        sections.append(f"<h2>{in_html(title)}</h2><p>{caption}</p>")
         if not figure.data:
-            text = figure.layout.annotations[0].text.replace("<br>", " ")
-            sections.append(f'<p class="note">{html.escape(text)}</p>')
+            text = of_plotly(figure.layout.annotations[0].text)
+            sections.append(f'<p class="note">{in_html(text)}</p>')
             continue
         figure.update_layout(title=None, margin={"t": 80})
         height = figure.layout.height or 450
@@ -154,7 +154,7 @@ def _summary(study: Study, layered: Layered) -> list[tuple[str, str]]:
 def _best_network(study: Study, space: LayerSpace | None) -> str:
     info = get_architecture_info(study, None, space)
     if info.note:
-        return f'<p class="note">{html.escape(info.note)}</p>'
+        return f'<p class="note">{in_html(info.note)}</p>'
     rows = [
         (
             part.name,
@@ -170,7 +170,7 @@ def _best_network(study: Study, space: LayerSpace | None) -> str:
     header = ("layer", "output", "parameters", "MACs", info.value_name, "reward")
     layers = " > ".join(part.name for part in info.parts[1:-1])
     by = f", the best by {info.value_name}" if len(study.directions) > 1 else ""
-    head = f"<p>Trial {info.number}{html.escape(by)}: <code>{html.escape(layers)}</code></p>"
+    head = f"<p>Trial {info.number}{in_html(by)}: <code>{in_html(layers)}</code></p>"
     return head + _table(header, rows)
 
 
@@ -191,7 +191,7 @@ def _leaders(study: Study, layered: Layered, space: LayerSpace | None) -> str:
                 pass
         rows.append((str(first[network]), decimal(layered.values[network]), *costs, describe(network)))
     if not rows:
-        return f'<p class="note">{html.escape(layered.note or NONE_FEASIBLE)}</p>'
+        return f'<p class="note">{in_html(layered.note or NONE_FEASIBLE)}</p>'
     table = _table(("trial", layered.value_name, "parameters", "MACs", "network"), rows)
     return table + _trade_offs(study)
 
@@ -263,13 +263,13 @@ def _count(number: int | None) -> str:
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)
-    body = "".join(f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row)}</tr>\n" for row in rows)
+    head = "".join(f"<th>{in_html(cell)}</th>" for cell in header)
+    body = "".join(f"<tr>{''.join(f'<td>{in_html(cell)}</td>' for cell in row)}</tr>\n" for row in rows)
     return f'<div class="wide"><table><tr>{head}</tr>\n{body}</table></div>'
 
 
 def _pairs(rows: Iterable[tuple[str, str]]) -> str:
-    cells = (f"<tr><th>{html.escape(key)}</th><td>{html.escape(text)}</td></tr>\n" for key, text in rows)
+    cells = (f"<tr><th>{in_html(key)}</th><td>{in_html(text)}</td></tr>\n" for key, text in rows)
     return f'<div class="wide"><table class="pairs">{"".join(cells)}</table></div>'
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from optuna.study import Study
 
 from optuna_trlhpo.layers import Network, describe
+from optuna_trlhpo.texts import in_plotly
 from optuna_trlhpo.visualization._plotly import GREY, NEGATIVE, empty_figure, import_plotly
 from optuna_trlhpo.visualization._study import Layered, decimal, read_layers
 
@@ -199,7 +200,7 @@ def _get_plot(info: SearchTreeInfo, nodes: list[Node]) -> go.Figure:
         "color": [node.best for node in valued],
         "colorscale": "Blues" if info.sign > 0 else "Blues_r",
         "showscale": True,
-        "colorbar": {"title": f"best<br>{info.value_name}"},
+        "colorbar": {"title": f"best<br>{in_plotly(info.value_name)}"},
     }
     no_value = {"color": GREY, "symbol": "x-thin-open"}
     for some, look, name in ((others, no_value, "no value"), (valued, scale, "network")):
@@ -230,7 +231,9 @@ def _get_plot(info: SearchTreeInfo, nodes: list[Node]) -> go.Figure:
 
 
 def _hover(node: Node, value_name: str) -> str:
-    lines = [describe(node.network) or "no layers", f"in {node.trials:,} trial{'s' * (node.trials != 1)}"]
+    value_name = in_plotly(value_name)
+    lines = [in_plotly(describe(node.network)) or "no layers"]
+    lines += [f"in {node.trials:,} trial{'s' * (node.trials != 1)}"]
     lines += [f"{value_name} {decimal(node.value)}"] if node.value is not None else []
     lines += [f"best here or behind {decimal(node.best)}"] if node.best is not None else ["no value behind"]
     return "<br>".join(lines)

@@ -11,6 +11,7 @@ import numpy as np
 from optuna.study import Study
 
 from optuna_trlhpo.space import LayerSpace
+from optuna_trlhpo.texts import in_matplotlib
 from optuna_trlhpo.visualization import (
     _agent,
     _attention_affinity,
@@ -58,7 +59,8 @@ def _panels(title: str, note: str, rows: int = 1, columns: int = 1, **layout: An
         )
     figure.suptitle(title)
     if note:
-        axes[0, 0].text(0.5, 0.5, note, ha="center", va="center", wrap=True, transform=axes[0, 0].transAxes)
+        text = in_matplotlib(note)
+        axes[0, 0].text(0.5, 0.5, text, ha="center", va="center", wrap=True, transform=axes[0, 0].transAxes)
         axes[0, 0].set_axis_off()
     return axes
 
@@ -83,7 +85,7 @@ def plot_layer_rewards(study: Study, *, objective: int = 0) -> list[Axes]:
             boxprops={"color": colours[kind]},
             medianprops={"color": colours[kind]},
         )
-    axes[0].set(title="Over trials", xlabel="Trial", ylabel=f"Reward ({info.value_name})")
+    axes[0].set(title="Over trials", xlabel="Trial", ylabel=f"Reward ({in_matplotlib(info.value_name)})")
     axes[1].set(title="By position", xlabel="Position")
     axes[1].set_xticks(range(1, 1 + max(one.position for one in info.rewards)))
     axes[0].legend()
@@ -191,7 +193,7 @@ def plot_pareto_layers(
         zorder=3,
     )
     ax.figure.colorbar(points, ax=ax, label="layers")
-    ax.set(xlabel=info.cost_name, ylabel=info.value_name)
+    ax.set(xlabel=info.cost_name, ylabel=in_matplotlib(info.value_name))
     ax.set_xscale("linear" if cost == "layers" else "log")
     ax.legend()
     return ax
