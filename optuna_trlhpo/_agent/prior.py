@@ -13,13 +13,12 @@ deviation, is a feature whose weight has deviation 1, and a mean.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor, nn
 
@@ -29,6 +28,8 @@ from optuna_trlhpo._agent.transformer import Block, _sinusoids
 
 EMBEDDING = 8
 """E."""
+N_OUTLINE = 11
+"""O, of the layers that files tell of."""
 _CONFIG = AgentConfig(width=32, heads=4, blocks=2, expansion=2)
 
 
@@ -93,14 +94,22 @@ class LayerPrior:
 
         Raises:
             FileNotFoundError: If there is no such file.
-            ValueError: If it holds something else.
+            ValueError: If it is no prior for layers; it names the file, what is wrong in it and what is
+                allowed.
         """
         if path is None:
             return cls(load((resources.files(__package__) / "layer-prior.safetensors").read_bytes()))
+        content = path.read_bytes()
         try:
-            return cls(load(path.read_bytes()))
-        except (SafetensorError, KeyError, RuntimeError) as error:
-            raise ValueError(f"{path} is not a prior for layers: {error}") from error
+            tensors = load(content)
+        except Exception as error:  # whatever a file of another kind leads to
+            raise ValueError(
+                f"{path} is not a prior for layers: it must be a safetensors file ({error})"
+            ) from error
+        wrong = _what_is_wrong(tensors)
+        if wrong:
+            raise ValueError(f"{path} is not a prior for layers: {wrong}")
+        return cls(tensors)
 
     @one_thread()
     @torch.inference_mode()
@@ -108,6 +117,37 @@ class LayerPrior:
         """``[N, E + 1]`` numbers of networks, each outlined by ``[S, O]``; the last is 1."""
         embedded, _ = self._transformer(*padded(outlines))
         return np.pad(embedded.double().numpy() * self._deviation, [(0, 0), (0, 1)], constant_values=1.0)
+
+
+def _what_is_wrong(tensors: Mapping[str, Tensor]) -> str:
+    """What keeps these tensors from being a prior, and what is allowed; empty if nothing does."""
+    with torch.random.fork_rng(devices=[]):
+        shapes = {name: it.shape for name, it in LayerTransformer(N_OUTLINE).state_dict().items()}
+    shapes |= {name: torch.Size([EMBEDDING]) for name in ("mean", "deviation")} | {"unit": torch.Size([])}
+    if missing := sorted(shapes.keys() - tensors.keys()):
+        return f"it has no tensor {missing[0]!r}; it must have {len(shapes)}, as `pretrain` writes them"
+    if unknown := sorted(tensors.keys() - shapes.keys()):
+        return f"it has a tensor {unknown[0]!r}; it must have {len(shapes)} others, as `pretrain` writes them"
+    for name, shape in shapes.items():
+        tensor = tensors[name]
+        if tensor.shape != shape:
+            return f"the tensor {name!r} has shape {list(tensor.shape)}; it must be {list(shape)}"
+        if tensor.dtype != torch.float32:
+            return f"the tensor {name!r} is of {tensor.dtype}; it must be of {torch.float32}"
+        if not tensor.isfinite().all():
+            worst = tensor[~tensor.isfinite()][0]
+            return f"the tensor {name!r} has the value {worst:g}; its values must be finite"
+    deviation, unit = tensors["deviation"], tensors["unit"]
+    if not (deviation > 0).all():
+        return f"'deviation' has the value {deviation.min():g}; its values must be above 0"
+    if not (tensors["mean"] / deviation).isfinite().all():
+        return f"'deviation' has the value {deviation.min():g}; 'mean' divided by it must be finite"
+    if not unit > 0:
+        return f"'unit' is {unit:g}; it must be above 0"
+    found = LayerPrior(dict(tensors))([np.zeros((1, N_OUTLINE)), np.ones((2, N_OUTLINE))])
+    if not np.isfinite(found).all():
+        return "its weights make numbers of a network that are not finite; they must be smaller"
+    return ""
 
 
 def padded(outlines: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:

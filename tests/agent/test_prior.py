@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from importlib import resources
 from pathlib import Path
 
@@ -13,7 +14,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import optuna_trlhpo._agent
-from optuna_trlhpo._agent.prior import EMBEDDING, LayerPrior, LayerTransformer, padded
+from optuna_trlhpo import TRLHPOSampler
+from optuna_trlhpo._agent.prior import EMBEDDING, N_OUTLINE, LayerPrior, LayerTransformer, padded
 from optuna_trlhpo.outlines import OUTLINE
 from optuna_trlhpo.space import LayerSpace
 
@@ -132,9 +134,89 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
         LayerPrior.load(tmp_path / "nowhere.safetensors")
 
 
-def test_loading_leaves_the_global_generator_alone(tensors: dict[str, Tensor]) -> None:
+def test_networks_are_outlined_in_as_many_numbers_as_files_tell_of() -> None:
+    assert N_OUTLINE == OUTLINE
+
+
+def changed(tensors: dict[str, Tensor], name: str, value: Tensor | None) -> dict[str, Tensor]:
+    rest = {key: tensor for key, tensor in tensors.items() if key != name}
+    return rest if value is None else rest | {name: value}
+
+
+def with_one(tensor: Tensor, value: float) -> Tensor:
+    tensor = tensor.clone()
+    tensor.view(-1)[-1] = value
+    return tensor
+
+
+NAN, INFINITE = float("nan"), float("inf")
+WRONG: dict[str, tuple[str, Callable[[Tensor], Tensor | None], str]] = {
+    "no mean": ("mean", lambda it: None, "it has no tensor 'mean'; it must have 35, as `pretrain`"),
+    "no weights": ("norm.bias", lambda it: None, "it has no tensor 'norm.bias'; it must have 35,"),
+    "more": ("other", lambda it: torch.zeros(3), "it has a tensor 'other'; it must have 35 others,"),
+    "a longer mean": ("mean", lambda it: torch.zeros(9), "'mean' has shape [9]; it must be [8]"),
+    "a mean alone": ("mean", lambda it: torch.tensor(0.5), "'mean' has shape []; it must be [8]"),
+    "a table of means": ("mean", lambda it: it[None], "'mean' has shape [1, 8]; it must be [8]"),
+    "one deviation": ("deviation", lambda it: it[:1].clone(), "'deviation' has shape [1]; it must be [8]"),
+    "units": ("unit", lambda it: it[None], "'unit' has shape [1]; it must be []"),
+    "outlines of 12": ("inputs.weight", lambda it: torch.zeros(32, 12), "[32, 12]; it must be [32, 11]"),
+    "one axis": ("inputs.weight", lambda it: it[0].clone(), "has shape [11]; it must be [32, 11]"),
+    "another width": ("norm.weight", lambda it: torch.ones(64), "has shape [64]; it must be [32]"),
+    "doubles": ("mean", lambda it: it.double(), "'mean' is of torch.float64; it must be of torch.float32"),
+    "integers": ("unit", lambda it: torch.tensor(1), "'unit' is of torch.int64; it must be of torch.float32"),
+    "halves": ("norm.bias", lambda it: it.half(), "is of torch.float16; it must be of torch.float32"),
+    "a NaN": ("norm.bias", lambda it: with_one(it, NAN), "has the value nan; its values must be finite"),
+    "infinite": ("mean", lambda it: with_one(it, -INFINITE), "has the value -inf; its values must be finite"),
+    "no deviation": ("deviation", lambda it: with_one(it, 0.0), "the value 0; its values must be above 0"),
+    "negative": ("deviation", lambda it: with_one(it, -0.5), "the value -0.5; its values must be above 0"),
+    "a NaN unit": ("unit", lambda it: torch.tensor(NAN), "the value nan; its values must be finite"),
+    "tiny": ("deviation", lambda it: with_one(it, 1e-44), "'mean' divided by it must be finite"),
+    "no unit": ("unit", lambda it: torch.tensor(0.0), "'unit' is 0; it must be above 0"),
+    "a negative unit": ("unit", lambda it: torch.tensor(-0.5), "'unit' is -0.5; it must be above 0"),
+    "huge": ("output.2.weight", lambda it: torch.full_like(it, 3e38), "not finite; they must be smaller"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_file_that_is_wrong_is_refused_in_one_sentence(
+    case: str, tensors: dict[str, Tensor], tmp_path: Path
+) -> None:
+    """When it is loaded, not at the first trial."""
+    name, change, sentence = WRONG[case]
+    path = tmp_path / "wrong.safetensors"
+    save_file(changed(tensors, name, change(tensors.get(name, torch.zeros(1)))), path)
+    expected = f"^{re.escape(str(path))} is not a prior for layers: .*{re.escape(sentence)}"
+    with pytest.raises(ValueError, match=expected) as caught:
+        LayerPrior.load(path)
+    assert str(caught.value).count("\n") == 0
+    with pytest.raises(ValueError, match=expected):
+        TRLHPOSampler(layer_prior=path)
+
+
+EMPTY = b"\x08\x00\x00\x00\x00\x00\x00\x00{}      "  # a safetensors file without tensors
+
+
+@pytest.mark.parametrize("content", [b"", b"text", b"\x80\x04.", EMPTY, b"PK"])
+def test_a_file_of_another_kind_is_refused(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "other.pt"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=f"^{re.escape(str(path))} is not a prior for layers: it (must|has)"):
+        LayerPrior.load(path)
+
+
+def test_a_file_that_is_cut_off_is_refused(tensors: dict[str, Tensor], tmp_path: Path) -> None:
+    path = tmp_path / "cut.safetensors"
+    save_file(tensors, path)
+    path.write_bytes(path.read_bytes()[:-4])
+    with pytest.raises(ValueError, match="it must be a safetensors file"):
+        LayerPrior.load(path)
+
+
+def test_loading_leaves_the_global_generator_alone(tensors: dict[str, Tensor], tmp_path: Path) -> None:
     before = torch.get_rng_state()
     LayerPrior(tensors)
+    save_file(tensors, tmp_path / "mine.safetensors")
+    LayerPrior.load(tmp_path / "mine.safetensors")
     assert torch.equal(torch.get_rng_state(), before)
 
 
