@@ -11,7 +11,16 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-ABSENT = "absent"
+
+class _Absent:
+    def __repr__(self) -> str:
+        return "ABSENT"
+
+    def __reduce__(self) -> str:
+        return "ABSENT"  # a copy is the same object
+
+
+ABSENT = _Absent()
 """The value of a feature that an example does not have."""
 _MOST_BRANCHES = 30
 _MOST_DEPTH = 12

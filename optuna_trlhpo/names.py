@@ -32,7 +32,7 @@ class Names:
     def __init__(self) -> None:
         self._numbers: dict[tuple[str, bool], int] = {}  # stem, and whether it is categorical
         self._uneven: dict[tuple[int, int], Slot] = {}  # (number, index) of integers on a logarithmic scale
-        self.codes = torch.zeros(1, NAME_CODE)
+        self.codes = torch.zeros(1, NAME_CODE, dtype=torch.float32)
         self.categorical = np.zeros(1, dtype=bool)
 
     def learn(self, slot: Slot) -> int:

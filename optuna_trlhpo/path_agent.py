@@ -110,8 +110,13 @@ class PathAgent:
         self.search = PathSearch(config, directions, seed, earlier)
         self.explored = Explored()
 
-    def observe(self, trial: FrozenTrial, seen: Seen) -> bool:
+    def observe(self, trial: FrozenTrial, seen: Seen, *, judge: bool = True) -> bool:
         """Learn a finished trial, whose parameters are in the order in which they were asked for.
+
+        Args:
+            trial: The trial.
+            seen: When it reported what.
+            judge: Whether its value is that of its configuration.
 
         Returns:
             Whether its configuration is to be judged. That of a failed trial is not unless it was whole: the
@@ -120,7 +125,7 @@ class PathAgent:
         record = read_record(trial, seen, self._directions)
         path = record.path
         following = self.search.model.next(path)
-        judged = trial.state != TrialState.FAIL or following is END
+        judged = judge and (trial.state != TrialState.FAIL or following is END)
         self.search.observe(record if judged else replace(record, worths=()))
         if trial.state == TrialState.FAIL and isinstance(following, Next):
             return False

@@ -159,6 +159,7 @@ class PathSearch:
         self._avoided: list[Path] = []
         self._n_fitted = 0
         self._has_learned = False
+        self._owed = 0.0  # steps of learning, as far as they are not whole
         self._layout: Layout | None = None
         K = len(directions)
         self._sources = []
@@ -363,8 +364,9 @@ class PathSearch:
         steps = 0
         if n != self._n_fitted and len(values) >= _LEAST:
             # A step takes longer the more configurations there are, and each of them changes less.
-            often = max(1, round(self._config.fit_steps * min(1.0, _MANY / len(values))))
-            steps = often if self._has_learned else _FIRST_STEPS
+            self._owed += self._config.fit_steps * min(1.0, _MANY / len(values)) ** 2
+            steps = int(self._owed) if self._has_learned else _FIRST_STEPS
+            self._owed -= int(self._owed)
         self._critic.fit(x, values, self._layout.features, steps=steps)
         self._n_fitted, self._has_learned = n, self._has_learned or steps > 0
 

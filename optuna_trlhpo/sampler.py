@@ -38,6 +38,7 @@ from optuna_trlhpo.configurations import read_record
 from optuna_trlhpo.episode import (
     PERFORMANCE_VALUES,
     Request,
+    Seen,
     decode,
     encode,
     place_of_report,
@@ -72,6 +73,7 @@ from optuna_trlhpo.path_search import PathPlan
 from optuna_trlhpo.reward import signs_of, worths_of
 from optuna_trlhpo.search import Entered, Plan, Search, Space
 from optuna_trlhpo.sources import EarlierStudy, Source
+from optuna_trlhpo.unseen import seen_by_names
 
 _logger = optuna.logging.get_logger("optuna.trlhpo.sampler")
 
@@ -200,7 +202,8 @@ class TRLHPOSampler(BaseSampler):
         self._earlier = [EarlierStudy(study) for study in earlier]
         self._prior: LayerPrior | None = None
         if layer_prior is not False and self._config.n_candidates:
-            self._prior = LayerPrior.load(None if layer_prior is True else Path(layer_prior))
+            with isolated():
+                self._prior = LayerPrior.load(None if layer_prior is True else Path(layer_prior))
         self._lock = threading.RLock()
         self._spaces: dict[tuple[str, int], Entered] = {}  # by study, and the number of a running trial
         self._study: tuple[str, tuple[StudyDirection, ...]] | None = None
@@ -536,7 +539,12 @@ class TRLHPOSampler(BaseSampler):
 
     def _learn_trial(self, trial: FrozenTrial, directions: Sequence[StudyDirection]) -> bool:
         """Remember a finished trial; returns whether the agent can learn something from it."""
-        seen = seen_in(trial)
+        seen: Seen | None = seen_in(trial)
+        if trial.intermediate_values and SEEN_ATTRIBUTE not in trial.system_attrs:
+            seen = seen_by_names(trial, grows=self._paths.search.memory.values_prefixes)
+        if seen is None:
+            self._paths.observe(trial, [], judge=False)
+            return False
         if self._agent is None:
             if not self._paths.observe(trial, seen):
                 return False
@@ -711,7 +719,8 @@ class TRLHPOSampler(BaseSampler):
                 return
             running = self._running[trial.number]
             ordered = self._follow(trial, running, None)
-            if running.n_noted < len(running.seen):
+            # An empty note, too, says that the sampler saw the reports.
+            if running.n_noted < len(running.seen) or (trial.intermediate_values and not running.seen):
                 write_to_trial(study, trial, SEEN_ATTRIBUTE, running.seen)
             if list(trial.params) != list(ordered.params) or not keeps_order(study):
                 write_to_trial(study, trial, ORDER_ATTRIBUTE, order_note(list(ordered.params)))

@@ -24,7 +24,7 @@ from optuna_trlhpo._agent.planning import (
     as_networks,
 )
 from optuna_trlhpo._agent.prior import LayerPrior
-from optuna_trlhpo.episode import Episode, episode_of
+from optuna_trlhpo.episode import Episode, Slot, episode_of
 from optuna_trlhpo.experience import Experience, network_key
 from optuna_trlhpo.layers import Vocabulary
 from optuna_trlhpo.sources import Source
@@ -43,6 +43,8 @@ _DOUBT = 0.5
 where it misleads, its weight has to come to 0 or below within a few trials."""
 _OFFSET = 10.0
 """How far the scores of two studies may be apart, as a deviation: scores count from a study's own median."""
+_DEPTH = Slot("n_layers", 0, 0, False)
+"""What `LayerSpace.suggest` asks for first."""
 _N_IMAGINED = 150
 """Random networks of a space that plans begin with, where something is expected of networks that nobody has
 tried yet."""
@@ -241,6 +243,7 @@ class Search:
             experience.names.settle,
             None if self._entered is None else self._contains,
             self._layer_kind,
+            experience.names.number(_DEPTH) if self._entered is not None and self._entered.whole else -2,
         )
         parents = planner.parents()
         if not parents:

@@ -55,6 +55,9 @@ class _End:
     def __repr__(self) -> str:
         return "END"
 
+    def __reduce__(self) -> str:
+        return "END"  # a copy is the same object
+
 
 END = _End()
 """What `SpaceModel.next` answers where a trial asks for nothing more."""

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from optuna_trlhpo._agent.config import AgentConfig
-from optuna_trlhpo._agent.threads import one_thread
+from optuna_trlhpo._agent.threads import making_modules, one_thread
 from optuna_trlhpo._agent.transformer import Actor, Critic, Steps
 
 
@@ -60,7 +60,7 @@ class DDPG:
         self, config: AgentConfig, *, n_slots: int, n_performance: int, n_weights: int, seed: int
     ) -> None:
         self.config = config
-        with torch.random.fork_rng(devices=[]):
+        with making_modules(), torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed every GPU too
             self.actor = Actor(config, n_slots=n_slots, n_performance=n_performance, n_weights=n_weights)
             self.critic = Critic(config, n_slots=n_slots, n_performance=n_performance, n_weights=n_weights)

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from optuna_trlhpo._agent.config import AgentConfig
 from optuna_trlhpo._agent.posterior import Features
-from optuna_trlhpo._agent.threads import one_thread
+from optuna_trlhpo._agent.threads import making_modules, one_thread
 from optuna_trlhpo._agent.transformer import Block
 
 BODIES = ("perceptron", "transformer")
@@ -181,9 +181,9 @@ class Perceptrons(nn.Module):
         self.inputs = Rows((n_members, first), seed=(*seed, 1))  # a row is a feature
         self.inputs_bias = _drawn(rng, (n_members, first))
         self.hidden = _drawn(rng, (n_members, first, second), std=1 / math.sqrt(first))
-        self.hidden_bias = nn.Parameter(torch.zeros(n_members, 1, second))
+        self.hidden_bias = nn.Parameter(torch.zeros(n_members, 1, second, dtype=torch.float32))
         self.output = _drawn(rng, (n_members, second, 1), std=gain / math.sqrt(second))
-        self.output_bias = nn.Parameter(torch.zeros(n_members))
+        self.output_bias = nn.Parameter(torch.zeros(n_members, dtype=torch.float32))
 
     def grow(self, features: Features) -> None:
         self.inputs.grow(len(features.column))
@@ -214,13 +214,13 @@ class ParameterTransformer(nn.Module):
         rng = np.random.default_rng((*seed, 0))
         self.feature, self.column, self.group = (Rows((W,), seed=(*seed, k)) for k in (1, 2, 3))
         self.query = _drawn(rng, (W,))
-        with torch.random.fork_rng(devices=[]):
+        with making_modules(), torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(int(rng.integers(2**62)))
             self.blocks = nn.ModuleList(Block(config) for _ in range(config.blocks))
             self.norm = nn.LayerNorm(W)
             self.head = nn.Sequential(nn.Linear(W, M * W), nn.GELU())
         self.output = _drawn(rng, (M, W), std=1 / math.sqrt(W))
-        self.output_bias = nn.Parameter(torch.zeros(M))
+        self.output_bias = nn.Parameter(torch.zeros(M, dtype=torch.float32))
 
     def grow(self, features: Features) -> None:
         F, counts = len(features.column), np.bincount(features.column)
@@ -287,7 +287,7 @@ class Rows(nn.Module):
     def __init__(self, shape: tuple[int, ...], *, seed: Sequence[int]) -> None:
         super().__init__()
         self._rng = np.random.default_rng(seed)
-        self.weight = nn.Parameter(torch.zeros(0, *shape))
+        self.weight = nn.Parameter(torch.zeros(0, *shape, dtype=torch.float32))
 
     def grow(self, n: int) -> None:
         more = n - len(self.weight)

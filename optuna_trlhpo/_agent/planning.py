@@ -81,6 +81,7 @@ class Planner:
         complete: Whether a candidate of so many steps would be one that gets a value.
         contains: Tells of the actions of layers whether they may stand so; None where it is not known.
         layer: The stem that a layer begins with.
+        depth: The stem of the number of layers, where that is asked for first.
         settle: Gives for a stem, an index and an action the action that stands for the same value.
     """
 
@@ -95,8 +96,9 @@ class Planner:
         settle: Callable[[int, int, float], float],
         contains: Callable[[np.ndarray], bool] | None = None,
         layer: int = -1,
+        depth: int = -2,
     ) -> None:
-        self._contains, self._layer = contains, layer
+        self._contains, self._layer, self._depth = contains, layer, depth
         self._settle = settle
         self._settled = settled
         self._categorical = categorical
@@ -213,9 +215,22 @@ class Planner:
         unless all parameters come whatever goes before."""
         if not self._complete(len(draft)):
             return False
+        if not self._has_its_depth(draft):
+            return False
         if self._contains is not None:
             return self._contains(draft.actions[draft.names[:, 0] == self._layer])
         return self._is_free or self._followed.issuperset(self._successions(draft, self._settled.step))
+
+    def _has_its_depth(self, draft: Draft) -> bool:
+        """Whether a network has as many layers as it says; where it need not say so yet, it will."""
+        for k in np.flatnonzero(draft.names[:, 0] == self._depth).tolist():
+            n = int(draft.n_values[k, 0])
+            action = ((draft.names[:, 0] == self._layer).sum() - 0.5) / max(n, 1)
+            if (k, 0) >= (self._settled.step, self._settled.slot):
+                draft.actions[k, 0] = action
+            elif abs(draft.actions[k, 0] - action) > 1e-6:
+                return False
+        return True
 
     def _successions(self, draft: Draft, first: int = 0) -> Iterator[tuple[int, int, int, int]]:
         """Which kind of step, from the step ``first`` on, stands behind which; the first stands behind

@@ -23,7 +23,7 @@ from safetensors.torch import load
 from torch import Tensor, nn
 
 from optuna_trlhpo._agent.config import AgentConfig
-from optuna_trlhpo._agent.threads import one_thread
+from optuna_trlhpo._agent.threads import making_modules, one_thread
 from optuna_trlhpo._agent.transformer import Block, _sinusoids
 
 EMBEDDING = 8
@@ -84,7 +84,10 @@ class LayerPrior:
         self.unit = float(tensors.pop("unit"))
         self._deviation = deviation.double().numpy()
         self.means = np.append((mean / deviation).double().numpy(), 0.0)
-        with torch.random.fork_rng(devices=[]):  # what it is made with is overwritten, but drawn
+        with (
+            making_modules(),
+            torch.random.fork_rng(devices=[]),
+        ):  # what it is made with is overwritten, but drawn
             self._transformer = LayerTransformer(tensors["inputs.weight"].shape[1]).eval()
         self._transformer.load_state_dict(tensors)
 
@@ -121,7 +124,7 @@ class LayerPrior:
 
 def _what_is_wrong(tensors: Mapping[str, Tensor]) -> str:
     """What keeps these tensors from being a prior, and what is allowed; empty if nothing does."""
-    with torch.random.fork_rng(devices=[]):
+    with making_modules(), torch.random.fork_rng(devices=[]):
         shapes = {name: it.shape for name, it in LayerTransformer(N_OUTLINE).state_dict().items()}
     shapes |= {name: torch.Size([EMBEDDING]) for name in ("mean", "deviation")} | {"unit": torch.Size([])}
     if missing := sorted(shapes.keys() - tensors.keys()):

@@ -38,10 +38,26 @@ def one_thread() -> Iterator[None]:
 
 @contextlib.contextmanager
 def isolated() -> Iterator[None]:
-    """One thread, and gradients, though the study runs inside ``no_grad`` or ``inference_mode``.
+    """One thread, gradients and the CPU, though the study runs inside ``no_grad`` or ``inference_mode``, or
+    with another default device.
 
-    Default device and default dtype are not set here, for they are the whole process's: tensors are made with
-    both.
+    The default dtype is not set here, for it is the whole process's: tensors are made with a dtype, and
+    modules inside `making_modules`.
     """
-    with one_thread(), torch.inference_mode(False), torch.enable_grad():
+    with one_thread(), torch.inference_mode(False), torch.enable_grad(), contextlib.ExitStack() as stack:
+        if torch.get_default_device().type != "cpu":
+            stack.enter_context(torch.device("cpu"))
         yield
+
+
+@contextlib.contextmanager
+def making_modules() -> Iterator[None]:
+    """Modules get parameters of 32 bits, whatever the default is."""
+    before = torch.get_default_dtype()
+    if before != torch.float32:
+        torch.set_default_dtype(torch.float32)
+    try:
+        yield
+    finally:
+        if before != torch.float32:
+            torch.set_default_dtype(before)

@@ -173,7 +173,8 @@ class Transformer(nn.Module):
 def _sinusoids(positions: Tensor, width: int) -> Tensor:
     """``[T, W]`` positional encoding (Vaswani et al., 2017, section 3.5)."""
     frequencies = torch.exp(
-        torch.arange(0, width, 2, device=positions.device) * (-math.log(10_000.0) / width)
+        torch.arange(0, width, 2, dtype=torch.float32, device=positions.device)
+        * (-math.log(10_000.0) / width)
     )
     angles = positions.unsqueeze(-1) * frequencies
     return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(-2)

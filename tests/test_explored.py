@@ -1,0 +1,55 @@
+"""What has been tried is not tried again while something else is left."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+from optuna_trlhpo.explored import Explored, all_values
+
+BIT = CategoricalDistribution([False, True])
+
+
+def test_all_of_a_grid_comes_once() -> None:
+    explored, rng = Explored(), np.random.default_rng(0)
+    grid = [("a", IntDistribution(0, 3)), ("b", FloatDistribution(0, 1, step=0.25)), ("c", BIT)]
+    found = set()
+    for _ in range(4 * 5 * 2):
+        assert not explored.all_tried
+        path: list[tuple[str, object]] = []
+        for name, distribution in grid:
+            wanted = next(all_values(distribution))
+            path.append((name, explored.open_value(path, name, distribution, wanted, rng)))
+        found.add(tuple(path))
+        explored.add([(name, d, value) for (name, d), (_, value) in zip(grid, path, strict=True)])
+    assert explored.all_tried and len(found) == 40
+
+
+def test_a_trial_that_ended_early_closes_what_would_have_come() -> None:
+    explored = Explored()
+    explored.add([("a", BIT, True)])
+    assert explored.open_value([], "a", BIT, True, np.random.default_rng(0)) is False
+    explored.add([("a", BIT, True), ("b", BIT, True)])  # another went on there
+    assert explored.open_value([], "a", BIT, True, np.random.default_rng(0)) is True
+
+
+def test_what_another_trial_is_trying_is_left_to_it() -> None:
+    explored, rng = Explored(), np.random.default_rng(0)
+    assert explored.open_value([], "a", BIT, True, rng, taken=[True]) is False
+    assert explored.open_value([], "a", BIT, True, rng, taken=[True, False]) is True  # nothing is left
+
+
+@pytest.mark.parametrize("distribution", [FloatDistribution(0, 1), IntDistribution(0, 10**9)])
+def test_what_nobody_can_exhaust_is_open(distribution: FloatDistribution | IntDistribution) -> None:
+    explored = Explored()
+    explored.add([("a", BIT, True), ("x", distribution, 1)])
+    assert not explored.is_exhausted([], "a", BIT, True)
+    assert explored.open_value([("a", True)], "x", distribution, 1, np.random.default_rng(0)) == 1
+
+
+def test_integers_on_a_logarithmic_scale_are_counted() -> None:
+    explored, log = Explored(), IntDistribution(1, 3, log=True)
+    for value in all_values(log):
+        explored.add([("n", log, value)])
+    assert explored.all_tried
