@@ -191,6 +191,7 @@ class Layout:
     ) -> None:
         places = columns.places
         self._used = used
+        self.n_contexts = n_contexts
         part: list[int] = []
         column: list[int] = []
         group: list[int] = []

@@ -7,6 +7,7 @@ A trial is one configuration; where it reported what the parameters so far are w
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -47,6 +48,7 @@ class Record:
         reports: Pairs of a number of parameters, and what was reported behind them, more is better, where
             these are no values.
         pruned: Whether the last worth is the last report of a pruned trial.
+        value: Of the trial, more is better; NaN where it has none or several.
     """
 
     path: Path
@@ -54,6 +56,7 @@ class Record:
     worths: tuple[tuple[int, np.ndarray], ...]
     reports: tuple[tuple[int, float], ...]
     pruned: bool
+    value: float = math.nan
 
 
 def read_record(trial: FrozenTrial, seen: Seen, directions: Sequence[StudyDirection]) -> Record:
@@ -77,6 +80,7 @@ def read_record(trial: FrozenTrial, seen: Seen, directions: Sequence[StudyDirect
         tuple((ends[k], worths[k]) for k in valued),
         tuple((ends[k], sign * float(episode.reports[k])) for k in reported),
         pruned,
+        sign * trial.values[0] if trial.values and len(trial.values) == 1 else math.nan,
     )
 
 
@@ -184,7 +188,8 @@ class Configurations:
         steps = np.diff(reports)
         self._n_sloping += 1
         self._n_slopes += int((steps < 0).sum())
-        self._n_rises += int((steps > 0).sum())
+        # A sum grows, and what it comes to is the value.
+        self._n_rises += int((steps > 0).sum()) + (record.value != reports[-1])
 
     def _make_room(self, n_trials: int) -> None:
         rows, cols = self._raw.shape

@@ -117,7 +117,7 @@ class Source:
         self.best = known.actions[order[:_N_BEST]]
         self._layout = _layout(self._columns, known.actions, self._configurations, varies=False)
         self._posterior = Posterior(n_parts=N_PARTS)
-        x = self._layout(known.actions, known.contexts, np.zeros((len(known.values), 0)))
+        x = self._layout(known.actions, known.contexts[:, :0], np.zeros((len(known.values), 0)))
         self._posterior.fit(x, known.values, self._layout.features, steps=_SOURCE_STEPS)
 
     def refresh(self) -> None:
@@ -127,7 +127,7 @@ class Source:
 
     def expect(self, actions: np.ndarray) -> np.ndarray:
         """``[N]`` the score that is expected of each row of actions, in the earlier study."""
-        contexts = np.full((len(actions), self._configurations.n_contexts), np.nan)
+        contexts = np.full((len(actions), 0), np.nan)
         x = self._layout(actions, contexts, np.zeros((len(actions), 0)))
         return self._posterior.predict(x)[0]
 
@@ -258,6 +258,9 @@ class PathSearch:
         column = self.columns.learn(*asked, dependent=self.model.is_dependent(asked[0]))
         known = self.memory.known(rng, weights, unit=self._unit)
         known, own = self._with_own(known, path, reports)
+        # Only what the running trial has reported, too: its other reports are still to come.
+        n_contexts = min(self.memory.n_contexts, len(reports))
+        known = known._replace(contexts=known.contexts[:, :n_contexts])
         if not len(known.values) and not self._sources:
             return None
         for source in self._sources:
@@ -265,7 +268,9 @@ class PathSearch:
         used = (
             known.actions if not self._sources else np.concatenate([known.actions, *self._best_of_sources()])
         )
-        self._layout = _layout(self.columns, used, self.memory, varies=self.branches, means=self._means)
+        self._layout = _layout(
+            self.columns, used, self.memory, varies=self.branches, n_contexts=n_contexts, means=self._means
+        )
         x = self._features(known.actions, known.contexts)
         self._fit(x, known.values)
         values = known.values
@@ -278,7 +283,7 @@ class PathSearch:
         draw = _Draw(self, known, of_known, path, asked, column, rng)
         excluded: set[bytes] = set() if repeat else {*self._refused, *taken}
         tried = set() if repeat else self.memory.tried()
-        context = self.memory.context(reports, len(path) + 1)
+        context = self.memory.context(reports, len(path) + 1)[:n_contexts]
         best: tuple[float, np.ndarray, np.ndarray] | None = None
         sort = draw.another_sort() if excursion else None
         fresh = draw.start(self._config.n_candidates)
@@ -351,7 +356,7 @@ class PathSearch:
     def _features(self, actions: np.ndarray, contexts: np.ndarray | None) -> np.ndarray:
         assert self._layout is not None
         if contexts is None:
-            contexts = np.full((len(actions), self.memory.n_contexts), np.nan)
+            contexts = np.full((len(actions), self._layout.n_contexts), np.nan)
         expected = np.zeros((len(actions), 0))
         if self._sources:
             columns = [_DOUBT * source.expect(actions) for source in self._sources]
@@ -629,6 +634,7 @@ def _layout(
     memory: Configurations,
     *,
     varies: bool,
+    n_contexts: int = 0,
     means: Sequence[float] = (),
 ) -> Layout:
     counts = (~np.isnan(_padded(actions, len(columns)))).sum(axis=0)
@@ -640,7 +646,7 @@ def _layout(
         used,
         mean_size=memory.mean_size,
         varies=varies,
-        n_contexts=memory.n_contexts,
+        n_contexts=n_contexts,
         means=means,
     )
 

@@ -147,11 +147,11 @@ def test_after_twenty_trials_what_comes_next_is_known(objective: Objective) -> N
 
 
 def test_that_a_difference_decides_is_found_out_later() -> None:
-    paths = random_paths(difference, 140, seed=2000)
+    paths = random_paths(difference, 200, seed=2001)
     model = SpaceModel()
-    for path in paths[:40]:
+    for path in paths[:100]:
         model.learn(path, ended=True)
-    assert sum(is_foretold(model, path) for path in paths[40:]) >= 95
+    assert sum(is_foretold(model, path) for path in paths[100:]) >= 95
 
 
 @pytest.mark.parametrize("objective", [*KINDS, difference])
