@@ -61,7 +61,7 @@ class Record:
 
 def read_record(trial: FrozenTrial, seen: Seen, directions: Sequence[StudyDirection]) -> Record:
     """What is known of a finished trial, whose parameters are in the order in which they were asked for."""
-    path = Path.of(trial.params, trial.params, trial.distributions)
+    path = Path.of_trial(trial)
     ended = trial.state == TrialState.COMPLETE
     pruned = trial.state == TrialState.PRUNED
     if not len(path):

@@ -262,7 +262,7 @@ class PathAgent:
         taken = {plan.key for plan in planned}
         rows = [plan.row for plan in planned]
         elsewhere = [other for other in others() if other.trial.number not in mine]
-        rows += [search.row_of(_path_of(other.trial)) for other in elsewhere if other.trial.params]
+        rows += [search.row_of(Path.of_trial(other.trial)) for other in elsewhere if other.trial.params]
         plan = None
         for attempt in range(_ATTEMPTS):
             plan = search.plan(
@@ -298,10 +298,6 @@ def digest_of(params: Mapping[str, Any]) -> str:
     """
     text = repr(sorted((name, type(value).__name__, repr(value)) for name, value in params.items()))
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
-
-
-def _path_of(trial: FrozenTrial) -> Path:
-    return Path.of(trial.params, trial.params, trial.distributions)
 
 
 def _holds(distribution: BaseDistribution, value: Any) -> bool:

@@ -23,6 +23,7 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
+from optuna.trial import FrozenTrial
 
 from optuna_trlhpo.decision_tree import ABSENT, Node, grow_tree, is_number
 from optuna_trlhpo.parameters import Name, parse_name, text_of
@@ -88,6 +89,11 @@ class Path:
         for name in names:
             path.push(name, distributions[name], params[name])
         return path
+
+    @classmethod
+    def of_trial(cls, trial: FrozenTrial) -> Path:
+        """The path of a trial that lists its parameters in their order."""
+        return cls.of(trial.params, trial.params, trial.distributions)
 
     def push(self, name: str, distribution: BaseDistribution, value: Any) -> None:
         """Append a parameter."""
@@ -159,6 +165,14 @@ class SpaceModel:
     def n_ended(self) -> int:
         """How many whole trials were learned."""
         return self._n_ended
+
+    @classmethod
+    def of(cls, trials: Iterable[FrozenTrial]) -> SpaceModel:
+        """A model of trials that asked for all that they would."""
+        model = cls()
+        for trial in trials:
+            model.learn(Path.of_trial(trial), ended=True)
+        return model
 
     def learn(self, path: Path, *, ended: bool) -> None:
         """Learn a trial; ``ended`` tells whether it asked for all that it would."""
@@ -252,6 +266,21 @@ class SpaceModel:
             value = choose(following.name, following.distribution)
             path.push(following.name, following.distribution, value)
         return path
+
+    def play(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """What a trial would make of ``values``: those that it would ask for, in its order.
+
+        Example:
+            >>> model, path = SpaceModel(), Path()
+            >>> path.push("x", IntDistribution(0, 3), 1)
+            >>> model.learn(path, ended=True)
+            >>> model.play({"y": 2, "x": 3})
+            {'x': 3}
+        """
+        path = Path()
+        while isinstance(following := self.next(path), Next) and following.name in values:
+            path.push(following.name, following.distribution, values[following.name])
+        return path.values
 
     def in_order(self, params: Mapping[str, Any], distributions: Mapping[str, Any]) -> list[str]:
         """The names of ``params`` in the order in which the objective would ask for them.

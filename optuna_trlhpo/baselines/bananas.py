@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from optuna_trlhpo.baselines._planned import History, Plan, PlannedSampler, check_integer
-from optuna_trlhpo.baselines._structure import Structure
+from optuna_trlhpo.space_model import SpaceModel
 
 _MEMBERS = 5  # M, as in the paper
 _HIDDEN = (64, 64)  # H
@@ -77,7 +77,7 @@ class BananasSampler(PlannedSampler):
         check_integer("update_interval", update_interval, least=1)
         self._n_startup_trials = n_startup_trials
         self._update_interval = update_interval
-        self._fitted: tuple[Any, Predictor, Structure] | None = None
+        self._fitted: tuple[Any, Predictor, SpaceModel] | None = None
 
     def _make_plan(self, history: History, trial: FrozenTrial) -> Plan:
         rng = self._generator("plan", trial.number)
@@ -107,7 +107,7 @@ class BananasSampler(PlannedSampler):
             candidates.append(history.mutation(parent, rng, n_mutations=n_mutations))
         return candidates
 
-    def _fit(self, history: History, trials: Sequence[FrozenTrial]) -> tuple[Predictor, Structure]:
+    def _fit(self, history: History, trials: Sequence[FrozenTrial]) -> tuple[Predictor, SpaceModel]:
         """The predictor of ``trials``, a function of them and the seed; only the last one is kept."""
         key = [(trial.number, trial.datetime_start) for trial in trials]
         if self._fitted is None or self._fitted[0] != key:
@@ -115,7 +115,7 @@ class BananasSampler(PlannedSampler):
             seed = int(self._generator("fit", len(trials)).integers(2**62))
             # A pruned trial does not tell where it would have ended.
             whole = [trial for trial in trials if trial.state == TrialState.COMPLETE]
-            self._fitted = key, Predictor(trials, targets, seed), Structure(whole or trials)
+            self._fitted = key, Predictor(trials, targets, seed), SpaceModel.of(whole or trials)
         return self._fitted[1:]
 
 

@@ -4,8 +4,8 @@ import pytest
 
 from optuna_trlhpo import LayerSpace
 from optuna_trlhpo.baselines import BananasSampler
-from optuna_trlhpo.baselines._structure import Structure
 from optuna_trlhpo.baselines.bananas import Encoder, Predictor, targets_of
+from optuna_trlhpo.space_model import SpaceModel
 
 NAMES = [f"x{i}" for i in range(8)]
 
@@ -127,7 +127,7 @@ def test_the_structure_of_an_objective_with_a_depth():
                 trial.suggest_int(f"filters{k}", 8, 128)
         return 0.0
 
-    structure = Structure(random_trials(objective, 60))
+    structure = SpaceModel.of(random_trials(objective, 60))
     whole = {"n_layers": 3} | {f"filters{k}": 64 for k in range(4)} | {f"kind{k}": "pool" for k in range(4)}
     whole["kind1"] = "conv"
     assert list(structure.play(whole)) == ["n_layers", "kind0", "kind1", "filters1", "kind2"]
@@ -142,7 +142,7 @@ def test_the_structure_of_a_layer_space():
         return 0.0
 
     trials = random_trials(objective, 200)
-    structure = Structure(trials[:150])
+    structure = SpaceModel.of(trials[:150])
     same = [structure.play(trial.params) == trial.params for trial in trials[150:]]
     assert np.mean(same) > 0.75
     everything = {name: value for trial in trials for name, value in trial.params.items()}
@@ -151,4 +151,4 @@ def test_the_structure_of_a_layer_space():
 
 
 def test_the_structure_of_nothing():
-    assert Structure([]).play({"x": 1}) == {}
+    assert SpaceModel.of([]).play({"x": 1}) == {}

@@ -203,10 +203,10 @@ def test_names_tell_what_an_enqueued_trial_has_reported():
     )
     study.optimize(layers, n_trials=4)
     before = len(values_of_prefixes(study))
-    study.enqueue_trial({"units_0": 4, "units_1": 1, "units_2": 1})
+    study.enqueue_trial({"units_0": 3, "units_1": 4, "units_2": 4})
     study.optimize(layers, n_trials=1)
     found = np.array(values_of_prefixes(study)[before:])
-    np.testing.assert_allclose(found, [(1, 0.9), (2, 0.55), (3, 0.5 + 0.1 / 3)])
+    np.testing.assert_allclose(found, [(1, 0.8), (2, 0.7), (3, 0.5 + 0.4 / 3)])
 
 
 def test_where_nobody_knows_nothing_false_is_learned():
