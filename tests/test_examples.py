@@ -73,12 +73,14 @@ def test_mnist(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []  # the study stays in memory, the data where they are
 
 
+@pytest.mark.slow
 def test_custom_training_loop(tmp_path: Path) -> None:
     output = run("custom_training_loop.py", "--trials", "2", "--epochs", "2", cwd=tmp_path)
     assert percentages(output)[-1] > 50  # chance is 10
     assert "Conv(" in output
 
 
+@pytest.mark.slow
 def test_existing_pipeline(tmp_path: Path) -> None:
     output = run("existing_pipeline.py", "--trials", "3", "--epochs", "3", cwd=tmp_path)
     assert percentages(output)[-1] > 15  # chance is 10

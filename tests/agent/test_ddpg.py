@@ -290,6 +290,7 @@ def test_a_one_step_task_is_learned(name: str, best: float) -> None:
     assert abs(scores.argmax().item() / 100 - best) < 0.08  # the critic's own choice
 
 
+@pytest.mark.slow
 def test_what_was_reported_is_learned_to_matter() -> None:
     """The best second step depends on what the first one measured."""
     config = AgentConfig(actor_interval=1)

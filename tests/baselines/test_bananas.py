@@ -20,6 +20,7 @@ def random_trials(objective, n_trials, **arguments):
     return study.trials
 
 
+@pytest.mark.slow
 def test_it_is_much_better_than_random_search():
     def mean_of_best(sampler):
         values = []

@@ -170,6 +170,7 @@ def test_the_command_runs_and_reports(toy, tmp_path, capsys):
     assert "top is 0" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_processes_find_what_one_finds(data_root, tmp_path):
     tables.load.cache_clear()
 

@@ -23,6 +23,7 @@ class TestDefaultWithoutStartup(BasicSamplerTestCase, MultiObjectiveSamplerTestC
         return lambda: TRLHPOSampler(n_startup_trials=0)
 
 
+@pytest.mark.slow
 class TestPaper(BasicSamplerTestCase, MultiObjectiveSamplerTestCase):
     @pytest.fixture
     def sampler(self) -> Callable[[], BaseSampler]:
