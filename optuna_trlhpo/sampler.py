@@ -540,7 +540,8 @@ class TRLHPOSampler(BaseSampler):
     def _learn_trial(self, trial: FrozenTrial, directions: Sequence[StudyDirection]) -> bool:
         """Remember a finished trial; returns whether the agent can learn something from it."""
         seen: Seen | None = seen_in(trial)
-        if trial.intermediate_values and SEEN_ATTRIBUTE not in trial.system_attrs:
+        unseen = trial.intermediate_values and SEEN_ATTRIBUTE not in trial.system_attrs
+        if unseen and self._config.read_reports:
             seen = seen_by_names(trial, grows=self._paths.search.memory.values_prefixes)
         if seen is None:
             self._paths.observe(trial, [], judge=False)
@@ -720,7 +721,8 @@ class TRLHPOSampler(BaseSampler):
             running = self._running[trial.number]
             ordered = self._follow(trial, running, None)
             # An empty note, too, says that the sampler saw the reports.
-            if running.n_noted < len(running.seen) or (trial.intermediate_values and not running.seen):
+            unnoted = trial.intermediate_values and self._config.read_reports and not running.seen
+            if running.n_noted < len(running.seen) or unnoted:
                 write_to_trial(study, trial, SEEN_ATTRIBUTE, running.seen)
             if list(trial.params) != list(ordered.params) or not keeps_order(study):
                 write_to_trial(study, trial, ORDER_ATTRIBUTE, order_note(list(ordered.params)))

@@ -16,7 +16,7 @@ class Fixed(PlannedSampler):
 
 
 def test_a_trial_follows_its_plan_where_it_fits():
-    study = optuna.create_study(sampler=Fixed({"a": 3, "b": "y", "unused": 1, "c": 0.7}, {"of": 5}))
+    study = optuna.create_study(sampler=Fixed({"a": 3, "b": "y", "unused": 1, "c": 0.7}, {"climb": 5}))
 
     def objective(trial):
         trial.suggest_int("a", 0, 10)
@@ -29,7 +29,7 @@ def test_a_trial_follows_its_plan_where_it_fits():
     first, second = study.trials
     for trial in study.trials:
         assert trial.params["a"] == 3 and trial.params["b"] == "y"
-        assert note_of(trial) == {"of": 5}
+        assert note_of(trial) == {"climb": 5}
     assert first.params["c"] != second.params["c"] and first.params["d"] != second.params["d"]
 
 
