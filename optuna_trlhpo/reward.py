@@ -47,10 +47,12 @@ def worths_of(
         return None
     signs = signs_of(directions)
     worths = np.full((len(episode), len(directions)), np.nan)
+    if trial.state == TrialState.FAIL:
+        if max(trial.intermediate_values, default=-1) > episode.last_seen:
+            return None  # it was on its way, and says nothing of its parameters
+        values = None
     if not values or len(values) != len(directions) or any(math.isnan(value) for value in values):
-        # A trial that was on its way, and failed, says nothing of its parameters.
-        was_on_its_way = max(trial.intermediate_values, default=-1) > episode.last_seen
-        if trial.state == TrialState.FAIL and was_on_its_way and not is_infeasible:
+        if trial.state == TrialState.COMPLETE and not is_infeasible:
             return None
         worths[-1] = -math.inf
         return worths

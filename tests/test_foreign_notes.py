@@ -421,6 +421,7 @@ def test_a_trial_is_played_whatever_the_others_hold(data: st.DataObject, place: 
     assert all(trial.state == TrialState.COMPLETE for trial in study.trials)
 
 
+@pytest.mark.slow
 @given(st.data(), st.sampled_from(PLACES))
 @settings(max_examples=15)
 def test_a_study_is_drawn_and_published_whatever_it_holds(

@@ -85,9 +85,15 @@ def test_infinite_values_are_kept() -> None:
 
 
 @pytest.mark.parametrize("state", [TrialState.FAIL, TrialState.RUNNING, TrialState.WAITING])
-def test_an_unfinished_or_failed_trial_teaches_nothing(state: TrialState) -> None:
+def test_a_trial_that_was_on_its_way_teaches_nothing(state: TrialState) -> None:
     assert worths(None, state=state, **LAYERWISE) is None
     assert worths(0.8, state=state, **LAYERWISE) is None
+
+
+def test_what_failed_or_was_pruned_without_a_report_is_the_worst_there_is() -> None:
+    for state in (TrialState.FAIL, TrialState.PRUNED):
+        assert_same(worths(None, state=state), [[NAN], [NAN], [-INF]])
+        assert_same(worths(None, state=state, directions=[MINIMIZE]), [[NAN], [NAN], [-INF]])
 
 
 def test_what_else_teaches_nothing() -> None:
@@ -95,7 +101,6 @@ def test_what_else_teaches_nothing() -> None:
     assert worths(None) is None
     assert worths([], directions=[]) is None
     assert worths(0.8, n_steps=0) is None
-    assert worths(None, state=TrialState.PRUNED) is None  # before its first report
     assert worths([0.8, NAN], directions=[MAXIMIZE, MINIMIZE]) is None
     assert worths([0.8, 0.1]) is None  # another number of objectives
 
@@ -114,8 +119,8 @@ def test_an_infeasible_trial_is_the_worst_that_there_is() -> None:
 def test_a_trial_that_was_pruned_as_infeasible_needs_no_value() -> None:
     pruned = dict(state=TrialState.PRUNED)
     assert_same(worths(None, **pruned, constraints={"a": 1.0}), [[NAN], [NAN], [-INF]])
-    assert worths(None, **pruned, constraints={"a": 0.0}) is None
-    assert worths(None, state=TrialState.FAIL, constraints={"a": 1.0}) is None
+    assert_same(worths(None, **pruned, constraints={"a": 0.0}), [[NAN], [NAN], [-INF]])
+    assert_same(worths(None, state=TrialState.FAIL, constraints={"a": 1.0}), [[NAN], [NAN], [-INF]])
 
 
 def test_of_a_layer_that_was_given_up_nothing_is_known() -> None:
@@ -196,7 +201,8 @@ def test_a_real_study_end_to_end() -> None:
         worths_of(trial, read_episode(trial, [(1, 0)] if "x1" in trial.params else []), study.directions)
         for trial in study.trials
     ]
-    assert found[0] is None and found[2] is None
+    assert_same(found[0], [[-INF]])  # whether that is believed is decided by whoever knows the whole study
+    assert found[2] is None
     assert_same(found[1], [[-0.4]])
     assert_same(found[3], [[-0.4], [-0.3]])
 

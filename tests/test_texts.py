@@ -185,7 +185,7 @@ def page_of(study: Study, folder: Path) -> Page:
 
 
 @pytest.mark.parametrize("nasty", NASTY, ids=lambda it: repr(it)[:20])
-@pytest.mark.parametrize("make", [layers_of, parameters_of])
+@pytest.mark.parametrize("make", [pytest.param(layers_of, marks=pytest.mark.slow), parameters_of])
 def test_nothing_of_others_is_carried_out(make: Any, nasty: str, tmp_path: Path) -> None:
     study = make(nasty)
 

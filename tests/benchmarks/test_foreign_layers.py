@@ -121,7 +121,7 @@ def test_as_many_choices_are_left_as_in_the_space(foreign) -> None:
 
 
 def test_names_and_values_are_those_of_a_pipeline(foreign, monkeypatch) -> None:
-    for method in ("grow", "suggest", "_introduce"):
+    for method in ("grow", "suggest"):
         monkeypatch.setattr(LayerSpace, method, lambda *_, **__: pytest.fail("the trial met the space"))
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(2000), direction="maximize")
     seen: dict[str, BaseDistribution] = {}

@@ -321,6 +321,7 @@ def proxy() -> Iterator[BaseStorage]:
         server.wait()
 
 
+@pytest.mark.slow
 @FEW
 @given(program=programs())
 def test_a_run_over_grpc_is_equal(proxy: BaseStorage, program: Program) -> None:

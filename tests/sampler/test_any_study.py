@@ -306,8 +306,14 @@ def grown(trial):
 
 
 @pytest.mark.parametrize("state", [torch.no_grad, torch.inference_mode, default_dtype, default_device])
-@pytest.mark.parametrize("agent", ["posterior", "paper", "transformer"])
-@pytest.mark.parametrize("objective", [grown, quadratic])
+@pytest.mark.parametrize(
+    ("agent", "objective"),
+    [
+        *(("posterior", grown), ("posterior", quadratic), ("paper", grown)),
+        pytest.param("transformer", grown, marks=pytest.mark.slow),
+        pytest.param("transformer", quadratic, marks=pytest.mark.slow),
+    ],
+)
 def test_the_state_of_torch_changes_nothing(state, agent, objective):
     def run():
         small = dict(width=16, heads=2, blocks=1, updates=1)

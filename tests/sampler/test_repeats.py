@@ -25,8 +25,8 @@ def trials_of(name: str, mode: str = "one") -> list[FrozenTrial]:
     "name",
     [
         "depth-first",
-        "two-loops",
-        "masked-names",
+        pytest.param("two-loops", marks=pytest.mark.slow),
+        pytest.param("masked-names", marks=pytest.mark.slow),
         "falling-ranges",
         "rising-ranges",
         "grid-50",
@@ -40,6 +40,7 @@ def test_nothing_is_repeated_while_something_is_untried(name: str) -> None:
     assert count_repeats(trials_of(name), PIPELINES[name].configurations) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["restart", "alternating", "grpc"])
 @pytest.mark.parametrize("name", ["masked-names", "soon-exhausted"])
 def test_nor_after_a_restart_or_by_another_sampler_or_over_grpc(mode: str, name: str) -> None:
@@ -48,7 +49,7 @@ def test_nor_after_a_restart_or_by_another_sampler_or_over_grpc(mode: str, name:
     assert count_repeats(trials_of(name, mode), PIPELINES[name].configurations) == 0
 
 
-@pytest.mark.parametrize("name", ["depth-first", "two-loops", "rising-ranges"])
+@pytest.mark.parametrize("name", ["depth-first", "rising-ranges"])
 def test_plans_come_as_they_were_planned(name: str) -> None:
     planned, as_planned = fidelity(trials_of(name))
     assert planned >= 10
