@@ -51,8 +51,8 @@ def frozen(trial: Trial) -> FrozenTrial:
     """What the study knows of a running trial, its reports too.
 
     Raises:
-        optuna.exceptions.UpdateFinishedTrialError: If the study has the trial as finished, as it has one that
-            another worker has failed, or told, meanwhile. Optuna's ``suggest_*`` and ``report`` raise it too.
+        optuna.exceptions.UpdateFinishedTrialError: If the trial has finished meanwhile: another worker failed
+            it, or told its value. Optuna's ``suggest_*`` and ``report`` raise this error too.
     """
     # A running trial can be asked for its parameters but not for its reports; the study can.
     for other in trial.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
@@ -68,19 +68,19 @@ class FixedNetwork(NamedTuple):
 
     Attributes:
         depth: How many layers, or steps, it has.
-        is_finished_by_it: Whether the trial has nothing more to do: it is a retry of one that had reported
-            something, and has reported that network.
+        ends_trial: Whether the trial ends with it: the trial retries one that had reported something, and has
+            itself reported this network.
     """
 
     depth: int
-    is_finished_by_it: bool
+    ends_trial: bool
 
 
 def fixed_network(study: Study, trial: FrozenTrial) -> FixedNetwork | None:
     """What the parameters that were fixed for a running trial name; None if they name no network.
 
-    They name one if they have numbers in their names, as those of layers have, and the trial has so far no
-    numbered parameter besides. A layer is what has the same number.
+    They name one if their names have numbers, as those of layers have, and all numbered parameters that the
+    trial has so far are among them. Parameters with the same number are one layer.
 
     Args:
         study: The study.
@@ -94,7 +94,7 @@ def fixed_network(study: Study, trial: FrozenTrial) -> FixedNetwork | None:
         >>> trial.suggest_int("units_l0", 1, 9)
         8
         >>> fixed_network(study, frozen(trial))
-        FixedNetwork(depth=2, is_finished_by_it=False)
+        FixedNetwork(depth=2, ends_trial=False)
     """
     fixed = trial.system_attrs.get("fixed_params")
     names = {name for name in fixed if isinstance(name, str)} if isinstance(fixed, Mapping) else set()

@@ -391,7 +391,7 @@ class TRLHPOSampler(BaseSampler):
         if self._config.n_candidates == 0:
             return True
         fixed = fixed_network(study, trial)
-        if fixed is not None and fixed.is_finished_by_it:
+        if fixed is not None and fixed.ends_trial:
             return False
         with self._working():
             running = self._enter(study, trial)
