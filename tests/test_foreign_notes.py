@@ -413,6 +413,7 @@ def test_reading_raises_for_nothing_that_json_can_hold(data: st.DataObject, plac
     read_all(make(place, _damaged(copy.deepcopy(right_value(place)), data.draw)))
 
 
+@pytest.mark.slow
 @given(st.data(), st.sampled_from(PLACES))
 @settings(max_examples=60)
 def test_a_trial_is_played_whatever_the_others_hold(data: st.DataObject, place: tuple[str, str]) -> None:

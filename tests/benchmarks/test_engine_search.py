@@ -47,6 +47,7 @@ def test_the_plain_objective_trains_all_again_and_is_no_worse() -> None:
     assert pixels.shape == (400, 8, 8) and pixels.min() == 0 and 200 < pixels.max() <= 255
 
 
+@pytest.mark.slow
 def test_rows_are_made_once_and_summed_up(tmp_path: Path) -> None:
     arguments: dict[str, Any] = {"trials": 2, "images": 200, "refits": 2, "out": tmp_path}
     rows = run(seeds=range(2), **arguments)

@@ -75,6 +75,7 @@ def foreign():
     return tables.load("mnist-layers-foreign")
 
 
+@pytest.mark.slow
 def test_every_network_of_the_space_is_reached(foreign) -> None:
     rng = np.random.default_rng(2000)
     networks = [foreign.space.draw(rng) for _ in range(300)]

@@ -42,6 +42,7 @@ def test_areas_by_hand() -> None:
     assert share((0.1, 0.001)) == pytest.approx(1)  # what is better than the best is held to be the best
 
 
+@pytest.mark.slow
 def test_a_study_is_judged_by_the_truth(tmp_path) -> None:
     rows = run(("random", "nsga2"), seeds=[0, 1], budget=12, out=tmp_path)
     assert len(rows) == 4 and not any("error" in row for row in rows)

@@ -188,6 +188,7 @@ def test_a_mode_plays_all_trials(mode: str, name: str) -> None:
     assert mode != "alternating" or params != alone
 
 
+@pytest.mark.slow
 def test_workers_play_all_trials_at_the_same_time() -> None:
     for name, mode in (("grid-1000", modes.workers_sqlite), ("failures", modes.workers_journal)):
         trials = mode(PIPELINES[name], RandomSampler, 2000, 8)
@@ -218,6 +219,7 @@ def test_the_command(tmp_path, capsys) -> None:
     assert "unknown pipeline grid-7; there are depth-first, " in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_ours_is_judged_by_its_plans(tmp_path) -> None:
     (row,) = repeats.run(["grid-1000"], ["trlhpo"], mode_names=["one"], seeds=[2000], trials=24, out=tmp_path)
     assert row["planned"] == 4 and 0 <= row["as_planned"] <= 4

@@ -208,6 +208,7 @@ def test_an_enqueued_network_is_trained(make_sampler):
     assert len(sampler._experience) == 9
 
 
+@pytest.mark.slow
 def test_networks_of_layers_are_all_of_the_space(make_sampler):
     """A tight cap: the agent plans nothing that does not fit."""
     space = LayerSpace(
