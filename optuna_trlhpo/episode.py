@@ -368,5 +368,5 @@ def read_performance(trial: FrozenTrial) -> dict[int, np.ndarray]:
     text = trial.user_attrs.get(_PERFORMANCE_ATTRIBUTE)
     if not isinstance(text, str):
         return {}
-    entries = re.findall(rf"(?<!\S)(\d+):([0-9a-f]{{{2 * PERFORMANCE_VALUES}}})(?!\S)", text)
+    entries = re.findall(rf"(?<!\S)([0-9]{{1,9}}):([0-9a-f]{{{2 * PERFORMANCE_VALUES}}})(?!\S)", text)
     return {int(k): np.frombuffer(bytes.fromhex(digits), np.uint8) / 255 for k, digits in entries}

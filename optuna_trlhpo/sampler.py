@@ -83,6 +83,8 @@ _ROUNDING = 1e-6
 """An action that is carried out is the one that was planned, but for so much."""
 _STARTUP_VALUES = 1.5
 """Networks with a value for each startup trial, on average, that make further ones unnecessary."""
+_MOST_PENDING = 32
+"""Plans of other running trials whose outcome is imagined: the latest."""
 _MOST_RUNNING = 200
 """Running trials that are looked at: of older ones nobody knows whether they still run."""
 _MINIMUM_TRIALS = 2
@@ -268,7 +270,7 @@ class TRLHPOSampler(BaseSampler):
                     return value
             if not at_random and self._warn_independent_sampling:
                 _logger.warning(
-                    f"The parameter '{param_name}' in trial#{trial.number} is sampled independently, as no "
+                    f"The parameter {param_name!r} in trial#{trial.number} is sampled independently, as no "
                     "finished trial had it. You can suppress this warning by setting "
                     "`warn_independent_sampling` to `False`."
                 )
@@ -686,7 +688,7 @@ class TRLHPOSampler(BaseSampler):
             reports,
             self._experience.draw_weights(self._generator("weights", trial.number), 1)[0],
             self._generator("propose", trial.number, len(trial.params)),
-            [plan for plan in others if plan is not None],
+            [plan for plan in others if plan is not None][-_MOST_PENDING:],
             running,
         )
 

@@ -365,6 +365,7 @@ SEVERE = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("whose", "name", "value"), SEVERE, ids=lambda it: brief(it)[:20])
 def test_what_broke_something_once_breaks_nothing(whose: str, name: str, value: object) -> None:
     use(make((whose, name), value))
