@@ -197,11 +197,12 @@ class PathAgent:
         wanted: Any,
         rng: np.random.Generator,
         others: Iterable[Announced],
+        claimed: Sequence[Any] = (),
     ) -> Any:
-        """``wanted``, or another value if all that begins with it has been tried."""
+        """``wanted``, or another value if all that begins with it has been tried, or it is claimed."""
         if self.repeats:
             return wanted
-        taken = []
+        taken = list(claimed)
         so_far = trial.path.values
         for other in others:
             theirs = other.trial.params
@@ -217,6 +218,33 @@ class PathAgent:
                     taken.append(theirs[name])
         pairs = [(known, so_far[known]) for known in trial.path.names]
         return self.explored.open_value(pairs, name, distribution, wanted, rng, taken)
+
+    def claim(
+        self,
+        trial: PathTrial,
+        name: str,
+        distribution: BaseDistribution,
+        wanted: Any,
+        rng: np.random.Generator,
+        others: Callable[[], Sequence[Announced]],
+        announce: Callable[[Mapping[str, Any]], None],
+    ) -> Any:
+        """As `allow`, for a value that no plan was made for; where it is the last one, it is announced, and
+        another is drawn if another worker has announced the same."""
+        known, claimed = others(), []
+        value = self.allow(trial, name, distribution, wanted, rng, known)
+        for _ in range(_ATTEMPTS):
+            path = trial.path.copy()
+            path.push(name, distribution, value)
+            if self.repeats or isinstance(self.search.model.next(path), Next):
+                break
+            announce(path.values)
+            digest, known = digest_of(path.values), others()
+            if not any(digest in (other.digest, digest_of(other.trial.params)) for other in known):
+                break
+            claimed.append(value)
+            value = self.allow(trial, name, distribution, wanted, rng, known, claimed)
+        return value
 
     def _goes_on(self, plan: PathPlan, trial: PathTrial, name: str, distribution: BaseDistribution) -> bool:
         """Whether what is asked for is what was planned, and what came before is, too."""
@@ -275,6 +303,7 @@ class PathAgent:
                 taken,
                 repeat=self.repeats,
                 excursion=trial.excursion,
+                spread=attempt,
             )
             if plan is None:
                 return None

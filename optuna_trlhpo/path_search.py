@@ -240,6 +240,7 @@ class PathSearch:
         *,
         repeat: bool = False,
         excursion: bool = False,
+        spread: int = 0,
     ) -> PathPlan | None:
         """The configuration to try next, or None if nothing is known.
 
@@ -252,6 +253,7 @@ class PathSearch:
             pending: Rows of other running trials; what they will bring is taken as it is expected.
             taken: Keys of configurations that others are about to try.
             repeat: Whether configurations that were tried may be tried again.
+            spread: How often the best plan was another worker's, too; then one of the best is drawn.
             excursion: Whether the plan is to be of another sort than the best, see `_Draw.sorts`.
         """
         self._learn_columns(path)
@@ -306,7 +308,8 @@ class PathSearch:
                 continue
             scores, z = self._judge(rows, draw, context, of_known, values, rng, own)
             order = np.argsort(-scores, kind="stable")
-            best = float(scores[order[0]]), rows[order[0]], z[order[:1]]
+            k = int(rng.integers(min(4**spread, len(order)))) if spread else 0
+            best = float(scores[order[k]]), rows[order[k]], z[order[k : k + 1]]
             elite = rows[order[:_BEST_OF_GENERATION]]
         if best is None:
             return None

@@ -278,9 +278,15 @@ class TRLHPOSampler(BaseSampler):
             value = sampler.sample_independent(study, trial, param_name, param_distribution)
             if self._grows(entered):
                 return value
-            others = self._announced(study, trial.number)
-            rng = self._generator("open", trial.number, len(trial.params))
-            return self._paths.allow(running.path, param_name, param_distribution, value, rng, others)
+            return self._paths.claim(
+                running.path,
+                param_name,
+                param_distribution,
+                value,
+                self._generator("open", trial.number, len(trial.params)),
+                lambda: self._announced(study, trial.number),
+                lambda params: self._write_note(study, trial, PLAN_ATTRIBUTE, digest_of(params)),
+            )
 
     def _is_random(self, trial: FrozenTrial, entered: Entered | None) -> bool:
         """Whether the trial is left to ``independent_sampler``."""
@@ -616,9 +622,11 @@ class TRLHPOSampler(BaseSampler):
         return known, value
 
     def _announced(self, study: Study, number: int) -> list[Announced]:
-        """The other running trials, as the storage has them now."""
-        running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        latest = [other for other in running if other.number != number][-_MOST_RUNNING:]
+        """The other trials that run, or have ended since the last learning, as the storage has them now."""
+        states = (TrialState.RUNNING, TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+        trials = study.get_trials(deepcopy=False, states=states)
+        others = (other for other in trials if other.number != number and other.number not in self._learned)
+        latest = list(others)[-_MOST_RUNNING:]
         return [Announced(other, planned_digest(other)) for other in latest]
 
     # Networks that grow -------------------------------------------------------------------------------
