@@ -57,7 +57,7 @@ class PathTrial:
     reports: list[tuple[int, float]] = field(default_factory=list)
     n_planned: int = 0  # reports that the plan was made with
     n_plans: int = 0
-    excursion: bool = False  # whether the critic has no say in it
+    excursion: bool = False  # whether its plan is to be of another sort than the best
     asked: str | None = None  # the last parameter that the sampler was asked for
 
     def catch_up(self, params: Mapping[str, Any], distributions: Mapping[str, BaseDistribution]) -> None:

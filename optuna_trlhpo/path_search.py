@@ -44,6 +44,7 @@ _LONG = 40
 _MOST_COLUMNS = 400
 """Columns that get features, at most: those that most configurations have."""
 _MOST_AVOIDED = 200
+"""Paths on which trials were pruned that plans keep away from: the latest."""
 _PATIENCE = 3
 """So often as many candidates are made again, where all have been tried."""
 _DOUBT = 0.5
@@ -76,19 +77,6 @@ class PathPlan:
     deviation: float
     key: bytes
     row: np.ndarray = field(repr=False)
-
-    def answers(self, path: Path, name: str) -> bool:
-        """Whether the plan begins with ``path`` and goes on with ``name``."""
-        n = len(path)
-        return (
-            len(self.path) > n
-            and self.path.names[n] == name
-            and self.path.names[:n] == path.names
-            and all(
-                self.path.values[known] == value or self.path.values[known] is value
-                for known, value in path.values.items()
-            )
-        )
 
 
 class Source:
@@ -259,7 +247,7 @@ class PathSearch:
         self._learn_columns(path)
         column = self.columns.learn(*asked, dependent=self.model.is_dependent(asked[0]))
         known = self.memory.known(rng, weights, unit=self._unit)
-        known, own = self._with_own(known, path, reports)
+        known = self._with_own(known, path, reports)
         # Only what the running trial has reported, too: its other reports are still to come.
         n_contexts = min(self.memory.n_contexts, len(reports))
         known = known._replace(contexts=known.contexts[:, :n_contexts])
@@ -306,7 +294,7 @@ class PathSearch:
                 rows = rows[[other == sort for other in draw.sorts(rows)]]
             if not len(rows):
                 continue
-            scores, z = self._judge(rows, draw, context, of_known, values, rng, own)
+            scores, z = self._judge(rows, draw, context, of_known, values, rng)
             order = np.argsort(-scores, kind="stable")
             k = int(rng.integers(min(4**spread, len(order)))) if spread else 0
             best = float(scores[order[k]]), rows[order[k]], z[order[k : k + 1]]
@@ -318,14 +306,13 @@ class PathSearch:
         (mean,), (deviation,) = self._critic.predict(z)
         return PathPlan(rolled, whole, score, float(mean), float(deviation), key_of(row), row)
 
-    def _with_own(
-        self, known: Known, path: Path, reports: Sequence[tuple[int, float]]
-    ) -> tuple[Known, set[int]]:
+    def _with_own(self, known: Known, path: Path, reports: Sequence[tuple[int, float]]) -> Known:
         """The same, with what the running trial has reported, where that is what its parameters are worth."""
         D = len(self.columns)
         known = known._replace(actions=_padded(known.actions, D))
+        reports = [(n, report) for n, report in reports if not math.isnan(report)]
         if not self.memory.reports_are_values or not reports or not len(known.values):
-            return known, set()
+            return known
         row = self.row_of(path)
         rows, values = [], []
         for n, report in reports:
@@ -340,7 +327,7 @@ class PathSearch:
             np.concatenate([known.contexts, np.full((len(rows), known.contexts.shape[1]), np.nan)]),
             np.concatenate([known.values, values]),
             np.concatenate([known.trial, np.full(len(rows), -1)]),
-        ), {n for n, _ in reports}
+        )
 
     @property
     def _unit(self) -> float | None:
@@ -386,7 +373,6 @@ class PathSearch:
         of_known: np.ndarray,
         values: np.ndarray,
         rng: np.random.Generator,
-        own: set[int],
     ) -> tuple[np.ndarray, np.ndarray]:
         """``[C]`` what the acquisition function holds of candidates, and the features ``[C, F]``.
 
@@ -483,7 +469,7 @@ class _Draw:
             parents[:, outside] = np.nan
         self._donors = parents
         places = columns.places
-        counters = {} if self._flat else self._counters(places)
+        counters = {} if self._flat else self._counters()
         loops = (
             []
             if self._flat
@@ -494,8 +480,8 @@ class _Draw:
         self._fill(parents, [column])
         self._paths: dict[bytes, Path] = {}  # of candidates, by the keys of their rows
 
-    def _counters(self, places: Any) -> dict[int, int]:
-        """By column, the column that counts its places."""
+    def _counters(self) -> dict[int, int]:
+        """By the column of a place's last parameter, the column of the integer that counts the places."""
         columns = self._search.columns
         by_template = self._search.model.counters()
         names = {parse_name(name): c for c in range(len(columns)) for name in columns.names(c)}
@@ -510,7 +496,6 @@ class _Draw:
                 for other, column in names.items():
                     if other.template == counter and other.places == parsed.places[:m]:
                         found[c] = column
-        # A loop is known by the parameter that ends a place; what belongs to the place is counted with it.
         return found
 
     def _fill(self, rows: np.ndarray, columns: Iterable[int]) -> None:

@@ -135,9 +135,10 @@ class TRLHPOSampler(BaseSampler):
         n_exploration_trials: Trials over which the noise on the actor falls linearly to 0, where the actor
             decides alone (``AgentConfig(n_candidates=0)``); None: it never falls.
         agent: The agent's settings.
-        independent_sampler: Samples what the agent has no business with: the trials at the start, later on
-            one in five of those that grow layers of a `LayerSpace` (`AgentConfig.random_interval`), and
-            parameters that no finished trial had. None: uniformly, reproducible trial by trial.
+        independent_sampler: Samples what the agent does not decide: the trials at the start, later on one in
+            five of those that grow layers of a `LayerSpace` and one in ten of others that differ in which
+            parameters they have (`AgentConfig.random_interval`), and parameters that no finished trial had.
+            None: uniformly, reproducible trial by trial.
         warm_start: Earlier studies, of this objective or a similar one: another dataset, a smaller one. What
             they expect of a network is believed as far as this study bears it out. Their trials are read
             now, once.

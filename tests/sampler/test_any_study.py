@@ -63,6 +63,20 @@ def test_a_huge_report_does_not_end_a_study():
     assert all(trial.state == TrialState.COMPLETE for trial in study.trials)
 
 
+def test_a_report_that_is_no_number_is_passed_over():
+    def objective(trial):
+        x = trial.suggest_float("x_0", 0, 1)
+        trial.report(math.nan if trial.number % 2 else x, step=0)
+        y = trial.suggest_float("x_1", 0, 1)
+        trial.report(x + y, step=1)
+        return x + y
+
+    study = optuna.create_study(direction="maximize", sampler=TRLHPOSampler(seed=0), pruner=NO_PRUNER)
+    study.optimize(objective, n_trials=16)
+    (plan,) = [running.path.plan for running in study.sampler._running.values()]  # of the last trial
+    assert plan is not None and math.isfinite(plan.mean)
+
+
 def test_a_penalty_for_what_is_invalid_hides_nothing():
     def penalised(penalty):
         def objective(trial):
