@@ -11,6 +11,8 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from optuna_trlhpo.parameters import value_key
+
 
 class _Absent:
     def __repr__(self) -> str:
@@ -24,6 +26,8 @@ ABSENT = _Absent()
 """The value of a feature that an example does not have."""
 _MOST_BRANCHES = 30
 _MOST_DEPTH = 12
+_WEIGHT_OF_ABOVE = 2.0
+"""How many examples the share of the node above counts for, in `Node.chance`."""
 
 Label = Hashable
 Read = Callable[[Any, Any], Any]
@@ -37,6 +41,7 @@ class Node:
     Attributes:
         label: The most frequent one.
         share: Its share of the examples that came here.
+        counts: How many examples of each label came here.
         feature: What the node asks for.
         threshold: Numbers at most so large go to ``low``; None: branches go by value.
         low, high: Subtrees for numbers.
@@ -45,6 +50,7 @@ class Node:
 
     label: Label
     share: float
+    counts: Counter[Label]
     feature: Any = None
     threshold: float | None = None
     low: Node | None = None
@@ -61,17 +67,38 @@ class Node:
             >>> tree.decide({"depth": 9}, read).label
             True
         """
-        node = self
-        while node.feature is not None:
-            value = read(example, node.feature)
-            if node.threshold is not None and value is not ABSENT:
-                following = node.low if value <= node.threshold else node.high
-            else:
-                following = node.branches.get(_plain(value))
-            if following is None:
-                return None
-            node = following
+        node: Node | None = self
+        while node is not None and node.feature is not None:
+            node = node._step(example, read)
         return node
+
+    def chance(self, example: Any, read: Read, agrees: Callable[[Label], bool]) -> float:
+        """How likely a label of an example is one that ``agrees``.
+
+        The share of the leaf's labels that do. Where few examples came to a node, the share of the node above
+        counts, too (m-estimate; Cestnik, "Estimating probabilities", 1990).
+
+        Example:
+            >>> examples = [({"depth": d}, d > 2) for d in (1, 2, 3, 4)]
+            >>> read = lambda example, feature: example.get(feature, ABSENT)
+            >>> tree = grow_tree([e for e, _ in examples], [label for _, label in examples], ["depth"], read)
+            >>> tree.chance({"depth": 9}, read, lambda label: label)
+            0.75
+        """
+        node: Node | None = self
+        share, weight = 0.0, 0.0
+        while node is not None:
+            agreeing = sum(n for label, n in node.counts.items() if agrees(label))
+            share = (agreeing + weight * share) / (node.counts.total() + weight)
+            weight = _WEIGHT_OF_ABOVE
+            node = node._step(example, read) if node.feature is not None else None
+        return share
+
+    def _step(self, example: Any, read: Read) -> Node | None:
+        value = read(example, self.feature)
+        if self.threshold is not None and value is not ABSENT:
+            return self.low if value <= self.threshold else self.high
+        return self.branches.get(_plain(value))
 
 
 def grow_tree(examples: Sequence[Any], labels: Sequence[Label], features: Sequence[Any], read: Read) -> Node:
@@ -84,7 +111,7 @@ def grow_tree(examples: Sequence[Any], labels: Sequence[Label], features: Sequen
 def _grow(rows: list[int], labels: Sequence[Label], columns: dict[Any, list[Any]], depth: int) -> Node:
     counts = Counter(labels[row] for row in rows)
     label, n = counts.most_common(1)[0]
-    leaf = Node(label, n / len(rows))
+    leaf = Node(label, n / len(rows), counts)
     if len(counts) == 1 or depth == _MOST_DEPTH:
         return leaf
     before = _entropy(counts)
@@ -106,9 +133,9 @@ def _grow(rows: list[int], labels: Sequence[Label], columns: dict[Any, list[Any]
             parts[_plain(value)].append(row)
     grown = {key: _grow(part, labels, columns, depth + 1) for key, part in parts.items()}
     if threshold is None:
-        return Node(label, leaf.share, feature, branches=grown)
+        return Node(label, leaf.share, counts, feature, branches=grown)
     low, high = grown.pop("low"), grown.pop("high")
-    return Node(label, leaf.share, feature, threshold, low, high, grown)
+    return Node(label, leaf.share, counts, feature, threshold, low, high, grown)
 
 
 def _best_split(
@@ -167,4 +194,6 @@ def is_number(value: Any) -> bool:
 
 def _plain(value: Any) -> Any:
     """As a key: True is not 1."""
-    return ("bool", value) if isinstance(value, bool) else value
+    if value is ABSENT or (isinstance(value, int | float) and not isinstance(value, bool)):
+        return value
+    return value_key(value)

@@ -18,7 +18,7 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from optuna_trlhpo.parameters import n_values, on_grid
+from optuna_trlhpo.parameters import n_values, on_grid, value_key
 
 _MOST_LISTED = 100_000
 """A parameter of more values counts as continuous here: nobody tries them all."""
@@ -137,13 +137,6 @@ def all_values(distribution: BaseDistribution) -> Iterator[Any]:
     """The values of a distribution that has finitely many, in order."""
     for place in range(_count(distribution)):
         yield _value_at(distribution, place)
-
-
-def value_key(value: Any) -> Any:
-    """A value as a key: True, 1 and 1.0 are three values, and NaN is equal to itself."""
-    if type(value) is int or type(value) is str:
-        return value
-    return type(value).__name__, repr(value) if isinstance(value, float) else value
 
 
 def _count(distribution: BaseDistribution) -> int:

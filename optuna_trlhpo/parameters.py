@@ -219,7 +219,7 @@ class LabelAxis(Axis):
 
     def __init__(self) -> None:
         self._labels: list[Any] = []
-        self._numbers: dict[tuple[str, Any], int] = {}
+        self._numbers: dict[Any, int] = {}
 
     @property
     def n_values(self) -> int:  # type: ignore[override]
@@ -227,9 +227,9 @@ class LabelAxis(Axis):
 
     def learn(self, distribution: CategoricalDistribution) -> bool:
         """Append labels that are new; returns whether there were any."""
-        new = [label for label in distribution.choices if _label_key(label) not in self._numbers]
+        new = [label for label in distribution.choices if value_key(label) not in self._numbers]
         for label in new:
-            self._numbers[_label_key(label)] = len(self._labels)
+            self._numbers[value_key(label)] = len(self._labels)
             self._labels.append(label)
         return bool(new)
 
@@ -237,14 +237,14 @@ class LabelAxis(Axis):
         return (raw + 0.5) / len(self._labels)
 
     def raw(self, value: Any) -> float:
-        return float(self._numbers[_label_key(value)])
+        return float(self._numbers[value_key(value)])
 
     def value(self, action: float, distribution: BaseDistribution) -> Any:
         assert isinstance(distribution, CategoricalDistribution)
         label = self._labels[min(max(int(action * len(self._labels)), 0), len(self._labels) - 1)]
-        key = _label_key(label)
+        key = value_key(label)
         for choice in distribution.choices:
-            if _label_key(choice) == key:
+            if value_key(choice) == key:
                 return choice
         # Not on offer: the same place among those that are.
         n = len(distribution.choices)
@@ -255,9 +255,22 @@ class LabelAxis(Axis):
         return (np.clip(np.floor(actions * n), 0, n - 1) + 0.5) / n
 
 
-def _label_key(label: Any) -> tuple[str, Any]:
-    # 1, 1.0 and True are equal in Python, and three choices in Optuna; NaN is not even equal to itself.
-    return type(label).__name__, repr(label) if isinstance(label, float) else label
+def value_key(value: Any) -> Any:
+    """A value as a key: True, 1 and 1.0 are three values, NaN is equal to itself, and a list has a key, too.
+
+    Example:
+        >>> value_key(1) == value_key(True), value_key(math.nan) == value_key(math.nan), value_key([1])
+        (False, True, ('list', '[1]'))
+    """
+    if type(value) is int or type(value) is str:
+        return value
+    if isinstance(value, float):
+        return type(value).__name__, repr(value)
+    try:
+        hash(value)
+    except TypeError:
+        return type(value).__name__, repr(value)
+    return type(value).__name__, value
 
 
 def family_of(name: str, distribution: CategoricalDistribution) -> str:

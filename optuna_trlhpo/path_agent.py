@@ -25,8 +25,8 @@ from optuna.trial import FrozenTrial, TrialState
 from optuna_trlhpo._agent.config import AgentConfig
 from optuna_trlhpo.configurations import Record, read_record
 from optuna_trlhpo.episode import Seen
-from optuna_trlhpo.explored import Explored, value_key
-from optuna_trlhpo.parameters import on_grid
+from optuna_trlhpo.explored import Explored
+from optuna_trlhpo.parameters import on_grid, value_key
 from optuna_trlhpo.path_search import PathPlan, PathSearch
 from optuna_trlhpo.space_model import END, Next, Path
 
@@ -57,7 +57,6 @@ class PathTrial:
     reports: list[tuple[int, float]] = field(default_factory=list)
     n_planned: int = 0  # reports that the plan was made with
     n_plans: int = 0
-    excursion: bool = False  # whether its plan is to be of another sort than the best
     asked: str | None = None  # the last parameter that the sampler was asked for
 
     def catch_up(self, params: Mapping[str, Any], distributions: Mapping[str, BaseDistribution]) -> None:
@@ -302,7 +301,7 @@ class PathAgent:
                 rows[-_MOST_PENDING:],
                 taken,
                 repeat=self.repeats,
-                excursion=trial.excursion,
+                sort=trial.plan.sort if trial.plan is not None else None,
                 spread=attempt,
             )
             if plan is None:

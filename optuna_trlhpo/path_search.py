@@ -25,15 +25,18 @@ from optuna_trlhpo._agent.config import AgentConfig
 from optuna_trlhpo._agent.critic import Critic, make_critic
 from optuna_trlhpo._agent.features import N_PARTS
 from optuna_trlhpo._agent.genomes import Genomes, loops_of
-from optuna_trlhpo._agent.posterior import Posterior
+from optuna_trlhpo._agent.posterior import NOISE_OF_TRAINING, Posterior
 from optuna_trlhpo.columns import Columns, Layout
 from optuna_trlhpo.configurations import Configurations, Known, Record, key_of
 from optuna_trlhpo.episode import steps_of
 from optuna_trlhpo.parameters import parse_name
+from optuna_trlhpo.sorts import Sort, Tried, sorts_of
 from optuna_trlhpo.space_model import END, Next, Path, SpaceModel
 
 _FIRST_STEPS = 60
 """Steps of learning at the first fit."""
+_NOISE = -4.0
+"""Logarithm of the variance of noise that is expected of an objective of any kind: many have next to none."""
 _LEAST = 3
 """Configurations with a value before the critic learns its kernel."""
 _MANY = 100
@@ -52,6 +55,9 @@ _DOUBT = 0.5
 _OFFSET = 10.0
 """How far the scores of two studies may be apart, as a deviation."""
 _SOURCE_STEPS = 80
+_DOUBTED = 40
+"""Best candidates of a generation whose likelihood is considered."""
+_LEAST_CHANCE = 1e-3
 _N_BEST = 100
 """Configurations of an earlier study that are candidates as they are."""
 
@@ -77,6 +83,8 @@ class PathPlan:
     deviation: float
     key: bytes
     row: np.ndarray = field(repr=False)
+    sort: Sort | None = None
+    """What sort of configuration it had to be; None: any."""
 
 
 class Source:
@@ -142,7 +150,8 @@ class PathSearch:
         self.columns = Columns()
         ranks = config.targets == "rank"
         self.memory = Configurations(self.columns, directions, ranks=ranks)
-        self._critic: Critic = make_critic(config, seed)
+        # With what earlier studies expect, much noise: a single value must not outweigh it.
+        self._critic: Critic = make_critic(config, seed, noise=NOISE_OF_TRAINING if earlier else _NOISE)
         self._refused: set[bytes] = set()
         self._avoided: list[Path] = []
         self._n_fitted = 0
@@ -227,7 +236,7 @@ class PathSearch:
         taken: Iterable[bytes],
         *,
         repeat: bool = False,
-        excursion: bool = False,
+        sort: Sort | None = None,
         spread: int = 0,
     ) -> PathPlan | None:
         """The configuration to try next, or None if nothing is known.
@@ -242,7 +251,8 @@ class PathSearch:
             taken: Keys of configurations that others are about to try.
             repeat: Whether configurations that were tried may be tried again.
             spread: How often the best plan was another worker's, too; then one of the best is drawn.
-            excursion: Whether the plan is to be of another sort than the best, see `_Draw.sorts`.
+            sort: What sort of configuration the plan is to be, as that before it was; None: any, or another
+                than the best where it is time to look elsewhere.
         """
         self._learn_columns(path)
         column = self.columns.learn(*asked, dependent=self.model.is_dependent(asked[0]))
@@ -275,7 +285,10 @@ class PathSearch:
         tried = set() if repeat else self.memory.tried()
         context = self.memory.context(reports, len(path) + 1)[:n_contexts]
         best: tuple[float, np.ndarray, np.ndarray] | None = None
-        sort = draw.another_sort() if excursion else None
+        undecided = sort is None and not len(path)
+        of_all, all_values = of_known, values
+        if sort is not None:
+            of_known, values = self._of_sort(sort, known, draw, of_all, all_values)
         fresh = draw.start(self._config.n_candidates)
         elite = np.zeros((0, len(self.columns)))
         for generation in range(self._config.n_generations * _PATIENCE):
@@ -290,11 +303,21 @@ class PathSearch:
             rows = rows[list(unique.values())]
             if self._avoided and not repeat:
                 rows = rows[~self._is_avoided(rows)]
+            rows = self._without_counted_again(rows, draw, repeat=repeat)
+            if undecided and len(rows):
+                sort, undecided = self._another_sort(rows, known, weights), False
+                if sort is not None:
+                    of_known, values = self._of_sort(sort, known, draw, of_all, all_values)
             if sort is not None:
-                rows = rows[[other == sort for other in draw.sorts(rows)]]
+                there = np.array([other == sort for other in self.sorts(rows, exact=sort.exact)], dtype=bool)
+                if len(path) and not there.any():  # the objective has asked for something else
+                    sort, of_known, values = None, of_all, all_values
+                else:
+                    rows = rows[there]
             if not len(rows):
                 continue
             scores, z = self._judge(rows, draw, context, of_known, values, rng)
+            scores = self._doubted(scores, rows, draw)
             order = np.argsort(-scores, kind="stable")
             k = int(rng.integers(min(4**spread, len(order)))) if spread else 0
             best = float(scores[order[k]]), rows[order[k]], z[order[k : k + 1]]
@@ -304,7 +327,58 @@ class PathSearch:
         score, row, z = best
         rolled, whole = draw.roll(row)
         (mean,), (deviation,) = self._critic.predict(z)
-        return PathPlan(rolled, whole, score, float(mean), float(deviation), key_of(row), row)
+        return PathPlan(rolled, whole, score, float(mean), float(deviation), key_of(row), row, sort)
+
+    def _without_counted_again(self, rows: np.ndarray, draw: _Draw, *, repeat: bool) -> np.ndarray:
+        """Rows but for those that differ from one that was tried in nothing but how many places they count.
+
+        Where places and their values are the same, the objective ended its loop early, and does so again.
+        """
+        counters = draw.counters
+        if repeat or not counters:
+            return rows
+        tried = self.memory.whole().copy()
+        tried[:, counters] = np.nan
+        without = rows.copy()
+        without[:, counters] = np.nan
+        keys = set(map(key_of, tried))
+        others = rows[[key_of(row) not in keys for row in without]]
+        return others if len(others) else rows
+
+    def _doubted(self, scores: np.ndarray, rows: np.ndarray, draw: _Draw) -> np.ndarray:
+        """The scores of the best, each by how likely the objective asks for just these parameters; others
+        come last."""
+        if not self.branches:
+            return scores
+        order = np.argsort(-scores, kind="stable")[:_DOUBTED]
+        doubted = np.full(len(scores), -np.inf)
+        for i in order.tolist():
+            chance = max(draw.chance(rows[i]), _LEAST_CHANCE)
+            # A gain is lost with the plan; of what is left of a loss, or is a logarithm, the order matters.
+            doubted[i] = scores[i] * chance if scores[i] > 0 else scores[i] + math.log(chance)
+        return doubted
+
+    def sorts(self, rows: np.ndarray, *, exact: bool) -> list[Sort]:
+        """The sort of each row ``[N, D]``, see `sorts_of`."""
+        return sorts_of(rows, self.columns.places.template, exact=exact)
+
+    def _of_sort(
+        self, sort: Sort, known: Known, draw: _Draw, of_known: np.ndarray, values: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Restrict a draw to a sort, and return what is known of that: a gain is one over its best."""
+        draw.keep(sort)
+        there = np.array([other == sort for other in self.sorts(known.actions, exact=sort.exact)], dtype=bool)
+        if not there.any():
+            return of_known, values
+        return of_known[: len(there)][there], values[: len(there)][there]
+
+    def _another_sort(self, rows: np.ndarray, known: Known, weights: np.ndarray) -> Sort | None:
+        """The sort of ``rows`` that the plan should be of, where it is time for another one than the best."""
+        if not self.branches or not self._config.random_interval or len(weights) > 1 or not len(known.trial):
+            return None
+        template = self.columns.places.template
+        tried = Tried(self.memory.whole(), known.trial.tolist(), known.values, template)
+        return tried.another(rows) if tried.is_time_for_another() else None
 
     def _with_own(self, known: Known, path: Path, reports: Sequence[tuple[int, float]]) -> Known:
         """The same, with what the running trial has reported, where that is what its parameters are worth."""
@@ -470,6 +544,7 @@ class _Draw:
         self._donors = parents
         places = columns.places
         counters = {} if self._flat else self._counters()
+        self.counters = [c for c in sorted(set(counters.values())) if not columns.axis(c).categorical]
         loops = (
             []
             if self._flat
@@ -525,23 +600,12 @@ class _Draw:
             found += self.finish(self.parents[:_BEST_OF_GENERATION])
         return found
 
-    def sorts(self, rows: np.ndarray) -> list[bytes]:
-        """What sort of configuration each row is: which templates of parameters it has, however often."""
-        template = self._search.columns.places.template
-        there = np.zeros((len(rows), int(template.max(initial=0)) + 1), dtype=bool)
-        for column, number in enumerate(template.tolist()[: rows.shape[1]]):
-            there[:, number] |= ~np.isnan(rows[:, column])
-        return [row.tobytes() for row in np.packbits(there, axis=1)]
-
-    def another_sort(self) -> bytes | None:
-        """A sort at random, but for that of the best parent; None where there is one alone."""
-        sorts = self.sorts(self.parents)
-        others = list(dict.fromkeys(sort for sort in sorts if sort != sorts[0]))
-        if not others:
-            return None
-        chosen = others[int(self._rng.integers(len(others)))]
-        self.parents = self.parents[[sort == chosen for sort in sorts]]
-        return chosen
+    def keep(self, sort: Sort) -> bool:
+        """Keep parents of one sort alone, if there are any; returns whether there are."""
+        kept = [other == sort for other in self._search.sorts(self.parents, exact=sort.exact)]
+        if any(kept):
+            self.parents = self.parents[kept]
+        return any(kept)
 
     def more(self, parents: np.ndarray, n: int, *, mutate: bool) -> np.ndarray:
         """Variations of ``parents``."""
@@ -591,6 +655,15 @@ class _Draw:
             path.push(name, distribution, columns.axis(c).value(action, distribution))
             following = model.next(path)
         return path, following is END
+
+    def chance(self, row: np.ndarray) -> float:
+        """How likely the objective asks for just the parameters of ``row``."""
+        path, ended = self._rolled(row)
+        return self._search.model.chance(path, len(self._path) + 1, ended=ended)
+
+    def _rolled(self, row: np.ndarray) -> tuple[Path, bool]:
+        path = self._paths.get(key_of(row))
+        return (path, self._search.model.next(path) is END) if path is not None else self.roll(row)
 
     def prefixes(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The prefixes of rows that will be valued, and the number of the row of each."""

@@ -297,12 +297,10 @@ class TRLHPOSampler(BaseSampler):
             informed = hearsay = self._paths.search.informed
         # An earlier study may mislead: of the startup trials every second one is then sampled as ever.
         doubted = hearsay and trial.number % 2 == 1
-        if self._is_excursion(trial.number, entered):
+        if self._is_left_to_chance(trial.number, entered):
             running = self._running[trial.number]
             running.plan = None  # one made for what stood before the layers is void
-            if self._grows(entered) or trial.number // self._config.random_interval % 2 == 0:
-                return True
-            running.path.excursion = True
+            return True
         return (not informed or doubted) and self._is_startup(entered)
 
     def _grows(self, entered: Entered | None) -> bool:
@@ -334,7 +332,7 @@ class TRLHPOSampler(BaseSampler):
         enough = _STARTUP_VALUES * self._n_startup_trials
         return len(memory) < self._n_startup_trials and memory.n_values < enough
 
-    def _is_excursion(self, number: int, entered: Entered | None) -> bool:
+    def _is_left_to_chance(self, number: int, entered: Entered | None) -> bool:
         """Whether the trial of that number is one of those that are sampled at random however much is known.
 
         Only where there is one objective, and trials differ in which parameters they have: there studies were
@@ -342,6 +340,8 @@ class TRLHPOSampler(BaseSampler):
         hardly met.
         """
         interval = self._config.random_interval if self._config.n_candidates else 0
+        if not self._grows(entered):
+            interval *= 2  # there plans visit what is hardly known by themselves
         if interval == 0 or self._experience.n_weights:
             return False
         if entered is None and (self._grows(entered) or not self._paths.search.branches):

@@ -11,9 +11,11 @@ Where the values so far decide nothing that was seen, the answer is "unknown".
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import itertools
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, NamedTuple
 
@@ -26,7 +28,7 @@ from optuna.distributions import (
 from optuna.trial import FrozenTrial
 
 from optuna_trlhpo.decision_tree import ABSENT, Node, grow_tree, is_number
-from optuna_trlhpo.parameters import Name, parse_name, text_of
+from optuna_trlhpo.parameters import Name, parse_name, text_of, value_key
 
 _MOST_EXAMPLES = 300
 """Examples that a tree is grown from, of each of its labels."""
@@ -39,6 +41,8 @@ _FURTHER = 20
 """A path may be expected to have so many more parameters than the longest that was seen."""
 _MOST_CHANGES = 2
 """A distribution that has changed more often than this depends on values."""
+_MOST_REMEMBERED = 200
+"""First parameters of a path behind which it is remembered what was asked for."""
 _FEW = 3
 """Different bounds that make a relation to another parameter credible."""
 
@@ -151,6 +155,8 @@ class SpaceModel:
         self._kinds: dict[str, bool] = {}  # by name, whether its values are integers or have no order
         self._templates: dict[str, int] = {}  # by template, its number of places
         self._longest = 0
+        # By the digest of a path, what was asked for behind it; None: nothing.
+        self._seen: dict[bytes, tuple[str, BaseDistribution] | None] = {}
 
     @property
     def flat(self) -> Sequence[str] | None:
@@ -178,6 +184,8 @@ class SpaceModel:
         """Learn a trial; ``ended`` tells whether it asked for all that it would."""
         for position in range(len(path)):
             self._note(path, position)
+        asked = [*zip(path.names, path.distributions, strict=True), *([None] if ended else [])]
+        self._seen.update(zip(_digests(path), asked, strict=False))
         names = tuple(path.names)
         self._longest = max(self._longest, len(path))
         if ended:
@@ -197,6 +205,8 @@ class SpaceModel:
         seen = path.copy()
         seen.push(name, distribution, None)
         self._note(seen, len(path))
+        if len(digests := _digests(path)) > len(path):
+            self._seen[digests[-1]] = name, distribution
         if self._order is not None and tuple(seen.names) != self._order[: len(seen)]:
             self._order = None
 
@@ -258,6 +268,43 @@ class SpaceModel:
             return Next(name.text, self._distributions[name.text], True)
         found = ranges.answer_range(here)
         return None if found is None else Next(name.text, *found)
+
+    def chance(self, path: Path, start: int, *, ended: bool) -> float:
+        """How likely an objective asks for all of ``path`` behind its first ``start`` parameters, in [0, 1].
+
+        What was seen behind the same values is certain. All else is as likely as it was among the examples
+        that the trees found alike.
+
+        Args:
+            path: Parameters, as planned.
+            start: Parameters that are settled.
+            ended: Whether nothing may follow.
+        """
+        if self.flat is not None:
+            return 1.0
+        chance, digests = 1.0, _digests(path)
+        for position in range(start, len(path) + ended):
+            asked = path.names[position] if position < len(path) else None
+            if position < len(digests) and digests[position] in self._seen:
+                expected = None if asked is None else (asked, path.distributions[position])
+                if self._seen[digests[position]] == expected:
+                    continue
+            question = self._following.get(
+                None if position == 0 else parse_name(path.names[position - 1]).template
+            )
+            if question is None:
+                continue
+            place = _Place(path, position, _places_of(path, position))
+            if asked is None:
+                chance *= question.chance(place, lambda label: label == (END,))
+                continue
+            parsed = parse_name(asked)
+            chance *= question.chance(place, functools.partial(_leads_to, place.places, parsed))
+            ranges = self._ranges.get(parsed.template)
+            if ranges is not None and parsed.template in self._dependent:
+                here = _Place(path, position, parsed.places)
+                chance *= ranges.chance_in_range(here, path.values[asked])
+        return chance
 
     def roll(self, path: Path, choose: Any) -> Path:
         """``path`` grown to its end, or as far as is known; ``choose(name, distribution)`` gives values."""
@@ -367,6 +414,19 @@ def _read(place: _Place, feature: tuple[Any, ...]) -> Any:
     return value
 
 
+class _Choices(tuple[Any, ...]):
+    """Choices that can be told apart, and hashed, whatever they are."""
+
+    def __hash__(self) -> int:
+        return hash(tuple(map(value_key, self)))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Choices) and [*map(value_key, self)] == [*map(value_key, other)]
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+
 class _Question:
     """What one tree answers: what follows a template, or the distribution of one.
 
@@ -403,6 +463,19 @@ class _Question:
         leaf = self._decide(place)
         return leaf.label if leaf is not None and leaf.share >= _SURE else None
 
+    def chance(self, place: _Place, agrees: Callable[[Any], bool]) -> float:
+        """How likely a label that ``agrees`` is the right one."""
+        if len(self._relative) == 1:
+            return float(agrees(next(iter(self._relative))))
+        return self._root().chance(place, _read, agrees)
+
+    def chance_in_range(self, place: _Place, value: Any) -> float:
+        """How likely the distribution holds ``value``."""
+        related = self._related(place) if len(self._relative) > 1 else None
+        if related is not None:
+            return float(_holds(_range_label(related), value))
+        return self.chance(place, lambda label: _holds(label, value))
+
     def asked(self) -> list[tuple[Any, ...]]:
         """The features that decide, those that decide first before others."""
         if len(self._relative) == 1:
@@ -418,9 +491,12 @@ class _Question:
         return found
 
     def _decide(self, place: _Place) -> Node | None:
+        return self._root().decide(place, _read)
+
+    def _root(self) -> Node:
         if self._tree is None:
             self._tree = self._grow()
-        return self._tree[0].decide(place, _read)
+        return self._tree[0]
 
     def _grow(self) -> tuple[Node, bool]:
         places = [place for kept in self._relative.values() for place in kept]
@@ -534,6 +610,16 @@ def _end_of_grid(low: float, high: float, step: float) -> float:
     return float(first + (Decimal(str(high)) - first) // by * by)
 
 
+def _digests(path: Path) -> list[bytes]:
+    """Of the first 0, 1, ... parameters of a path, what tells them and their values from others."""
+    running = hashlib.blake2b(digest_size=8)
+    found = [running.digest()]
+    for name in path.names[:_MOST_REMEMBERED]:
+        running.update(repr((name, value_key(path.values[name]))).encode("utf-8", "surrogatepass"))
+        found.append(running.digest())
+    return found
+
+
 def _is_pure(node: Node) -> bool:
     if node.feature is None:
         return node.share == 1
@@ -570,17 +656,28 @@ def _resolve(label: Any, last: tuple[int, ...]) -> Name | None:
     return Name(template, tuple(places)) if min(places, default=0) >= 0 else None
 
 
+def _leads_to(last: tuple[int, ...], name: Name, label: Any) -> bool:
+    return label != (END,) and _resolve(label, last) == name
+
+
 def _range_label(distribution: BaseDistribution) -> tuple[Any, ...]:
     if isinstance(distribution, CategoricalDistribution):
-        return "categorical", distribution.choices, tuple(type(c).__name__ for c in distribution.choices)
+        return "categorical", _Choices(distribution.choices)
     assert isinstance(distribution, IntDistribution | FloatDistribution)
     kind = "int" if isinstance(distribution, IntDistribution) else "float"
     return kind, distribution.low, distribution.high, distribution.step, distribution.log
 
 
+def _holds(label: Any, value: Any) -> bool:
+    """Whether the distribution that has this label holds a value."""
+    if label[0] == "categorical":
+        return value_key(value) in map(value_key, label[1])
+    return is_number(value) and label[1] <= value <= label[2]
+
+
 def _distribution_of(label: tuple[Any, ...]) -> BaseDistribution:
     if label[0] == "categorical":
-        return CategoricalDistribution(label[1])
+        return CategoricalDistribution(tuple(label[1]))
     kind, low, high, step, log = label
     if kind == "int":
         return IntDistribution(low, high, log=log, step=step)

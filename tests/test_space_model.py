@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+import numpy as np
 import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
@@ -225,3 +226,41 @@ def test_a_copy_of_a_model_knows_the_same() -> None:
     for copied in (pickle.loads(pickle.dumps(model)), copy.deepcopy(model)):
         assert all(is_foretold(copied, path) for path in paths)
     assert pickle.loads(pickle.dumps((END, ABSENT))) == (END, ABSENT)
+
+
+def test_what_was_seen_is_certain_and_what_is_like_it_is_likely() -> None:
+    def path_of(depth: int, units: Sequence[int]) -> Path:
+        path = Path()
+        path.push("depth", IntDistribution(1, 6), depth)
+        for i, u in enumerate(units):
+            path.push(f"units_{i}", IntDistribution(1, 8), u)
+        return path
+
+    model, rng = SpaceModel(), np.random.default_rng(0)
+    for _ in range(40):  # as many layers as the depth says, or fewer, where the first layers are wide
+        depth, units = int(rng.integers(1, 7)), []
+        while len(units) < depth and sum(units) < 20:
+            units.append(int(rng.integers(1, 9)))
+        model.learn(path_of(depth, units), ended=True)
+    model.learn(path_of(6, [8, 8, 7]), ended=True)
+    assert model.chance(path_of(6, [8, 8, 7]), 0, ended=True) == 1.0
+    whole = model.chance(path_of(3, [2, 3, 4]), 0, ended=True)
+    too_short = model.chance(path_of(6, [2, 3, 4]), 0, ended=True)
+    assert too_short < 0.5 < whole <= 1.0
+
+
+def test_a_value_out_of_range_is_unlikely() -> None:
+    model, path = SpaceModel(), Path()
+    for left, most in ((1, 9), (2, 8), (3, 5), (4, 2), (5, 2), (1, 7), (2, 7), (6, 1)):
+        path = Path()
+        path.push("left", IntDistribution(1, 9), left)
+        path.push("units", IntDistribution(1, most), 1)
+        model.learn(path, ended=True)
+
+    def chance(units: int) -> float:
+        path = Path()
+        path.push("left", IntDistribution(1, 9), 7)  # never seen
+        path.push("units", IntDistribution(1, 9), units)
+        return model.chance(path, 1, ended=True)
+
+    assert chance(9) < chance(2) < chance(1)

@@ -48,10 +48,10 @@ class AgentConfig:
         replay_capacity: The most trials that are remembered.
         n_candidates: Variations that the critic ranks, per generation; 0: the actor decides alone.
         n_generations: How often the best variations are varied again before one is taken.
-        random_interval: Of so many trials one explores, in a `LayerSpace` and wherever trials differ in which
-            parameters they have, for a critic that has seen little but one sort of network is too sure of all
-            others; 0: none. In a `LayerSpace` it is sampled at random; elsewhere every second one of them is,
-            and the others are planned among configurations of another sort than the best.
+        random_interval: Of so many trials one is sampled at random in a `LayerSpace`, and half as many
+            wherever else trials differ in which parameters they have, for a critic that has seen little but
+            one sort of network is too sure of all others. Elsewhere plans look at other sorts than the best,
+            too. 0: neither.
         acquisition: What a plan is ranked by: "incumbent_gain", what the network that looked best is expected
             to gain in truth, noise allowed for; "expected_improvement" over the best; or "thompson", one
             function drawn from what the critic holds possible.

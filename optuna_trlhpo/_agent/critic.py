@@ -9,7 +9,7 @@ import numpy as np
 from optuna_trlhpo._agent.config import AgentConfig
 from optuna_trlhpo._agent.ensemble import Ensemble
 from optuna_trlhpo._agent.features import N_PARTS
-from optuna_trlhpo._agent.posterior import Features, Posterior
+from optuna_trlhpo._agent.posterior import NOISE_OF_TRAINING, Features, Posterior
 
 
 class Critic(Protocol):
@@ -27,8 +27,8 @@ class Critic(Protocol):
     def sample(self, x: np.ndarray, rng: np.random.Generator) -> np.ndarray: ...
 
 
-def make_critic(config: AgentConfig, seed: int) -> Critic:
-    """The critic that the settings name."""
+def make_critic(config: AgentConfig, seed: int, *, noise: float = NOISE_OF_TRAINING) -> Critic:
+    """The critic that the settings name; ``noise`` is what a posterior expects, see there."""
     if config.critic == "posterior":
-        return Posterior(n_parts=N_PARTS)
+        return Posterior(n_parts=N_PARTS, noise=noise)
     return Ensemble(config, body=config.critic, seed=seed)

@@ -32,6 +32,8 @@ from optuna_trlhpo._agent.threads import one_thread
 _JITTER = 1e-3
 """The least variance of noise, of targets with variance 1."""
 _LEARNING_RATE = 0.1
+NOISE_OF_TRAINING = -1.5
+"""Logarithm of the variance of noise that is expected where networks are trained; scores have variance 1."""
 LINEAR = -1
 """The part of the kernel that is linear."""
 
@@ -51,6 +53,7 @@ class Posterior:
 
     Args:
         n_parts: P, parts of the kernel, the linear one apart.
+        noise: Logarithm of the variance of the noise that is expected before anything is known.
 
     Example:
         >>> features = Features(*np.zeros((3, 1), dtype=np.int64), base=np.zeros(1), mean=np.zeros(1))
@@ -61,10 +64,10 @@ class Posterior:
         (True, True)
     """
 
-    def __init__(self, *, n_parts: int) -> None:
+    def __init__(self, *, n_parts: int, noise: float = NOISE_OF_TRAINING) -> None:
         self._n_parts = n_parts
         # Logarithms: of the variances of the parts, of the linear one, of a constant, of the noise.
-        self._variances0 = torch.tensor([0.0] * (n_parts + 1) + [math.log(0.1), -1.5], dtype=torch.float64)
+        self._variances0 = torch.tensor([0.0] * (n_parts + 1) + [math.log(0.1), noise], dtype=torch.float64)
         self._variances = self._variances0.clone()
         self._columns = torch.zeros(0, dtype=torch.float64)
         self._groups = torch.zeros(0, dtype=torch.float64)

@@ -405,3 +405,22 @@ def test_repeats_come_where_nothing_else_is_left_or_they_are_wanted(caplog):
         lambda trial: objective(trial) + np.random.default_rng(trial.number).normal(), 20, repeat=True
     )
     assert len({tuple(trial.params.values()) for trial in noisy.trials[:14]}) < 7
+
+
+# Choices ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore:Choices for a categorical distribution")
+def test_choices_may_be_of_any_kind():
+    nan = math.nan
+
+    def objective(trial):
+        sizes = trial.suggest_categorical("sizes", [[1, 2], [3], {"k": 1}, None, nan, (4, 5)])
+        n = trial.suggest_int("n", 1, 3)
+        if isinstance(sizes, list):
+            trial.suggest_categorical("more", [(1, 2), [3]])
+        return n + sum(trial.suggest_categorical(f"flag_{i}", [[1], [0]])[0] for i in range(n))
+
+    study = optimized(objective, 40)
+    assert all(trial.state == TrialState.COMPLETE for trial in study.trials)
+    assert len({repr(sorted(trial.params.items())) for trial in study.trials}) == 40
