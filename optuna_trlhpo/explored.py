@@ -7,6 +7,7 @@ exhausted, and nothing behind it is kept.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
@@ -89,6 +90,19 @@ class Explored:
         child = node.children.get(value_key(value))
         return child is not None and child.exhausted
 
+    def least_open(self, path: Sequence[tuple[str, Any]]) -> float:
+        """How many configurations that begin with ``path``, names and values, are left to try, at least;
+        infinite where that is not known.
+
+        Example:
+            >>> explored, bit = Explored(), IntDistribution(0, 1)
+            >>> explored.add([("a", bit, 0), ("b", bit, 1)])
+            >>> explored.least_open([("a", 0)]), explored.least_open([("a", 1)]), explored.least_open([])
+            (1, inf, 2)
+        """
+        node = self._find(path)
+        return math.inf if node is None else _open(node)
+
     def open_value(
         self,
         path: Sequence[tuple[str, Any]],
@@ -131,6 +145,14 @@ class Explored:
                 return None
             node = node.children.get(value_key(value))
         return node
+
+
+def _open(node: _Node) -> float:
+    if node.exhausted or node.ended and node.name is None:
+        return 0
+    if node.distribution is None or (n := _count(node.distribution)) == 0:
+        return math.inf
+    return n - len(node.children) + sum(_open(child) for child in node.children.values())
 
 
 def all_values(distribution: BaseDistribution) -> Iterator[Any]:

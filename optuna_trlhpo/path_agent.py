@@ -7,6 +7,7 @@ something else than was expected. `PathTrial` is what is kept of a running trial
 from __future__ import annotations
 
 import hashlib
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
@@ -203,19 +204,22 @@ class PathAgent:
             return wanted
         taken = list(claimed)
         so_far = trial.path.values
+        pairs = [(known, so_far[known]) for known in trial.path.names]
+        behind: dict[Any, int] = defaultdict(int)  # by the key of a value, how many others are behind it
         for other in others:
             theirs = other.trial.params
-            if len(theirs) != len(so_far) + 1 or name not in theirs:
-                continue
-            if all(
+            if name not in theirs or not all(
                 known in theirs and value_key(theirs[known]) == value_key(value)
                 for known, value in so_far.items()
             ):
-                path = trial.path.copy()
-                path.push(name, distribution, theirs[name])
-                if not isinstance(self.search.model.next(path), Next):
-                    taken.append(theirs[name])
-        pairs = [(known, so_far[known]) for known in trial.path.names]
+                continue
+            value, key = theirs[name], value_key(theirs[name])
+            behind[key] += other.trial.state == TrialState.RUNNING
+            path = trial.path.copy()
+            path.push(name, distribution, value)
+            ends = len(theirs) == len(path) and not isinstance(self.search.model.next(path), Next)
+            if ends or self.explored.least_open([*pairs, (name, value)]) <= behind[key]:
+                taken.append(value)
         return self.explored.open_value(pairs, name, distribution, wanted, rng, taken)
 
     def claim(
@@ -290,6 +294,7 @@ class PathAgent:
         rows = [plan.row for plan in planned]
         elsewhere = [other for other in others() if other.trial.number not in mine]
         rows += [search.row_of(Path.of_trial(other.trial)) for other in elsewhere if other.trial.params]
+        crowded = self._crowded(elsewhere)
         plan = None
         for attempt in range(_ATTEMPTS):
             plan = search.plan(
@@ -303,6 +308,7 @@ class PathAgent:
                 repeat=self.repeats,
                 sort=trial.plan.sort if trial.plan is not None else None,
                 spread=attempt,
+                crowded=crowded,
             )
             if plan is None:
                 return None
@@ -315,6 +321,22 @@ class PathAgent:
                 return plan
             taken.add(plan.key)
         return plan
+
+    def _crowded(self, others: Sequence[Announced]) -> list[Path]:
+        """Paths that running trials have, where these will try all that is left behind them."""
+        if self.repeats:
+            return []
+        paths = [
+            Path.of_trial(other.trial)
+            for other in others
+            if other.trial.params and other.trial.state == TrialState.RUNNING
+        ]
+        pairs = [[*path.values.items()] for path in paths]
+        return [
+            path
+            for path, mine in zip(paths, pairs, strict=True)
+            if self.explored.least_open(mine) <= sum(theirs[: len(mine)] == mine for theirs in pairs)
+        ]
 
 
 def digest_of(params: Mapping[str, Any]) -> str:

@@ -205,10 +205,10 @@ class PathSearch:
         """Plan nothing that begins with ``path``: there a trial came to an end before its time."""
         self._avoided = [*self._avoided[1 - _MOST_AVOIDED :], path]
 
-    def _is_avoided(self, rows: np.ndarray) -> np.ndarray:
-        """``[C]`` whether rows begin with a path that is avoided."""
+    def _is_avoided(self, rows: np.ndarray, paths: Sequence[Path]) -> np.ndarray:
+        """``[C]`` whether rows begin with one of some paths."""
         avoided = np.zeros(len(rows), dtype=bool)
-        for path in self._avoided:
+        for path in paths:
             row = self.row_of(path)
             columns = np.flatnonzero(~np.isnan(row))
             avoided |= (np.abs(rows[:, columns] - row[columns]) < 1e-9).all(axis=1)
@@ -238,6 +238,7 @@ class PathSearch:
         repeat: bool = False,
         sort: Sort | None = None,
         spread: int = 0,
+        crowded: Sequence[Path] = (),
     ) -> PathPlan | None:
         """The configuration to try next, or None if nothing is known.
 
@@ -251,6 +252,7 @@ class PathSearch:
             taken: Keys of configurations that others are about to try.
             repeat: Whether configurations that were tried may be tried again.
             spread: How often the best plan was another worker's, too; then one of the best is drawn.
+            crowded: Paths behind which other trials will try all that is left.
             sort: What sort of configuration the plan is to be, as that before it was; None: any, or another
                 than the best where it is time to look elsewhere.
         """
@@ -301,8 +303,8 @@ class PathSearch:
             keys = [key_of(row) for row in rows]
             unique = {key: i for i, key in enumerate(keys) if key not in tried and key not in excluded}
             rows = rows[list(unique.values())]
-            if self._avoided and not repeat:
-                rows = rows[~self._is_avoided(rows)]
+            if not repeat:
+                rows = rows[~self._is_avoided(rows, [*self._avoided, *crowded])]
             rows = self._without_counted_again(rows, draw, repeat=repeat)
             if undecided and len(rows):
                 sort, undecided = self._another_sort(rows, known, weights), False

@@ -90,7 +90,9 @@ def _on_grid(value: Any, distribution: Any) -> Any:
 
 
 def count_repeats(trials: Iterable[FrozenTrial], configurations: int | None = None) -> int:
-    """Trials whose configuration is that of an earlier one, while untried configurations remain.
+    """Trials whose configuration is that of an earlier one, while others remain that nobody has tried.
+
+    What another worker was trying at the same time, in a trial that began before this one ended, is not left.
 
     Args:
         trials: Of one study; waiting ones do not count.
@@ -105,15 +107,23 @@ def count_repeats(trials: Iterable[FrozenTrial], configurations: int | None = No
         >>> count_repeats(study.trials, 3), count_repeats(study.trials, 2)
         (2, 0)
     """
+    begun = sorted((t for t in trials if t.state != TrialState.WAITING), key=lambda trial: trial.number)
+    own = [configuration(trial) for trial in begun]
     tried: set[frozenset[tuple[str, Any]]] = set()
     repeats = 0
-    for trial in sorted(trials, key=lambda trial: trial.number):
-        if trial.state == TrialState.WAITING:
-            continue
-        own = configuration(trial)
-        repeats += own in tried and (configurations is None or len(tried) < configurations)
-        tried.add(own)
+    for n, trial in enumerate(begun):
+        if own[n] in tried:
+            at_once = {own[m] for m in range(n + 1, len(begun)) if _overlap(begun[m], trial)}
+            repeats += configurations is None or len(tried | at_once) < configurations
+        tried.add(own[n])
     return repeats
+
+
+def _overlap(later: FrozenTrial, trial: FrozenTrial) -> bool:
+    """Whether a trial of a higher number began before ``trial`` ended."""
+    if later.datetime_start is None or trial.datetime_complete is None:
+        return False
+    return later.datetime_start < trial.datetime_complete
 
 
 def fidelity(trials: Iterable[FrozenTrial], after: int = AFTER) -> tuple[int, int]:

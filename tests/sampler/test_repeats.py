@@ -5,9 +5,12 @@ from __future__ import annotations
 import functools
 import importlib.util
 
+import optuna
 import pytest
+from optuna.distributions import IntDistribution
 from optuna.trial import FrozenTrial
 
+from optuna_trlhpo import TRLHPOSampler
 from optuna_trlhpo.benchmarks import modes
 from optuna_trlhpo.benchmarks.pipelines import PIPELINES
 from optuna_trlhpo.benchmarks.repeats import count_repeats, fidelity
@@ -54,3 +57,22 @@ def test_plans_come_as_they_were_planned(name: str) -> None:
     planned, as_planned = fidelity(trials_of(name))
     assert planned >= 10
     assert as_planned >= 0.9 * planned
+
+
+@pytest.mark.parametrize("n_startup_trials", [0, 100])
+def test_where_another_trial_will_try_what_is_left_no_trial_begins(n_startup_trials):
+    a, b = IntDistribution(0, 1), IntDistribution(0, 2)
+    for seed in range(2000, 2008):
+        study = optuna.create_study(sampler=TRLHPOSampler(seed=seed, n_startup_trials=n_startup_trials))
+        for values in ((0, 0), (0, 1), (1, 0)):
+            study.add_trial(
+                optuna.create_trial(
+                    params=dict(zip("ab", values, strict=True)),
+                    distributions={"a": a, "b": b},
+                    value=values[0],
+                )
+            )
+        other = optuna.create_study(storage=study._storage, study_name=study.study_name, load_if_exists=True)
+        other.enqueue_trial({"a": 0})
+        assert other.ask().suggest_int("a", 0, 1) == 0
+        assert study.ask().suggest_int("a", 0, 1) == 1
