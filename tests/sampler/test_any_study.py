@@ -421,6 +421,6 @@ def test_choices_may_be_of_any_kind():
             trial.suggest_categorical("more", [(1, 2), [3]])
         return n + sum(trial.suggest_categorical(f"flag_{i}", [[1], [0]])[0] for i in range(n))
 
-    study = optimized(objective, 40)
+    study = optimized(objective, 25)
     assert all(trial.state == TrialState.COMPLETE for trial in study.trials)
-    assert len({repr(sorted(trial.params.items())) for trial in study.trials}) == 40
+    assert len({repr(sorted(trial.params.items())) for trial in study.trials}) == 25

@@ -18,6 +18,10 @@ def two_models(trial):
     return min(3.0, 8 * abs(width - 0.4) + 8 * abs(rate - 0.7))
 
 
+def _slow(seed):
+    return pytest.param(seed, marks=pytest.mark.slow)
+
+
 def optimized(objective, seed, n_trials=60, **settings):
     sampler = TRLHPOSampler(seed=seed, agent=AgentConfig(**settings))
     study = optuna.create_study(sampler=sampler)
@@ -25,18 +29,19 @@ def optimized(objective, seed, n_trials=60, **settings):
     return study
 
 
-@pytest.mark.parametrize("seed", [2000, 2001, 2002])
+@pytest.mark.parametrize("seed", [2000, _slow(2001), _slow(2002)])
 def test_a_sort_that_looks_worse_is_not_given_up(seed):
     trials = optimized(two_models, seed).trials[20:]
     assert Counter(trial.params["model"] for trial in trials)["rough"] >= 10
 
 
+@pytest.mark.slow
 def test_a_sort_that_is_rarely_good_is_found():
     best = sorted(optimized(two_models, seed).best_value for seed in (2000, 2001, 2002))
     assert best[1] < 1.0
 
 
-@pytest.mark.parametrize("seed", [2000, 2001])
+@pytest.mark.parametrize("seed", [2000, _slow(2001)])
 def test_a_loop_that_ends_early_is_not_counted_again(seed):
     def objective(trial):
         n, units = trial.suggest_int("n", 1, 6), []
