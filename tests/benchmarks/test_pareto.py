@@ -59,6 +59,7 @@ def test_a_study_is_judged_by_the_truth(tmp_path) -> None:
     assert "no whole study" in report(runner.read_rows(tmp_path), budget=13)
 
 
+@pytest.mark.slow
 def test_the_command(tmp_path, capsys) -> None:
     options = ["--seeds", "1", "--budget", "3", "--out", str(tmp_path)]
     assert main(["pareto", "--samplers", "random", *options]) == 0

@@ -31,6 +31,7 @@ def rows_in(out: Path) -> list[dict[str, Any]]:
     return [row for path in sorted(out.glob("*.jsonl")) for row in read_rows(path)]
 
 
+@pytest.mark.slow
 def test_every_way_trains_what_it_says(tmp_path: Path) -> None:
     run(list(WAYS), networks=4, images=60, out=tmp_path, data_root="data")
     of_way: dict[str, dict[str, Any]] = {}

@@ -120,6 +120,7 @@ def found() -> tuple[CNNObjective, optuna.Study]:
     return objective, study
 
 
+@pytest.mark.slow
 def test_partition_of_a_trial(found: tuple[CNNObjective, optuna.Study], tmp_path: Path) -> None:
     objective, study = found
     trial = study.best_trial
