@@ -139,6 +139,11 @@ class Configurations:
         return self._has_prefixes and self.reports_are_values
 
     @property
+    def reports_steer(self) -> bool:
+        """Whether trials report between their parameters what is no value, but may tell which are right."""
+        return self._has_prefixes and not self.reports_are_values
+
+    @property
     def mean_size(self) -> float:
         """Parameters of a trial, on average."""
         return float(np.mean(self._lengths)) if self._lengths else 1.0

@@ -150,8 +150,8 @@ class PathSearch:
         self.columns = Columns()
         ranks = config.targets == "rank"
         self.memory = Configurations(self.columns, directions, ranks=ranks)
-        # With what earlier studies expect, much noise: a single value must not outweigh it.
-        self._critic: Critic = make_critic(config, seed, noise=NOISE_OF_TRAINING if earlier else _NOISE)
+        self._seed, self._is_noisy = seed, bool(earlier)
+        self._critic = self._new_critic()
         self._refused: set[bytes] = set()
         self._avoided: list[Path] = []
         self._n_fitted = 0
@@ -167,6 +167,10 @@ class PathSearch:
                 memory.add(record, self._learn_columns(record.path))
             weights = np.ones(K) if K > 1 else np.zeros(0)
             self._sources.append(Source(memory, weights, seed))
+
+    def _new_critic(self) -> Critic:
+        noise = NOISE_OF_TRAINING if self._is_noisy else _NOISE
+        return make_critic(self._config, self._seed, noise=noise)
 
     # Learning -----------------------------------------------------------------------------------------
 
@@ -274,6 +278,12 @@ class PathSearch:
             self.columns, used, self.memory, varies=self.branches, n_contexts=n_contexts, means=self._means
         )
         x = self._features(known.actions, known.contexts)
+        # Much noise is expected of what earlier studies tell, for a single value must not outweigh it; and
+        # where a report decides what is right, for it is not exact.
+        is_noisy = bool(self._sources) or self.memory.reports_steer
+        if is_noisy != self._is_noisy:
+            self._is_noisy, self._has_learned = is_noisy, False
+            self._critic = self._new_critic()
         self._fit(x, known.values)
         values = known.values
         if pending:
