@@ -55,7 +55,7 @@ _DOUBT = 0.5
 _OFFSET = 10.0
 """How far the scores of two studies may be apart, as a deviation."""
 _SOURCE_STEPS = 80
-_DOUBTED = 40
+_MOST_WEIGHED = 40
 """Best candidates of a generation whose likelihood is considered."""
 _LEAST_CHANCE = 1e-3
 _N_BEST = 100
@@ -315,7 +315,7 @@ class PathSearch:
             rows = rows[list(unique.values())]
             if not repeat:
                 rows = rows[~self._is_avoided(rows, [*self._avoided, *crowded])]
-            rows = self._without_counted_again(rows, draw, repeat=repeat)
+            rows = self._without_same_places(rows, draw, repeat=repeat)
             if undecided and len(rows):
                 sort, undecided = self._another_sort(rows, known, weights), False
                 if sort is not None:
@@ -329,7 +329,7 @@ class PathSearch:
             if not len(rows):
                 continue
             scores, z = self._judge(rows, draw, context, of_known, values, rng)
-            scores = self._doubted(scores, rows, draw)
+            scores = self._weighed_by_chance(scores, rows, draw)
             order = np.argsort(-scores, kind="stable")
             k = int(rng.integers(min(4**spread, len(order)))) if spread else 0
             best = float(scores[order[k]]), rows[order[k]], z[order[k : k + 1]]
@@ -341,10 +341,10 @@ class PathSearch:
         (mean,), (deviation,) = self._critic.predict(z)
         return PathPlan(rolled, whole, score, float(mean), float(deviation), key_of(row), row, sort)
 
-    def _without_counted_again(self, rows: np.ndarray, draw: _Draw, *, repeat: bool) -> np.ndarray:
-        """Rows but for those that differ from one that was tried in nothing but how many places they count.
+    def _without_same_places(self, rows: np.ndarray, draw: _Draw, *, repeat: bool) -> np.ndarray:
+        """Leave out rows that differ from a tried one in nothing but the integer that counts the places.
 
-        Where places and their values are the same, the objective ended its loop early, and does so again.
+        There the objective ended its loop early, and will do so again.
         """
         counters = draw.counters
         if repeat or not counters:
@@ -357,18 +357,18 @@ class PathSearch:
         others = rows[[key_of(row) not in keys for row in without]]
         return others if len(others) else rows
 
-    def _doubted(self, scores: np.ndarray, rows: np.ndarray, draw: _Draw) -> np.ndarray:
-        """The scores of the best, each by how likely the objective asks for just these parameters; others
-        come last."""
+    def _weighed_by_chance(self, scores: np.ndarray, rows: np.ndarray, draw: _Draw) -> np.ndarray:
+        """The scores of the best rows, each weighed by how likely the objective asks for just its parameters;
+        the others come last."""
         if not self.branches:
             return scores
-        order = np.argsort(-scores, kind="stable")[:_DOUBTED]
-        doubted = np.full(len(scores), -np.inf)
+        order = np.argsort(-scores, kind="stable")[:_MOST_WEIGHED]
+        weighed = np.full(len(scores), -np.inf)
         for i in order.tolist():
             chance = max(draw.chance(rows[i]), _LEAST_CHANCE)
-            # A gain is lost with the plan; of what is left of a loss, or is a logarithm, the order matters.
-            doubted[i] = scores[i] * chance if scores[i] > 0 else scores[i] + math.log(chance)
-        return doubted
+            # A positive score is a gain, which is lost with the plan; others are logarithms of one.
+            weighed[i] = scores[i] * chance if scores[i] > 0 else scores[i] + math.log(chance)
+        return weighed
 
     def sorts(self, rows: np.ndarray, *, exact: bool) -> list[Sort]:
         """The sort of each row ``[N, D]``, see `sorts_of`."""
