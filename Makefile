@@ -27,7 +27,7 @@ SMAC := $(BIN)/python -c 'import smac' 2>/dev/null || $(BIN)/python -m pip insta
 NEWEST_ENOUGH := import sys; sys.exit(sys.version_info < (3, 10))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-smac test-browser lint format docs bench bench-full bench-foreign ablate transfer real confirm pareto bench-engine train-less engine-search repeats idioms overhead clean
+.PHONY: help demo test test-all test-smac test-browser lint format docs bench bench-full bench-foreign ablate transfer real confirm pareto bench-engine train-less engine-search repeats idioms overhead soak clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -105,6 +105,9 @@ idioms: $(INSTALLED) ## what samplers find in ten objectives such as Optuna's ex
 
 overhead: $(INSTALLED) ## time the sampler takes per trial
 	$(BENCHMARKS) overhead
+
+soak: $(INSTALLED) ## many more random objectives than `make test` plays, and longer studies of them; an hour
+	TRLHPO_PROGRAMS=500 $(PYTEST) $(PARALLEL) -m "not (smac or browser)" tests/properties/test_programs.py $(ARGS)
 
 clean: ## remove caches and what was built; environments and studies stay
 	rm -rf build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -153,7 +153,6 @@ class SpaceModel:
         self._dependent: set[str] = set()  # templates whose distributions follow from values
         self._n_ended = 0
         self._kinds: dict[str, bool] = {}  # by name, whether its values are integers or have no order
-        self._templates: dict[str, int] = {}  # by template, its number of places
         self._longest = 0
         # By the digest of a path, what was asked for behind it; None: nothing.
         self._seen: dict[bytes, tuple[str, BaseDistribution] | None] = {}
@@ -204,6 +203,9 @@ class SpaceModel:
         """Learn at once that ``name`` is asked for behind ``path``, which still grows."""
         seen = path.copy()
         seen.push(name, distribution, None)
+        for position, known in enumerate(path.names):
+            if known not in self._distributions:  # nobody was asked for it: it has but one value, or is fixed
+                self._note(seen, position)
         self._note(seen, len(path))
         if len(digests := _digests(path)) > len(path):
             self._seen[digests[-1]] = name, distribution
@@ -213,7 +215,6 @@ class SpaceModel:
     def _note(self, path: Path, position: int) -> None:
         name, distribution = path.names[position], path.distributions[position]
         parsed = parse_name(name)
-        self._templates.setdefault(parsed.template, len(parsed.places))
         if self._distributions.setdefault(name, distribution) != distribution:
             self._distributions[name] = distribution
             self._changes[name] += 1
@@ -364,22 +365,22 @@ class SpaceModel:
         names: dict[str, None] = {}
         for place in places[:50]:
             names.update(dict.fromkeys(place.path.names[: place.position]))
-        templates = dict.fromkeys(parse_name(name).template for name in names)
+        templates = {(parsed := parse_name(name)).template: len(parsed.places) for name in names}
         discrete = {parse_name(name).template for name in names if self._kinds.get(name)}
         order = [*(t for t in templates if t in discrete), *(t for t in templates if t not in discrete)]
         found: list[tuple[Any, ...]] = []
         for template in order:
-            m = self._templates[template]
+            m = templates[template]
             if template in discrete and m < n_places:
                 found += [("left", template, j) for j in range(m, n_places)]
         found += [("place", j) for j in range(n_places)]
         for template in order:
-            m = self._templates[template]
+            m = templates[template]
             if m == 0:
                 found.append(("value", template, ()))
             elif m <= n_places:
                 found += [("near", template, offset) for offset in (0, -1, 1)]
-        single = [t for t in order if t in discrete and self._templates[t] == 0][:_MOST_PAIRED]
+        single = [t for t in order if t in discrete and templates[t] == 0][:_MOST_PAIRED]
         found += [("minus", one, other) for one, other in itertools.combinations(single, 2)]
         absolute = [name for name in names if parse_name(name).places and self._kinds.get(name)]
         if len(absolute) <= _MOST_FEATURES:

@@ -264,3 +264,25 @@ def test_a_value_out_of_range_is_unlikely() -> None:
         return model.chance(path, 1, ended=True)
 
     assert chance(9) < chance(2) < chance(1)
+
+
+def test_a_parameter_that_nobody_was_asked_for_is_learned_with_the_next_one() -> None:
+    """One with a single value is never asked of a sampler, nor one that is fixed."""
+    depth, only, rate = IntDistribution(1, 3), IntDistribution(2, 2), FloatDistribution(0, 1)
+    model = SpaceModel()
+    for n in (1, 2, 3):
+        path = Path()
+        path.push("depth", depth, n)
+        for i in range(n):
+            path.push(f"rate_{i}", rate, 0.5)
+        model.learn(path, ended=True)
+    running = Path()
+    running.push("depth", depth, 2)
+    running.push("only_0", only, 2)
+    model.correct(running, "rate_0", rate)
+    following = model.next(running)
+    assert isinstance(following, Next) and following[:2] == ("rate_0", rate)
+    running.push("rate_0", rate, 0.5)
+    running.push("only_1", only, 2)
+    model.correct(running, "bias_1", rate)  # trees are grown, with what was not asked for among the features
+    assert model.counters() is not None and model.next(running) is not None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import itertools
 import math
+import os
 import socket
 import subprocess
 import sys
@@ -26,9 +27,12 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from optuna_trlhpo import TRLHPOSampler
 
-N_TRIALS, N_STARTUP = 12, 4
-# Studies are dear, so there are few programs. To make one smaller that fails takes minutes: add Phase.shrink.
-FEW = settings(max_examples=10, phases=(Phase.explicit, Phase.generate))
+N_STARTUP = 4
+# Studies are dear, so there are few programs, and short studies; `make soak` has many, and longer ones. To
+# make one smaller that fails takes minutes: add Phase.shrink.
+N_PROGRAMS = int(os.environ.get("TRLHPO_PROGRAMS", "10"))
+N_TRIALS = 12 if N_PROGRAMS <= 10 else 30
+FEW = settings(max_examples=N_PROGRAMS, phases=(Phase.explicit, Phase.generate))
 
 # Programs -----------------------------------------------------------------------------------------------
 

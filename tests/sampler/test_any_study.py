@@ -424,3 +424,21 @@ def test_choices_may_be_of_any_kind():
     study = optimized(objective, 25)
     assert all(trial.state == TrialState.COMPLETE for trial in study.trials)
     assert len({repr(sorted(trial.params.items())) for trial in study.trials}) == 25
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_parameter_with_one_value_may_come_late(seed):
+    """A sampler is not asked for it, and meets it as one that stands before the next."""
+
+    def objective(trial):
+        loss = 0.0
+        for i in range(trial.suggest_int("depth", 1, 4)):
+            if trial.suggest_categorical(f"op_{i}", ["conv", "pool"]) == "conv":
+                loss += trial.suggest_int(f"width_{i}", 1, 8)
+            elif trial.number >= 12:
+                trial.suggest_int(f"window_{i}", 1, 3)
+                trial.suggest_int(f"pad_{i}", 2, 2)
+        return loss
+
+    study = optimized(objective, 24, seed=seed)
+    assert all(trial.state == TrialState.COMPLETE for trial in study.trials)
