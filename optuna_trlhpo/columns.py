@@ -11,7 +11,7 @@ value where it comes last. The critic learns which of them matter.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from optuna.distributions import BaseDistribution, CategoricalDistribution
@@ -25,6 +25,9 @@ _DISTANCE = 2.4
 """The weighted squared distance that is expected between configurations which differ in every parameter."""
 _KEPT_RANGES = 20
 """Latest ranges of a parameter that its axis covers, where its range follows from values."""
+
+_MOST_COLUMNS = 400
+"""Columns that get features, at most: those that most configurations have."""
 
 assert _ANYWHERE < N_PARTS
 
@@ -245,6 +248,24 @@ class Layout:
             np.array(mean),
         )
 
+    @classmethod
+    def of(
+        cls,
+        columns: Columns,
+        actions: np.ndarray,
+        *,
+        mean_size: float,
+        varies: bool,
+        n_contexts: int = 0,
+        means: Sequence[float] = (),
+    ) -> Layout:
+        """Features of the columns that configurations ``[N, D]`` have: the commonest, where they are many."""
+        counts = (~np.isnan(padded(actions, len(columns)))).sum(axis=0)
+        used = np.flatnonzero(counts)
+        if len(used) > _MOST_COLUMNS:
+            used = np.sort(used[np.argsort(-counts[used], kind="stable")[:_MOST_COLUMNS]])
+        return cls(columns, used, mean_size=mean_size, varies=varies, n_contexts=n_contexts, means=means)
+
     def __call__(self, actions: np.ndarray, contexts: np.ndarray, expected: np.ndarray) -> np.ndarray:
         """``[N, F]`` features.
 
@@ -280,3 +301,17 @@ class Layout:
         for k, first in enumerate(self._expected):
             x[:, first] = expected[:, k]
         return x
+
+
+def padded(rows: Any, n: int) -> np.ndarray:
+    """Rows of different lengths as ``[N, n]``, NaN at their ends."""
+    if isinstance(rows, np.ndarray) and rows.ndim == 2:
+        return (
+            rows
+            if rows.shape[1] == n
+            else np.pad(rows, [(0, 0), (0, n - rows.shape[1])], constant_values=np.nan)
+        )
+    out = np.full((len(rows), n), np.nan)
+    for target, row in zip(out, rows, strict=True):
+        target[: len(row)] = row
+    return out

@@ -327,6 +327,16 @@ def key_of(row: np.ndarray, digits: int | None = 9) -> bytes:
     return there.astype(np.int32).tobytes() + numbers.tobytes()
 
 
+def row_of(columns: Columns, path: Path) -> np.ndarray:
+    """``[D]`` actions of a path; parameters that were never learned are left out."""
+    raw = np.full(len(columns), np.nan)
+    for name, distribution in zip(path.names, path.distributions, strict=True):
+        column = columns.find(name, distribution)
+        if column >= 0:
+            raw[column] = columns.axis(column).raw(path.values[name])
+    return columns.actions(raw[None])[0]
+
+
 def _ranked(values: np.ndarray) -> np.ndarray:
     """The share of ``values`` ``[N]`` that lies below each, ties counted half."""
     ordered = np.sort(values)

@@ -24,7 +24,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from optuna_trlhpo._agent.config import AgentConfig
-from optuna_trlhpo.configurations import Record, read_record
+from optuna_trlhpo.configurations import Record, read_record, row_of
 from optuna_trlhpo.episode import Seen
 from optuna_trlhpo.explored import Explored
 from optuna_trlhpo.parameters import on_grid, value_key
@@ -293,7 +293,9 @@ class PathAgent:
         taken = {plan.key for plan in planned}
         rows = [plan.row for plan in planned]
         elsewhere = [other for other in others() if other.trial.number not in mine]
-        rows += [search.row_of(Path.of_trial(other.trial)) for other in elsewhere if other.trial.params]
+        rows += [
+            row_of(search.columns, Path.of_trial(other.trial)) for other in elsewhere if other.trial.params
+        ]
         crowded = self._crowded(elsewhere)
         plan = None
         for attempt in range(_ATTEMPTS):

@@ -12,9 +12,8 @@ Notation: N configurations with a value, C candidates, D columns.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from optuna.distributions import BaseDistribution
@@ -23,15 +22,14 @@ from optuna.study import StudyDirection
 from optuna_trlhpo._agent.acquisition import acquire
 from optuna_trlhpo._agent.config import AgentConfig
 from optuna_trlhpo._agent.critic import Critic, make_critic
-from optuna_trlhpo._agent.features import N_PARTS
-from optuna_trlhpo._agent.genomes import Genomes, loops_of
-from optuna_trlhpo._agent.posterior import NOISE_OF_TRAINING, Posterior
-from optuna_trlhpo.columns import Columns, Layout
-from optuna_trlhpo.configurations import Configurations, Known, Record, key_of
+from optuna_trlhpo._agent.posterior import NOISE_OF_TRAINING
+from optuna_trlhpo.candidates import Asked, Candidates
+from optuna_trlhpo.columns import Columns, Layout, padded
+from optuna_trlhpo.configurations import Configurations, Known, Record, key_of, row_of
 from optuna_trlhpo.episode import steps_of
-from optuna_trlhpo.parameters import parse_name
+from optuna_trlhpo.path_source import Source
 from optuna_trlhpo.sorts import Sort, Tried, sorts_of
-from optuna_trlhpo.space_model import END, Next, Path, SpaceModel
+from optuna_trlhpo.space_model import Path, SpaceModel
 
 _FIRST_STEPS = 60
 """Steps of learning at the first fit."""
@@ -42,10 +40,6 @@ _LEAST = 3
 _MANY = 100
 """Configurations from which on the kernel is learned in fewer steps."""
 _BEST_OF_GENERATION = 10
-_LONG = 40
-"""Parameters of a configuration from which on fewer candidates are rolled out."""
-_MOST_COLUMNS = 400
-"""Columns that get features, at most: those that most configurations have."""
 _MOST_AVOIDED = 200
 """Paths on which trials were pruned that plans keep away from: the latest."""
 _PATIENCE = 3
@@ -54,14 +48,9 @@ _DOUBT = 0.5
 """By how much, as a deviation, scores may follow those of an earlier study more or less than one to one."""
 _OFFSET = 10.0
 """How far the scores of two studies may be apart, as a deviation."""
-_SOURCE_STEPS = 80
 _MOST_WEIGHED = 40
 """Best candidates of a generation whose likelihood is considered."""
 _LEAST_CHANCE = 1e-3
-_N_BEST = 100
-"""Configurations of an earlier study that are candidates as they are."""
-
-Asked = tuple[str, BaseDistribution]
 
 
 @dataclass
@@ -85,47 +74,6 @@ class PathPlan:
     row: np.ndarray = field(repr=False)
     sort: Sort | None = None
     """What sort of configuration it had to be; None: any."""
-
-
-class Source:
-    """An earlier study, learned once: what it expects of a configuration.
-
-    Args:
-        configurations: Its trials, on the columns of the running study.
-        weights: ``[K]`` of its objectives.
-        seed: Of which configurations are taken, where there are many.
-    """
-
-    def __init__(self, configurations: Configurations, weights: np.ndarray, seed: int) -> None:
-        self._configurations = configurations
-        self._weights, self._seed = weights, seed
-        self._columns = configurations.columns
-        self._version = -1
-        self.unit: float | None = None
-        self._learn()
-
-    def _learn(self) -> None:
-        self._version = self._columns.version
-        known = self._configurations.known(np.random.default_rng(self._seed), self._weights)
-        scores = self._configurations.scores
-        self.unit = scores.unit if scores is not None and scores.of_errors else None
-        order = np.argsort(-known.values, kind="stable")
-        self.best = known.actions[order[:_N_BEST]]
-        self._layout = _layout(self._columns, known.actions, self._configurations, varies=False)
-        self._posterior = Posterior(n_parts=N_PARTS)
-        x = self._layout(known.actions, known.contexts[:, :0], np.zeros((len(known.values), 0)))
-        self._posterior.fit(x, known.values, self._layout.features, steps=_SOURCE_STEPS)
-
-    def refresh(self) -> None:
-        """Learn anew if an axis has changed since."""
-        if self._version != self._columns.version:
-            self._learn()
-
-    def expect(self, actions: np.ndarray) -> np.ndarray:
-        """``[N]`` the score that is expected of each row of actions, in the earlier study."""
-        contexts = np.full((len(actions), 0), np.nan)
-        x = self._layout(actions, contexts, np.zeros((len(actions), 0)))
-        return self._posterior.predict(x)[0]
 
 
 class PathSearch:
@@ -213,19 +161,10 @@ class PathSearch:
         """``[C]`` whether rows begin with one of some paths."""
         avoided = np.zeros(len(rows), dtype=bool)
         for path in paths:
-            row = self.row_of(path)
+            row = row_of(self.columns, path)
             columns = np.flatnonzero(~np.isnan(row))
             avoided |= (np.abs(rows[:, columns] - row[columns]) < 1e-9).all(axis=1)
         return avoided
-
-    def row_of(self, path: Path) -> np.ndarray:
-        """``[D]`` actions of a path; parameters that were never learned are left out."""
-        raw = np.full(len(self.columns), np.nan)
-        for name, distribution in zip(path.names, path.distributions, strict=True):
-            column = self.columns.find(name, distribution)
-            if column >= 0:
-                raw[column] = self.columns.axis(column).raw(path.values[name])
-        return self.columns.actions(raw[None])[0]
 
     # Planning -----------------------------------------------------------------------------------------
 
@@ -274,8 +213,13 @@ class PathSearch:
         used = (
             known.actions if not self._sources else np.concatenate([known.actions, *self._best_of_sources()])
         )
-        self._layout = _layout(
-            self.columns, used, self.memory, varies=self.branches, n_contexts=n_contexts, means=self._means
+        self._layout = Layout.of(
+            self.columns,
+            used,
+            mean_size=self.memory.mean_size,
+            varies=self.branches,
+            n_contexts=n_contexts,
+            means=self._means,
         )
         x = self._features(known.actions, known.contexts)
         # Much noise is expected of what earlier studies tell, for a single value must not outweigh it; and
@@ -287,12 +231,14 @@ class PathSearch:
         self._fit(x, known.values)
         values = known.values
         if pending:
-            others = self._features(_padded(pending, len(self.columns)), None)
+            others = self._features(padded(pending, len(self.columns)), None)
             values = np.concatenate([values, self._critic.predict(others)[0]])
             x = np.concatenate([x, others])
             self._critic.fit(x, values, self._layout.features, steps=0)
         of_known = self._critic.predict(x)[0]
-        draw = _Draw(self, known, of_known, path, asked, column, rng)
+        draw = Candidates(
+            self.model, self.memory, self._best_of_sources(), known, of_known, path, asked, column, rng
+        )
         excluded: set[bytes] = set() if repeat else {*self._refused, *taken}
         tried = set() if repeat else self.memory.tried()
         context = self.memory.context(reports, len(path) + 1)[:n_contexts]
@@ -308,7 +254,7 @@ class PathSearch:
                 break
             parents = elite if len(elite) else draw.parents
             rows = draw.more(parents, self._config.n_candidates, mutate=self._config.mutations)
-            rows = _padded([*fresh, *elite, *draw.finish(rows)], len(self.columns))
+            rows = padded([*fresh, *elite, *draw.finish(rows)], len(self.columns))
             fresh, elite = [], np.zeros((0, len(self.columns)))
             keys = [key_of(row) for row in rows]
             unique = {key: i for i, key in enumerate(keys) if key not in tried and key not in excluded}
@@ -341,7 +287,7 @@ class PathSearch:
         (mean,), (deviation,) = self._critic.predict(z)
         return PathPlan(rolled, whole, score, float(mean), float(deviation), key_of(row), row, sort)
 
-    def _without_same_places(self, rows: np.ndarray, draw: _Draw, *, repeat: bool) -> np.ndarray:
+    def _without_same_places(self, rows: np.ndarray, draw: Candidates, *, repeat: bool) -> np.ndarray:
         """Leave out rows that differ from a tried one in nothing but the integer that counts the places.
 
         There the objective ended its loop early, and will do so again.
@@ -357,7 +303,7 @@ class PathSearch:
         others = rows[[key_of(row) not in keys for row in without]]
         return others if len(others) else rows
 
-    def _weighed_by_chance(self, scores: np.ndarray, rows: np.ndarray, draw: _Draw) -> np.ndarray:
+    def _weighed_by_chance(self, scores: np.ndarray, rows: np.ndarray, draw: Candidates) -> np.ndarray:
         """The scores of the best rows, each weighed by how likely the objective asks for just its parameters;
         the others come last."""
         if not self.branches:
@@ -375,7 +321,7 @@ class PathSearch:
         return sorts_of(rows, self.columns.places.template, exact=exact)
 
     def _of_sort(
-        self, sort: Sort, known: Known, draw: _Draw, of_known: np.ndarray, values: np.ndarray
+        self, sort: Sort, known: Known, draw: Candidates, of_known: np.ndarray, values: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """Restrict a draw to a sort, and return what is known of that: a gain is one over its best."""
         draw.keep(sort)
@@ -395,11 +341,11 @@ class PathSearch:
     def _with_own(self, known: Known, path: Path, reports: Sequence[tuple[int, float]]) -> Known:
         """The same, with what the running trial has reported, where that is what its parameters are worth."""
         D = len(self.columns)
-        known = known._replace(actions=_padded(known.actions, D))
+        known = known._replace(actions=padded(known.actions, D))
         reports = [(n, report) for n, report in reports if not math.isnan(report)]
         if not self.memory.reports_are_values or not reports or not len(known.values):
             return known
-        row = self.row_of(path)
+        row = row_of(self.columns, path)
         rows, values = [], []
         for n, report in reports:
             prefix = row.copy()
@@ -427,7 +373,7 @@ class PathSearch:
         return [1 / _DOUBT / len(self._sources)] * len(self._sources) + [0.0]
 
     def _best_of_sources(self) -> list[np.ndarray]:
-        return [_padded(source.best, len(self.columns)) for source in self._sources]
+        return [padded(source.best, len(self.columns)) for source in self._sources]
 
     def _features(self, actions: np.ndarray, contexts: np.ndarray | None) -> np.ndarray:
         assert self._layout is not None
@@ -454,7 +400,7 @@ class PathSearch:
     def _judge(
         self,
         rows: np.ndarray,
-        draw: _Draw,
+        draw: Candidates,
         context: np.ndarray,
         of_known: np.ndarray,
         values: np.ndarray,
@@ -513,226 +459,3 @@ class PathSearch:
             row[:, k] = weights[k - 1].sum(axis=1) - row[:, :k].sum(axis=1)
             found.append(row)
         return found
-
-
-class _Draw:
-    """The candidates of one plan."""
-
-    def __init__(
-        self,
-        search: PathSearch,
-        known: Known,
-        of_known: np.ndarray,
-        path: Path,
-        asked: Asked,
-        column: int,
-        rng: np.random.Generator,
-    ) -> None:
-        self._search, self._path, self._asked, self._rng = search, path, asked, rng
-        columns = search.columns
-        D = len(columns)
-        whole = search.memory.whole()
-        order = np.argsort(-of_known[: len(known.trial)], kind="stable")
-        trials = list(dict.fromkeys(t for t in known.trial[order].tolist() if t >= 0))
-        rest = sorted(set(range(len(whole))) - set(trials))[-_N_BEST:]
-        rows = [*_padded(whole[[*trials, *rest]], D)]
-        for best in search._best_of_sources():
-            rows += [*best]
-        parents = _padded(rows, D)
-        self._flat = search.model.flat is not None
-        settled = [columns.find(n, d) for n, d in zip(path.names, path.distributions, strict=True)]
-        self._settled = {c for c in settled if c >= 0}
-        free = np.ones(D, dtype=bool)
-        free[list(self._settled)] = False
-        own = search.row_of(path)
-        known_columns = [c for c in self._settled if c < len(own)]
-        parents[:, known_columns] = own[known_columns]
-        if self._flat:
-            names = search.model.flat or ()
-            there = [c for n in names if (c := columns.find(n, search.model.latest(n))) >= 0]
-            outside = np.ones(D, dtype=bool)
-            outside[[*there, column, *self._settled]] = False
-            parents[:, outside] = np.nan
-        self._donors = parents
-        places = columns.places
-        counters = {} if self._flat else self._counters()
-        self.counters = [c for c in sorted(set(counters.values())) if not columns.axis(c).categorical]
-        loops = (
-            []
-            if self._flat
-            else loops_of(places.template.tolist(), places.place.tolist(), places.outer, counters)
-        )
-        self._genomes = Genomes(parents, free, places.categorical, places.n_values, loops)
-        self.parents = parents
-        self._fill(parents, [column])
-        self._paths: dict[bytes, Path] = {}  # of candidates, by the keys of their rows
-
-    def _counters(self) -> dict[int, int]:
-        """By the column of a place's last parameter, the column of the integer that counts the places."""
-        columns = self._search.columns
-        by_template = self._search.model.counters()
-        names = {parse_name(name): c for c in range(len(columns)) for name in columns.names(c)}
-        found = {}
-        for c in range(len(columns)):
-            for name in columns.names(c):
-                parsed = parse_name(name)
-                counter = by_template.get(parsed.template)
-                if counter is None:
-                    continue
-                m = counter.count("\0")
-                for other, column in names.items():
-                    if other.template == counter and other.places == parsed.places[:m]:
-                        found[c] = column
-        return found
-
-    def _fill(self, rows: np.ndarray, columns: Iterable[int]) -> None:
-        """Give ``rows``, in place, actions in columns where they have none: those of others, or random."""
-        for c in columns:
-            empty = np.flatnonzero(np.isnan(rows[:, c]))
-            for i in empty.tolist():
-                rows[i, c] = self._some(c)
-
-    def _some(self, column: int) -> float:
-        """An action for a parameter that a parent lacks: half the time that of another one."""
-        rng = self._rng
-        if column < self._donors.shape[1] and rng.random() < 0.5:
-            others = self._donors[:, column]
-            there = others[~np.isnan(others)]
-            if len(there):
-                return float(there[int(len(there) * rng.random() ** 2)])
-        return float(rng.random())
-
-    def start(self, n: int) -> list[np.ndarray]:
-        """Random candidates, and the best of earlier studies as they are."""
-        if not len(self.parents):
-            return []
-        rows = self._genomes.chance(self.parents, self._rng, self._number(n) // 2)
-        found = self.finish(rows)
-        if self._search.informed:
-            found += self.finish(self.parents[:_BEST_OF_GENERATION])
-        return found
-
-    def keep(self, sort: Sort) -> bool:
-        """Keep parents of one sort alone, if there are any; returns whether there are."""
-        kept = [other == sort for other in self._search.sorts(self.parents, exact=sort.exact)]
-        if any(kept):
-            self.parents = self.parents[kept]
-        return any(kept)
-
-    def more(self, parents: np.ndarray, n: int, *, mutate: bool) -> np.ndarray:
-        """Variations of ``parents``."""
-        n = self._number(n)
-        parents = parents[:, : self._genomes.parents.shape[1]]  # others were found on the way
-        vary: Callable[..., np.ndarray] = self._genomes.vary if mutate else self._genomes.chance
-        return vary(parents, self._rng, n)
-
-    def _number(self, n: int) -> int:
-        """Fewer candidates where each takes long to roll out."""
-        size = self._search.memory.mean_size
-        return n if self._flat or size <= _LONG else max(10, int(n * _LONG / size))
-
-    def finish(self, rows: np.ndarray) -> list[np.ndarray]:
-        """Rows as they would happen."""
-        columns = self._search.columns
-        if self._flat:
-            rows = rows.copy()
-            columns.settle(rows, [c for c in range(rows.shape[1]) if c not in self._settled])
-            return [*rows]
-        raws, paths = [], []
-        for row in rows:
-            path, _ = self.roll(row)
-            paths.append(path)
-            raw = np.full(len(columns), np.nan)
-            for name, distribution in zip(path.names, path.distributions, strict=True):
-                c = columns.find(name, distribution)
-                raw[c] = columns.axis(c).raw(path.values[name])
-            raws.append(raw)
-        found = [*columns.actions(_padded(raws, len(columns)))]
-        self._paths.update((key_of(row), path) for row, path in zip(found, paths, strict=True))
-        return found
-
-    def roll(self, row: np.ndarray) -> tuple[Path, bool]:
-        """The path that an objective would make of ``row``, and whether it comes to an end."""
-        columns, model = self._search.columns, self._search.model
-        path = self._path.copy()
-        following: Any = Next(*self._asked, True)
-        while isinstance(following, Next):
-            name, distribution = following.name, following.distribution
-            c = columns.find(name, distribution)
-            if c < 0:
-                c = columns.learn(name, distribution, dependent=model.is_dependent(name))
-            action = row[c] if c < len(row) else math.nan
-            if math.isnan(action):
-                action = self._some(c)
-            path.push(name, distribution, columns.axis(c).value(action, distribution))
-            following = model.next(path)
-        return path, following is END
-
-    def chance(self, row: np.ndarray) -> float:
-        """How likely the objective asks for just the parameters of ``row``."""
-        path, ended = self._rolled(row)
-        return self._search.model.chance(path, len(self._path) + 1, ended=ended)
-
-    def _rolled(self, row: np.ndarray) -> tuple[Path, bool]:
-        path = self._paths.get(key_of(row))
-        return (path, self._search.model.next(path) is END) if path is not None else self.roll(row)
-
-    def prefixes(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The prefixes of rows that will be valued, and the number of the row of each."""
-        columns = self._search.columns
-        parts, owner = [], []
-        n_settled = len(self._path)
-        for i, row in enumerate(rows):
-            path = self._paths.get(key_of(row)) or self.roll(row)[0]
-            end = 0
-            steps = steps_of(path.names, [])
-            where = [columns.find(n, d) for n, d in zip(path.names, path.distributions, strict=True)]
-            for k, names in enumerate(steps):
-                end += len(names)
-                last = k == len(steps) - 1
-                if not last and (end <= n_settled or not parse_name(names[0]).places):
-                    continue
-                part = np.full(len(columns), np.nan)
-                part[where[:end]] = _padded([row], len(columns))[0][where[:end]]
-                if not last and self._search.memory.has_value(key_of(part)):
-                    continue
-                parts.append(part)
-                owner.append(i)
-        return np.array(parts), np.array(owner)
-
-
-def _layout(
-    columns: Columns,
-    actions: np.ndarray,
-    memory: Configurations,
-    *,
-    varies: bool,
-    n_contexts: int = 0,
-    means: Sequence[float] = (),
-) -> Layout:
-    counts = (~np.isnan(_padded(actions, len(columns)))).sum(axis=0)
-    used = np.flatnonzero(counts)
-    if len(used) > _MOST_COLUMNS:
-        used = np.sort(used[np.argsort(-counts[used], kind="stable")[:_MOST_COLUMNS]])
-    return Layout(
-        columns,
-        used,
-        mean_size=memory.mean_size,
-        varies=varies,
-        n_contexts=n_contexts,
-        means=means,
-    )
-
-
-def _padded(rows: Any, n: int) -> np.ndarray:
-    """Rows of different lengths as ``[N, n]``, NaN at their ends."""
-    if isinstance(rows, np.ndarray) and rows.ndim == 2:
-        return (
-            rows
-            if rows.shape[1] == n
-            else np.pad(rows, [(0, 0), (0, n - rows.shape[1])], constant_values=np.nan)
-        )
-    out = np.full((len(rows), n), np.nan)
-    for target, row in zip(out, rows, strict=True):
-        target[: len(row)] = row
-    return out

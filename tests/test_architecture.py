@@ -37,7 +37,12 @@ ALLOWED: dict[str, set[str]] = {
     "columns": {"parameters", "_agent"},
     "configurations": {"columns", "episode", "reward", "space_model"},
     "sorts": set(),
-    "path_search": {"_agent", "columns", "configurations", "episode", "parameters", "sorts", "space_model"},
+    "path_source": {"_agent", "columns", "configurations"},
+    "candidates": {"_agent", "columns", "configurations", "episode", "parameters", "sorts", "space_model"},
+    "path_search": {
+        *("_agent", "candidates", "columns", "configurations", "episode", "path_source", "sorts"),
+        "space_model",
+    },
     "path_agent": {
         *("_agent", "configurations", "episode", "explored", "parameters", "path_search", "space_model"),
     },
