@@ -96,7 +96,7 @@ class Node:
 
     def _step(self, example: Any, read: Read) -> Node | None:
         value = read(example, self.feature)
-        if self.threshold is not None and value is not ABSENT:
+        if self.threshold is not None and is_number(value):
             return self.low if value <= self.threshold else self.high
         return self.branches.get(_plain(value))
 

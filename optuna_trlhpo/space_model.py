@@ -14,6 +14,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import itertools
+import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
@@ -548,10 +549,12 @@ class _Question:
                 return None
             bounds[bound] = value + constant if how == "plus" else value * constant
         low, high = bounds["low"], bounds["high"]
-        if low > high:
+        if not (math.isfinite(low) and math.isfinite(high) and low <= high) or log and low <= 0:
             return None
         if kind == "int":
             low, high = int(round(low)), int(round(high))
+            if log and low < 1:
+                return None
             return IntDistribution(low, low + (high - low) // step * step, log=log, step=step)
         if step is not None:
             high = _end_of_grid(low, high, step)

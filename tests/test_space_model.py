@@ -286,3 +286,39 @@ def test_a_parameter_that_nobody_was_asked_for_is_learned_with_the_next_one() ->
     running.push("only_1", only, 2)
     model.correct(running, "bias_1", rate)  # trees are grown, with what was not asked for among the features
     assert model.counters() is not None and model.next(running) is not None
+
+
+def test_choices_of_which_some_are_numbers_are_no_scale() -> None:
+    """All that were seen are numbers; then comes a word."""
+    rate, units = CategoricalDistribution([0.5, 1, 8, "auto"]), IntDistribution(1, 4)
+    model = SpaceModel()
+    for value in (0.5, 1, 8, 0.5, 8):
+        path = Path()
+        path.push("rate", rate, value)
+        if value == 8:
+            path.push("units", units, 2)
+        model.learn(path, ended=True)
+    path = Path()
+    path.push("rate", rate, "auto")
+    assert model.next(path) is None
+    assert 0 <= model.chance(path, 0, ended=True) <= 1
+
+
+def test_a_range_that_no_distribution_can_have_is_never_told() -> None:
+    """The lowest value was always 3 less than another one; behind 3 it would be 0, on a logarithmic scale."""
+    first, model = IntDistribution(1, 20), SpaceModel()
+
+    def after(value: int) -> Next:
+        path = Path()
+        path.push("other", first, value)
+        following = model.next(path)
+        assert isinstance(following, Next)
+        return following
+
+    for value in (5, 9, 12, 17, 20, 7):
+        path = Path()
+        path.push("other", first, value)
+        path.push("low", IntDistribution(value - 3, 40, log=True), value - 3)
+        model.learn(path, ended=True)
+    assert after(16).distribution == IntDistribution(13, 40, log=True)
+    assert after(3).distribution == IntDistribution(2, 40, log=True)  # one that was seen
