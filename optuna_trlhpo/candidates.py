@@ -17,8 +17,9 @@ from optuna_trlhpo.columns import padded
 from optuna_trlhpo.configurations import Configurations, Known, key_of, row_of
 from optuna_trlhpo.episode import steps_of
 from optuna_trlhpo.parameters import parse_name
+from optuna_trlhpo.path import Path
 from optuna_trlhpo.sorts import Sort, sorts_of
-from optuna_trlhpo.space_model import END, Next, Path, SpaceModel
+from optuna_trlhpo.space_model import END, Next, SpaceModel
 
 _N_OTHERS = 100
 """Latest trials without a value that are varied, too."""

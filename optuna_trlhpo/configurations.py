@@ -18,6 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from optuna_trlhpo.columns import Columns
 from optuna_trlhpo.episode import Seen, read_episode
+from optuna_trlhpo.path import Path
 from optuna_trlhpo.reward import (
     Scale,
     Scores,
@@ -27,7 +28,6 @@ from optuna_trlhpo.reward import (
     signs_of,
     worths_of,
 )
-from optuna_trlhpo.space_model import Path
 
 _BEST, _LATEST, _OTHERS = 150, 150, 100
 """Configurations that the critic is conditioned on, where there are more than these together."""

@@ -14,9 +14,9 @@ from optuna_trlhpo._agent.ddpg import DDPG
 from optuna_trlhpo.episode import Seen, read_episode, steps_of
 from optuna_trlhpo.experience import Experience
 from optuna_trlhpo.notes import AgentNote, Expected
+from optuna_trlhpo.path import Path
 from optuna_trlhpo.path_search import PathPlan, PathSearch
 from optuna_trlhpo.search import Plan, Search
-from optuna_trlhpo.space_model import Path
 
 
 def with_plan(note: AgentNote, plan: Plan, n_settled: int, search: Search) -> AgentNote:

@@ -28,8 +28,9 @@ from optuna_trlhpo.configurations import Record, read_record, row_of
 from optuna_trlhpo.episode import Seen
 from optuna_trlhpo.explored import Explored
 from optuna_trlhpo.parameters import on_grid, value_key
+from optuna_trlhpo.path import Path
 from optuna_trlhpo.path_search import PathPlan, PathSearch
-from optuna_trlhpo.space_model import END, Next, Path
+from optuna_trlhpo.space_model import END, Next
 
 _logger = optuna.logging.get_logger("optuna.trlhpo.sampler")
 

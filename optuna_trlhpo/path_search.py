@@ -27,9 +27,10 @@ from optuna_trlhpo.candidates import Asked, Candidates
 from optuna_trlhpo.columns import Columns, Layout, padded
 from optuna_trlhpo.configurations import Configurations, Known, Record, key_of, row_of
 from optuna_trlhpo.episode import steps_of
+from optuna_trlhpo.path import Path
 from optuna_trlhpo.path_source import Source
 from optuna_trlhpo.sorts import Sort, Tried, sorts_of
-from optuna_trlhpo.space_model import Path, SpaceModel
+from optuna_trlhpo.space_model import SpaceModel
 
 _FIRST_STEPS = 60
 """Steps of learning at the first fit."""

@@ -14,38 +14,30 @@ from __future__ import annotations
 import functools
 import hashlib
 import itertools
-import math
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from decimal import Decimal
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from optuna.distributions import (
     BaseDistribution,
     CategoricalDistribution,
-    FloatDistribution,
     IntDistribution,
 )
 from optuna.trial import FrozenTrial
 
-from optuna_trlhpo.decision_tree import ABSENT, Node, grow_tree, is_number
-from optuna_trlhpo.parameters import Name, parse_name, text_of, value_key
+from optuna_trlhpo.parameters import Name, parse_name, value_key
+from optuna_trlhpo.path import Path
+from optuna_trlhpo.question import Feature, Place, Question, range_label
 
-_MOST_EXAMPLES = 300
-"""Examples that a tree is grown from, of each of its labels."""
 _MOST_FEATURES = 60
 _MOST_PAIRED = 6
 """Integers whose differences are features, too."""
-_SURE = 0.8
-"""The least share of a leaf's examples that agree, for the leaf to be an answer."""
 _FURTHER = 20
 """A path may be expected to have so many more parameters than the longest that was seen."""
 _MOST_CHANGES = 2
 """A distribution that has changed more often than this depends on values."""
 _MOST_REMEMBERED = 200
 """First parameters of a path behind which it is remembered what was asked for."""
-_FEW = 3
-"""Different bounds that make a relation to another parameter credible."""
 
 
 class Next(NamedTuple):
@@ -69,64 +61,6 @@ END = _End()
 """What `SpaceModel.next` answers where a trial asks for nothing more."""
 
 
-class Path:
-    """Parameters of a trial, in the order in which they were asked for.
-
-    Example:
-        >>> path = Path()
-        >>> path.push("depth", IntDistribution(1, 4), 2)
-        >>> path.names, path.values["depth"]
-        (['depth'], 2)
-    """
-
-    __slots__ = ("names", "values", "distributions", "positions")
-
-    def __init__(self) -> None:
-        self.names: list[str] = []
-        self.values: dict[str, Any] = {}
-        self.distributions: list[BaseDistribution] = []
-        self.positions: dict[str, int] = {}
-
-    @classmethod
-    def of(cls, names: Iterable[str], params: Mapping[str, Any], distributions: Mapping[str, Any]) -> Path:
-        """The path of a trial with these parameters."""
-        path = cls()
-        for name in names:
-            path.push(name, distributions[name], params[name])
-        return path
-
-    @classmethod
-    def of_trial(cls, trial: FrozenTrial) -> Path:
-        """The path of a trial that lists its parameters in their order."""
-        return cls.of(trial.params, trial.params, trial.distributions)
-
-    def push(self, name: str, distribution: BaseDistribution, value: Any) -> None:
-        """Append a parameter."""
-        self.positions[name] = len(self.names)
-        self.names.append(name)
-        self.values[name] = value
-        self.distributions.append(distribution)
-
-    def copy(self) -> Path:
-        """A path of its own with the same parameters."""
-        other = Path()
-        other.names, other.values = self.names.copy(), self.values.copy()
-        other.distributions, other.positions = self.distributions.copy(), self.positions.copy()
-        return other
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-
-class _Place(NamedTuple):
-    """A point of a path: before the parameter number ``position`` was asked for."""
-
-    path: Path
-    position: int
-    places: tuple[int, ...]
-    """Of the last name; of the name itself where a distribution is asked about."""
-
-
 class SpaceModel:
     """Learns paths; tells what comes next.
 
@@ -146,8 +80,8 @@ class SpaceModel:
     """
 
     def __init__(self) -> None:
-        self._following: dict[str | None, _Question] = {}
-        self._ranges: dict[str, _Question] = {}
+        self._following: dict[str | None, Question] = {}
+        self._ranges: dict[str, Question] = {}
         self._order: tuple[str, ...] | None = None  # of all paths that ended, while it is one order
         self._distributions: dict[str, BaseDistribution] = {}  # by name, the latest
         self._changes: Counter[str] = Counter()  # by name, how often its distribution was another one
@@ -190,7 +124,7 @@ class SpaceModel:
         self._longest = max(self._longest, len(path))
         if ended:
             self._ask_next(path.names[-1] if names else None, path, len(path)).add(
-                _Place(path, len(path), _places_of(path, len(path))), (END,), (END,)
+                Place(path, len(path), _places_of(path, len(path))), (END,), (END,)
             )
             if self._n_ended == 0 and self._order is None:
                 self._order = names
@@ -224,19 +158,19 @@ class SpaceModel:
         discrete = isinstance(distribution, CategoricalDistribution | IntDistribution)
         self._kinds[name] = discrete and not (isinstance(distribution, IntDistribution) and distribution.log)
         last = path.names[position - 1] if position else None
-        before = _Place(path, position, _places_of(path, position))
+        before = Place(path, position, _places_of(path, position))
         self._ask_next(last, path, position).add(
             before, _relative(before.places, parsed), ("absolute", *parsed)
         )
-        label = _range_label(distribution)
+        label = range_label(distribution)
         if parsed.template not in self._ranges:
-            self._ranges[parsed.template] = _Question(self)
-        self._ranges[parsed.template].add(_Place(path, position, parsed.places), label, label)
+            self._ranges[parsed.template] = Question(self.features)
+        self._ranges[parsed.template].add(Place(path, position, parsed.places), label, label)
 
-    def _ask_next(self, last: str | None, path: Path, position: int) -> _Question:
+    def _ask_next(self, last: str | None, path: Path, position: int) -> Question:
         key = None if last is None else parse_name(last).template
         if key not in self._following:
-            self._following[key] = _Question(self)
+            self._following[key] = Question(self.features)
         return self._following[key]
 
     def next(self, path: Path) -> Next | _End | None:
@@ -253,7 +187,7 @@ class SpaceModel:
         question = self._following.get(None if last is None else parse_name(last).template)
         if question is None:
             return None
-        place = _Place(path, len(path), _places_of(path, len(path)))
+        place = Place(path, len(path), _places_of(path, len(path)))
         label = question.answer(place)
         if label is None:
             return None
@@ -265,7 +199,7 @@ class SpaceModel:
         ranges = self._ranges.get(name.template)
         if ranges is None:
             return None
-        here = _Place(path, len(path), name.places)
+        here = Place(path, len(path), name.places)
         if self._changes[name.text] and name.template not in self._dependent:  # the code has changed
             return Next(name.text, self._distributions[name.text], True)
         found = ranges.answer_range(here)
@@ -296,7 +230,7 @@ class SpaceModel:
             )
             if question is None:
                 continue
-            place = _Place(path, position, _places_of(path, position))
+            place = Place(path, position, _places_of(path, position))
             if asked is None:
                 chance *= question.chance(place, lambda label: label == (END,))
                 continue
@@ -304,7 +238,7 @@ class SpaceModel:
             chance *= question.chance(place, functools.partial(_leads_to, place.places, parsed))
             ranges = self._ranges.get(parsed.template)
             if ranges is not None and parsed.template in self._dependent:
-                here = _Place(path, position, parsed.places)
+                here = Place(path, position, parsed.places)
                 chance *= ranges.chance_in_range(here, path.values[asked])
         return chance
 
@@ -360,7 +294,7 @@ class SpaceModel:
 
     # Features of a place ------------------------------------------------------------------------------
 
-    def features(self, places: Sequence[_Place]) -> list[tuple[Any, ...]]:
+    def features(self, places: Sequence[Place]) -> list[Feature]:
         """What may decide: integers and categories first, relative to the place before absolute ones."""
         n_places = len(places[0].places)
         names: dict[str, None] = {}
@@ -369,7 +303,7 @@ class SpaceModel:
         templates = {(parsed := parse_name(name)).template: len(parsed.places) for name in names}
         discrete = {parse_name(name).template for name in names if self._kinds.get(name)}
         order = [*(t for t in templates if t in discrete), *(t for t in templates if t not in discrete)]
-        found: list[tuple[Any, ...]] = []
+        found: list[Feature] = []
         for template in order:
             m = templates[template]
             if template in discrete and m < n_places:
@@ -389,231 +323,6 @@ class SpaceModel:
         return found[: 4 * _MOST_FEATURES]
 
 
-def _read(place: _Place, feature: tuple[Any, ...]) -> Any:
-    """The value of a feature at a place."""
-    kind = feature[0]
-    if kind == "place":
-        return place.places[feature[1]]
-    if kind == "minus":
-        one, other = (_read(place, ("value", template, ())) for template in feature[1:])
-        return one - other if is_number(one) and is_number(other) else ABSENT
-    template, path = feature[1], place.path
-    if kind == "value":
-        text = text_of(template, feature[2])
-    else:
-        m = template.count("\0")
-        near = place.places[:m]
-        if kind == "near":
-            if m > len(place.places):
-                return ABSENT
-            near = (*near[:-1], near[-1] + feature[2])
-        text = text_of(template, near)
-    if path.positions.get(text, place.position) >= place.position:
-        return ABSENT
-    value = path.values[text]
-    if kind == "left":
-        return value - place.places[feature[2]] if is_number(value) else ABSENT
-    return value
-
-
-class _Choices(tuple[Any, ...]):
-    """Choices that can be told apart, and hashed, whatever they are."""
-
-    def __hash__(self) -> int:
-        return hash(tuple(map(value_key, self)))
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Choices) and [*map(value_key, self)] == [*map(value_key, other)]
-
-    def __ne__(self, other: object) -> bool:
-        return not self == other
-
-
-class _Question:
-    """What one tree answers: what follows a template, or the distribution of one.
-
-    Examples are kept for each label, the latest ones; while there is one label alone, there is nothing to
-    decide.
-    """
-
-    def __init__(self, model: SpaceModel) -> None:
-        self._model = model
-        self._relative: dict[Any, list[_Place]] = defaultdict(list)
-        self._absolute: dict[Any, Any] = {}  # by number of the example, its absolute label
-        self._latest: Any = None  # label
-        self._tree: tuple[Node, bool] | None = None  # and whether its labels are absolute
-        self._relations: Mapping[str, Any] | None = None
-
-    def add(self, place: _Place, relative: Any, absolute: Any) -> None:
-        if self._tree is not None:
-            leaf = self._decide(place)
-            if leaf is None or leaf.label != (absolute if self._tree[1] else relative) or leaf.share < 1:
-                self._tree = None
-        self._relations = None
-        kept = self._relative[relative]
-        kept.append(place)
-        self._absolute[id(place)] = absolute
-        if len(kept) > _MOST_EXAMPLES:
-            self._absolute.pop(id(kept[0]), None)
-            del kept[0]
-        self._latest = relative
-
-    def answer(self, place: _Place) -> Any:
-        """The label at a place; None where it is not known."""
-        if len(self._relative) == 1:
-            return next(iter(self._relative))
-        leaf = self._decide(place)
-        return leaf.label if leaf is not None and leaf.share >= _SURE else None
-
-    def chance(self, place: _Place, agrees: Callable[[Any], bool]) -> float:
-        """How likely a label that ``agrees`` is the right one."""
-        if len(self._relative) == 1:
-            return float(agrees(next(iter(self._relative))))
-        return self._root().chance(place, _read, agrees)
-
-    def chance_in_range(self, place: _Place, value: Any) -> float:
-        """How likely the distribution holds ``value``."""
-        related = self._related(place) if len(self._relative) > 1 else None
-        if related is not None:
-            return float(_holds(_range_label(related), value))
-        return self.chance(place, lambda label: _holds(label, value))
-
-    def asked(self) -> list[tuple[Any, ...]]:
-        """The features that decide, those that decide first before others."""
-        if len(self._relative) == 1:
-            return []
-        if self._tree is None:
-            self._tree = self._grow()
-        found, nodes = [], [self._tree[0]]
-        while nodes:
-            node = nodes.pop(0)
-            if node.feature is not None:
-                found.append(node.feature)
-                nodes += [n for n in (node.low, node.high, *node.branches.values()) if n is not None]
-        return found
-
-    def _decide(self, place: _Place) -> Node | None:
-        return self._root().decide(place, _read)
-
-    def _root(self) -> Node:
-        if self._tree is None:
-            self._tree = self._grow()
-        return self._tree[0]
-
-    def _grow(self) -> tuple[Node, bool]:
-        places = [place for kept in self._relative.values() for place in kept]
-        relative = [label for label, kept in self._relative.items() for _ in kept]
-        features = self._model.features(places)
-        tree = grow_tree(places, relative, features, _read)
-        if _is_pure(tree):
-            return tree, False
-        absolute = [self._absolute[id(place)] for place in places]
-        if len(set(absolute)) < len(set(relative)):
-            other = grow_tree(places, absolute, features, _read)
-            if _is_pure(other):
-                return other, True
-        return tree, False
-
-    # Distributions ------------------------------------------------------------------------------------
-
-    def answer_range(self, place: _Place) -> tuple[BaseDistribution, bool] | None:
-        """The distribution at a place, and whether that is sure."""
-        if len(self._relative) == 1:
-            return _distribution_of(next(iter(self._relative))), True
-        related = self._related(place)
-        if related is not None:
-            return related, True
-        leaf = self._decide(place)
-        if leaf is None:
-            return _distribution_of(self._latest), False
-        label: Any = leaf.label
-        return _distribution_of(label), leaf.share >= _SURE
-
-    def _related(self, place: _Place) -> BaseDistribution | None:
-        """The distribution, where its bounds are the values of other parameters."""
-        if self._relations is None:
-            self._relations = self._find_relations()
-        if not self._relations:
-            return None
-        label = dict(self._relations)
-        kind, step, log = label.pop("fixed")
-        bounds = {}
-        for bound, (feature, how, constant, otherwise) in label.items():
-            value = ABSENT if feature is None else _read(place, feature)
-            if value is ABSENT:
-                if otherwise is None:
-                    return None
-                bounds[bound] = otherwise
-                continue
-            if not is_number(value):
-                return None
-            bounds[bound] = value + constant if how == "plus" else value * constant
-        low, high = bounds["low"], bounds["high"]
-        if not (math.isfinite(low) and math.isfinite(high) and low <= high) or log and low <= 0:
-            return None
-        if kind == "int":
-            low, high = int(round(low)), int(round(high))
-            if log and low < 1:
-                return None
-            return IntDistribution(low, low + (high - low) // step * step, log=log, step=step)
-        if step is not None:
-            high = _end_of_grid(low, high, step)
-        return FloatDistribution(float(low), float(high), log=log, step=step)
-
-    def _find_relations(self) -> Mapping[str, Any]:
-        labels = list(self._relative)
-        if labels[0][0] == "categorical" or len({(kind, step, log) for kind, _, _, step, log in labels}) > 1:
-            return {}
-        kind, _, _, step, log = labels[0]
-        places = [place for kept in self._relative.values() for place in kept[-20:]]
-        features = [f for f in self._model.features(places) if f[0] in ("value", "near")]
-        found: dict[str, Any] = {"fixed": (kind, step, log)}
-        for bound, column in (("low", 1), ("high", 2)):
-            values = [label[column] for label, kept in self._relative.items() for _ in kept[-20:]]
-            if bound == "high" and step and max(values) - min(values) < step:
-                values = [max(values)] * len(values)  # Optuna moves it onto the grid that starts at "low"
-            if len(set(values)) == 1:
-                found[bound] = None, "", 0, values[0]
-                continue
-            if len(set(values)) < _FEW:
-                return {}
-            relation = _relation(places, values, features)
-            if relation is None:
-                return {}
-            found[bound] = relation
-        return found
-
-
-def _relation(places: Sequence[_Place], values: Sequence[float], features: Sequence[Any]) -> Any:
-    """A parameter whose value is the bound, but for one constant; and the bound where it is absent."""
-    for feature in features:
-        read = [_read(place, feature) for place in places]
-        otherwise = {value for value, other in zip(values, read, strict=True) if other is ABSENT}
-        pairs = [(value, other) for value, other in zip(values, read, strict=True) if other is not ABSENT]
-        if (
-            len(otherwise) > 1
-            or not all(is_number(other) for _, other in pairs)
-            or len({other for _, other in pairs}) < _FEW
-        ):
-            continue
-        rest = otherwise.pop() if otherwise else None
-        differences = [value - other for value, other in pairs]
-        if max(differences) - min(differences) <= 1e-9 * (1 + abs(differences[0])):
-            constant = differences[0] if isinstance(differences[0], int) else round(differences[0], 12)
-            return feature, "plus", constant, rest
-        if all(other for _, other in pairs):
-            ratios = [value / other for value, other in pairs]
-            if max(ratios) - min(ratios) <= 1e-9 * abs(ratios[0]):
-                return feature, "times", float(f"{ratios[0]:.12g}"), rest
-    return None
-
-
-def _end_of_grid(low: float, high: float, step: float) -> float:
-    """The last value of a grid, as Optuna computes it: in decimal numbers."""
-    first, by = Decimal(str(low)), Decimal(str(step))
-    return float(first + (Decimal(str(high)) - first) // by * by)
-
-
 def _digests(path: Path) -> list[bytes]:
     """Of the first 0, 1, ... parameters of a path, what tells them and their values from others."""
     running = hashlib.blake2b(digest_size=8)
@@ -622,13 +331,6 @@ def _digests(path: Path) -> list[bytes]:
         running.update(repr((name, value_key(path.values[name]))).encode("utf-8", "surrogatepass"))
         found.append(running.digest())
     return found
-
-
-def _is_pure(node: Node) -> bool:
-    if node.feature is None:
-        return node.share == 1
-    children = [child for child in (node.low, node.high, *node.branches.values()) if child is not None]
-    return all(map(_is_pure, children))
 
 
 def _places_of(path: Path, position: int) -> tuple[int, ...]:
@@ -662,27 +364,3 @@ def _resolve(label: Any, last: tuple[int, ...]) -> Name | None:
 
 def _leads_to(last: tuple[int, ...], name: Name, label: Any) -> bool:
     return label != (END,) and _resolve(label, last) == name
-
-
-def _range_label(distribution: BaseDistribution) -> tuple[Any, ...]:
-    if isinstance(distribution, CategoricalDistribution):
-        return "categorical", _Choices(distribution.choices)
-    assert isinstance(distribution, IntDistribution | FloatDistribution)
-    kind = "int" if isinstance(distribution, IntDistribution) else "float"
-    return kind, distribution.low, distribution.high, distribution.step, distribution.log
-
-
-def _holds(label: Any, value: Any) -> bool:
-    """Whether the distribution that has this label holds a value."""
-    if label[0] == "categorical":
-        return value_key(value) in map(value_key, label[1])
-    return is_number(value) and label[1] <= value <= label[2]
-
-
-def _distribution_of(label: tuple[Any, ...]) -> BaseDistribution:
-    if label[0] == "categorical":
-        return CategoricalDistribution(tuple(label[1]))
-    kind, low, high, step, log = label
-    if kind == "int":
-        return IntDistribution(low, high, log=log, step=step)
-    return FloatDistribution(low, high, log=log, step=step)

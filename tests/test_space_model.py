@@ -13,7 +13,8 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.trial import Trial
 
 from optuna_trlhpo.decision_tree import ABSENT
-from optuna_trlhpo.space_model import END, Next, Path, SpaceModel
+from optuna_trlhpo.path import Path
+from optuna_trlhpo.space_model import END, Next, SpaceModel
 
 Objective = Callable[[Trial], None]
 
