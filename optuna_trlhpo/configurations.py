@@ -328,11 +328,11 @@ def key_of(row: np.ndarray, digits: int | None = 9) -> bytes:
 
 
 def row_of(columns: Columns, path: Path) -> np.ndarray:
-    """``[D]`` actions of a path; parameters that were never learned are left out."""
+    """``[D]`` actions of a path; parameters and labels that were never learned are left out."""
     raw = np.full(len(columns), np.nan)
     for name, distribution in zip(path.names, path.distributions, strict=True):
         column = columns.find(name, distribution)
-        if column >= 0:
+        if column >= 0 and columns.axis(column).knows(path.values[name]):
             raw[column] = columns.axis(column).raw(path.values[name])
     return columns.actions(raw[None])[0]
 

@@ -24,6 +24,7 @@ class _Absent:
 
 ABSENT = _Absent()
 """The value of a feature that an example does not have."""
+_HUGE = 1e300
 _MOST_BRANCHES = 30
 _MOST_DEPTH = 12
 _WEIGHT_OF_ABOVE = 2.0
@@ -173,7 +174,8 @@ def _between(low: float, high: float) -> float:
     """A threshold. Between integers it is next to the lower one: loops end where nothing is left."""
     if isinstance(low, int) and isinstance(high, int):
         return low + 0.5
-    return low / 2 + high / 2
+    middle = low / 2 + high / 2
+    return middle if low <= middle < high else low
 
 
 def _ratio(before: float, parts: Sequence[Counter[Label]], n: int) -> float:
@@ -189,11 +191,10 @@ def _entropy(counts: Counter[Label]) -> float:
 
 
 def is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    """Whether a value is a number that a threshold can part from others."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _HUGE
 
 
 def _plain(value: Any) -> Any:
-    """As a key: True is not 1."""
-    if value is ABSENT or (isinstance(value, int | float) and not isinstance(value, bool)):
-        return value
-    return value_key(value)
+    """As a key: True is not 1, and NaN is equal to itself."""
+    return value if value is ABSENT or is_number(value) else value_key(value)

@@ -19,25 +19,50 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from optuna_trlhpo.parameters import n_values, on_grid, value_key
+from optuna_trlhpo.parameters import contains, distinct_choices, n_values, on_grid, value_key
 
 _MOST_LISTED = 100_000
 """A parameter of more values counts as continuous here: nobody tries them all."""
 _DRAWS = 50
+_ENDED_AGAIN = 2
+"""So many trials that end where others went on show that nothing more is asked for there."""
 
 Step = tuple[str, BaseDistribution, Any]
 """Name, distribution and value of one parameter."""
 
 
 class _Node:
-    __slots__ = ("name", "distribution", "children", "ended", "exhausted")
+    __slots__ = ("name", "distribution", "asked", "ended", "exhausted")
 
     def __init__(self) -> None:
-        self.name: str | None = None
+        self.name: str | None = None  # of the parameter that was asked for here last
         self.distribution: BaseDistribution | None = None
-        self.children: dict[Any, _Node] = {}
-        self.ended = False
+        self.asked: dict[str, dict[Any, tuple[Any, _Node]]] = {}  # by name and key: a value, and what follows
+        self.ended = 0  # how many trials ended here since one went on
         self.exhausted = False
+
+    @property
+    def children(self) -> dict[Any, tuple[Any, _Node]]:
+        """By key, the values that were tried of the parameter that is asked for here, and what follows."""
+        return {} if self.name is None else self.asked.setdefault(self.name, {})
+
+    def ask(self, name: str, distribution: BaseDistribution) -> None:
+        self.name, self.distribution, self.ended = name, distribution, 0
+
+    def settle(self) -> bool:
+        """Find out anew whether all is tried; returns whether that has changed."""
+        before = self.exhausted
+        if self.distribution is None:
+            self.exhausted = self.ended > 0
+        elif self.ended >= _ENDED_AGAIN:
+            self.exhausted = True
+        else:  # where a trial went on, others may too, although one ended here
+            n = _count(self.distribution)
+            children = self.children
+            self.exhausted = 0 < n <= len(children) and n <= sum(
+                node.exhausted and contains(self.distribution, value) for value, node in children.values()
+            )
+        return self.exhausted != before
 
 
 class Explored:
@@ -66,19 +91,44 @@ class Explored:
         nodes = [self._root]
         for name, distribution, value in path:
             node = nodes[-1]
-            node.name, node.distribution = name, distribution
+            node.ask(name, distribution)
             if _count(distribution) == 0:
                 break
-            nodes.append(node.children.setdefault(value_key(value), _Node()))
+            nodes.append(node.children.setdefault(value_key(value), (value, _Node()))[1])
         else:
-            nodes[-1].ended = True
+            nodes[-1].ended += 1
         for node in reversed(nodes):
-            if node.name is None:
-                node.exhausted = node.ended
-            else:  # where a trial went on, others may too, although some ended here
-                assert node.distribution is not None
-                n = sum(child.exhausted for child in node.children.values())
-                node.exhausted = bool(n) and n >= _count(node.distribution) > 0
+            node.settle()
+
+    def meet(self, path: Sequence[tuple[str, Any]], name: str, distribution: BaseDistribution) -> None:
+        """A running trial has ``path``, names and values, and asks for this: something may be left after all.
+
+        The code may have changed since, and ask for another parameter, other values, or for more.
+        """
+        nodes = self._nodes(path)
+        if nodes is None:
+            return
+        if self._root.exhausted and len(nodes) > 1 and nodes[-1].distribution is None:
+            self._reopen(nodes[-2].name)
+        node = nodes[-1]
+        if node.name == name and (node.distribution is distribution or node.distribution == distribution):
+            node.ended = 0
+        else:
+            node.ask(name, distribution)
+        for node in reversed(nodes):
+            if not node.settle():
+                break
+
+    def _reopen(self, last: str | None) -> None:
+        """Trials that ended behind the parameter ``last`` go on now."""
+        nodes = [self._root]
+        for node in nodes:
+            for _, child in node.children.values():
+                if node.name == last and child.distribution is None:
+                    child.ended = 0
+                nodes.append(child)
+        for node in reversed(nodes):
+            node.settle()
 
     def is_exhausted(
         self, path: Sequence[tuple[str, Any]], name: str, distribution: BaseDistribution, value: Any
@@ -88,7 +138,7 @@ class Explored:
         if node is None or node.name != name:
             return False
         child = node.children.get(value_key(value))
-        return child is not None and child.exhausted
+        return child is not None and child[1].exhausted
 
     def least_open(self, path: Sequence[tuple[str, Any]]) -> float:
         """How many configurations that begin with ``path``, names and values, are left to try, at least;
@@ -127,7 +177,7 @@ class Explored:
         node = self._find(path)
         closed = {value_key(value) for value in taken}
         if node is not None and node.name == name:
-            closed.update(key for key, child in node.children.items() if child.exhausted)
+            closed.update(key for key, (_, child) in node.children.items() if child.exhausted)
         n = _count(distribution)
         if n == 0 or value_key(wanted) not in closed:
             return wanted
@@ -139,24 +189,59 @@ class Explored:
         return left[rng.integers(len(left))] if left else wanted
 
     def _find(self, path: Sequence[tuple[str, Any]]) -> _Node | None:
-        node: _Node | None = self._root
+        nodes = self._nodes(path)
+        return None if nodes is None else nodes[-1]
+
+    def _nodes(self, path: Sequence[tuple[str, Any]]) -> list[_Node] | None:
+        """Those from the root to the end of ``path``; None where no trial has been."""
+        nodes = [self._root]
         for name, value in path:
-            if node is None or node.name != name:
+            found = nodes[-1].asked.get(name, {}).get(value_key(value))
+            if found is None or nodes[-1].name != name:
                 return None
-            node = node.children.get(value_key(value))
-        return node
+            nodes.append(found[1])
+        return nodes
+
+    def __getstate__(self) -> list[Any]:
+        # Flat: a tree of a hundred levels is more than pickle can follow.
+        nodes, rows = [self._root], []
+        for node in nodes:
+            asked = []
+            for name, children in node.asked.items():
+                for value, child in children.values():
+                    asked.append((name, value, len(nodes)))
+                    nodes.append(child)
+            rows.append((node.name, node.distribution, node.ended, node.exhausted, asked))
+        return rows
+
+    def __setstate__(self, state: list[Any]) -> None:
+        nodes = [_Node() for _ in state]
+        for node, (name, distribution, ended, exhausted, asked) in zip(nodes, state, strict=True):
+            node.name, node.distribution, node.ended, node.exhausted = name, distribution, ended, exhausted
+            for of, value, place in asked:
+                node.asked.setdefault(of, {})[value_key(value)] = value, nodes[place]
+        self._root = nodes[0]
 
 
 def _open(node: _Node) -> float:
-    if node.exhausted or node.ended and node.name is None:
-        return 0
-    if node.distribution is None or (n := _count(node.distribution)) == 0:
-        return math.inf
-    return n - len(node.children) + sum(_open(child) for child in node.children.values())
+    found, nodes = 0, [node]
+    while nodes:
+        node = nodes.pop()
+        if node.exhausted:
+            continue
+        if node.distribution is None or (n := _count(node.distribution)) == 0:
+            return math.inf
+        there = [child for value, child in node.children.values() if contains(node.distribution, value)]
+        found += n - len(there)
+        nodes += there
+    return found
 
 
 def all_values(distribution: BaseDistribution) -> Iterator[Any]:
     """The values of a distribution that has finitely many, in order."""
+    if isinstance(distribution, CategoricalDistribution):
+        yield from distinct_choices(distribution)
+        return
     for place in range(_count(distribution)):
         yield _value_at(distribution, place)
 
@@ -170,7 +255,7 @@ def _count(distribution: BaseDistribution) -> int:
 
 def _value_at(distribution: BaseDistribution, place: int) -> Any:
     if isinstance(distribution, CategoricalDistribution):
-        return distribution.choices[place]
+        return distinct_choices(distribution)[place]
     assert isinstance(distribution, IntDistribution | FloatDistribution)
     if isinstance(distribution, IntDistribution):
         return distribution.low + place * distribution.step

@@ -85,7 +85,7 @@ def n_values(distribution: BaseDistribution) -> int:
         (5, 0)
     """
     if isinstance(distribution, CategoricalDistribution):
-        return len(distribution.choices)
+        return len(distinct_choices(distribution))
     assert isinstance(distribution, IntDistribution | FloatDistribution)
     if distribution.single():
         return 1
@@ -93,6 +93,36 @@ def n_values(distribution: BaseDistribution) -> int:
         return 0
     n = round((distribution.high - distribution.low) / distribution.step) + 1
     return n if n <= MOST_COUNTED else 0
+
+
+def distinct_choices(distribution: CategoricalDistribution) -> list[Any]:
+    """The choices that Optuna can tell apart: of equal ones a trial always gets the first.
+
+    Example:
+        >>> distinct_choices(CategoricalDistribution([1, True, "1", 1.0, 0]))
+        [1, '1', 0]
+    """
+    found: dict[Any, Any] = {}
+    for choice in distribution.choices:
+        found.setdefault(value_key(choice), choice)
+    return list(found.values())
+
+
+def contains(distribution: BaseDistribution, value: Any) -> bool:
+    """Whether ``value`` is one of a distribution's, on its grid.
+
+    Example:
+        >>> contains(IntDistribution(0, 8, step=4), 4), contains(IntDistribution(0, 8, step=4), 12)
+        (True, False)
+    """
+    if isinstance(distribution, CategoricalDistribution):
+        return value_key(value) in map(value_key, distribution.choices)
+    assert isinstance(distribution, IntDistribution | FloatDistribution)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    if not distribution.low <= value <= distribution.high:
+        return False
+    return distribution.step is None or on_grid(distribution, value) == value
 
 
 def on_grid(distribution: IntDistribution | FloatDistribution, value: float) -> int | float:
@@ -134,6 +164,10 @@ class Axis:
     def value(self, action: float, distribution: BaseDistribution) -> Any:
         """The value of ``distribution`` nearest to ``action``."""
         raise NotImplementedError
+
+    def knows(self, value: Any) -> bool:
+        """Whether a value has a place on the axis."""
+        return True
 
     def settle(self, actions: np.ndarray) -> np.ndarray:
         """Actions in the middle of the values that they stand for."""
@@ -201,7 +235,7 @@ class NumberAxis(Axis):
         if self.log and self._is_integer:
             raw = np.exp(self._low + actions * (self._high - self._low))
             return self.actions(np.clip(np.rint(raw), self.low, self.high))
-        return actions
+        return actions if self._low < self._high else np.full_like(actions, 0.5)
 
 
 class LabelAxis(Axis):
@@ -227,7 +261,7 @@ class LabelAxis(Axis):
 
     def learn(self, distribution: CategoricalDistribution) -> bool:
         """Append labels that are new; returns whether there were any."""
-        new = [label for label in distribution.choices if value_key(label) not in self._numbers]
+        new = [label for label in distinct_choices(distribution) if value_key(label) not in self._numbers]
         for label in new:
             self._numbers[value_key(label)] = len(self._labels)
             self._labels.append(label)
@@ -235,6 +269,9 @@ class LabelAxis(Axis):
 
     def actions(self, raw: np.ndarray) -> np.ndarray:
         return (raw + 0.5) / len(self._labels)
+
+    def knows(self, value: Any) -> bool:
+        return value_key(value) in self._numbers
 
     def raw(self, value: Any) -> float:
         return float(self._numbers[value_key(value)])
@@ -256,21 +293,28 @@ class LabelAxis(Axis):
 
 
 def value_key(value: Any) -> Any:
-    """A value as a key: True, 1 and 1.0 are three values, NaN is equal to itself, and a list has a key, too.
+    """A value as a key, by which two are equal if Optuna takes them for the same choice.
+
+    True, 1 and 1.0 are one, for a trial gets the first of them. NaN is equal to itself. A list is equal
+    to the tuple of its members, as which it may have been given before a storage kept it as JSON.
 
     Example:
-        >>> value_key(1) == value_key(True), value_key(math.nan) == value_key(math.nan), value_key([1])
-        (False, True, ('list', '[1]'))
+        >>> value_key(1) == value_key(True), value_key(math.nan) == value_key(math.nan)
+        (True, True)
+        >>> value_key([1, [2]]) == value_key((1, (2,))), value_key("1") == value_key(1)
+        (True, False)
     """
     if type(value) is int or type(value) is str:
         return value
-    if isinstance(value, float):
-        return type(value).__name__, repr(value)
+    if isinstance(value, list | tuple):
+        return "list", tuple(map(value_key, value))
+    if isinstance(value, dict):
+        return "dict", tuple(sorted((str(name), repr(value_key(of))) for name, of in value.items()))
     try:
         hash(value)
-    except TypeError:
+        return value if value == value else ("NaN",)
+    except (TypeError, ValueError):
         return type(value).__name__, repr(value)
-    return type(value).__name__, value
 
 
 def family_of(name: str, distribution: CategoricalDistribution) -> str:

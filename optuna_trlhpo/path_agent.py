@@ -7,7 +7,7 @@ something else than was expected. `PathTrial` is what is kept of a running trial
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
@@ -26,7 +26,7 @@ from optuna.trial import FrozenTrial, TrialState
 from optuna_trlhpo._agent.config import AgentConfig
 from optuna_trlhpo.configurations import Record, read_record, row_of
 from optuna_trlhpo.episode import Seen
-from optuna_trlhpo.explored import Explored
+from optuna_trlhpo.explored import Explored, all_values
 from optuna_trlhpo.parameters import on_grid, value_key
 from optuna_trlhpo.path import Path
 from optuna_trlhpo.path_search import PathPlan, PathSearch
@@ -38,6 +38,8 @@ _MOST_PENDING = 32
 """Running trials whose outcome is imagined while a plan is made: the latest."""
 _ALWAYS = 8
 """After so many reports of a trial a plan is made anew; later on only when they have doubled."""
+_FAILS_AGAIN = 2
+"""So many failures at one place, before anything else is asked for, are not by chance."""
 _ATTEMPTS = 5
 """Plans made where other workers announce the same one."""
 
@@ -110,6 +112,7 @@ class PathAgent:
         self._has_warned = False
         self.search = PathSearch(config, directions, seed, earlier)
         self.explored = Explored()
+        self._failed: Counter[str] = Counter()  # by digest, trials that failed before they were whole
 
     def observe(self, trial: FrozenTrial, seen: Seen, *, judge: bool = True) -> bool:
         """Learn a finished trial, whose parameters are in the order in which they were asked for.
@@ -129,7 +132,11 @@ class PathAgent:
         judged = judge and (trial.state != TrialState.FAIL or following is END)
         self.search.observe(record if judged else replace(record, worths=()))
         if trial.state == TrialState.FAIL and isinstance(following, Next):
-            return False
+            # One may have been interrupted; where another one fails, the place is bad.
+            self._failed[digest_of(path.values)] += 1
+            if self._failed[digest_of(path.values)] < _FAILS_AGAIN:
+                return False
+            self.search.avoid(path)
         if trial.state == TrialState.PRUNED and following is not END:
             self.search.avoid(path)
         self.explored.add(
@@ -170,6 +177,7 @@ class PathAgent:
             announce: Writes what is planned to the storage, before ``others`` is called again.
         """
         n = len(trial.path)
+        self._meet(trial, name, distribution)
         plan = trial.plan
         if plan is not None and not self._goes_on(plan, trial, name, distribution):
             self._correct(trial, name, distribution)
@@ -188,6 +196,9 @@ class PathAgent:
         value = plan.path.values[name]
         if isinstance(distribution, IntDistribution | FloatDistribution):
             value = plan.path.values[name] = on_grid(distribution, value)
+        else:  # a storage may give a choice back as another object, which Optuna does not take for one
+            assert isinstance(distribution, CategoricalDistribution)
+            value = next(c for c in distribution.choices if value_key(c) == value_key(value))
         return True, self.allow(trial, name, distribution, value, generator("open", trial.number, n), ())
 
     def allow(
@@ -218,7 +229,7 @@ class PathAgent:
             behind[key] += other.trial.state == TrialState.RUNNING
             path = trial.path.copy()
             path.push(name, distribution, value)
-            ends = len(theirs) == len(path) and not isinstance(self.search.model.next(path), Next)
+            ends = len(theirs) == len(path) and self._is_whole(path)
             if ends or self.explored.least_open([*pairs, (name, value)]) <= behind[key]:
                 taken.append(value)
         return self.explored.open_value(pairs, name, distribution, wanted, rng, taken)
@@ -235,12 +246,13 @@ class PathAgent:
     ) -> Any:
         """As `allow`, for a value that no plan was made for; where it is the last one, it is announced, and
         another is drawn if another worker has announced the same."""
+        self._meet(trial, name, distribution)
         known, claimed = others(), []
         value = self.allow(trial, name, distribution, wanted, rng, known)
         for _ in range(_ATTEMPTS):
             path = trial.path.copy()
             path.push(name, distribution, value)
-            if self.repeats or isinstance(self.search.model.next(path), Next):
+            if self.repeats or not self._is_whole(path):
                 break
             announce(path.values)
             digest, known = digest_of(path.values), others()
@@ -249,6 +261,18 @@ class PathAgent:
             claimed.append(value)
             value = self.allow(trial, name, distribution, wanted, rng, known, claimed)
         return value
+
+    def _meet(self, trial: PathTrial, name: str, distribution: BaseDistribution) -> None:
+        values = trial.path.values
+        self.explored.meet([(known, values[known]) for known in trial.path.names], name, distribution)
+
+    def _is_whole(self, path: Path) -> bool:
+        """Whether no more is decided behind ``path``, which is grown by what has a single value."""
+        following = self.search.model.next(path)
+        while isinstance(following, Next) and following.sure and following.distribution.single():
+            path.push(following.name, following.distribution, next(all_values(following.distribution)))
+            following = self.search.model.next(path)
+        return not isinstance(following, Next)
 
     def _goes_on(self, plan: PathPlan, trial: PathTrial, name: str, distribution: BaseDistribution) -> bool:
         """Whether what is asked for is what was planned, and what came before is, too."""
@@ -349,7 +373,7 @@ def digest_of(params: Mapping[str, Any]) -> str:
         >>> digest_of({"a": 1, "b": 2}) == digest_of({"b": 2, "a": 1}) != digest_of({"a": 1.0, "b": 2})
         True
     """
-    text = repr(sorted((name, type(value).__name__, repr(value)) for name, value in params.items()))
+    text = repr(sorted((name, repr(value_key(value))) for name, value in params.items()))
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 
 

@@ -260,8 +260,7 @@ class PathSearch:
             keys = [key_of(row) for row in rows]
             unique = {key: i for i, key in enumerate(keys) if key not in tried and key not in excluded}
             rows = rows[list(unique.values())]
-            if not repeat:
-                rows = rows[~self._is_avoided(rows, [*self._avoided, *crowded])]
+            rows = rows[~self._is_avoided(rows, [*self._avoided, *crowded])]
             rows = self._without_same_places(rows, draw, repeat=repeat)
             if undecided and len(rows):
                 sort, undecided = self._another_sort(rows, known, weights), False

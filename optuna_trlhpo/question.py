@@ -92,7 +92,7 @@ class Question:
     def __init__(self, features: Callable[[Sequence[Place]], list[Feature]]) -> None:
         self._features = features
         self._relative: dict[Any, list[Place]] = defaultdict(list)
-        self._absolute: dict[Any, Any] = {}  # by number of the example, its absolute label
+        self._absolute: dict[Any, list[Any]] = defaultdict(list)  # of the same examples, the absolute labels
         self._latest: Any = None  # label
         self._tree: tuple[Node, bool] | None = None  # and whether its labels are absolute
         self._relations: Mapping[str, Any] | None = None
@@ -103,12 +103,10 @@ class Question:
             if leaf is None or leaf.label != (absolute if self._tree[1] else relative) or leaf.share < 1:
                 self._tree = None
         self._relations = None
-        kept = self._relative[relative]
-        kept.append(place)
-        self._absolute[id(place)] = absolute
-        if len(kept) > _MOST_EXAMPLES:
-            self._absolute.pop(id(kept[0]), None)
-            del kept[0]
+        self._relative[relative].append(place)
+        self._absolute[relative].append(absolute)
+        if len(self._relative[relative]) > _MOST_EXAMPLES:
+            del self._relative[relative][0], self._absolute[relative][0]
         self._latest = relative
 
     def answer(self, place: Place) -> Any:
@@ -160,7 +158,7 @@ class Question:
         tree = grow_tree(places, relative, features, read)
         if _is_pure(tree):
             return tree, False
-        absolute = [self._absolute[id(place)] for place in places]
+        absolute = [label for relative in self._relative for label in self._absolute[relative]]
         if len(set(absolute)) < len(set(relative)):
             other = grow_tree(places, absolute, features, read)
             if _is_pure(other):
@@ -215,7 +213,10 @@ class Question:
 
     def _find_relations(self) -> Mapping[str, Any]:
         labels = list(self._relative)
-        if labels[0][0] == "categorical" or len({(kind, step, log) for kind, _, _, step, log in labels}) > 1:
+        if (
+            any(label[0] == "categorical" for label in labels)
+            or len({(kind, step, log) for kind, _, _, step, log in labels}) > 1
+        ):
             return {}
         kind, _, _, step, log = labels[0]
         places = [place for kept in self._relative.values() for place in kept[-20:]]

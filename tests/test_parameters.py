@@ -83,13 +83,19 @@ def test_where_a_range_follows_from_values_earlier_ones_count() -> None:
     assert axis.n_values == 10 and axis.value(0.95, IntDistribution(1, 4)) == 4
 
 
-def test_labels_that_are_equal_in_python_are_three() -> None:
+def test_labels_that_optuna_cannot_tell_apart_are_one() -> None:
+    """Of equal choices a storage keeps the first."""
     axis, choices = LabelAxis(), CategoricalDistribution([True, 1, 1.0, float("nan"), None, "1"])
     axis.learn(choices)
-    assert axis.n_values == 6
-    for place, choice in enumerate(choices.choices):
-        found = axis.value((place + 0.5) / 6, choices)
-        assert found is choice and axis.raw(choice) == place
+    assert axis.n_values == 4 and axis.raw(1.0) == axis.raw(True) == 0
+    for place, choice in enumerate(choices.choices[i] for i in (0, 3, 4, 5)):
+        assert axis.value((place + 0.5) / 4, choices) is choice and axis.raw(choice) == place
+    assert axis.knows(float("nan")) and not axis.knows("new")
+
+
+def test_an_axis_of_a_single_value_has_a_single_action() -> None:
+    axis = NumberAxis([FloatDistribution(2.0, 2.0)])
+    assert axis.settle(np.array([0.1, 0.9])).tolist() == axis.actions(np.array([2.0, 2.0])).tolist()
 
 
 def test_masked_choices_are_one_question() -> None:

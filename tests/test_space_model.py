@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import pickle
 from collections.abc import Callable, Sequence
 
@@ -323,3 +324,35 @@ def test_a_range_that_no_distribution_can_have_is_never_told() -> None:
         model.learn(path, ended=True)
     assert after(16).distribution == IntDistribution(13, 40, log=True)
     assert after(3).distribution == IntDistribution(2, 40, log=True)  # one that was seen
+
+
+def test_one_template_may_have_categories_and_numbers() -> None:
+    word, number = CategoricalDistribution(["a", "b"]), FloatDistribution(0, 1)
+    model = SpaceModel()
+    for n in (2, 3, 4, 5):
+        path = Path()
+        path.push("n", IntDistribution(1, 9), n)
+        for i in range(n):
+            path.push(f"p{i}", *((word, "a") if i % 2 else (number, 0.5)))
+        model.learn(path, ended=True)
+    path = Path()
+    path.push("n", IntDistribution(1, 9), 4)
+    whole = model.roll(path, lambda name, d: 0.5 if d == number else "a")
+    assert whole.names == ["n", "p0", "p1", "p2", "p3"]
+
+
+@pytest.mark.parametrize("choices", [(1.0, math.inf), (-math.inf, math.inf), (math.nan, 2.0, 3.0)])
+def test_numbers_without_end_are_no_scale(choices: tuple[float, ...]) -> None:
+    clip, units = CategoricalDistribution(choices), IntDistribution(1, 4)
+    model = SpaceModel()
+    for value in (*choices, *choices):
+        path = Path()
+        path.push("clip", clip, value)
+        if value == choices[-1]:
+            path.push("units", units, 2)
+        model.learn(path, ended=True)
+    for value in choices:
+        path = Path()
+        path.push("clip", clip, value)
+        following = model.next(path)
+        assert isinstance(following, Next) == (value == choices[-1])
