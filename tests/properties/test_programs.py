@@ -30,8 +30,8 @@ from optuna_trlhpo import TRLHPOSampler
 N_STARTUP = 4
 # Studies are dear, so there are few programs, and short studies; `make soak` has many, and longer ones. To
 # make one smaller that fails takes minutes: add Phase.shrink.
-N_PROGRAMS = int(os.environ.get("TRLHPO_PROGRAMS", "10"))
-N_TRIALS = 12 if N_PROGRAMS <= 10 else 30
+N_PROGRAMS = int(os.environ.get("TRLHPO_PROGRAMS", "6"))
+N_TRIALS = 12 if N_PROGRAMS <= 6 else 30
 FEW = settings(max_examples=N_PROGRAMS, phases=(Phase.explicit, Phase.generate))
 
 # Programs -----------------------------------------------------------------------------------------------
