@@ -104,6 +104,8 @@ class Candidates:
         """By the column of a place's last parameter, the column of the integer that counts the places."""
         columns = self._columns
         by_template = self._model.counters()
+        if not by_template:
+            return {}
         names = {parse_name(name): c for c in range(len(columns)) for name in columns.names(c)}
         found = {}
         for c in range(len(columns)):

@@ -153,10 +153,10 @@ class Columns:
 
     def actions(self, raw: np.ndarray) -> np.ndarray:
         """``[N, D]`` actions of raw values ``[N, D]``."""
-        out = np.full(raw.shape, np.nan)
-        for column, axis in enumerate(self._axes[: raw.shape[1]]):
-            there = ~np.isnan(raw[:, column])
-            out[there, column] = axis.actions(raw[there, column])
+        out, there = np.full(raw.shape, np.nan), ~np.isnan(raw)
+        for column in np.flatnonzero(there.any(axis=0)).tolist():
+            rows = there[:, column]
+            out[rows, column] = self._axes[column].actions(raw[rows, column])
         return out
 
     def settle(self, actions: np.ndarray, columns: Iterable[int]) -> None:

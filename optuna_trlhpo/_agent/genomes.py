@@ -8,6 +8,7 @@ the same parameters come place after place, a place is copied, inserted, removed
 
 from __future__ import annotations
 
+import functools
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -38,6 +39,12 @@ class Loop:
 
     columns: Mapping[int, Mapping[int, int]]
     counter: int
+
+    @functools.cached_property
+    def members(self) -> tuple[np.ndarray, np.ndarray]:
+        """All columns, and the place of each."""
+        pairs = [(c, place) for place, mine in self.columns.items() for c in mine.values()]
+        return np.array([c for c, _ in pairs]), np.array([place for _, place in pairs])
 
 
 class Genomes:
@@ -103,11 +110,8 @@ class Genomes:
 
     def _restructure(self, row: np.ndarray, rng: np.random.Generator) -> None:
         loop = self._loops[int(rng.integers(len(self._loops)))]
-        places = sorted(
-            place
-            for place, columns in loop.columns.items()
-            if any(not math.isnan(row[c]) and self._free[c] for c in columns.values())
-        )
+        members, place_of = loop.members
+        places = np.unique(place_of[~np.isnan(row[members]) & self._free[members]]).tolist()
         if not places:
             return
         way = int(rng.integers(4))
