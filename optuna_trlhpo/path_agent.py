@@ -40,6 +40,8 @@ _ALWAYS = 8
 """After so many reports of a trial a plan is made anew; later on only when they have doubled."""
 _FAILS_AGAIN = 2
 """So many failures at one place, before anything else is asked for, are not by chance."""
+_TRUSTED = 2
+"""After so many plans of a trial that did not come about fewer candidates are compared."""
 _ATTEMPTS = 5
 """Plans made where other workers announce the same one."""
 
@@ -61,6 +63,7 @@ class PathTrial:
     reports: list[tuple[int, float]] = field(default_factory=list)
     n_planned: int = 0  # reports that the plan was made with
     n_plans: int = 0
+    n_refused: int = 0  # plans that did not come about
     asked: str | None = None  # the last parameter that the sampler was asked for
 
     def catch_up(self, params: Mapping[str, Any], distributions: Mapping[str, BaseDistribution]) -> None:
@@ -182,7 +185,7 @@ class PathAgent:
         if plan is not None and not self._goes_on(plan, trial, name, distribution):
             self._correct(trial, name, distribution)
             self.search.refuse(plan)
-            plan = None
+            plan, trial.n_refused = None, trial.n_refused + 1
         elif plan is None and n:
             self._correct(trial, name, distribution)
         if plan is None and not self.search.knows(name, distribution):
@@ -336,6 +339,7 @@ class PathAgent:
                 sort=trial.plan.sort if trial.plan is not None else None,
                 spread=attempt,
                 crowded=crowded,
+                effort=1 / max(1, trial.n_refused - _TRUSTED),
             )
             if plan is None:
                 return None

@@ -41,6 +41,8 @@ _LEAST = 3
 _MANY = 100
 """Configurations from which on the kernel is learned in fewer steps."""
 _BEST_OF_GENERATION = 10
+_FEWEST = 10
+"""Candidates of a generation, at least."""
 _MOST_AVOIDED = 200
 """Paths on which trials were pruned that plans keep away from: the latest."""
 _PATIENCE = 3
@@ -183,6 +185,7 @@ class PathSearch:
         sort: Sort | None = None,
         spread: int = 0,
         crowded: Sequence[Path] = (),
+        effort: float = 1.0,
     ) -> PathPlan | None:
         """The configuration to try next, or None if nothing is known.
 
@@ -197,6 +200,7 @@ class PathSearch:
             repeat: Whether configurations that were tried may be tried again.
             spread: How often the best plan was another worker's, too; then one of the best is drawn.
             crowded: Paths behind which other trials will try all that is left.
+            effort: Share of the candidates that are compared, in (0, 1].
             sort: What sort of configuration the plan is to be, as that before it was; None: any, or another
                 than the best where it is time to look elsewhere.
         """
@@ -248,13 +252,15 @@ class PathSearch:
         of_all, all_values = of_known, values
         if sort is not None:
             of_known, values = self._of_sort(sort, known, draw, of_all, all_values)
-        fresh = draw.start(self._config.n_candidates)
+        most = self._config.n_candidates
+        n_candidates = min(most, max(_FEWEST, int(effort * most)))
+        fresh = draw.start(n_candidates)
         elite = np.zeros((0, len(self.columns)))
         for generation in range(self._config.n_generations * _PATIENCE):
             if generation >= self._config.n_generations and best is not None:
                 break
             parents = elite if len(elite) else draw.parents
-            rows = draw.more(parents, self._config.n_candidates, mutate=self._config.mutations)
+            rows = draw.more(parents, n_candidates, mutate=self._config.mutations)
             rows = padded([*fresh, *elite, *draw.finish(rows)], len(self.columns))
             fresh, elite = [], np.zeros((0, len(self.columns)))
             keys = [key_of(row) for row in rows]
