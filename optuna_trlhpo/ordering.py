@@ -67,6 +67,15 @@ def reordered(trial: FrozenTrial, names: Sequence[str]) -> FrozenTrial:
     return view
 
 
+def with_params(
+    trial: FrozenTrial, params: Mapping[str, Any], distributions: Mapping[str, BaseDistribution]
+) -> FrozenTrial:
+    """``trial`` with parameters that the storage does not have yet."""
+    view = copy.copy(trial)
+    view.params, view.distributions = dict(params), dict(distributions)
+    return view
+
+
 def keeps_order(study: Study) -> bool:
     """Whether the study's storage gives parameters in the order in which they were set.
 

@@ -65,6 +65,21 @@ class PathTrial:
     n_plans: int = 0
     n_refused: int = 0  # plans that did not come about
     asked: str | None = None  # the last parameter that the sampler was asked for
+    answer: tuple[str, BaseDistribution, Any] | None = None  # the last one that it gave a value
+
+    def expected(self, trial: FrozenTrial) -> Path:
+        """What the trial, as a storage has it now, will be, as far as that is known: more than it has."""
+        values = trial.params
+        plan = self.plan.path if self.plan is not None else Path()
+        if len(plan) > len(values) and all(
+            name in plan.values and value_key(plan.values[name]) == value_key(value)
+            for name, value in values.items()
+        ):
+            return plan
+        path = Path.of_trial(trial)
+        if self.answer is not None and self.answer[0] not in values:
+            path.push(*self.answer)
+        return path
 
     def catch_up(self, params: Mapping[str, Any], distributions: Mapping[str, BaseDistribution]) -> None:
         """Take over the parameters that the trial got since.
@@ -316,15 +331,16 @@ class PathAgent:
         announce: Callable[[PathPlan], None],
     ) -> PathPlan | None:
         n, search = len(trial.path), self.search
-        mine = {other.number for other in pending} | {trial.number}
+        mine = {other.number for other in pending if other.plan is not None} | {trial.number}
         planned = [other.plan for other in pending if other.plan is not None]
         taken = {plan.key for plan in planned}
         rows = [plan.row for plan in planned]
-        elsewhere = [other for other in others() if other.trial.number not in mine]
+        around = others()
+        elsewhere = [other for other in around if other.trial.number not in mine]
         rows += [
             row_of(search.columns, Path.of_trial(other.trial)) for other in elsewhere if other.trial.params
         ]
-        crowded = self._crowded(elsewhere)
+        crowded = self._crowded(around)
         plan = None
         for attempt in range(_ATTEMPTS):
             plan = search.plan(

@@ -67,6 +67,7 @@ from optuna_trlhpo.ordering import (
     order_note,
     planned_digest,
     reordered,
+    with_params,
 )
 from optuna_trlhpo.path_agent import Announced, PathAgent, PathTrial, digest_of
 from optuna_trlhpo.path_search import PathPlan
@@ -268,6 +269,7 @@ class TRLHPOSampler(BaseSampler):
             elif not at_random:
                 known, value = self._answer_path(study, trial, running, param_name, param_distribution)
                 if known:
+                    running.path.answer = param_name, param_distribution, value
                     return value
             if not at_random and self._warn_independent_sampling:
                 _logger.warning(
@@ -279,7 +281,7 @@ class TRLHPOSampler(BaseSampler):
             value = sampler.sample_independent(study, trial, param_name, param_distribution)
             if self._grows(entered):
                 return value
-            return self._paths.claim(
+            value = self._paths.claim(
                 running.path,
                 param_name,
                 param_distribution,
@@ -288,6 +290,8 @@ class TRLHPOSampler(BaseSampler):
                 lambda: self._announced(study, trial.number),
                 lambda params: self._write_note(study, trial, PLAN_ATTRIBUTE, digest_of(params)),
             )
+            running.path.answer = param_name, param_distribution, value
+            return value
 
     def _is_random(self, trial: FrozenTrial, entered: Entered | None) -> bool:
         """Whether the trial is left to ``independent_sampler``."""
@@ -628,7 +632,15 @@ class TRLHPOSampler(BaseSampler):
         trials = study.get_trials(deepcopy=False, states=states)
         others = (other for other in trials if other.number != number and other.number not in self._learned)
         latest = list(others)[-_MOST_RUNNING:]
-        return [Announced(other, planned_digest(other)) for other in latest]
+        return [Announced(self._expected(other), planned_digest(other)) for other in latest]
+
+    def _expected(self, other: FrozenTrial) -> FrozenTrial:
+        """A trial with what it will be, where it runs in this process: more than the storage knows."""
+        running = self._running.get(other.number)
+        if running is None or other.state != TrialState.RUNNING:
+            return other
+        path = running.path.expected(other)
+        return with_params(other, path.values, dict(zip(path.names, path.distributions, strict=True)))
 
     # Networks that grow -------------------------------------------------------------------------------
 

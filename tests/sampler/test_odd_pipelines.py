@@ -195,3 +195,28 @@ def test_workers_see_an_end_behind_what_is_not_asked_for():
         together = [study.ask() for _ in range(4)]
         assert len({trial.suggest_int("a", 0, 5) for trial in together}) == 4
         assert {trial.params["a"] for trial in study.trials} == set(range(6))
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_trials_that_run_together_share_what_is_left(seed):
+    """Some are planned, one is left to chance; each is asked for a parameter in turn."""
+
+    def layers(trial):
+        n = trial.suggest_int("n", 1, 3)
+        yield
+        for i in range(n):
+            trial.suggest_int(f"w{i}", 0, 2)
+            yield
+
+    def objective(trial):
+        return sum(1 for _ in layers(trial))
+
+    study = play(objective, 24, seed=seed)
+    for _ in range(3):
+        together = [study.ask() for _ in range(5)]
+        running = [layers(trial) for trial in together]
+        while running:
+            running = [steps for steps in running if next(steps, "done") != "done"]
+        for trial in together:
+            study.tell(trial, 0.0)
+    assert distinct(study.trials) == 3 + 9 + 27
