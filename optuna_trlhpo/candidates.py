@@ -6,7 +6,7 @@ Notation: N configurations with a value, M parents, C candidates, D columns.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from optuna_trlhpo._agent.genomes import Genomes, loops_of
 from optuna_trlhpo.columns import padded
 from optuna_trlhpo.configurations import Configurations, Known, key_of, row_of
 from optuna_trlhpo.episode import steps_of
-from optuna_trlhpo.parameters import parse_name
+from optuna_trlhpo.parameters import fixed_value, parse_name
 from optuna_trlhpo.path import Path
 from optuna_trlhpo.sorts import Sort, sorts_of
 from optuna_trlhpo.space_model import END, Next, SpaceModel
@@ -43,6 +43,7 @@ class Candidates:
         path: What the trial has.
         asked: What it asks for now.
         column: The column of that.
+        fixed: Values by name that further parameters will have, if they come.
         rng: The generator.
 
     Attributes:
@@ -60,8 +61,10 @@ class Candidates:
         path: Path,
         asked: Asked,
         column: int,
+        fixed: Mapping[str, Any],
         rng: np.random.Generator,
     ) -> None:
+        self._fixed = fixed
         self._model, self._memory, self._columns = model, memory, memory.columns
         self._path, self._asked, self._rng = path, asked, rng
         self._is_informed = bool(best)
@@ -75,8 +78,6 @@ class Candidates:
         self._flat = model.flat is not None
         settled = [columns.find(n, d) for n, d in zip(path.names, path.distributions, strict=True)]
         self._settled = {c for c in settled if c >= 0}
-        free = np.ones(D, dtype=bool)
-        free[list(self._settled)] = False
         own = row_of(columns, path)
         known_columns = [c for c in self._settled if c < len(own)]
         parents[:, known_columns] = own[known_columns]
@@ -86,6 +87,9 @@ class Candidates:
             outside = np.ones(D, dtype=bool)
             outside[[*there, column, *self._settled]] = False
             parents[:, outside] = np.nan
+            self._fix(parents)
+        free = np.ones(D, dtype=bool)
+        free[list(self._settled)] = False
         self._donors = parents
         places = columns.places
         counters = {} if self._flat else self._counters()
@@ -99,6 +103,19 @@ class Candidates:
         self.parents = parents
         self._fill(parents, [column])
         self._paths: dict[bytes, Path] = {}  # of candidates, by the keys of their rows
+
+    def _fix(self, parents: np.ndarray) -> None:
+        """Give ``parents``, in place, the values that are fixed: no candidate is rolled out where all trials
+        ask for the same."""
+        names = self._model.flat or ()
+        for name in self._fixed:
+            if name not in self._path.values and name in names:
+                distribution = self._model.latest(name)
+                c = self._columns.find(name, distribution)
+                for value in fixed_value(self._fixed, name, distribution):
+                    raw = self._columns.axis(c).raw(value)
+                    parents[:, c] = self._columns.axis(c).actions(np.array([raw]))[0]
+                    self._settled.add(c)
 
     def _counters(self) -> dict[int, int]:
         """By the column of a place's last parameter, the column of the integer that counts the places."""
@@ -198,10 +215,13 @@ class Candidates:
             c = columns.find(name, distribution)
             if c < 0:
                 c = columns.learn(name, distribution, dependent=model.is_dependent(name))
-            action = row[c] if c < len(row) else math.nan
-            if math.isnan(action):
-                action = self._some(c)
-            path.push(name, distribution, columns.axis(c).value(action, distribution))
+            if values := fixed_value(self._fixed, name, distribution):
+                path.push(name, distribution, values[0])
+            else:
+                action = row[c] if c < len(row) else math.nan
+                if math.isnan(action):
+                    action = self._some(c)
+                path.push(name, distribution, columns.axis(c).value(action, distribution))
             following = model.next(path)
         return path, following is END
 

@@ -2,13 +2,13 @@
 
 A node stands for the parameters so far. It is *exhausted* where everything behind it has been tried: a trial
 ended there, or each value of its parameter leads to an exhausted node. A continuous parameter is never
-exhausted, and nothing behind it is kept.
+exhausted, and nothing behind it is kept, unless it was fixed.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from optuna_trlhpo.parameters import contains, distinct_choices, n_values, on_grid, value_key
+from optuna_trlhpo.parameters import contains, distinct_choices, fixed_value, n_values, on_grid, value_key
 
 _MOST_LISTED = 100_000
 """A parameter of more values counts as continuous here: nobody tries them all."""
@@ -29,6 +29,9 @@ _ENDED_AGAIN = 2
 
 Step = tuple[str, BaseDistribution, Any]
 """Name, distribution and value of one parameter."""
+Fixed = Mapping[str, Any]
+"""Values by name that parameters will have, whatever is suggested."""
+_NOTHING: Fixed = {}
 
 
 class _Node:
@@ -74,25 +77,30 @@ class Explored:
         >>> explored.is_exhausted([], "a", bit, 0), explored.is_exhausted([], "a", bit, 1)
         (True, False)
         >>> explored.add([("a", bit, 1)])
-        >>> explored.all_tried
+        >>> explored.all_tried()
         True
     """
 
     def __init__(self) -> None:
         self._root = _Node()
 
-    @property
-    def all_tried(self) -> bool:
-        """Whether nothing is left to try."""
-        return self._root.exhausted
+    def all_tried(self, fixed: Fixed = _NOTHING) -> bool:
+        """Whether nothing is left to try in a trial whose parameters have the values ``fixed``, if they
+        come."""
+        return _is_done(self._root, fixed)
 
-    def add(self, path: Sequence[Step]) -> None:
-        """A trial had these parameters, in this order, and asked for no more."""
+    def add(self, path: Sequence[Step], fixed: Fixed = _NOTHING) -> None:
+        """A trial had these parameters, in this order, and asked for no more.
+
+        Args:
+            path: The parameters.
+            fixed: Values by name that it could not choose.
+        """
         nodes = [self._root]
         for name, distribution, value in path:
             node = nodes[-1]
             node.ask(name, distribution)
-            if _count(distribution) == 0:
+            if _count(distribution) == 0 and name not in fixed:
                 break
             nodes.append(node.children.setdefault(value_key(value), (value, _Node()))[1])
         else:
@@ -140,9 +148,13 @@ class Explored:
         child = node.children.get(value_key(value))
         return child is not None and child[1].exhausted
 
-    def least_open(self, path: Sequence[tuple[str, Any]]) -> float:
+    def least_open(self, path: Sequence[tuple[str, Any]], fixed: Fixed = _NOTHING) -> float:
         """How many configurations that begin with ``path``, names and values, are left to try, at least;
         infinite where that is not known.
+
+        Args:
+            path: Names and values of the parameters so far.
+            fixed: Values by name that further parameters will have.
 
         Example:
             >>> explored, bit = Explored(), IntDistribution(0, 1)
@@ -151,7 +163,7 @@ class Explored:
             (1, inf, 2)
         """
         node = self._find(path)
-        return math.inf if node is None else _open(node)
+        return math.inf if node is None else _open(node, fixed)
 
     def open_value(
         self,
@@ -161,6 +173,7 @@ class Explored:
         wanted: Any,
         rng: np.random.Generator,
         taken: Collection[Any] = (),
+        fixed: Fixed = _NOTHING,
     ) -> Any:
         """``wanted`` if something behind it is left to try; else a random value of which that holds.
 
@@ -173,11 +186,12 @@ class Explored:
             wanted: A value of it.
             rng: The generator.
             taken: Values that other running trials are trying, with nothing behind them.
+            fixed: Values by name that further parameters will have.
         """
         node = self._find(path)
         closed = {value_key(value) for value in taken}
         if node is not None and node.name == name:
-            closed.update(key for key, (_, child) in node.children.items() if child.exhausted)
+            closed.update(key for key, (_, child) in node.children.items() if _is_done(child, fixed))
         n = _count(distribution)
         if n == 0 or value_key(wanted) not in closed:
             return wanted
@@ -223,18 +237,34 @@ class Explored:
         self._root = nodes[0]
 
 
-def _open(node: _Node) -> float:
-    found, nodes = 0, [node]
-    while nodes:
+def _open(node: _Node, fixed: Fixed, most: float = math.inf) -> float:
+    """How many configurations are left to try behind a node, at least; counting stops at ``most``."""
+    found: float = 0
+    nodes = [node]
+    while nodes and found < most:
         node = nodes.pop()
         if node.exhausted:
             continue
-        if node.distribution is None or (n := _count(node.distribution)) == 0:
+        if node.name is None or node.distribution is None:
+            return math.inf
+        if known := fixed_value(fixed, node.name, node.distribution):
+            child = node.children.get(value_key(known[0]))
+            if child is None:
+                found += 1
+            else:
+                nodes.append(child[1])
+            continue
+        n = _count(node.distribution)
+        if n == 0:
             return math.inf
         there = [child for value, child in node.children.values() if contains(node.distribution, value)]
         found += n - len(there)
         nodes += there
     return found
+
+
+def _is_done(node: _Node, fixed: Fixed) -> bool:
+    return node.exhausted or bool(fixed) and _open(node, fixed, most=1) == 0
 
 
 def all_values(distribution: BaseDistribution) -> Iterator[Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from optuna.exceptions import UpdateFinishedTrialError
@@ -12,6 +12,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from optuna_trlhpo.hooks import offered
 from optuna_trlhpo.layers import unmasked
+from optuna_trlhpo.notes import fixed_params
 
 
 def worth_training(trial: Trial, *, depth: int, max_depth: int) -> bool:
@@ -96,8 +97,7 @@ def fixed_network(study: Study, trial: FrozenTrial) -> FixedNetwork | None:
         >>> fixed_network(study, frozen(trial))
         FixedNetwork(depth=2, ends_trial=False)
     """
-    fixed = trial.system_attrs.get("fixed_params")
-    names = {name for name in fixed if isinstance(name, str)} if isinstance(fixed, Mapping) else set()
+    names = set(fixed_params(trial))
     retried = _retried(study, trial)
     if retried:  # the parameters of the last of them were there from the start
         names.update(retried[-1].params)

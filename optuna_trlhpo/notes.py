@@ -98,6 +98,27 @@ def _finite(value: Any) -> float:
     return number
 
 
+# What Optuna notes --------------------------------------------------------------------------------------
+
+
+def fixed_params(trial: FrozenTrial) -> dict[str, Any]:
+    """Values by name that the trial has if it asks for these parameters: it was enqueued, or is a retry.
+
+    Optuna keeps them for itself, and has no public way to read them.
+
+    Example:
+        >>> import optuna
+        >>> study = optuna.create_study()
+        >>> study.enqueue_trial({"x": 1})
+        >>> fixed_params(study.trials[0])
+        {'x': 1}
+    """
+    fixed = trial.system_attrs.get("fixed_params")
+    if not isinstance(fixed, Mapping):
+        return {}
+    return {name: value for name, value in fixed.items() if isinstance(name, str)}
+
+
 # Reports ------------------------------------------------------------------------------------------------
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import functools
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -140,6 +140,22 @@ def on_grid(distribution: IntDistribution | FloatDistribution, value: float) -> 
         return float(value)
     k = min(round((value - low) / step), math.floor((high - low) / step + 1e-8))
     return float(min(low + k * step, high))
+
+
+def fixed_value(fixed: Mapping[str, Any], name: str, distribution: BaseDistribution) -> list[Any]:
+    """The value that a parameter will have, whatever is suggested; none where it is not fixed, or cannot have
+    the value.
+
+    Example:
+        >>> fixed_value({"n": 2.0}, "n", IntDistribution(1, 4)), fixed_value({}, "n", IntDistribution(1, 4))
+        ([2], [])
+    """
+    if name not in fixed:
+        return []
+    try:
+        return [distribution.to_external_repr(distribution.to_internal_repr(fixed[name]))]
+    except (TypeError, ValueError, OverflowError):
+        return []
 
 
 class Axis:

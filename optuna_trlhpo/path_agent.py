@@ -27,7 +27,8 @@ from optuna_trlhpo._agent.config import AgentConfig
 from optuna_trlhpo.configurations import Record, read_record, row_of
 from optuna_trlhpo.episode import Seen
 from optuna_trlhpo.explored import Explored, all_values
-from optuna_trlhpo.parameters import on_grid, value_key
+from optuna_trlhpo.notes import fixed_params
+from optuna_trlhpo.parameters import fixed_value, on_grid, value_key
 from optuna_trlhpo.path import Path
 from optuna_trlhpo.path_search import PathPlan, PathSearch
 from optuna_trlhpo.space_model import END, Next
@@ -42,6 +43,8 @@ _FAILS_AGAIN = 2
 """So many failures at one place, before anything else is asked for, are not by chance."""
 _TRUSTED = 2
 """After so many plans of a trial that did not come about fewer candidates are compared."""
+_GIVEN_AGAIN = 2
+"""So often in turn a parameter that nobody asked the sampler for had one value before it counts as fixed."""
 _ATTEMPTS = 5
 """Plans made where other workers announce the same one."""
 
@@ -55,9 +58,11 @@ class PathTrial:
         path: Its parameters so far, in the order in which they were asked for.
         plan: The configuration that it should become.
         reports: Pairs of a number of parameters and what was reported behind them; more is better.
+        fixed: Values by name that it will have if these parameters come, as those of an enqueued trial.
     """
 
     number: int
+    fixed: Mapping[str, Any] = field(default_factory=dict)
     path: Path = field(default_factory=Path)
     plan: PathPlan | None = None
     reports: list[tuple[int, float]] = field(default_factory=list)
@@ -81,20 +86,25 @@ class PathTrial:
             path.push(*self.answer)
         return path
 
-    def catch_up(self, params: Mapping[str, Any], distributions: Mapping[str, BaseDistribution]) -> None:
+    def catch_up(self, params: Mapping[str, Any], distributions: Mapping[str, BaseDistribution]) -> list[str]:
         """Take over the parameters that the trial got since.
 
         Some were never asked of the sampler: fixed ones, and those without alternative. They are taken in
         the storage's order.
+
+        Returns:
+            Those that came behind one that the sampler was asked for, and were not asked of it.
         """
         if len(params) == len(self.path):
-            return
+            return []
         new = [name for name in params if name not in self.path.values]
+        unasked = new
         if self.asked in new:  # it came first: the sampler would have been asked for no other in between
-            new.remove(self.asked)
-            new.insert(0, self.asked)
+            unasked = [name for name in new if name != self.asked]
+            new = [self.asked, *unasked]
         for name in new:
             self.path.push(name, distributions[name], params[name])
+        return unasked if len(new) > len(unasked) else []
 
 
 class Announced(NamedTuple):
@@ -131,6 +141,7 @@ class PathAgent:
         self.search = PathSearch(config, directions, seed, earlier)
         self.explored = Explored()
         self._failed: Counter[str] = Counter()  # by digest, trials that failed before they were whole
+        self._given: dict[str, tuple[Any, int]] = {}  # by name, see `note_given`
 
     def observe(self, trial: FrozenTrial, seen: Seen, *, judge: bool = True) -> bool:
         """Learn a finished trial, whose parameters are in the order in which they were asked for.
@@ -158,17 +169,35 @@ class PathAgent:
         if trial.state == TrialState.PRUNED and following is not END:
             self.search.avoid(path)
         self.explored.add(
-            [(name, d, path.values[name]) for name, d in zip(path.names, path.distributions, strict=True)]
+            [(name, d, path.values[name]) for name, d in zip(path.names, path.distributions, strict=True)],
+            {**self._given, **fixed_params(trial)},
         )
         return judged
 
-    @property
-    def repeats(self) -> bool:
-        """Whether what was tried may be tried again: as the user wants it, or because nothing is left."""
-        if self.explored.all_tried and not self._repeat and not self._has_warned:
+    def note_given(self, trial: PathTrial, names: Iterable[str]) -> None:
+        """Note that ``trial`` got these parameters without asking, as from a sampler that fixes some."""
+        for name in names:
+            if name not in trial.fixed:
+                value = trial.path.values[name]
+                before, n = self._given.get(name, (value, 0))
+                self._given[name] = value, n + 1 if value_key(before) == value_key(value) else 1
+
+    def _fixed(self, trial: PathTrial) -> Mapping[str, Any]:
+        """Values by name that the trial will have if these parameters come."""
+        if not self._given and not trial.fixed:
+            return {}
+        given = {name: value for name, (value, n) in self._given.items() if n >= _GIVEN_AGAIN}
+        return {**given, **trial.fixed}
+
+    def repeats(self, trial: PathTrial) -> bool:
+        """Whether it may try what was tried: as the user wants it, or because nothing is left."""
+        if self._repeat:
+            return True
+        nothing_left = self.explored.all_tried(self._fixed(trial))
+        if nothing_left and not trial.fixed and not self._has_warned:
             self._has_warned = True
             _logger.warning("All configurations have been tried; from now on trials repeat some of them.")
-        return self._repeat or self.explored.all_tried
+        return nothing_left
 
     def propose(
         self,
@@ -230,8 +259,9 @@ class PathAgent:
         claimed: Sequence[Any] = (),
     ) -> Any:
         """``wanted``, or another value if all that begins with it has been tried, or it is claimed."""
-        if self.repeats:
+        if self.repeats(trial):
             return wanted
+        fixed = self._fixed(trial)
         taken = list(claimed)
         so_far = trial.path.values
         pairs = [(known, so_far[known]) for known in trial.path.names]
@@ -247,10 +277,10 @@ class PathAgent:
             behind[key] += other.trial.state == TrialState.RUNNING
             path = trial.path.copy()
             path.push(name, distribution, value)
-            ends = len(theirs) == len(path) and self._is_whole(path)
-            if ends or self.explored.least_open([*pairs, (name, value)]) <= behind[key]:
+            ends = len(theirs) == len(path) and self._is_whole(path, fixed)
+            if ends or self.explored.least_open([*pairs, (name, value)], fixed) <= behind[key]:
                 taken.append(value)
-        return self.explored.open_value(pairs, name, distribution, wanted, rng, taken)
+        return self.explored.open_value(pairs, name, distribution, wanted, rng, taken, fixed)
 
     def claim(
         self,
@@ -270,7 +300,7 @@ class PathAgent:
         for _ in range(_ATTEMPTS):
             path = trial.path.copy()
             path.push(name, distribution, value)
-            if self.repeats or not self._is_whole(path):
+            if self.repeats(trial) or not self._is_whole(path, self._fixed(trial)):
                 break
             announce(path.values)
             digest, known = digest_of(path.values), others()
@@ -281,14 +311,22 @@ class PathAgent:
         return value
 
     def _meet(self, trial: PathTrial, name: str, distribution: BaseDistribution) -> None:
+        self._given.pop(name, None)
         values = trial.path.values
         self.explored.meet([(known, values[known]) for known in trial.path.names], name, distribution)
 
-    def _is_whole(self, path: Path) -> bool:
-        """Whether no more is decided behind ``path``, which is grown by what has a single value."""
+    def _is_whole(self, path: Path, fixed: Mapping[str, Any]) -> bool:
+        """Whether no more is decided behind ``path``, which is grown by what has a single value, or is
+        fixed."""
         following = self.search.model.next(path)
-        while isinstance(following, Next) and following.sure and following.distribution.single():
-            path.push(following.name, following.distribution, next(all_values(following.distribution)))
+        while isinstance(following, Next) and following.sure:
+            name, distribution = following.name, following.distribution
+            values = fixed_value(fixed, name, distribution)
+            if not values and distribution.single():
+                values = [next(all_values(distribution))]
+            if not values:
+                return False
+            path.push(name, distribution, values[0])
             following = self.search.model.next(path)
         return not isinstance(following, Next)
 
@@ -340,7 +378,8 @@ class PathAgent:
         rows += [
             row_of(search.columns, Path.of_trial(other.trial)) for other in elsewhere if other.trial.params
         ]
-        crowded = self._crowded(around)
+        crowded = self._crowded(trial, around)
+        repeats = self.repeats(trial)
         plan = None
         for attempt in range(_ATTEMPTS):
             plan = search.plan(
@@ -351,7 +390,8 @@ class PathAgent:
                 generator("propose", trial.number, n, *([attempt] if attempt else [])),
                 rows[-_MOST_PENDING:],
                 taken,
-                repeat=self.repeats,
+                repeat=repeats,
+                fixed=self._fixed(trial),
                 sort=trial.plan.sort if trial.plan is not None else None,
                 spread=attempt,
                 crowded=crowded,
@@ -362,17 +402,18 @@ class PathAgent:
             announce(plan)
             digest = digest_of(plan.path.values)
             elsewhere = [other for other in others() if other.trial.number not in mine]
-            if self.repeats or not any(
+            if repeats or not any(
                 digest == other.digest or digest == digest_of(other.trial.params) for other in elsewhere
             ):
                 return plan
             taken.add(plan.key)
         return plan
 
-    def _crowded(self, others: Sequence[Announced]) -> list[Path]:
+    def _crowded(self, trial: PathTrial, others: Sequence[Announced]) -> list[Path]:
         """Paths that running trials have, where these will try all that is left behind them."""
-        if self.repeats:
+        if self.repeats(trial):
             return []
+        fixed = self._fixed(trial)
         paths = [
             Path.of_trial(other.trial)
             for other in others
@@ -382,7 +423,7 @@ class PathAgent:
         return [
             path
             for path, mine in zip(paths, pairs, strict=True)
-            if self.explored.least_open(mine) <= sum(theirs[: len(mine)] == mine for theirs in pairs)
+            if self.explored.least_open(mine, fixed) <= sum(theirs[: len(mine)] == mine for theirs in pairs)
         ]
 
 

@@ -12,8 +12,9 @@ Notation: N configurations with a value, C candidates, D columns.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from optuna.distributions import BaseDistribution
@@ -186,6 +187,7 @@ class PathSearch:
         spread: int = 0,
         crowded: Sequence[Path] = (),
         effort: float = 1.0,
+        fixed: Mapping[str, Any] | None = None,
     ) -> PathPlan | None:
         """The configuration to try next, or None if nothing is known.
 
@@ -201,6 +203,7 @@ class PathSearch:
             spread: How often the best plan was another worker's, too; then one of the best is drawn.
             crowded: Paths behind which other trials will try all that is left.
             effort: Share of the candidates that are compared, in (0, 1].
+            fixed: Values by name that further parameters will have, if they come.
             sort: What sort of configuration the plan is to be, as that before it was; None: any, or another
                 than the best where it is time to look elsewhere.
         """
@@ -242,7 +245,16 @@ class PathSearch:
             self._critic.fit(x, values, self._layout.features, steps=0)
         of_known = self._critic.predict(x)[0]
         draw = Candidates(
-            self.model, self.memory, self._best_of_sources(), known, of_known, path, asked, column, rng
+            self.model,
+            self.memory,
+            self._best_of_sources(),
+            known,
+            of_known,
+            path,
+            asked,
+            column,
+            fixed or {},
+            rng,
         )
         excluded: set[bytes] = set() if repeat else {*self._refused, *taken}
         tried = set() if repeat else self.memory.tried()

@@ -54,6 +54,7 @@ from optuna_trlhpo.notes import (
     SAMPLER_ATTRIBUTE,
     SEEN_ATTRIBUTE,
     AgentNote,
+    fixed_params,
     read_from_study,
     seen_in,
     write_to_study,
@@ -462,7 +463,8 @@ class TRLHPOSampler(BaseSampler):
             self._learn(study)
             # The note is in the storage if another process began this trial.
             seen = [(n, step) for n, step in seen_in(trial)]
-            self._running[trial.number] = _Running(seen, n_noted=len(seen), path=PathTrial(trial.number))
+            path = PathTrial(trial.number, fixed_params(trial))
+            self._running[trial.number] = _Running(seen, n_noted=len(seen), path=path)
         return self._running[trial.number]
 
     def _follow(self, trial: FrozenTrial, running: _Running, name: str | None) -> FrozenTrial:
@@ -473,8 +475,8 @@ class TRLHPOSampler(BaseSampler):
         if any(known not in trial.params for known in path.path.names[-1:]) or len(trial.params) < len(
             path.path
         ):
-            running.path = path = PathTrial(trial.number)
-        path.catch_up(trial.params, trial.distributions)
+            running.path = path = PathTrial(trial.number, path.fixed)
+        self._paths.note_given(path, path.catch_up(trial.params, trial.distributions))
         path.asked = name
         return reordered(trial, path.path.names)
 
