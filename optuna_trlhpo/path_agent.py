@@ -43,6 +43,8 @@ _FAILS_AGAIN = 2
 """So many failures at one place, before anything else is asked for, are not by chance."""
 _TRUSTED = 2
 """After so many plans of a trial that did not come about fewer candidates are compared."""
+_IN_VAIN = 4
+"""After so many plans of a trial that did not come about most of its values are left to chance."""
 _GIVEN_AGAIN = 2
 """So often in turn a parameter that nobody asked the sampler for had one value before it counts as fixed."""
 _ATTEMPTS = 5
@@ -227,10 +229,11 @@ class PathAgent:
         self._meet(trial, name, distribution)
         plan = trial.plan
         if plan is not None and not self._goes_on(plan, trial, name, distribution):
-            self._correct(trial, name, distribution)
             self.search.refuse(plan)
             plan, trial.n_refused = None, trial.n_refused + 1
-        elif plan is None and n:
+            if self._is_in_vain(trial):
+                return False, None
+        if plan is None and n:
             self._correct(trial, name, distribution)
         if plan is None and not self.search.knows(name, distribution):
             return False, None
@@ -356,6 +359,12 @@ class PathAgent:
     def _is_outdated(trial: PathTrial) -> bool:
         n = len(trial.reports)
         return n != trial.n_planned and (n <= _ALWAYS or n >= 2 * trial.n_planned)
+
+    @staticmethod
+    def _is_in_vain(trial: PathTrial) -> bool:
+        """Whether plans of the trial have not come about so often that another one is not worth its time."""
+        n = trial.n_refused
+        return n > _IN_VAIN and n & (n - 1) != 0  # from then on one is made whenever the number has doubled
 
     def _plan(
         self,

@@ -26,6 +26,9 @@ _MOST_EXAMPLES = 300
 """Examples that a tree is grown from, of each of its labels."""
 _SURE = 0.8
 """The least share of a leaf's examples that agree, for the leaf to be an answer."""
+_MANY_LABELS, _WORTH_GROWING = 100, 0.02
+"""Where there are more labels than this, there is hardly a rule, and trees are large: one is grown anew only
+once it was wrong about so large a share of the examples."""
 _FEW = 3
 """Different bounds that make a relation to another parameter credible."""
 
@@ -95,13 +98,17 @@ class Question:
         self._absolute: dict[Any, list[Any]] = defaultdict(list)  # of the same examples, the absolute labels
         self._latest: Any = None  # label
         self._tree: tuple[Node, bool] | None = None  # and whether its labels are absolute
+        self._n_misfits = 0  # examples that the tree was wrong about, or not sure of, since it has grown
         self._relations: Mapping[str, Any] | None = None
 
     def add(self, place: Place, relative: Any, absolute: Any) -> None:
         if self._tree is not None:
             leaf = self._decide(place)
             if leaf is None or leaf.label != (absolute if self._tree[1] else relative) or leaf.share < 1:
-                self._tree = None
+                self._n_misfits += 1
+                n = sum(map(len, self._relative.values()))
+                if len(self._relative) <= _MANY_LABELS or self._n_misfits > _WORTH_GROWING * n:
+                    self._tree = None
         self._relations = None
         self._relative[relative].append(place)
         self._absolute[relative].append(absolute)
@@ -133,9 +140,7 @@ class Question:
         """The features that decide, those that decide first before others."""
         if len(self._relative) == 1:
             return []
-        if self._tree is None:
-            self._tree = self._grow()
-        found, nodes = [], [self._tree[0]]
+        found, nodes = [], [self._root()]
         while nodes:
             node = nodes.pop(0)
             if node.feature is not None:
@@ -148,7 +153,7 @@ class Question:
 
     def _root(self) -> Node:
         if self._tree is None:
-            self._tree = self._grow()
+            self._tree, self._n_misfits = self._grow(), 0
         return self._tree[0]
 
     def _grow(self) -> tuple[Node, bool]:

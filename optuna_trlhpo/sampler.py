@@ -272,7 +272,8 @@ class TRLHPOSampler(BaseSampler):
                 if known:
                     running.path.answer = param_name, param_distribution, value
                     return value
-            if not at_random and self._warn_independent_sampling:
+            is_new = self._grows(entered) or not self._paths.search.knows(param_name, param_distribution)
+            if not at_random and is_new and self._warn_independent_sampling:
                 _logger.warning(
                     f"The parameter {param_name!r} in trial#{trial.number} is sampled independently, as no "
                     "finished trial had it. You can suppress this warning by setting "

@@ -6,6 +6,7 @@ import copy
 import math
 import pickle
 
+import numpy as np
 import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution
@@ -220,3 +221,23 @@ def test_trials_that_run_together_share_what_is_left(seed):
         for trial in together:
             study.tell(trial, 0.0)
     assert distinct(study.trials) == 3 + 9 + 27
+
+
+def test_where_nothing_comes_as_planned_few_plans_are_made(caplog):
+    """The names are of no order; planned anew for each of them, a trial of 20 took seconds."""
+
+    def objective(trial):
+        names = np.random.default_rng(trial.number).choice(100, 20, replace=False)
+        return sum(trial.suggest_float(f"p{name}", 0, 1) for name in names)
+
+    study = play(objective, 30)
+    study.sampler = TRLHPOSampler(seed=0)  # which warns where it knows nothing
+    optuna.logging.enable_propagation()
+    try:
+        with caplog.at_level("WARNING", logger="optuna"):
+            study.optimize(objective, n_trials=1)
+            running = study.sampler._running[30].path
+    finally:
+        optuna.logging.disable_propagation()
+    assert running.n_refused >= 15 and running.n_plans <= 7
+    assert "sampled independently" not in caplog.text  # the names are known
