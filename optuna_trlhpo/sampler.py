@@ -139,8 +139,9 @@ class TRLHPOSampler(BaseSampler):
         agent: The agent's settings.
         independent_sampler: Samples what the agent does not decide: the trials at the start, later on one in
             five of those that grow layers of a `LayerSpace` and one in ten of others that differ in which
-            parameters they have (`AgentConfig.random_interval`), and parameters that no finished trial had.
-            None: uniformly, reproducible trial by trial.
+            parameters they have (`AgentConfig.random_interval`), parameters that no finished trial had, and
+            most of those of a trial in which plan after plan did not come about. None: uniformly,
+            reproducible trial by trial.
         warm_start: Earlier studies, of this objective or a similar one: another dataset, a smaller one. What
             they expect of a network is believed as far as this study bears it out. Their trials are read
             now, once.
@@ -149,8 +150,8 @@ class TRLHPOSampler(BaseSampler):
         repeat: Whether a configuration that was tried may be suggested again, as where the objective is noisy
             and repeats are wanted. False: not while another one can be. Values that the objective rounds by
             itself cannot be known.
-        warn_independent_sampling: Whether to log a warning when ``independent_sampler`` is used after the
-            start.
+        warn_independent_sampling: Whether to log a warning when, after the start, ``independent_sampler`` is
+            used for a parameter that no finished trial had.
 
     Raises:
         ValueError: For an argument out of range.
