@@ -70,8 +70,9 @@ from optuna_trlhpo.ordering import (
     reordered,
     with_params,
 )
-from optuna_trlhpo.path_agent import Announced, PathAgent, PathTrial, digest_of
+from optuna_trlhpo.path_agent import PathAgent
 from optuna_trlhpo.path_search import PathPlan
+from optuna_trlhpo.path_trial import Announced, PathTrial, digest_of
 from optuna_trlhpo.reward import signs_of, worths_of
 from optuna_trlhpo.search import Entered, Plan, Search, Space
 from optuna_trlhpo.sources import EarlierStudy, Source

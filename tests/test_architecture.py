@@ -49,8 +49,9 @@ ALLOWED: dict[str, set[str]] = {
     },
     "path_agent": {
         *("_agent", "configurations", "episode", "explored", "notes", "parameters", "path"),
-        *("path_search", "space_model"),
+        *("path_search", "path_trial", "space_model"),
     },
+    "path_trial": {"parameters", "path", "path_search"},
     "episode": {"layers", "parameters"},
     "reward": {"layers", "episode"},
     "_agent": {"_agent"},
@@ -63,7 +64,7 @@ ALLOWED: dict[str, set[str]] = {
     "sampler": {
         *("arguments", "layers", "hooks", "growth", "episode", "reward", "_agent"),
         *("notes", "experience", "sources", "search", "explain", "configurations", "ordering"),
-        *("path_agent", "path_search", "unseen"),
+        *("path_agent", "path_search", "path_trial", "unseen"),
     },
     "cnn": {"cnn", "texts", "layers", "space", "episode", "notes"},
     "dashboard": {"dashboard", "visualization", "texts", "layers", "notes", "cnn"},
