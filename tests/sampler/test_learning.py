@@ -59,7 +59,8 @@ def test_names_that_differ_in_digits_may_mean_different_parameters():
 
     study = optuna.create_study(direction="maximize", sampler=TRLHPOSampler(seed=0))
     study.optimize(objective, n_trials=50)
-    assert study.best_value > 0
+    assert study.best_value >= 4  # the best is 5; random search comes to 4 in one study of six
+    assert sum(trial.value >= 0 for trial in study.trials[10:]) >= 20  # of 40 random ones two would be
     assert len({trial.params["units_l0"] for trial in study.trials[10:]}) > 5
 
 

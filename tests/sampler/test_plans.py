@@ -235,17 +235,24 @@ def test_a_space_that_has_shrunk_is_searched_on(make_sampler):
 
 
 def test_a_trial_without_reports_after_trials_with_reports(make_sampler):
-    """Without stop rules nothing need be reported."""
-    study = optuna.create_study(direction="maximize", sampler=make_sampler())
-    shallow = LayerSpace(max_layers=3, input_shape=(1, 8, 8), min_accuracy=None, min_improvement=None)
-    for number in range(12):
+    """Without stop rules nothing need be reported: what was tried is known by its value, and not repeated."""
+    study, tried = optuna.create_study(direction="maximize", sampler=make_sampler()), []
+    few = LayerSpace(  # 19 networks: five convolutions, and 7 x 2 layers that may stand behind one of them
+        max_layers=2,
+        input_shape=(1, 5, 5),
+        num_classes=2,
+        max_macs=250,
+        min_accuracy=None,
+        min_improvement=None,
+    )
+    for number in range(14):
         trial = study.ask()
-        for layers in shallow.grow(trial):
-            value = 1 - 0.1 * len(layers)
+        for layers in few.grow(trial):
             if number < 6:
-                trial.report(value, step=len(layers) - 1)
-        study.tell(trial, value)
-    assert len(study.trials) == 12
+                trial.report(few.macs(layers) / 250, step=len(layers) - 1)
+        study.tell(trial, few.macs(layers) / 250)
+        tried.append(layers)
+    assert len(set(tried)) >= 13
 
 
 def test_the_space_of_another_study_is_forgotten(make_sampler):

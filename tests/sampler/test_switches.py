@@ -1,5 +1,7 @@
 """Parts of the agent that can be exchanged or left out: each runs to the end, and is of consequence."""
 
+import statistics
+
 import optuna
 import pytest
 from optuna.trial import TrialState
@@ -8,7 +10,7 @@ from optuna_trlhpo import AgentConfig, LayerSpace, TRLHPOSampler
 from optuna_trlhpo._agent.critic import make_critic
 from optuna_trlhpo._agent.ensemble import Ensemble
 from optuna_trlhpo._agent.posterior import Posterior
-from optuna_trlhpo.notes import SEEN_ATTRIBUTE
+from optuna_trlhpo.notes import SEEN_ATTRIBUTE, read_agent
 
 SMALL = dict(
     width=8, heads=2, blocks=1, expansion=1, n_critics=2, n_candidates=20, fit_steps=2, random_interval=0
@@ -74,9 +76,18 @@ def test_the_critic_is_the_one_that_is_named():
 
 @pytest.mark.parametrize("critic", ["perceptron", "transformer"])
 def test_another_critic_takes_what_is_expected(critic):
-    """With a prior for layers and an earlier study it plans from the first trial on."""
-    agent = AgentConfig(**SMALL | dict(critic=critic))
-    sampler = TRLHPOSampler(seed=0, agent=agent, warm_start=[play(4)])
-    study = optuna.create_study(direction="maximize", sampler=sampler)
-    study.optimize(objective, n_trials=4)
-    assert len({str(trial.params) for trial in study.trials}) == 4
+    """With a prior for layers and an earlier study it plans from the first trial on, and by what they say."""
+    earlier = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0))
+    earlier.optimize(objective, n_trials=20)
+    opposite = optuna.create_study(direction="minimize")
+    opposite.add_trials(earlier.trials)
+    firsts = []
+    for source in (opposite, earlier):
+        sampler = TRLHPOSampler(seed=0, agent=AgentConfig(**SMALL | dict(critic=critic)), warm_start=[source])
+        study = optuna.create_study(direction="maximize", sampler=sampler)
+        study.optimize(objective, n_trials=1)
+        assert read_agent(study.trials[0]).by == critic
+        firsts.append(study.best_value)
+    values = [trial.value for trial in earlier.trials]
+    middle, spread = statistics.fmean(values), statistics.stdev(values)
+    assert firsts[0] < middle - spread and middle + spread < firsts[1]

@@ -226,8 +226,10 @@ def test_a_step_that_has_more_parameters_than_in_the_source():
     def more(trial):
         return trial.suggest_float("units_l0", 0, 1) + trial.suggest_float("rate_l0", 0, 1)
 
-    source = at_random(lambda trial: trial.suggest_float("units_l0", 0, 1))
-    run(sampler_of(source), more, 3)
+    source, independent = at_random(lambda trial: trial.suggest_float("units_l0", 0, 1)), Independent()
+    study = run(sampler_of(source, independent_sampler=independent), more, 3)
+    assert independent.asked == [(0, "rate_l0")]  # the one that is new, and only once
+    assert study.trials[0].params["units_l0"] > 0.95  # there was more for more of it
 
 
 def test_a_study_of_other_parameters_is_of_no_consequence():
@@ -292,20 +294,28 @@ def test_layers_on_images_of_another_size(earlier, now, whole, layer_prior):
 
 @pytest.mark.parametrize("layer_prior", [False, True])
 def test_layers_after_a_study_without_layers(layer_prior):
-    run(sampler_of(at_random(conditional), layer_prior=layer_prior), grown(SMALL), 2)
+    """It tells no network from another: what was good there does not decide which is tried first."""
+    found = []
+    for sign, n_trials in ((1, 2), (-1, 1)):
+        independent = Independent()
+        source = at_random(lambda trial, sign=sign: sign * conditional(trial))
+        sampler = sampler_of(source, layer_prior=layer_prior, independent_sampler=independent)
+        found.append(run(sampler, grown(SMALL), n_trials).trials[0].params)
+        assert not independent.asked  # networks of the space are imagined, so the first trial is planned
+    assert found[0] == found[1]
 
 
 def test_sources_are_learned_once(monkeypatch):
     learned = []
     learn = Source.learn
-    monkeypatch.setattr(Source, "learn", lambda *arguments: learned.append(1) or learn(*arguments))
+    monkeypatch.setattr(Source, "learn", lambda *arguments: learned.append(arguments[0]) or learn(*arguments))
 
     def objective(trial):
         trial.suggest_float("rate", 0, 1)
         return grown(SMALL)(trial)
 
-    run(sampler_of(at_random(objective, 8)), objective, 4)
-    assert len(learned) <= 2  # for trials in the space, and for those of none
+    run(sampler_of(at_random(objective, 8), at_random(bowl, 9)), objective, 4)
+    assert [len(source.networks.names) for source in learned] == [8, 9]
 
 
 # What is refused --------------------------------------------------------------------------------------
