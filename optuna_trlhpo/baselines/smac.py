@@ -209,7 +209,11 @@ class _Session:
             score = history.score(trial)
             crashed = TrialValue(cost=-worst, status=StatusType.CRASHED)
             value = crashed if score == -np.inf else TrialValue(cost=-min(score, best))
-            if asked is not None and (config is None or config != asked.config):
+            if asked is not None and config == asked.config:
+                # As SMAC knows it, which tells equal configurations apart by the types of their values.
+                self._smac.tell(asked, value, save=False)
+                continue
+            if asked is not None:
                 # It never came to be, as where a value was fixed: it must not stay open.
                 self._smac.tell(asked, crashed, save=False)
             if config is not None:

@@ -51,9 +51,10 @@ def test_bad_arguments_are_named():
 def test_it_asks_and_tells(space):
     study = optuna.create_study(sampler=SMACSampler(search_space=space, n_trials=16, retrain_after=8, seed=0))
     study.optimize(objective, n_trials=16)
-    runhistory = study.sampler._session._smac.runhistory
-    assert runhistory.finished == 15  # it is told of the last trial when it is asked again
-    costs = [value.cost for value in runhistory.values() if value.status.name == "SUCCESS"]
+    told = study.sampler._session._smac.runhistory.values()
+    open_ones = [value for value in told if value.status.name == "RUNNING"]
+    assert len(told) == 16 and len(open_ones) == 1  # it is told of the last trial when it is asked again
+    costs = [value.cost for value in told if value.status.name == "SUCCESS"]
     assert sorted(costs) == pytest.approx(sorted(trial.value for trial in study.trials[:-1]))
 
 
@@ -86,11 +87,30 @@ def test_failed_pruned_and_fixed_trials():
             raise optuna.TrialPruned
         return float("inf") if trial.number == 5 else value
 
-    study = optuna.create_study(sampler=SMACSampler(search_space=SPACE, n_trials=12, retrain_after=8, seed=0))
+    def told():
+        values = sampler._session._smac.runhistory.values()
+        return [(value.status.name, value.cost) for value in values][:-1]  # the last trial is still open
+
+    def expected(number, n_before):
+        """What fails, and what has no finite value, crashed at the cost of the worst that was known then."""
+        worths = [trial.value if trial.value is not None else np.nan for trial in study.trials]
+        if np.isfinite(worths[number]):
+            return "SUCCESS", pytest.approx(worths[number])
+        return "CRASHED", pytest.approx(max(w for w in worths[: max(number + 1, n_before)] if np.isfinite(w)))
+
+    sampler = SMACSampler(search_space=SPACE, n_trials=12, retrain_after=8, seed=0)
+    study = optuna.create_study(sampler=sampler)
+    study.enqueue_trial({"x": 0.25})
     study.optimize(fails, n_trials=12, catch=(ValueError,))
-    study.sampler = optuna.samplers.PartialFixedSampler({"kind": "a"}, study.sampler)
+    # Of the first three it is told at once, when one of them has a value. What it had asked for in the first
+    # one never came to be: it stands where it was asked, and what came instead behind all that is open then.
+    of_trials = [expected(number, 3) for number in range(11)]
+    assert told() == [of_trials[0], *of_trials[1:3], of_trials[0], *of_trials[3:]]
+    assert [status for status, _ in of_trials].count("SUCCESS") == 5  # trials 2, 4, 7, 8 and 10
+    study.sampler = optuna.samplers.PartialFixedSampler({"kind": "a"}, sampler)
     study.optimize(fails, n_trials=4, catch=(ValueError,))
-    assert len(study.trials) == 16
+    assert {trial.params["kind"] for trial in study.trials[12:]} == {"a"}
+    assert told() == [expected(number, 12) for number in range(15)]  # anew, for one parameter less
 
 
 @pytest.mark.smac
