@@ -109,8 +109,8 @@ class SMACSampler(PlannedSampler):
         check_single_objective(self, study)
         if not search_space:
             return {}
-        history = History(study, trial)
         with self._lock:
+            history = History(study, trial)  # not before: what another thread has told would be missing
             session = self._session
             if session is None or not session.suits(study.study_name, search_space, history):
                 self._session = session = _Session(

@@ -1,7 +1,9 @@
 """`SMACSampler`; `make test-smac` runs what needs the extra."""
 
+import itertools
 import pickle
 import sys
+import time
 
 import numpy as np
 import optuna
@@ -136,7 +138,19 @@ def test_a_space_that_is_used_up_goes_on_at_random():
 
 
 @pytest.mark.smac
-def test_threads():
+def test_threads(monkeypatch):
+    get_trials, calls = optuna.Study.get_trials, itertools.count()
+
+    def slow(*arguments, **named):
+        found = get_trials(*arguments, **named)
+        time.sleep(next(calls) % 3 * 0.05)  # in which other threads may get on
+        return found
+
+    monkeypatch.setattr(optuna.Study, "get_trials", slow)
     study = optuna.create_study(sampler=SMACSampler(search_space=SPACE, n_trials=12, retrain_after=8, seed=0))
     study.optimize(objective, n_trials=8, n_jobs=3)
     assert all(trial.state.name == "COMPLETE" for trial in study.trials)
+    told = study.sampler._session._smac.runhistory.values()
+    costs = [value.cost for value in told if value.status.name == "SUCCESS"]
+    assert len(told) == 8 == len({str(trial.params) for trial in study.trials})  # of one session
+    assert len(costs) >= 5 and {round(cost, 6) for cost in costs} <= {round(t.value, 6) for t in study.trials}
