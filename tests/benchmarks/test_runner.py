@@ -118,7 +118,9 @@ class Stubborn(RandomSampler):
 
 
 def test_a_sampler_that_repeats_itself_comes_to_an_end(run):
-    for row in run({"stubborn": Stubborn}, budget=2):
+    rows = run({"stubborn": Stubborn}, budget=2)
+    assert len(rows) == 2
+    for row in rows:
         assert (row["trainings"], row["trials"], row["hits"]) == (1, 20, 19)
         assert row["curve"] == [[1, 60.0]]
 

@@ -60,11 +60,14 @@ def test_a_choice_without_end_may_decide_what_follows(choices):
 
 def test_a_sampler_of_many_parameters_can_be_copied():
     study = play(lambda trial: sum(trial.suggest_int(f"f_{i}", 0, 1) for i in range(300)), 3)
-    for again in (pickle.loads(pickle.dumps(study.sampler)), copy.deepcopy(study.sampler)):
-        study.sampler = again
-        study.optimize(
-            lambda trial: trial.suggest_int("f_0", 0, 1) + trial.suggest_int("g", 0, 1), n_trials=2
-        )
+    found = []
+    for copied in (study.sampler, pickle.loads(pickle.dumps(study.sampler)), copy.deepcopy(study.sampler)):
+        again = copy.deepcopy(study)
+        again.sampler = copied
+        again.optimize(lambda t: t.suggest_int("f_0", 0, 1) + t.suggest_int("g", 0, 1), n_trials=3)
+        found.append([trial.params for trial in again.trials[3:]])
+    assert found[0] == found[1] == found[2]
+    assert len({repr(tried) for tried in found[0]}) == 3  # of four: none is repeated
 
 
 def test_a_running_trial_may_have_a_label_that_nobody_knows():

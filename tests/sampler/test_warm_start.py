@@ -76,7 +76,7 @@ def test_the_first_trial_is_better_than_chance(direction):
 def test_so_is_the_second():
     source = at_random(bowl)
     seconds = [run(sampler_of(source, seed=seed), bowl, 2).trials[1].value for seed in range(3)]
-    assert np.mean(seconds) > -0.26
+    assert min(seconds) > -0.016
 
 
 def test_a_misleading_study_does_not_hide_the_optimum():
@@ -195,8 +195,9 @@ def conditional(trial):
 )
 def test_conditional_parameters(earlier, now):
     source = at_random(earlier, 30)
-    study = run(sampler_of(source, n_startup_trials=3), now, 12)
-    assert study.best_value > -0.05
+    studies = [run(sampler_of(source, seed=seed), now, 4) for seed in range(3)]
+    # At random one pair of trials in three comes so near, and one in six where there is a kind to choose.
+    assert all(max(trial.value for trial in study.trials[:2]) > -0.05 for study in studies)
 
 
 def test_what_the_source_lacks_is_sampled_independently_at_first():
@@ -233,9 +234,12 @@ def test_a_step_that_has_more_parameters_than_in_the_source():
 
 
 def test_a_study_of_other_parameters_is_of_no_consequence():
-    source = at_random(lambda trial: trial.suggest_float("a", 0, 1) + trial.suggest_float("b", 0, 1))
-    study = run(sampler_of(source), lambda trial: -((trial.suggest_int("z", 0, 20) - 7) ** 2), 15)
-    assert study.best_value >= -1
+    found = []
+    for a in (1, -1):
+        source = at_random(lambda t, a=a: a * t.suggest_float("a", 0, 1) - t.suggest_float("b", 0, 1))
+        found.append(run(sampler_of(source), lambda trial: -((trial.suggest_int("z", 0, 20) - 7) ** 2), 15))
+    assert params(found[0]) == params(found[1])
+    assert found[0].best_value == 0 and len({trial.params["z"] for trial in found[0].trials}) == 15
 
 
 def test_pruned_and_failed_trials_of_a_source():

@@ -268,10 +268,16 @@ def test_the_study_notes_its_space_once(make: Callable[[str], Study]) -> None:
 
 
 @pytest.mark.parametrize(
-    "settings", [{}, [], {**SPACE.settings, "vocabulary": "unheard"}, {**SPACE.settings, "max_layers": 0}]
+    ("settings", "sentence"),
+    [
+        ({}, "settings are {}; they must have the keys input_shape, "),
+        ([], r"settings are \[\]; they must have the keys input_shape, "),
+        ({**SPACE.settings, "vocabulary": "unheard"}, "unheard"),
+        ({**SPACE.settings, "max_layers": 0}, "max_layers is 0; it must be an integer of at least 1"),
+    ],
 )
-def test_settings_that_are_none(settings: object) -> None:
-    with pytest.raises(ValueError):
+def test_settings_that_are_none(settings: object, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
         LayerSpace.from_settings(settings)  # type: ignore[arg-type]
 
 
