@@ -1,11 +1,18 @@
-"""An Optuna sampler that grows networks layer by layer."""
+"""An Optuna sampler that grows networks layer by layer.
 
-from optuna_trlhpo._agent.config import AgentConfig
-from optuna_trlhpo.episode import report_performance
-from optuna_trlhpo.growth import worth_growing, worth_training
+PyTorch is loaded when a sampler is asked for, not before: to import the package takes none of it.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from optuna_trlhpo.agent.config import AgentConfig
 from optuna_trlhpo.layers import FCL, Conv, Layer, MaxPool, describe, parse
-from optuna_trlhpo.sampler import TRLHPOSampler
 from optuna_trlhpo.space import LayerSpace
+from optuna_trlhpo.space.sampler_hooks import worth_growing, worth_training
+from optuna_trlhpo.trials.performance import report_performance
+
+if TYPE_CHECKING:
+    from optuna_trlhpo.sampler import TRLHPOSampler
 
 __version__ = "0.1.0"
 
@@ -23,3 +30,16 @@ __all__ = [
     "worth_growing",
     "worth_training",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "TRLHPOSampler":
+        from optuna_trlhpo.sampler import TRLHPOSampler
+
+        globals()[name] = TRLHPOSampler
+        return TRLHPOSampler
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

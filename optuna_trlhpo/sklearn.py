@@ -12,14 +12,15 @@ import torch
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
-from optuna_trlhpo.cnn.checks import check_positive_integer
+from optuna_trlhpo._checks import check_positive_integer
 from optuna_trlhpo.cnn.objective import CNNObjective
-from optuna_trlhpo.cnn.training import cpu_threads
-from optuna_trlhpo.kinds import MLP
+from optuna_trlhpo.cnn.training.loop import cpu_threads
 from optuna_trlhpo.layers import TABLE_I, Vocabulary
-from optuna_trlhpo.notes import read_architecture, read_trainings
+from optuna_trlhpo.layers.kinds import MLP
 from optuna_trlhpo.sampler import TRLHPOSampler
 from optuna_trlhpo.space import LayerSpace
+from optuna_trlhpo.trials.attributes import read_architecture
+from optuna_trlhpo.trials.training_record import read_trainings
 
 try:
     from sklearn.base import BaseEstimator, ClassifierMixin

@@ -20,8 +20,8 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from optuna_trlhpo.cnn.objective import CNNObjective
-from optuna_trlhpo.kinds import CNN, LSTM
 from optuna_trlhpo.layers import parse
+from optuna_trlhpo.layers.kinds import CNN, LSTM
 from optuna_trlhpo.sklearn import TRLHPOClassifier
 
 QUICK: dict[str, Any] = dict(n_trials=2, confirm=1, epochs=20, random_state=0, device="cpu")

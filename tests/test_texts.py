@@ -20,10 +20,10 @@ from optuna.artifacts import FileSystemArtifactStore
 from optuna.study import Study
 
 from optuna_trlhpo import AgentConfig, LayerSpace, TRLHPOSampler, visualization
+from optuna_trlhpo._texts import brief, in_html, in_markdown, in_matplotlib, in_plotly, of_plotly, plain
 from optuna_trlhpo.dashboard import publish
 from optuna_trlhpo.dashboard._diagram import architecture_svg
 from optuna_trlhpo.dashboard._markdown import BEGIN, END
-from optuna_trlhpo.texts import brief, in_html, in_markdown, in_matplotlib, in_plotly, of_plotly, plain
 from optuna_trlhpo.visualization._architecture import get_architecture_info
 
 dashboard = pytest.importorskip("optuna_dashboard")

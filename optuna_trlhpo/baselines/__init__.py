@@ -7,12 +7,16 @@
 0.0
 """
 
-from optuna_trlhpo.baselines.bananas import BananasSampler
+from typing import TYPE_CHECKING, Any
+
 from optuna_trlhpo.baselines.beam_growth import BeamGrowthSampler
 from optuna_trlhpo.baselines.evolution import RegularizedEvolutionSampler
 from optuna_trlhpo.baselines.greedy_growth import GreedyGrowthSampler
 from optuna_trlhpo.baselines.local_search import LocalSearchSampler
 from optuna_trlhpo.baselines.smac import SMACSampler
+
+if TYPE_CHECKING:
+    from optuna_trlhpo.baselines.bananas import BananasSampler
 
 __all__ = [
     "BananasSampler",
@@ -22,3 +26,16 @@ __all__ = [
     "RegularizedEvolutionSampler",
     "SMACSampler",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "BananasSampler":  # the only one that needs PyTorch
+        from optuna_trlhpo.baselines.bananas import BananasSampler
+
+        globals()[name] = BananasSampler
+        return BananasSampler
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

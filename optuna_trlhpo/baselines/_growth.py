@@ -20,9 +20,10 @@ from optuna.distributions import BaseDistribution
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from optuna_trlhpo.baselines._planned import History, Plan, PlannedSampler, check_integer, note_of
+from optuna_trlhpo._checks import check_integer
+from optuna_trlhpo.baselines._planned import History, PlannedSampler, RivalPlan, note_of
 from optuna_trlhpo.baselines._values import all_values, is_valid, n_values, random_value
-from optuna_trlhpo.episode import place_of_report
+from optuna_trlhpo.trials.episode import infer_report_position
 
 _COUNTABLE = 1000
 """Of a parameter of more values one is drawn, and drawn anew if it is spent; at most ``_DRAWS`` times."""
@@ -30,12 +31,12 @@ _DRAWS = 20
 
 
 @dataclass(eq=False)
-class Node:
+class GrownNetwork:
     """What the trials that begin with the same ``n_params`` parameters have in common."""
 
     n_params: int
     example: FrozenTrial | None = None  # one of them; None at the root
-    children: dict[tuple[str, Any], Node] = field(default_factory=dict)  # by the next name and value
+    children: dict[tuple[str, Any], GrownNetwork] = field(default_factory=dict)  # by the next name and value
     distribution: BaseDistribution | None = None  # of the next parameter
     is_prefix: bool = False
     is_leaf: bool = False  # nothing more is to be tried here: it ended, it failed, or it is being tried
@@ -55,7 +56,7 @@ class Node:
             return False
         return all(child.is_prefix or child.is_spent for child in self.children.values())
 
-    def continuations(self) -> Iterator[Node]:
+    def continuations(self) -> Iterator[GrownNetwork]:
         """The nodes that are one layer further."""
         for child in self.children.values():
             if child.is_prefix or child.is_leaf:
@@ -68,7 +69,7 @@ class Tree:
     """All prefixes of the trials of a study."""
 
     def __init__(self, history: History) -> None:
-        self.root = Node(n_params=0, is_prefix=True)
+        self.root = GrownNetwork(n_params=0, is_prefix=True)
         trials = history.finished + history.running
         for trial in trials:
             self._add(history, trial)
@@ -81,9 +82,9 @@ class Tree:
                 if node is not None:
                     node.n_attempts += 1
 
-    def find(self, params: dict[str, Any]) -> Node | None:
+    def find(self, params: dict[str, Any]) -> GrownNetwork | None:
         """The node of the trials that begin with ``params``."""
-        node: Node | None = self.root
+        node: GrownNetwork | None = self.root
         for item in params.items():
             node = None if node is None else node.children.get(item)
         return node
@@ -94,7 +95,7 @@ class Tree:
         for n, (name, value) in enumerate(trial.params.items(), start=1):
             node.distribution = trial.distributions[name]
             if (name, value) not in node.children:
-                node.children[name, value] = Node(n_params=n, example=trial)
+                node.children[name, value] = GrownNetwork(n_params=n, example=trial)
             node = node.children[name, value]
             if n in scores:
                 node.is_prefix = True
@@ -104,7 +105,7 @@ class Tree:
         elif node is not self.root and not note_of(trial).get("cut"):
             node.is_leaf = True
 
-    def to_grow(self, width: int, n_children: int) -> Node | None:
+    def to_grow(self, width: int, n_children: int) -> GrownNetwork | None:
         """The prefix whose continuation is to be tried next; None if nothing is left.
 
         Pass k keeps k * ``width`` prefixes of each length and tries k * ``n_children`` continuations of each.
@@ -144,7 +145,7 @@ def _scores_of(history: History, trial: FrozenTrial) -> dict[int, float]:
 
 
 @dataclass
-class GrowthPlan(Plan):
+class GrowthPlan(RivalPlan):
     """The ``values`` are the prefix that is to be grown."""
 
     tree: Tree | None = None
@@ -163,7 +164,7 @@ class GrowthSampler(PlannedSampler):
         self._n_children = n_children
         self._end_trials = bool(end_trials)
 
-    def _make_plan(self, history: History, trial: FrozenTrial) -> Plan:
+    def _make_plan(self, history: History, trial: FrozenTrial) -> RivalPlan:
         tree = Tree(history)
         best = max(history.scored, key=history.score, default=None)
         plan = GrowthPlan(tree=tree, best=dict(best.params) if best is not None else {})
@@ -174,7 +175,7 @@ class GrowthSampler(PlannedSampler):
         return plan
 
     def _answer(
-        self, study: Study, trial: FrozenTrial, plan: Plan, name: str, distribution: BaseDistribution
+        self, study: Study, trial: FrozenTrial, plan: RivalPlan, name: str, distribution: BaseDistribution
     ) -> Any:
         assert isinstance(plan, GrowthPlan) and plan.tree is not None
         n_reported = self._note_reports(study, trial, plan, name)
@@ -201,12 +202,14 @@ class GrowthSampler(PlannedSampler):
         seen = plan.note.setdefault("seen", [])
         last = max(trial.intermediate_values, default=-1)
         if len(names) > 1 and last > max((step for _, step in seen), default=-1):
-            seen.append([place_of_report(names, earliest), last])
+            seen.append([infer_report_position(names, earliest), last])
             self._write_note(study, trial, plan)
         return max((n for n, _ in seen), default=0)
 
 
-def _new_value(node: Node | None, name: str, distribution: BaseDistribution, rng: np.random.Generator) -> Any:
+def _new_value(
+    node: GrownNetwork | None, name: str, distribution: BaseDistribution, rng: np.random.Generator
+) -> Any:
     """A random value of which not all was tried that can follow; any value, if there is none."""
 
     def is_new(value: Any) -> bool:
@@ -226,7 +229,7 @@ def _new_value(node: Node | None, name: str, distribution: BaseDistribution, rng
 
 
 def _best_value(
-    node: Node | None,
+    node: GrownNetwork | None,
     best: dict[str, Any],
     name: str,
     distribution: BaseDistribution,
@@ -241,7 +244,7 @@ def _best_value(
     return random_value(distribution, rng)
 
 
-def _worth(node: Node) -> float:
+def _worth(node: GrownNetwork) -> float:
     if node.is_prefix:
         return node.score
     return max((_worth(child) for child in node.children.values()), default=-math.inf)

@@ -25,6 +25,7 @@ from optuna.samplers import BaseSampler
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from optuna_trlhpo._checks import check_integer
 from optuna_trlhpo.baselines._values import is_valid, mutated, random_value
 
 _NOTE = "baselines:note"
@@ -34,7 +35,7 @@ _REDRAWS = 100
 
 
 @dataclass
-class Plan:
+class RivalPlan:
     """What a trial is to do: ``values`` by parameter name; a ``note`` (JSON) is kept with the trial."""
 
     values: dict[str, Any] = field(default_factory=dict)
@@ -128,13 +129,13 @@ class PlannedSampler(BaseSampler):
         check_integer("seed", seed, optional=True)
         self._seed = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else int(seed)
         self._lock = threading.RLock()
-        self._plans: OrderedDict[Any, Plan] = OrderedDict()
+        self._plans: OrderedDict[Any, RivalPlan] = OrderedDict()
 
-    def _make_plan(self, history: History, trial: FrozenTrial) -> Plan:
+    def _make_plan(self, history: History, trial: FrozenTrial) -> RivalPlan:
         raise NotImplementedError
 
     def _answer(
-        self, study: Study, trial: FrozenTrial, plan: Plan, name: str, distribution: BaseDistribution
+        self, study: Study, trial: FrozenTrial, plan: RivalPlan, name: str, distribution: BaseDistribution
     ) -> Any:
         """The value for one parameter: the plan's, or a random one."""
         if name in plan.values and is_valid(distribution, plan.values[name]):
@@ -177,7 +178,7 @@ class PlannedSampler(BaseSampler):
 
     # Plans --------------------------------------------------------------------------------------------
 
-    def _plan_of(self, study: Study, trial: FrozenTrial) -> Plan:
+    def _plan_of(self, study: Study, trial: FrozenTrial) -> RivalPlan:
         key = _key(study, trial)
         if key not in self._plans:
             plan = self._make_plan(History(study, trial), trial)
@@ -188,7 +189,7 @@ class PlannedSampler(BaseSampler):
                 self._plans.popitem(last=False)
         return self._plans[key]
 
-    def _write_note(self, study: Study, trial: FrozenTrial, plan: Plan) -> None:
+    def _write_note(self, study: Study, trial: FrozenTrial, plan: RivalPlan) -> None:
         # Samplers have no public way to write an attribute of a running trial; Optuna's own go this way too.
         study._storage.set_trial_system_attr(trial._trial_id, _NOTE, plan.note)
 
@@ -227,15 +228,6 @@ _PARTS: dict[str, Callable[[Any], bool]] = {
     "cut": lambda value: value is True,
 }
 """Of a note, and how to tell that it is valid."""
-
-
-def check_integer(name: str, value: Any, *, least: int = 0, optional: bool = False) -> None:
-    """Raise a ``ValueError`` unless ``value`` is an integer of at least ``least``."""
-    if optional and value is None:
-        return
-    if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < least:
-        hint = ", or None" if optional else ""
-        raise ValueError(f"{name} is {value!r}; it must be an integer of at least {least}{hint}")
 
 
 def check_single_objective(sampler: BaseSampler, study: Study) -> None:

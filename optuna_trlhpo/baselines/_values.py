@@ -20,7 +20,7 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from optuna_trlhpo.episode import decode, encode
+from optuna_trlhpo.trials.parameters import decode, encode
 
 _SMALL_GRID = 5
 _NEIGHBOUR_SD = 0.2

@@ -16,8 +16,9 @@ from optuna.trial import FrozenTrial, TrialState
 from torch import Tensor
 from torch.nn import functional as F
 
-from optuna_trlhpo.baselines._planned import History, Plan, PlannedSampler, check_integer
-from optuna_trlhpo.space_model import SpaceModel
+from optuna_trlhpo._checks import check_integer
+from optuna_trlhpo.baselines._planned import History, PlannedSampler, RivalPlan
+from optuna_trlhpo.search_space.model import SpaceModel
 
 _MEMBERS = 5  # M, as in the paper
 _HIDDEN = (64, 64)  # H
@@ -79,11 +80,11 @@ class BananasSampler(PlannedSampler):
         self._update_interval = update_interval
         self._fitted: tuple[Any, Predictor, SpaceModel] | None = None
 
-    def _make_plan(self, history: History, trial: FrozenTrial) -> Plan:
+    def _make_plan(self, history: History, trial: FrozenTrial) -> RivalPlan:
         rng = self._generator("plan", trial.number)
         scored = history.scored
         if len(scored) < self._n_startup_trials:
-            return Plan(history.random_plan(rng))
+            return RivalPlan(history.random_plan(rng))
         n_new = (len(scored) - self._n_startup_trials) % self._update_interval
         predictor, structure = self._fit(history, scored[: len(scored) - n_new])
         candidates = self._candidates(history, scored, rng)
@@ -92,8 +93,8 @@ class BananasSampler(PlannedSampler):
         drawn = predicted.mean(axis=0) + predicted.std(axis=0) * noise
         for i in np.argsort(-drawn, kind="stable"):
             if not history.repeats(candidates[i]):
-                return Plan(candidates[i])
-        return Plan(history.random_plan(rng))
+                return RivalPlan(candidates[i])
+        return RivalPlan(history.random_plan(rng))
 
     def _candidates(
         self, history: History, scored: Sequence[FrozenTrial], rng: np.random.Generator

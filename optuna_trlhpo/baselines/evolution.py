@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from optuna.trial import FrozenTrial
 
-from optuna_trlhpo.baselines._planned import History, Plan, PlannedSampler, check_integer
+from optuna_trlhpo._checks import check_integer
+from optuna_trlhpo.baselines._planned import History, PlannedSampler, RivalPlan
 
 
 class RegularizedEvolutionSampler(PlannedSampler):
@@ -45,11 +46,11 @@ class RegularizedEvolutionSampler(PlannedSampler):
         self._population_size = population_size
         self._tournament_size = tournament_size
 
-    def _make_plan(self, history: History, trial: FrozenTrial) -> Plan:
+    def _make_plan(self, history: History, trial: FrozenTrial) -> RivalPlan:
         rng = self._generator("plan", trial.number)
         population = history.scored[-self._population_size :]
         if len(population) < self._population_size:
-            return Plan(history.random_plan(rng))
+            return RivalPlan(history.random_plan(rng))
         drawn = rng.integers(len(population), size=self._tournament_size)
         parent = max((population[i] for i in drawn), key=history.score)
-        return Plan(history.child(parent, rng))
+        return RivalPlan(history.child(parent, rng))

@@ -8,7 +8,8 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
-from optuna_trlhpo.baselines._planned import History, Plan, PlannedSampler, check_integer, note_of
+from optuna_trlhpo._checks import check_integer
+from optuna_trlhpo.baselines._planned import History, PlannedSampler, RivalPlan, note_of
 from optuna_trlhpo.baselines._values import neighbours
 
 
@@ -66,7 +67,7 @@ class LocalSearchSampler(PlannedSampler):
         self._whole_neighbourhood = bool(whole_neighbourhood)
         self._n_numeric_neighbours = n_numeric_neighbours
 
-    def _make_plan(self, history: History, trial: FrozenTrial) -> Plan:
+    def _make_plan(self, history: History, trial: FrozenTrial) -> RivalPlan:
         # A trial's note says which climb it belongs to and, unless it is a random start, which neighbour of
         # which trial it was: {"climb": 0, "of": 7, "change": 3}. Trials of others belong to the climb of
         # their time.
@@ -89,7 +90,7 @@ class LocalSearchSampler(PlannedSampler):
                 if plan is not None:
                     return plan
             climb += 1
-        return Plan(history.random_plan(self._generator("start", trial.number)), {"climb": climb})
+        return RivalPlan(history.random_plan(self._generator("start", trial.number)), {"climb": climb})
 
     def _centres(self, history: History, members: Sequence[FrozenTrial]) -> list[FrozenTrial]:
         """The trials whose neighbours may be tried, the first of them first."""
@@ -104,7 +105,7 @@ class LocalSearchSampler(PlannedSampler):
 
     def _next_neighbour(
         self, history: History, centre: FrozenTrial, members: Sequence[FrozenTrial], climb: int
-    ) -> Plan | None:
+    ) -> RivalPlan | None:
         tried = {note_of(other)["change"] for other in members if note_of(other).get("of") == centre.number}
         rng = self._generator("neighbours", centre.number)  # the same neighbours in the same order, always
         changes: list[tuple[str, Any]] = []
@@ -116,5 +117,5 @@ class LocalSearchSampler(PlannedSampler):
             rest = history.random_values(self._generator("rest", centre.number, change))
             values = rest | centre.params | {name: value}
             if change not in tried and not history.repeats(values):
-                return Plan(values, {"climb": climb, "of": centre.number, "change": change})
+                return RivalPlan(values, {"climb": climb, "of": centre.number, "change": change})
         return None

@@ -14,12 +14,8 @@ from optuna.search_space import intersection_search_space
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from optuna_trlhpo.baselines._planned import (
-    History,
-    PlannedSampler,
-    check_integer,
-    check_single_objective,
-)
+from optuna_trlhpo._checks import check_integer
+from optuna_trlhpo.baselines._planned import History, PlannedSampler, check_single_objective
 from optuna_trlhpo.baselines._values import all_values, is_valid, n_values, random_value
 
 _MISSING = (

@@ -11,23 +11,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from optuna_trlhpo.benchmarks import (
-    confirmation,
-    engine,
-    engine_search,
-    idiom_ranks,
-    overhead,
-    pareto,
-    pretraining,
-    real_training,
-    repeats,
-    train_less,
-    training_table,
-)
-from optuna_trlhpo.benchmarks.studies import positive, select
+from optuna_trlhpo.benchmarks.harness.studies import positive, select
+from optuna_trlhpo.benchmarks.layer_prior import pretraining, training_table
+from optuna_trlhpo.benchmarks.overhead import sampler as overhead
+from optuna_trlhpo.benchmarks.search import confirmation, idiom_ranks, pareto, real_training, repeats
+from optuna_trlhpo.benchmarks.training import engine, engine_search, train_less
 
 if TYPE_CHECKING:
-    from optuna_trlhpo.benchmarks.runner import Row, Share
+    from optuna_trlhpo.benchmarks.harness.rows import Row
+    from optuna_trlhpo.benchmarks.search.protocols import Share
 
 # What a command needs is imported when it is called: `overhead` does without the extra 'bench'.
 _ROWS = Path("benchmark-rows")
@@ -94,20 +86,23 @@ def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from optuna_trlhpo.benchmarks import runner, tables
+    from optuna_trlhpo.benchmarks.harness.samplers import SAMPLERS
+    from optuna_trlhpo.benchmarks.problems import tables
+    from optuna_trlhpo.benchmarks.search import runner
+    from optuna_trlhpo.benchmarks.search.protocols import PROTOCOLS, Share
 
     problems = select("problem", arguments.problems, tables.problems())
     if arguments.protocol is not None:
-        asked = [share.problems for share in runner.PROTOCOLS[arguments.protocol]]
+        asked = [share.problems for share in PROTOCOLS[arguments.protocol]]
         problems = [name for name in problems if any(name in names for names in asked)]
-    samplers = select("sampler", arguments.samplers, runner.SAMPLERS)
+    samplers = select("sampler", arguments.samplers, SAMPLERS)
     problems = _at_hand(problems, arguments)  # a wrong argument is told before a file that is missing
     if arguments.protocol is None:
         _print_setting(arguments)
-        shares = [runner.Share(tuple(problems), tuple(samplers), arguments.seeds, arguments.budget)]
+        shares = [Share(tuple(problems), tuple(samplers), arguments.seeds, arguments.budget)]
     else:
         _print_setting(arguments, protocol=arguments.protocol)
-        shares = _narrowed(runner.PROTOCOLS[arguments.protocol], problems, samplers)
+        shares = _narrowed(PROTOCOLS[arguments.protocol], problems, samplers)
     rows = runner.run_protocol(
         shares, out=arguments.out, jobs=arguments.jobs, data_root=arguments.data_root, progress=True
     )
@@ -116,7 +111,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _at_hand(problems: Iterable[str], arguments: argparse.Namespace) -> list[str]:
     """Of problems that a pattern stands for, those whose files are there; the others are told."""
-    from optuna_trlhpo.benchmarks import tables
+    from optuna_trlhpo.benchmarks.problems import tables
 
     found, missing = [], []
     for name in problems:
@@ -146,12 +141,12 @@ def _narrowed(shares: Iterable[Share], problems: Iterable[str], samplers: Iterab
 
 
 def _print_setting(arguments: argparse.Namespace, protocol: str | None = None) -> None:
-    from optuna_trlhpo.benchmarks import runner
+    from optuna_trlhpo.benchmarks.harness.rows import versions
 
     studies = f"seeds 0 to {arguments.seeds - 1}, {arguments.budget} trainings"
     print(
         f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, {arguments.jobs} used; "
-        + ", ".join(f"{name} {version}" for name, version in runner.versions().items())
+        + ", ".join(f"{name} {version}" for name, version in versions().items())
         + f"; {studies if protocol is None else f'the {protocol} protocol'}",
         flush=True,
     )
@@ -197,19 +192,21 @@ def _add_report(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 
 def _report(arguments: argparse.Namespace) -> int:
-    from optuna_trlhpo.benchmarks import criteria, curves, report, runner
-    from optuna_trlhpo.benchmarks.results import Results
+    from optuna_trlhpo.benchmarks.harness.rows import check_names
+    from optuna_trlhpo.benchmarks.search import criteria, curves, report
+    from optuna_trlhpo.benchmarks.search.protocols import PROTOCOLS
+    from optuna_trlhpo.benchmarks.search.results import Results
 
     everything = Results(_read_rows(arguments.out))
     rows = everything.rows + everything.failed
     for what in ("problem", "sampler"):
         chosen = select(what, getattr(arguments, f"{what}s"), dict.fromkeys(row[what] for row in rows))
         rows = [row for row in rows if row[what] in chosen]
-    runner.check_names("reference", [arguments.reference], dict.fromkeys(row["sampler"] for row in rows))
+    check_names("reference", [arguments.reference], dict.fromkeys(row["sampler"] for row in rows))
     results = Results(rows)
     judgements: list[criteria.Judgement] = []
     if arguments.protocol is not None:
-        judgements = criteria.judge(everything, runner.PROTOCOLS[arguments.protocol])
+        judgements = criteria.judge(everything, PROTOCOLS[arguments.protocol])
     figures = None
     if arguments.figures is not None:
         figures = curves.write_figures(results, arguments.figures)
@@ -230,9 +227,9 @@ def _report(arguments: argparse.Namespace) -> int:
 
 
 def _read_rows(out: Path) -> list[Row]:
-    from optuna_trlhpo.benchmarks import runner
+    from optuna_trlhpo.benchmarks.harness.rows import read_rows
 
-    rows = runner.read_rows(out)
+    rows = read_rows(out)
     if not rows:
         raise FileNotFoundError(f"no rows in {out}; `run` makes them")
     return rows
@@ -260,8 +257,9 @@ def _add_ablate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 
 def _ablate(arguments: argparse.Namespace) -> int:
-    from optuna_trlhpo.benchmarks import ablation, tables
-    from optuna_trlhpo.benchmarks.results import Results
+    from optuna_trlhpo.benchmarks.problems import tables
+    from optuna_trlhpo.benchmarks.search import ablation
+    from optuna_trlhpo.benchmarks.search.results import Results
 
     problems = select("problem", arguments.problems, tables.problems())
     variants = select("variant", arguments.variants, ablation.VARIANTS)
@@ -299,8 +297,8 @@ def _add_transfer(commands: argparse._SubParsersAction[argparse.ArgumentParser])
 
 
 def _transfer(arguments: argparse.Namespace) -> int:
-    from optuna_trlhpo.benchmarks import transfer
-    from optuna_trlhpo.benchmarks.results import Results
+    from optuna_trlhpo.benchmarks.search import transfer
+    from optuna_trlhpo.benchmarks.search.results import Results
 
     problems = select("problem", arguments.problems, transfer.EARLIER)
     _print_setting(arguments)
@@ -328,7 +326,7 @@ def _add_figures(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def _figures(arguments: argparse.Namespace) -> int:
-    from optuna_trlhpo.benchmarks import figures
+    from optuna_trlhpo.benchmarks.overhead import figures
 
     figures.main(arguments.trials)
     return 0

@@ -1,12 +1,12 @@
 """The ready objective: a small CNN for a dataset, grown layer by layer inside a trial."""
 
-from optuna_trlhpo.cnn.cost import Cost, measure_cost
-from optuna_trlhpo.cnn.export import Exported, export_network
+from optuna_trlhpo.cnn.deploy.cost import Cost, measure_cost
+from optuna_trlhpo.cnn.deploy.export import Exported, export_network
+from optuna_trlhpo.cnn.deploy.partition import Budget, Cut, Partition
 from optuna_trlhpo.cnn.model import build_network
 from optuna_trlhpo.cnn.objective import CNNObjective
-from optuna_trlhpo.cnn.partition import Budget, Cut, Partition
 from optuna_trlhpo.cnn.results import Confirmation, Confirmed, Refit
-from optuna_trlhpo.cnn.trained import Savings, savings
+from optuna_trlhpo.trials.training_record import Savings, savings
 
 __all__ = [
     "Budget",

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 from optuna.pruners import BasePruner
 from optuna.study import Study, StudyDirection
 
+from optuna_trlhpo._checks import check_integer, check_positive_integer, check_positive_number
 from optuna_trlhpo.cnn.goals import Counts
-from optuna_trlhpo.cnn.training import PRECISIONS, SCHEDULES
+from optuna_trlhpo.cnn.training.loop import PRECISIONS, SCHEDULES
 
 
 def checked_objectives(objectives: Sequence[str]) -> tuple[str, ...]:
@@ -47,7 +46,7 @@ def check_training(
     check_positive_number("learning_rate", learning_rate)
     if schedule not in SCHEDULES:
         raise ValueError(f"schedule is {schedule!r}; it must be one of {', '.join(SCHEDULES)}")
-    check_seed(seed)
+    check_integer("seed", seed)
 
 
 def check_training_less(
@@ -87,31 +86,3 @@ def check_directions(study: Study, objectives: tuple[str, ...] = ("accuracy",)) 
         f"the directions of the study are not those of the objectives {', '.join(objectives)}; create it "
         f"with directions={directions}"
     )
-
-
-def check_positive_integer(name: str, value: Any) -> None:
-    """Raise a ``ValueError`` that says which argument is none."""
-    if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{name} is {value!r}; it must be a positive integer")
-
-
-def check_positive_number(name: str, value: Any) -> None:
-    """Raise a ``ValueError`` that says which argument is no positive, finite number."""
-    if not _is_number(value) or not 0 < value < math.inf:
-        raise ValueError(f"{name} is {value!r}; it must be a positive number")
-
-
-def check_share(name: str, value: Any) -> None:
-    """Raise a ``ValueError`` that says which argument is neither None nor from 0 to 1."""
-    if value is not None and not (_is_number(value) and 0 <= value <= 1):
-        raise ValueError(f"{name} is {value!r}; it must be between 0 and 1, or None")
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float | np.number) and not isinstance(value, bool)
-
-
-def check_seed(seed: Any) -> None:
-    """Raise a ``ValueError`` unless it is an integer of at least 0."""
-    if not isinstance(seed, int | np.integer) or isinstance(seed, bool) or seed < 0:
-        raise ValueError(f"seed is {seed!r}; it must be an integer of at least 0")

@@ -7,12 +7,11 @@ any sampler learns from it. It may be any finite number: ``min_accuracy`` is hel
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from numbers import Real
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from optuna_trlhpo._checks import is_number
 from optuna_trlhpo.layers import Layer
 from optuna_trlhpo.space import LayerSpace
 
@@ -61,7 +60,7 @@ def weighted_product(cost: str, target: float, *, exponent: float = -0.07) -> Go
         (0.9336, 0.98)
     """
     _check(cost, target)
-    if not (_is_number(exponent) and exponent <= 0):
+    if not (is_number(exponent) and exponent <= 0):
         raise ValueError(
             f"exponent is {exponent!r}; it must be a number of at most 0, or cost would be rewarded"
         )
@@ -86,7 +85,7 @@ def mixture(cost: str, target: float, *, weight: float = 0.9) -> Goal:
         0.66
     """
     _check(cost, target)
-    if not (_is_number(weight) and 0 <= weight <= 1):
+    if not (is_number(weight) and 0 <= weight <= 1):
         raise ValueError(f"weight is {weight!r}; it must be between 0 and 1")
     return _Mixture(cost, float(target), float(weight))
 
@@ -119,9 +118,5 @@ class _Mixture:
 def _check(cost: str, target: float) -> None:
     if cost not in Counts._fields:
         raise ValueError(f"cost is {cost!r}; it must be one of {', '.join(Counts._fields)}")
-    if not (_is_number(target) and target > 0):
+    if not (is_number(target) and target > 0):
         raise ValueError(f"target is {target!r}; it must be a positive number")
-
-
-def _is_number(value: Any) -> bool:
-    return not isinstance(value, bool) and isinstance(value, Real) and math.isfinite(value)

@@ -6,48 +6,36 @@ Notation: S layers; accuracy is a share of images, 0-1; MACs are for one image, 
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import optuna
 import torch
 from optuna.pruners import BasePruner, MedianPruner
 from optuna.study import Study
-from optuna.trial import BaseTrial, FrozenTrial, Trial
+from optuna.trial import BaseTrial, Trial
 from torch import nn
 
-from optuna_trlhpo.cnn import finished, leaders
+from optuna_trlhpo._checks import check_positive_number, check_share
+from optuna_trlhpo.cnn import best_network
 from optuna_trlhpo.cnn.checks import (
     check_directions,
-    check_positive_integer,
-    check_positive_number,
-    check_seed,
-    check_share,
     check_training,
     check_training_less,
     checked_objectives,
 )
-from optuna_trlhpo.cnn.cost import Cost, measure_latency
-from optuna_trlhpo.cnn.data import load_data
-from optuna_trlhpo.cnn.export import Exported, check_format, export_network
+from optuna_trlhpo.cnn.data.datasets import load_data
+from optuna_trlhpo.cnn.deploy.cost import measure_latency
+from optuna_trlhpo.cnn.deploy.latency import Latencies, check_reachable
+from optuna_trlhpo.cnn.evaluation import Evaluation
+from optuna_trlhpo.cnn.found_networks import FoundNetworks
 from optuna_trlhpo.cnn.goals import Goal, count
-from optuna_trlhpo.cnn.inheritance import Way
-from optuna_trlhpo.cnn.latency import Latencies, cheapest_layer
 from optuna_trlhpo.cnn.model import check_activation
-from optuna_trlhpo.cnn.partition import Budget, Partition
-from optuna_trlhpo.cnn.results import Confirmation, Confirmed, Refit, layer_table
-from optuna_trlhpo.cnn.stopping import EarlyStop
-from optuna_trlhpo.cnn.trained import Trained, TrainedNetworks, accuracies, note_training
-from optuna_trlhpo.cnn.trainer import Trainer, layers_key, measured_threads
-from optuna_trlhpo.episode import report_performance
+from optuna_trlhpo.cnn.training.trainer import Trainer, layers_key, measured_threads
+from optuna_trlhpo.cnn.training.weight_inheritance import Lineage
 from optuna_trlhpo.layers import TABLE_I, Network, Vocabulary, describe
 from optuna_trlhpo.space import LayerSpace
-
-PERFORMANCE_BATCHES, PERFORMANCE_BATCH_SIZE = 32, 16
-"""The performance of a network, as the paper's agent sees it: its accuracy on 32 validation batches of 16."""
 
 _DEFAULTS: dict[str, Any] = {"epochs": 5, "batch_size": 128, "learning_rate": 3e-3}
 _DEFAULTS_OF: dict[str, dict[str, Any]] = {
@@ -64,7 +52,7 @@ _SECONDS_OF_LATENCY = 0.1
 _logger = optuna.logging.get_logger("optuna.trlhpo.cnn")  # outside the "optuna." tree INFO would be lost
 
 
-class CNNObjective:
+class CNNObjective(FoundNetworks):
     """An Optuna objective that finds a small CNN for a dataset, layer by layer. Maximise it.
 
     Every network that `LayerSpace.grow` yields is trained from scratch on the training images and reported
@@ -259,7 +247,7 @@ class CNNObjective:
                 self.data, self.space, batch_size=self.batch_size, conv_activation=conv_activation
             )
         self.threads: int = threads
-        self._trainer = Trainer(
+        self.trainer = Trainer(
             data=self.data,
             conv_activation=conv_activation,
             epochs=self.epochs,
@@ -273,13 +261,10 @@ class CNNObjective:
             inherited_epochs=self.epochs if inherited_epochs is None else inherited_epochs,
             code=layers_key(vocabulary.kinds),
         )
-        setting = self._trainer.search_setting
-        self._trained = TrainedNetworks(setting, inherits=inherit, stopped=early_stop is not None)
-        self._early_stop = None if early_stop is None else EarlyStop(early_stop, setting, self.data)
+        self.evaluation = Evaluation(self.trainer, epochs=self.epochs, seed=seed, early_stop=early_stop)
         self._latency = Latencies(self._measured_latency)
         if max_latency is not None:
-            self._check_reachable(max_latency)
-        self._batches = performance_batches(len(self.data.validation_labels), np.random.default_rng(seed))
+            check_reachable(max_latency, self._measured_latency, self.space)
 
     @classmethod
     def paper(cls, data: Any = "mnist", **overrides: Any) -> CNNObjective:
@@ -316,14 +301,14 @@ class CNNObjective:
         if len(self.objectives) > 1:
             return self._train_whole(trial)
         best: float | None = None
-        way: Way = ()
+        way: Lineage = ()
         for layers in self.space.grow(trial):
             if self._is_too_slow(trial, layers, alone=best is None):
                 break
-            trained = self._look_up_or_train(trial, layers, way)
+            trained = self.evaluation(trial, layers, way)
             if trained is None:
                 return float("nan")  # to Optuna a failed trial, which stops no study
-            if self._trainer.inherits:
+            if self.trainer.inherits:
                 way = (*way, trained.ancestor(layers))
             worth = self._worth(trained.accuracy, layers)
             trial.report(worth, step=len(layers) - 1)
@@ -354,8 +339,8 @@ class CNNObjective:
             "batch size": self.batch_size,
             "learning rate": float(self.learning_rate),
             "schedule": self.schedule,
-            "precision": self._trainer.precision,
-            "inherited epochs": self._trainer.inherited_epochs if self._trainer.inherits else None,
+            "precision": self.trainer.precision,
+            "inherited epochs": self.trainer.inherited_epochs if self.trainer.inherits else None,
             "activation of convolutions": self.conv_activation,
             "objectives": list(self.objectives),
             "seed": int(self.seed),
@@ -374,34 +359,12 @@ class CNNObjective:
         layers = self.space.suggest(trial)
         latency = self._latency(layers) if "latency" in self.objectives else math.nan
         self._is_too_slow(trial, layers, alone=True)
-        trained = self._look_up_or_train(trial, layers)
+        trained = self.evaluation(trial, layers)
         if trained is None:
             return (math.nan,) * len(self.objectives)
         self._note(trial, layers, trained.accuracy)
         known = {"accuracy": trained.accuracy, "latency": latency, **count(self.space, layers)._asdict()}
         return tuple(float(known[name]) for name in self.objectives)
-
-    def _look_up_or_train(self, trial: BaseTrial, layers: Network, way: Way = ()) -> Trained | None:
-        """What comes of the network, noted in the trial; None, and that is noted too, if memory ran out."""
-        with self._trained.turn(layers, way):
-            return self._look_up_or_train_in_turn(trial, layers, way)
-
-    def _look_up_or_train_in_turn(self, trial: BaseTrial, layers: Network, way: Way) -> Trained | None:
-        known = self._trained.find(trial.study, layers, way) if isinstance(trial, Trial) else None
-        trained = self._train_and_judge(trial, layers, way) if known is None else known
-        if trained is None:
-            _logger.warning(
-                f"Out of memory while training {describe(layers)} on {self.data.device}; the trial fails."
-            )
-            trial.set_user_attr("failed", f"out of memory while training {describe(layers)}")
-            return None
-        step = len(layers) - 1
-        report_performance(trial, trained.performance, step)
-        note_training(trial, self._trainer.search_setting, step, trained, looked_up=known is not None)
-        return trained
-
-    def _worth(self, accuracy: float, layers: Network) -> float:
-        return accuracy if self.goal is None else float(self.goal(accuracy, count(self.space, layers)))
 
     def _note(self, trial: BaseTrial, layers: Network, accuracy: float) -> None:
         """The best network so far."""
@@ -424,235 +387,5 @@ class CNNObjective:
 
     def _measured_latency(self, layers: Network) -> float:
         """Median seconds for one image."""
-        network = nn.Sequential(*finished.untrained(layers, self._trainer, self.space).values())
+        network = nn.Sequential(*best_network.untrained(layers, self.trainer, self.space).values())
         return measure_latency(network, self.space.input_shape, seconds=_SECONDS_OF_LATENCY).median
-
-    def _check_reachable(self, max_latency: float) -> None:
-        """Raise a ``ValueError`` if even the least network is too slow."""
-        layers, seconds = cheapest_layer(self.space), math.inf
-        for _ in range(3):  # once it may have been disturbed
-            seconds = min(seconds, self._measured_latency(layers))
-            if seconds <= max_latency:
-                return
-        raise ValueError(
-            f"max_latency is {max_latency:g} s; the cheapest network of one layer, {describe(layers)}, takes "
-            f"{seconds:.3g} s here"
-        )
-
-    def confirm(self, study: Study, *, top: int = 5, repeats: int = 3) -> Confirmation:
-        """Train the leaders of a study again under new seeds, and rank them by their mean accuracy.
-
-        The best observed network is often a lucky one: of many noisy values the highest is high by chance
-        too. The leaders are the networks with the highest observed accuracies, or that the goal finds worth
-        most, each the best prefix of a finished trial, equal architectures counted once; those beyond the
-        objective's limits, if the study had others, are left out. Every repeat has initial weights and an
-        order of the images of its own, fixed by the objective's seed; all else stays as in the search. The
-        accuracy that the search observed is no part of the mean, for it was selected for being high.
-
-        The means show what the luck of a training hid. The luck of being judged by these validation images
-        is still in them; only the test images, in `refit`, are free of it.
-
-        Each accuracy is kept in the study at once, in the user attribute ``confirmed_accuracies``: after an
-        interruption or an error the next call goes on where this one stopped, and ``top=10`` after ``top=5``
-        trains only what is new. An objective with other data, training settings or seed trains its own. A
-        network that does not fit in memory is left out, with a warning; the next call tries it again.
-
-        Args:
-            study: Its finished trials are read; its direction is "maximize".
-            top: How many networks to train; all of them if the study has fewer.
-            repeats: Trainings of each.
-
-        Returns:
-            A list of `Confirmed`, the highest mean first; of equal means the fewest MACs. Its ``print`` is a
-            table. `refit` takes its rows.
-
-        Raises:
-            ValueError: If ``top`` or ``repeats`` is not a positive integer, the study does not maximise one
-                value, the objective has several, or the study holds no network of the objective's space.
-        """
-        if len(self.objectives) > 1:
-            raise ValueError(
-                f"objectives are {', '.join(self.objectives)}; confirm ranks networks by one value, and "
-                "needs an objective of the accuracy alone; refit and cost take any of study.best_trials"
-            )
-        check_directions(study)
-        check_positive_integer("top", top)
-        check_positive_integer("repeats", repeats)
-        return leaders.confirm(
-            study,
-            self._trainer,
-            self.space,
-            top=top,
-            repeats=repeats,
-            worth=self._worth,
-            is_fast=lambda layers: self.max_latency is None or self._latency(layers) <= self.max_latency,
-        )
-
-    def refit(
-        self, trial: BaseTrial | Confirmed, *, epochs: int | None = None, seed: int | None = None
-    ) -> Refit:
-        """Train the best network of a finished trial on training and validation images; test it once.
-
-        Args:
-            trial: Such as ``study.best_trial``, or a row of what `confirm` returns.
-            epochs: Default: the objective's; more cost little now and usually help.
-            seed: Default: the objective's.
-
-        Raises:
-            ValueError: If the trial has no user attribute ``architecture``, or an argument is out of range.
-        """
-        epochs, seed = self.epochs if epochs is None else epochs, self.seed if seed is None else seed
-        check_positive_integer("epochs", epochs)
-        check_seed(seed)
-        return finished.refit(trial, self._trainer, self.space, epochs=epochs, seed=seed)
-
-    def cost(
-        self, trial: BaseTrial | Confirmed, *, latency: bool = True, batch_size: int = 1, threads: int = 1
-    ) -> Cost:
-        """What the best network of a finished trial costs, layer by layer; its ``print`` is a table.
-
-        Parameters, MACs, FLOPs, bytes of weights and of activations are counted; latency is measured on the
-        objective's device, and energy where this machine can tell (see `Cost`).
-
-        Args:
-            trial: Such as ``study.best_trial``, or a row of what `confirm` returns.
-            latency: Whether to measure latency and energy, which takes some seconds.
-            batch_size: Images in a measured pass.
-            threads: Of the CPU, for a measured pass.
-
-        Raises:
-            ValueError: If the trial has no user attribute ``architecture``, or a number is not positive.
-        """
-        _, layers = finished.network_of(trial)
-        return finished.cost(
-            layers, self._trainer, self.space, latency=latency, batch_size=batch_size, threads=threads
-        )
-
-    def _trained_network(self, trial: BaseTrial | Confirmed, network: nn.Module | None) -> nn.Module:
-        """``network`` if it can be the trial's; trained anew if there is none."""
-        if network is None:
-            return self.refit(trial).network
-        finished.check_is_network_of(trial, network, self._trainer, self.space)
-        return network
-
-    def export(
-        self, trial: BaseTrial | Confirmed, path: str | Path, *, network: nn.Module | None = None
-    ) -> Exported:
-        """Write the best network of a finished trial to a file that needs nothing of this package.
-
-        A study keeps no weights: unless a trained network is given, `refit` trains it anew. It takes inputs
-        that are standardised; mean and standard deviation, and the architecture, are in the file.
-
-        Args:
-            trial: Such as ``study.best_trial``, or a row of what `confirm` returns.
-            path: Its ending says what is written: ``.onnx``, ``.pt2`` (`torch.export`) or ``.py`` (readable
-                source, with its weights in ``.safetensors`` beside it); see `export_network`.
-            network: Trained, such as ``refit(trial).network``.
-
-        Raises:
-            ValueError: For another ending, a trial without the user attribute ``architecture``, or a network
-                of another architecture.
-            ImportError: If ONNX is asked for and not installed.
-            RuntimeError: If what was written gives other numbers than the network.
-
-        Example::
-
-            refit = objective.refit(study.best_trial, epochs=20)
-            objective.export(study.best_trial, "digits.onnx", network=refit.network)
-        """
-        check_format(path)
-        trained = self._trained_network(trial, network)
-        metadata = finished.metadata(trial, self.data)
-        return export_network(trained, path, self.space.input_shape, metadata=metadata)
-
-    def partition(
-        self,
-        trial: BaseTrial | Confirmed,
-        budget: Budget,
-        *,
-        folder: str | Path | None = None,
-        network: nn.Module | None = None,
-        latency: bool = True,
-    ) -> Partition:
-        """Where to cut the best network of a finished trial between a device and a server.
-
-        Of the places where the device's part is within the budget, the one is chosen where the fewest bytes
-        cross; of equals the one that leaves the device the least to do. ``print`` shows them all.
-
-        Args:
-            trial: Such as ``study.best_trial``, or a row of what `confirm` returns.
-            budget: What the device has.
-            folder: Where both parts are written, ``device.onnx`` and ``server.onnx``; the output of the first
-                is the input of the second. None: nothing is written, and nothing is trained.
-            network: Trained, such as ``refit(trial).network``; without one `refit` trains what is written.
-            latency: Whether to measure it, on the objective's device, which takes some seconds.
-
-        Raises:
-            ValueError: If no place is within the budget, latency is limited and not measured, the trial has
-                no user attribute ``architecture``, or the network is of another architecture.
-            ImportError: If parts are to be written and ONNX is not installed.
-        """
-        if not isinstance(budget, Budget):
-            raise ValueError(f"budget is {budget!r}; it must be a Budget, such as Budget(macs=1e6)")
-        if budget.latency is not None and not latency:
-            raise ValueError(f"the budget limits latency to {budget.latency!r} s; latency must be True")
-        if folder is not None:
-            check_format("device.onnx")
-        return finished.partition(
-            trial,
-            lambda: self._trained_network(trial, network),
-            budget,
-            self._trainer,
-            self.space,
-            folder=folder,
-            latency=latency,
-        )
-
-    def table(self, trial: FrozenTrial) -> str:
-        """The best network of a finished trial, a row per layer: what it made of the image, gained and cost.
-
-        The reward of a layer is the accuracy it added; a layer that was not trained on its own shows ``-``.
-
-        Raises:
-            ValueError: If the trial has no user attribute ``architecture``.
-        """
-        _, layers = finished.network_of(trial)
-        known = getattr(trial, "intermediate_values", {})
-        if self.goal is not None:  # then the reports are what networks are worth
-            known = {k - 1: accuracy for k, accuracy in accuracies(trial).items()}
-        return layer_table(self.space, layers, known)
-
-    # Private ------------------------------------------------------------------------------------------------
-
-    def _train_and_judge(self, trial: BaseTrial, layers: Network, way: Way) -> Trained | None:
-        """Train a network of the search; None if memory ran out."""
-        start = time.perf_counter()
-        watch = None
-        if self._early_stop is not None and isinstance(trial, Trial):
-            epochs = self._trainer.inherited_epochs if way else self.epochs
-            watch = self._early_stop.watch(trial.study, trial, depth=len(layers), epochs=epochs)
-        try:
-            correct = self._trainer.validate(layers, seed=self.seed, way=way, watch=watch)
-        finally:
-            if watch is not None:
-                watch.close()
-        if correct is None:
-            return None
-        performance = [float(correct[batch].mean()) for batch in self._batches]
-        trained = Trained(float(correct.mean()), performance, time.perf_counter() - start)
-        return trained if watch is None else trained._replace(curve=tuple(watch.curve), stopped=watch.stopped)
-
-
-def performance_batches(images: int, rng: np.random.Generator) -> list[np.ndarray]:
-    """Indices of 32 batches of 16 of the validation images; of fewer than 512 the batches are smaller.
-
-    With fewer than 32 images, batches of 16 are drawn with replacement.
-
-    Example:
-        >>> [len(batch) for batch in performance_batches(100, np.random.default_rng(0))][:6]
-        [4, 4, 4, 4, 3, 3]
-    """
-    if images < PERFORMANCE_BATCHES:
-        return list(rng.integers(images, size=(PERFORMANCE_BATCHES, PERFORMANCE_BATCH_SIZE)))
-    chosen = rng.permutation(images)[: PERFORMANCE_BATCHES * PERFORMANCE_BATCH_SIZE]
-    return np.array_split(chosen, PERFORMANCE_BATCHES)

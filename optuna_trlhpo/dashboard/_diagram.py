@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from optuna_trlhpo.texts import in_html
+from optuna_trlhpo._texts import in_html
 from optuna_trlhpo.visualization._architecture import ArchitectureInfo
 from optuna_trlhpo.visualization._plotly import GREY, colours_of
 from optuna_trlhpo.visualization._study import decimal

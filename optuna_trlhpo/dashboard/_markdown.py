@@ -11,10 +11,10 @@ from collections.abc import Collection, Iterable, Sequence
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from optuna_trlhpo.cnn.trained import savings
+from optuna_trlhpo._texts import in_markdown, plain
 from optuna_trlhpo.layers import describe, network_in
-from optuna_trlhpo.notes import read_architecture, read_count
-from optuna_trlhpo.texts import in_markdown, plain
+from optuna_trlhpo.trials.attributes import read_architecture, read_count
+from optuna_trlhpo.trials.training_record import savings
 from optuna_trlhpo.visualization._architecture import ArchitectureInfo
 from optuna_trlhpo.visualization._study import decimal, feasible
 

@@ -24,10 +24,11 @@ from optuna.artifacts.exceptions import ArtifactNotFound
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
+from optuna_trlhpo._checks import check_integer
 from optuna_trlhpo.dashboard._diagram import architecture_svg
 from optuna_trlhpo.dashboard._figures import FIGURES, figure_of
 from optuna_trlhpo.dashboard._markdown import leaders, merged, study_note, trial_note
-from optuna_trlhpo.notes import is_integer, read_from_study, write_to_study
+from optuna_trlhpo.trials.attributes import is_integer, read_from_study, write_to_study
 from optuna_trlhpo.visualization._architecture import ArchitectureInfo, get_architecture_info
 
 if TYPE_CHECKING:
@@ -133,7 +134,7 @@ class PublishCallback:
     def __init__(self, *, every: int = 10, top: int = 3, artifact_store: ArtifactStore | None = None) -> None:
         if not isinstance(every, int) or isinstance(every, bool) or every < 1:
             raise ValueError(f"every is {every!r}; it must be a positive integer")
-        _check_top(top)
+        check_integer("top", top)
         _import_dashboard()
         self.every = every
         self.top = top
@@ -308,12 +309,7 @@ def _holds(store: ArtifactStore, identity: str) -> bool:
 def _check(study: Study, top: int) -> None:
     if not isinstance(study, Study):
         raise ValueError(f"study is a {type(study).__name__}; it must be a study of Optuna")
-    _check_top(top)
-
-
-def _check_top(top: int) -> None:
-    if not isinstance(top, int) or isinstance(top, bool) or top < 0:
-        raise ValueError(f"top is {top!r}; it must be an integer of at least 0")
+    check_integer("top", top)
 
 
 def _import_dashboard() -> tuple[Any, Any]:

@@ -8,16 +8,12 @@ import numpy as np
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from optuna_trlhpo.episode import read_episode
-from optuna_trlhpo.notes import AgentNote, read_agent, read_trainings, seen_in
-from optuna_trlhpo.reward import (
-    HIGHEST_SCORE,
-    Scale,
-    normal_scores,
-    returns_of,
-    rewards_of,
-    worths_of,
-)
+from optuna_trlhpo.trials.agent_record import AgentRecord, read_agent
+from optuna_trlhpo.trials.attributes import report_marks
+from optuna_trlhpo.trials.episode import read_episode
+from optuna_trlhpo.trials.outcome_transforms import HIGHEST_SCORE, EmpiricalCDF, normal_scores
+from optuna_trlhpo.trials.rewards import returns_of, rewards_of, signed_outcomes
+from optuna_trlhpo.trials.training_record import read_trainings
 from optuna_trlhpo.visualization._plotly import GREY, empty_figure, import_plotly
 
 if TYPE_CHECKING:
@@ -74,7 +70,7 @@ class AgentInfo(NamedTuple):
     """Only what the study has: each of these may be empty."""
 
     losses: list[Series]
-    foresight: Foresight
+    calibration: Foresight
     exploration: list[Series]
     spread: list[Series]
     cache: list[Series]
@@ -88,13 +84,13 @@ def get_agent_info(study: Study) -> AgentInfo:
     cache = _cache(trials)
     info = AgentInfo(
         losses=_losses(notes),
-        foresight=_foresight(study, trials, notes),
+        calibration=_foresight(study, trials, notes),
         exploration=_single("noise on the actor", {n: note.exploration for n, note in notes.items()}),
         spread=_spread(notes),
         cache=cache,
         note="",
     )
-    if any((info.losses, info.foresight.trials, info.exploration, info.spread, cache)):
+    if any((info.losses, info.calibration.trials, info.exploration, info.spread, cache)):
         return info
     if not finished:
         return info._replace(note="The study has no finished trial.")
@@ -111,13 +107,13 @@ def get_agent_info(study: Study) -> AgentInfo:
     )
 
 
-def _losses(notes: dict[int, AgentNote]) -> list[Series]:
+def _losses(notes: dict[int, AgentRecord]) -> list[Series]:
     of_critic = {n: note.losses[0] for n, note in notes.items() if note.losses is not None}
     of_actor = {n: note.losses[1] for n, note in notes.items() if note.losses is not None}
     return _single("critic's loss", of_critic) + _single("actor's loss", of_actor)
 
 
-def _spread(notes: dict[int, AgentNote]) -> list[Series]:
+def _spread(notes: dict[int, AgentRecord]) -> list[Series]:
     of_plans = {n: (note.plans[0].high - note.plans[0].low) / 2 for n, note in notes.items() if note.plans}
     of_members = {n: float(np.mean(note.spread)) for n, note in notes.items() if note.spread}
     return _single("deviation of the plan's value", of_plans) + _single("spread of the critics", of_members)
@@ -140,13 +136,13 @@ def _cache(trials: list[FrozenTrial]) -> list[Series]:
     return [Series("networks looked up", numbers, shares)] if numbers else []
 
 
-def _foresight(study: Study, trials: list[FrozenTrial], notes: dict[int, AgentNote]) -> Foresight:
+def _foresight(study: Study, trials: list[FrozenTrial], notes: dict[int, AgentRecord]) -> Foresight:
     if len(study.directions) > 1:
         return _NOTHING  # what trials weigh their objectives by is not kept
     worths = {}
     for trial in trials:
         if trial.state in (TrialState.COMPLETE, TrialState.PRUNED):
-            found = worths_of(trial, read_episode(trial, seen_in(trial)), study.directions)
+            found = signed_outcomes(trial, read_episode(trial, report_marks(trial)), study.directions)
             if found is not None:
                 worths[trial.number] = found[:, 0]
     # A study that one agent began and another went on with: what the more trials have.
@@ -156,7 +152,7 @@ def _foresight(study: Study, trials: list[FrozenTrial], notes: dict[int, AgentNo
     return _of_plans(worths, notes, -1.0 if study.direction.name == "MINIMIZE" else 1.0)
 
 
-def _of_plans(worths: dict[int, np.ndarray], notes: dict[int, AgentNote], sign: float) -> Foresight:
+def _of_plans(worths: dict[int, np.ndarray], notes: dict[int, AgentRecord], sign: float) -> Foresight:
     """Every plan whose network got a value."""
     found = []
     for number, note in notes.items():
@@ -173,9 +169,9 @@ def _of_plans(worths: dict[int, np.ndarray], notes: dict[int, AgentNote], sign: 
     return Foresight(trials, expected, realised, low, high, "value of the plan")
 
 
-def _of_actions(worths: dict[int, np.ndarray], notes: dict[int, AgentNote]) -> Foresight:
+def _of_actions(worths: dict[int, np.ndarray], notes: dict[int, AgentRecord]) -> Foresight:
     """Q of every step against its return, on the scale that the critic learned on."""
-    scale = Scale()
+    scale = EmpiricalCDF()
     for own in worths.values():
         if np.isfinite(own).any():
             scale.add(float(np.fmax.reduce(own)))
@@ -226,7 +222,7 @@ def plot_agent(study: Study) -> go.Figure:
     Example:
         >>> import optuna
         >>> from optuna_trlhpo import TRLHPOSampler
-        >>> from optuna_trlhpo.benchmarks.synthetic import synthetic_layers
+        >>> from optuna_trlhpo.benchmarks.problems.synthetic import synthetic_layers
         >>> sampler = TRLHPOSampler.paper(seed=0, warn_independent_sampling=False)
         >>> study = optuna.create_study(direction="maximize", sampler=sampler)
         >>> study.optimize(synthetic_layers(), n_trials=3)
@@ -249,13 +245,13 @@ def panels_of(info: AgentInfo) -> list[tuple[str, list[Series]]]:
     return [(title, series) for title, series in panels if series]
 
 
-def foresight_title(foresight: Foresight) -> str:
+def foresight_title(calibration: Foresight) -> str:
     """What was expected against what came, in one line."""
-    title = f"{foresight.unit.capitalize()}: expected and realised"
-    if not np.isnan(foresight.correlation):
-        title += f"<br>r = {foresight.correlation:.2f}"
-        if any(np.asarray(foresight.high) > np.asarray(foresight.low)):
-            title += f", {foresight.covered:.0%} within a deviation"
+    title = f"{calibration.unit.capitalize()}: expected and realised"
+    if not np.isnan(calibration.correlation):
+        title += f"<br>r = {calibration.correlation:.2f}"
+        if any(np.asarray(calibration.high) > np.asarray(calibration.low)):
+            title += f", {calibration.covered:.0%} within a deviation"
     return title
 
 
@@ -263,10 +259,10 @@ def _get_plot(info: AgentInfo) -> go.Figure:
     go = import_plotly()
     from plotly.subplots import make_subplots
 
-    panels, foresight = panels_of(info), info.foresight
+    panels, calibration = panels_of(info), info.calibration
     titles = [title for title, _ in panels]
-    if foresight.trials:
-        titles.append(foresight_title(foresight))
+    if calibration.trials:
+        titles.append(foresight_title(calibration))
     rows = (len(titles) + 1) // 2
     figure = make_subplots(
         rows=rows, cols=2, subplot_titles=titles, vertical_spacing=0.35 / rows, horizontal_spacing=0.1
@@ -278,20 +274,20 @@ def _get_plot(info: AgentInfo) -> go.Figure:
             line = go.Scatter(x=one.trials, y=one.values, name=one.name, mode="lines+markers")
             figure.add_trace(line.update(marker={"size": 4}), row=row, col=column)
         figure.update_xaxes(title="Trial", row=row, col=column)
-    if foresight.trials:
+    if calibration.trials:
         row, column = 1 + len(panels) // 2, 1 + len(panels) % 2
-        _add_foresight(figure, foresight, row, column)
+        _add_foresight(figure, calibration, row, column)
     return figure.update_layout(title=TITLE, height=100 + 340 * rows)
 
 
-def _add_foresight(figure: go.Figure, foresight: Foresight, row: int, column: int) -> None:
+def _add_foresight(figure: go.Figure, calibration: Foresight, row: int, column: int) -> None:
     go = import_plotly()
-    has_spread = any(np.asarray(foresight.high) > np.asarray(foresight.low))
-    pairs = zip(foresight.expected, foresight.low, foresight.high, strict=True)
+    has_spread = any(np.asarray(calibration.high) > np.asarray(calibration.low))
+    pairs = zip(calibration.expected, calibration.low, calibration.high, strict=True)
     above, below = zip(*((high - e, e - low) for e, low, high in pairs), strict=True)
     points = go.Scatter(
-        x=foresight.expected,
-        y=foresight.realised,
+        x=calibration.expected,
+        y=calibration.realised,
         mode="markers",
         # Without a colour of its own a bar would take the markers', which are one for each.
         error_x=(
@@ -306,15 +302,15 @@ def _add_foresight(figure: go.Figure, foresight: Foresight, row: int, column: in
             if has_spread
             else None
         ),
-        marker={"size": 5, "color": foresight.trials, "colorscale": "Viridis", "showscale": False},
-        text=[f"Trial {number}" for number in foresight.trials],
+        marker={"size": 5, "color": calibration.trials, "colorscale": "Viridis", "showscale": False},
+        text=[f"Trial {number}" for number in calibration.trials],
         hovertemplate="%{text}<br>expected %{x:.4g}, came %{y:.4g}<extra></extra>",
-        name=foresight.unit,
+        name=calibration.unit,
     )
     figure.add_trace(points, row=row, col=column)
     ends = [
-        min(*foresight.expected, *foresight.realised),
-        max(*foresight.expected, *foresight.realised),
+        min(*calibration.expected, *calibration.realised),
+        max(*calibration.expected, *calibration.realised),
     ]
     equal = go.Scatter(x=ends, y=ends, mode="lines", line={"dash": "dot", "width": 1}, name="equal")
     figure.add_trace(equal, row=row, col=column)

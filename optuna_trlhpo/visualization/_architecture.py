@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
+from optuna_trlhpo._texts import in_plotly
 from optuna_trlhpo.layers import Layer, Network, Shape, describe, network_in
 from optuna_trlhpo.space import LayerSpace
-from optuna_trlhpo.texts import in_plotly
 from optuna_trlhpo.visualization._plotly import GREY, colours_of, empty_figure, import_plotly
 from optuna_trlhpo.visualization._study import (
     NONE_FEASIBLE,
@@ -163,7 +163,7 @@ def plot_architecture(
 
     Example:
         >>> import optuna
-        >>> from optuna_trlhpo.benchmarks.synthetic import synthetic_layers
+        >>> from optuna_trlhpo.benchmarks.problems.synthetic import synthetic_layers
         >>> study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0))
         >>> study.optimize(synthetic_layers(), n_trials=3)
         >>> plot_architecture(study, trial=0).layout.title.text.split(":")[0]

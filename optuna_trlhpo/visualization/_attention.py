@@ -11,10 +11,11 @@ import numpy as np
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial
 
-from optuna_trlhpo.episode import steps_of
+from optuna_trlhpo._texts import in_plotly
 from optuna_trlhpo.layers import network_in
-from optuna_trlhpo.notes import AgentNote, read_agent, seen_in
-from optuna_trlhpo.texts import in_plotly
+from optuna_trlhpo.trials.agent_record import AgentRecord, read_agent
+from optuna_trlhpo.trials.attributes import report_marks
+from optuna_trlhpo.trials.episode import steps_of
 from optuna_trlhpo.visualization._plotly import empty_figure, import_plotly
 from optuna_trlhpo.visualization._study import SHOWN, feasible, find_trial
 
@@ -74,7 +75,7 @@ def get_attention_info(study: Study, trial: FrozenTrial | int | None) -> Attenti
 
 def step_names(trial: FrozenTrial) -> list[str]:
     """What the steps of a trial are called: layers by themselves, others by their parameters."""
-    names = [", ".join(step) for step in steps_of(list(trial.params), seen_in(trial))]
+    names = [", ".join(step) for step in steps_of(list(trial.params), report_marks(trial))]
     layers = network_in(trial.params)
     for k, (step, layer) in enumerate(zip(layer_steps(trial), layers, strict=False), start=1):
         names[step] = f"{k} {layer}"
@@ -84,7 +85,7 @@ def step_names(trial: FrozenTrial) -> list[str]:
 def layer_steps(trial: FrozenTrial) -> list[int]:
     """Which steps of a trial, counted from 0, hold layers 1, 2 and so on; the others hold what else was
     suggested, such as a learning rate."""
-    steps = steps_of(list(trial.params), seen_in(trial))
+    steps = steps_of(list(trial.params), report_marks(trial))
     holding = [
         k
         for k, step in enumerate(steps)
@@ -123,7 +124,7 @@ def _why_none(study: Study) -> str:
     return f"No trial of the study has attention{_of_critic(by)}; {WHICH_HAVE}."
 
 
-def _why_none_in(trial: FrozenTrial, note: AgentNote | None) -> str:
+def _why_none_in(trial: FrozenTrial, note: AgentRecord | None) -> str:
     by = set() if note is None else {note.by}
     return f"Trial {trial.number} has no attention{_of_critic(by)}; {WHICH_HAVE}."
 
@@ -159,7 +160,7 @@ def plot_attention(study: Study, trial: FrozenTrial | int | None = None) -> go.F
     Example:
         >>> import optuna
         >>> from optuna_trlhpo import TRLHPOSampler
-        >>> from optuna_trlhpo.benchmarks.synthetic import synthetic_layers
+        >>> from optuna_trlhpo.benchmarks.problems.synthetic import synthetic_layers
         >>> sampler = TRLHPOSampler.paper(seed=0, warn_independent_sampling=False)
         >>> study = optuna.create_study(direction="maximize", sampler=sampler)
         >>> study.optimize(synthetic_layers(), n_trials=3)

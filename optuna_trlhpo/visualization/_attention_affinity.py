@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from optuna.study import Study
 
+from optuna_trlhpo._texts import in_plotly
 from optuna_trlhpo.layers import Network, describe
-from optuna_trlhpo.notes import read_agent
-from optuna_trlhpo.texts import in_plotly
+from optuna_trlhpo.trials.agent_record import read_agent
 from optuna_trlhpo.visualization._attention import WHICH_HAVE, WHOSE, layer_steps
 from optuna_trlhpo.visualization._plotly import NEGATIVE, POSITIVE, empty_figure, import_plotly
 from optuna_trlhpo.visualization._statistics import Tested, difference_within, spearman_within
@@ -233,7 +233,7 @@ def plot_attention_affinity(study: Study, *, objective: int = 0) -> go.Figure:
     Example:
         >>> import optuna
         >>> from optuna_trlhpo import TRLHPOSampler
-        >>> from optuna_trlhpo.benchmarks.synthetic import synthetic_layers
+        >>> from optuna_trlhpo.benchmarks.problems.synthetic import synthetic_layers
         >>> sampler = TRLHPOSampler.paper(seed=0, warn_independent_sampling=False)
         >>> study = optuna.create_study(direction="maximize", sampler=sampler)
         >>> study.optimize(synthetic_layers(), n_trials=3)

@@ -98,7 +98,7 @@ def plot_layer_affinity(study: Study, *, objective: int = 0) -> go.Figure:
 
     Example:
         >>> import optuna
-        >>> from optuna_trlhpo.benchmarks.synthetic import synthetic_layers
+        >>> from optuna_trlhpo.benchmarks.problems.synthetic import synthetic_layers
         >>> study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0))
         >>> study.optimize(synthetic_layers(), n_trials=3)
         >>> plot_layer_affinity(study).layout.title.text

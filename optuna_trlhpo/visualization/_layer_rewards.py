@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from optuna.study import Study
 
+from optuna_trlhpo._texts import in_plotly
 from optuna_trlhpo.layers import describe
-from optuna_trlhpo.texts import in_plotly
 from optuna_trlhpo.visualization._plotly import colours_of, empty_figure, import_plotly
 from optuna_trlhpo.visualization._study import Reward, read_layers
 
@@ -78,7 +78,7 @@ def plot_layer_rewards(study: Study, *, objective: int = 0) -> go.Figure:
 
     Example:
         >>> import optuna
-        >>> from optuna_trlhpo.benchmarks.synthetic import synthetic_layers
+        >>> from optuna_trlhpo.benchmarks.problems.synthetic import synthetic_layers
         >>> study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0))
         >>> study.optimize(synthetic_layers(), n_trials=3)
         >>> plot_layer_rewards(study).layout.title.text

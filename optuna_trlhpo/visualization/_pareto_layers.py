@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from optuna.study import Study
 
+from optuna_trlhpo._texts import in_plotly
 from optuna_trlhpo.layers import Network, describe
-from optuna_trlhpo.notes import read_architecture, read_count
 from optuna_trlhpo.space import LayerSpace
-from optuna_trlhpo.texts import in_plotly
+from optuna_trlhpo.trials.attributes import read_architecture, read_count
 from optuna_trlhpo.visualization._plotly import NEGATIVE, empty_figure, import_plotly
 from optuna_trlhpo.visualization._study import Layered, read_layers
 
@@ -25,7 +25,7 @@ COSTS = {
 }
 
 
-class Point(NamedTuple):
+class DepthPoint(NamedTuple):
     """A network with a value."""
 
     network: Network
@@ -36,7 +36,7 @@ class Point(NamedTuple):
 
 
 class ParetoLayersInfo(NamedTuple):
-    points: list[Point]
+    points: list[DepthPoint]
     """The cheapest first."""
     sign: float
     value_name: str
@@ -44,7 +44,7 @@ class ParetoLayersInfo(NamedTuple):
     note: str
 
     @property
-    def front(self) -> list[Point]:
+    def front(self) -> list[DepthPoint]:
         return [point for point in self.points if point.is_best]
 
 
@@ -67,7 +67,7 @@ def get_pareto_layers_info(
     points, best = [], -float("inf")
     for network in order:
         worth = layered.sign * layered.values[network]
-        points.append(Point(network, layered.values[network], costs[network], worth > best))
+        points.append(DepthPoint(network, layered.values[network], costs[network], worth > best))
         best = max(best, worth)
     note = ""
     if not points:
@@ -126,7 +126,7 @@ def plot_pareto_layers(
 
     Example:
         >>> import optuna
-        >>> from optuna_trlhpo.benchmarks.synthetic import synthetic_layers
+        >>> from optuna_trlhpo.benchmarks.problems.synthetic import synthetic_layers
         >>> study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0))
         >>> study.optimize(synthetic_layers(), n_trials=3)
         >>> plot_pareto_layers(study, cost="parameters").layout.xaxis.title.text

@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from optuna_trlhpo.texts import in_plotly
+from optuna_trlhpo._texts import in_plotly
 from optuna_trlhpo.visualization._study import logger
 
 if TYPE_CHECKING:

@@ -17,10 +17,12 @@ from typing import TYPE_CHECKING, Any
 import optuna
 from optuna.study import Study
 
+from optuna_trlhpo._texts import in_html, of_plotly
 from optuna_trlhpo.layers import Network, describe
-from optuna_trlhpo.notes import SAMPLER_ATTRIBUTE, read_from_study, read_trainings
-from optuna_trlhpo.space import SPACE_ATTRIBUTE, LayerSpace
-from optuna_trlhpo.texts import in_html, of_plotly
+from optuna_trlhpo.space import LayerSpace
+from optuna_trlhpo.space.growth import SPACE_ATTRIBUTE
+from optuna_trlhpo.trials.attributes import SAMPLER_ATTRIBUTE, read_from_study
+from optuna_trlhpo.trials.training_record import read_trainings
 from optuna_trlhpo.visualization._agent import plot_agent
 from optuna_trlhpo.visualization._architecture import get_architecture_info, plot_architecture
 from optuna_trlhpo.visualization._attention import plot_attention

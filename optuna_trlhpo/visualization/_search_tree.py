@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from optuna.study import Study
 
+from optuna_trlhpo._texts import in_plotly
 from optuna_trlhpo.layers import Network, describe
-from optuna_trlhpo.texts import in_plotly
 from optuna_trlhpo.visualization._plotly import GREY, NEGATIVE, empty_figure, import_plotly
 from optuna_trlhpo.visualization._study import Layered, decimal, read_layers
 
@@ -25,7 +25,7 @@ _LARGEST = 22
 """Pixels."""
 
 
-class Node(NamedTuple):
+class TreeBranch(NamedTuple):
     """A network, a child of the network without its last layer; the root has no layers.
 
     Attributes:
@@ -48,7 +48,7 @@ class Node(NamedTuple):
 
 
 class SearchTreeInfo(NamedTuple):
-    nodes: list[Node]
+    nodes: list[TreeBranch]
     sign: float
     value_name: str
     note: str
@@ -61,7 +61,7 @@ def get_search_tree_info(study: Study, objective: int) -> SearchTreeInfo:
     return SearchTreeInfo(_nodes(layered), layered.sign, layered.value_name, "")
 
 
-def _nodes(layered: Layered) -> list[Node]:
+def _nodes(layered: Layered) -> list[TreeBranch]:
     trials: dict[Network, int] = {}
     worth: dict[Network, float] = {}
     for grown in layered.trials:
@@ -88,7 +88,7 @@ def _nodes(layered: Layered) -> list[Node]:
     order = sorted(trials, key=lambda network: (len(network), heights[network]))
     place = {network: i for i, network in enumerate(order)}
     return [
-        Node(
+        TreeBranch(
             network,
             place[network[:-1]] if network else -1,
             heights[network],
@@ -141,7 +141,7 @@ def plot_search_tree(study: Study, *, objective: int = 0) -> go.Figure:
 
     Example:
         >>> import optuna
-        >>> from optuna_trlhpo.benchmarks.synthetic import synthetic_layers
+        >>> from optuna_trlhpo.benchmarks.problems.synthetic import synthetic_layers
         >>> study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0))
         >>> study.optimize(synthetic_layers(), n_trials=3)
         >>> plot_search_tree(study).layout.title.text
@@ -152,7 +152,7 @@ def plot_search_tree(study: Study, *, objective: int = 0) -> go.Figure:
     return _get_plot(info, _drawn(info)) if not info.note else empty_figure(TITLE, info.note)
 
 
-def _drawn(info: SearchTreeInfo) -> list[Node]:
+def _drawn(info: SearchTreeInfo) -> list[TreeBranch]:
     """Nodes whose parents are drawn too, at most `_MOST_NODES` of them; those that remain close up."""
     if len(info.nodes) <= _MOST_NODES:
         return info.nodes
@@ -178,7 +178,7 @@ def _drawn(info: SearchTreeInfo) -> list[Node]:
     ]
 
 
-def _get_plot(info: SearchTreeInfo, nodes: list[Node]) -> go.Figure:
+def _get_plot(info: SearchTreeInfo, nodes: list[TreeBranch]) -> go.Figure:
     go = import_plotly()
     width = min(1.0, 100 / len(nodes))
     figure = go.Figure()
@@ -230,7 +230,7 @@ def _get_plot(info: SearchTreeInfo, nodes: list[Node]) -> go.Figure:
     return figure.update_layout(title=title, legend=legend, height=600)
 
 
-def _hover(node: Node, value_name: str) -> str:
+def _hover(node: TreeBranch, value_name: str) -> str:
     value_name = in_plotly(value_name)
     lines = [in_plotly(describe(node.network)) or "no layers"]
     lines += [f"in {node.trials:,} trial{'s' * (node.trials != 1)}"]

@@ -16,9 +16,10 @@ import optuna
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-import optuna_trlhpo.kinds  # noqa: F401  so that its vocabularies are known
+import optuna_trlhpo.layers.kinds  # noqa: F401  so that its vocabularies are known
 from optuna_trlhpo.layers import Layer, Network, network_in
-from optuna_trlhpo.space import SPACE_ATTRIBUTE, LayerSpace
+from optuna_trlhpo.space import LayerSpace
+from optuna_trlhpo.space.growth import SPACE_ATTRIBUTE
 
 logger = optuna.logging.get_logger("optuna.trlhpo.visualization")
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from optuna.study import Study
 
+from optuna_trlhpo._texts import in_matplotlib
 from optuna_trlhpo.space import LayerSpace
-from optuna_trlhpo.texts import in_matplotlib
 from optuna_trlhpo.visualization import (
     _agent,
     _attention_affinity,
@@ -202,8 +202,8 @@ def plot_pareto_layers(
 def plot_agent(study: Study) -> list[Axes]:
     """See `optuna_trlhpo.visualization.plot_agent`."""
     info = _agent.get_agent_info(study)
-    series, foresight = _agent.panels_of(info), info.foresight
-    n = len(series) + bool(foresight.trials)
+    series, calibration = _agent.panels_of(info), info.calibration
+    n = len(series) + bool(calibration.trials)
     rows = max((n + 1) // 2, 1)
     axes = list(_panels(_agent.TITLE, info.note, rows=rows, columns=min(max(n, 1), 2)).flat)
     if info.note:
@@ -213,13 +213,13 @@ def plot_agent(study: Study) -> list[Axes]:
             ax.plot(one.trials, one.values, ".-", label=one.name)
         ax.set(title=title, xlabel="Trial")
         ax.legend()
-    if foresight.trials:
-        ax, expected = axes[len(series)], np.array(foresight.expected)
-        ends = np.maximum([expected - foresight.low, np.array(foresight.high) - expected], 0)
-        ax.errorbar(expected, foresight.realised, xerr=ends, fmt=".", elinewidth=0.5)
-        both = [*foresight.expected, *foresight.realised]
+    if calibration.trials:
+        ax, expected = axes[len(series)], np.array(calibration.expected)
+        ends = np.maximum([expected - calibration.low, np.array(calibration.high) - expected], 0)
+        ax.errorbar(expected, calibration.realised, xerr=ends, fmt=".", elinewidth=0.5)
+        both = [*calibration.expected, *calibration.realised]
         ax.plot([min(both), max(both)], [min(both), max(both)], ":", color="grey")
-        ax.set_title(_agent.foresight_title(foresight).replace("<br>", "\n"), fontsize=9)
+        ax.set_title(_agent.foresight_title(calibration).replace("<br>", "\n"), fontsize=9)
         ax.set(xlabel="Expected", ylabel="Realised")
     for ax in axes[n:]:
         ax.set_axis_off()

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pytest
 
-from optuna_trlhpo._agent.features import Networks
+from optuna_trlhpo.agent.sequences import Networks
 
 Slot = tuple[int, int, int, float]
 """Stem, index, number of values, action."""

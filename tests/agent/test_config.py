@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from optuna_trlhpo._agent.config import AgentConfig
+from optuna_trlhpo.agent.config import AgentConfig
 
 
 def test_the_papers_settings() -> None:

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from optuna_trlhpo._agent.config import AgentConfig
-from optuna_trlhpo._agent.ddpg import DDPG, Batch
-from optuna_trlhpo._agent.transformer import NAME_CODE, Steps
+from optuna_trlhpo.agent.config import AgentConfig
+from optuna_trlhpo.agent.ddpg import DDPG, Batch
+from optuna_trlhpo.agent.tokens import NAME_CODE, Steps
 
 A, P = 4, 32
 CONFIGS = {"default": AgentConfig(), "paper": AgentConfig.paper()}

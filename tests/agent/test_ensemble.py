@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from optuna_trlhpo._agent.config import AgentConfig
-from optuna_trlhpo._agent.ensemble import BODIES, Ensemble, ParameterTransformer, Perceptrons, Rows
-from optuna_trlhpo._agent.posterior import Features
+from optuna_trlhpo.agent.config import AgentConfig
+from optuna_trlhpo.agent.ensemble import BODIES, Ensemble, ParameterTransformer, Perceptrons, Rows
+from optuna_trlhpo.agent.gaussian_process import Features
 
 M = 5
 both = pytest.mark.parametrize("body", BODIES)

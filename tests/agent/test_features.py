@@ -8,8 +8,9 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from optuna_trlhpo._agent.features import FeatureMap, Networks
-from optuna_trlhpo._agent.posterior import LINEAR
+from optuna_trlhpo.agent.features import FeatureMap
+from optuna_trlhpo.agent.gaussian_process import LINEAR
+from optuna_trlhpo.agent.sequences import Networks
 
 Make = Callable[..., Networks]
 KIND, UNITS, RATE = 0, 1, 2  # stems; the first is categorical, of three
@@ -145,7 +146,7 @@ def test_context_is_a_number_behind_its_step(networks_of: Make) -> None:
 def test_what_a_network_comes_to_is_a_part_of_its_own(networks_of: Make) -> None:
     networks = networks_of([layer(0, A)], [layer(0, B)], [layer(0, A), layer(1, A)])
     before = learned(networks)(networks)
-    signed = networks._replace(signature=np.array([[0.5, 1.0], [0.5, 0.0], [np.nan, np.nan]]))
+    signed = networks._replace(network_descriptor=np.array([[0.5, 1.0], [0.5, 0.0], [np.nan, np.nan]]))
     features = learned(signed)
     x, part = features(signed), features.features.part
     np.testing.assert_array_equal(x[:, part < 2], before)
@@ -159,7 +160,7 @@ def test_what_a_network_comes_to_is_a_part_of_its_own(networks_of: Make) -> None
 
 def test_what_is_expected_of_a_network_is_a_linear_part(networks_of: Make) -> None:
     networks = networks_of([layer(0, A)], [layer(0, B)], [layer(0, A), layer(1, A)])
-    networks = networks._replace(signature=np.array([[0.5], [0.25], [0.0]]))
+    networks = networks._replace(network_descriptor=np.array([[0.5], [0.25], [0.0]]))
     before, plain = learned(networks)(networks), learned(networks).features
     told = networks._replace(expected=np.array([[2.5, 1.0], [-40.0, 0.0], [np.nan, 1.0]]))
     features = FeatureMap()

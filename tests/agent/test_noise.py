@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from optuna_trlhpo._agent.noise import ornstein_uhlenbeck
+from optuna_trlhpo.agent.noise import ornstein_uhlenbeck
 
 
 def path(seed: int, n_steps: int, size: int = 4, theta: float = 0.15, sigma: float = 0.2) -> np.ndarray:

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from optuna_trlhpo._agent.acquisition import incumbent_gain, log_expected_improvement
-from optuna_trlhpo._agent.features import Networks
-from optuna_trlhpo._agent.planning import Planner, Settled, as_networks
+from optuna_trlhpo.agent.acquisition import incumbent_gain, log_expected_improvement
+from optuna_trlhpo.agent.neighbourhood import Neighbourhood
+from optuna_trlhpo.agent.sequences import DecisionPoint, Networks, as_networks
 
 Make = Callable[..., Networks]
 Step = list[tuple[int, int, int, float]]
@@ -35,11 +35,11 @@ def number(stem: int, value: float, index: int = 0) -> Step:
     return [(stem, index, 0, value)]
 
 
-def asked(*steps: Step, slot: int = 0) -> Settled:
+def asked(*steps: Step, slot: int = 0) -> DecisionPoint:
     """The last of ``steps`` is asked for its slot ``slot``; what is before it is settled."""
     step = len(steps) - 1
     shape = (len(steps), 4)
-    settled = Settled(
+    settled = DecisionPoint(
         np.full(shape, NAN),
         np.full(shape, -1, dtype=np.int64),
         np.full(shape, -1, dtype=np.int64),
@@ -59,7 +59,7 @@ def asked(*steps: Step, slot: int = 0) -> Settled:
 ANYTHING = asked([])
 
 
-def planner_of(networks: Networks, settled: Settled = ANYTHING, **more: Any) -> Planner:
+def planner_of(networks: Networks, settled: DecisionPoint = ANYTHING, **more: Any) -> Neighbourhood:
     lengths = set(networks.lengths.tolist())
     arguments: dict[str, Any] = dict(
         scores=-np.arange(len(networks.names), dtype=float),  # the first is the best
@@ -68,14 +68,14 @@ def planner_of(networks: Networks, settled: Settled = ANYTHING, **more: Any) -> 
         complete=lambda n: n > settled.step and n in lengths,
         settle=lambda name, index, action: action,
     )
-    return Planner(networks, settled=settled, **(arguments | more))
+    return Neighbourhood(networks, settled=settled, **(arguments | more))
 
 
-def candidates(planner: Planner, n: int = 300, seed: int = 0) -> Networks:
+def candidates(planner: Neighbourhood, n: int = 300, seed: int = 0) -> Networks:
     """Variations of two generations, and networks at random."""
     rng = np.random.default_rng(seed)
-    first = planner.vary(planner.parents(), rng, n)
-    drafts = first + planner.vary(first, rng, n) + planner.chance(rng, n)
+    first = planner.mutate(planner.parents(), rng, n)
+    drafts = first + planner.mutate(first, rng, n) + planner.resample(rng, n)
     assert drafts
     return as_networks(drafts, np.zeros(0))
 
@@ -120,7 +120,7 @@ every_settled = pytest.mark.parametrize("settled", SETTLED.values(), ids=SETTLED
 
 
 @every_settled
-def test_what_is_settled_is_never_changed(networks_of: Make, settled: Settled) -> None:
+def test_what_is_settled_is_never_changed(networks_of: Make, settled: DecisionPoint) -> None:
     found = candidates(planner_of(memory(networks_of), settled))
     step, slot = settled.step, settled.slot
     for mine, its in zip(found[:4], settled[:4], strict=True):
@@ -137,7 +137,7 @@ def test_what_is_settled_is_never_changed(networks_of: Make, settled: Settled) -
 
 @every_settled
 def test_a_candidate_is_filled_where_it_has_names_and_empty_elsewhere(
-    networks_of: Make, settled: Settled
+    networks_of: Make, settled: DecisionPoint
 ) -> None:
     found = candidates(planner_of(memory(networks_of), settled))
     filled = found.names >= 0
@@ -151,7 +151,7 @@ def test_a_candidate_is_filled_where_it_has_names_and_empty_elsewhere(
 
 
 @every_settled
-def test_actions_are_those_of_values(networks_of: Make, settled: Settled) -> None:
+def test_actions_are_those_of_values(networks_of: Make, settled: DecisionPoint) -> None:
     found = candidates(planner_of(memory(networks_of), settled))
     free = np.zeros(found.names.shape, dtype=bool)
     free[:, settled.step :] = True
@@ -162,7 +162,7 @@ def test_actions_are_those_of_values(networks_of: Make, settled: Settled) -> Non
 
 
 @every_settled
-def test_every_kind_brings_its_own_parameters(networks_of: Make, settled: Settled) -> None:
+def test_every_kind_brings_its_own_parameters(networks_of: Make, settled: DecisionPoint) -> None:
     found = candidates(planner_of(memory(networks_of), settled))
     seconds = {A: UNITS, B: RATE, C: -1}
     for actions, names in zip(found.actions, found.names, strict=True):
@@ -173,7 +173,7 @@ def test_every_kind_brings_its_own_parameters(networks_of: Make, settled: Settle
 
 
 @every_settled
-def test_indices_count_the_layers(networks_of: Make, settled: Settled) -> None:
+def test_indices_count_the_layers(networks_of: Make, settled: DecisionPoint) -> None:
     """Also where a step was inserted or taken out in front of others."""
     found = candidates(planner_of(memory(networks_of), settled, complete=lambda n: n > settled.step))
     assert len(set(found.lengths.tolist())) > 2
@@ -183,7 +183,7 @@ def test_indices_count_the_layers(networks_of: Make, settled: Settled) -> None:
 
 
 @every_settled
-def test_what_never_followed_is_not_proposed(networks_of: Make, settled: Settled) -> None:
+def test_what_never_followed_is_not_proposed(networks_of: Make, settled: DecisionPoint) -> None:
     found = candidates(planner_of(memory(networks_of), settled))
     orders = {kinds_of(found, n) for n in range(len(found.names))}
     for order in orders:
@@ -286,7 +286,7 @@ def test_a_category_brings_the_tail_of_a_donor(networks_of: Make) -> None:
 def test_what_a_category_does_not_touch_keeps_its_value(networks_of: Make) -> None:
     """The number behind the tail is that of the parent, not of the donor, if it is not varied itself."""
     planner = planner_of(optimizers(networks_of))
-    drafts = planner.vary(planner.parents()[:1], np.random.default_rng(0), 400)  # momentum 0.9, X 0.1
+    drafts = planner.mutate(planner.parents()[:1], np.random.default_rng(0), 400)  # momentum 0.9, X 0.1
     changed = [draft.actions[:, 0] for draft in drafts if draft.names[1, 0] == BETA]
     assert len(changed) > 20
     x, beta = np.array([actions[2] for actions in changed]), np.array([actions[1] for actions in changed])
@@ -323,7 +323,7 @@ def test_what_a_category_brings_that_was_never_seen_is_left_open(networks_of: Ma
 def test_a_number_is_nudged_and_sometimes_drawn_anew(networks_of: Make) -> None:
     networks = networks_of([number(X, 0.5), number(Y, 0.01)])
     planner = planner_of(networks)
-    drafts = planner.vary(planner.parents(), np.random.default_rng(0), 2_000)
+    drafts = planner.mutate(planner.parents(), np.random.default_rng(0), 2_000)
     actions = np.array([draft.actions[:, 0] for draft in drafts])
     moved = actions != [0.5, 0.01]
     assert moved.any(axis=1).all() and 0.3 < moved[:, 0].mean() < 0.9

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from optuna_trlhpo._agent.posterior import _JITTER, LINEAR, Features, Posterior
+from optuna_trlhpo.agent.gaussian_process import _JITTER, LINEAR, Features, GaussianProcess
 
 
 def features_of(
@@ -52,8 +52,8 @@ X = np.array([[0.0, 0.5, 1.0], [1.0, 0.0, 0.2], [0.3, 0.9, 0.4]])
 Y = np.array([-1.0, 0.4, 0.9])
 
 
-def fixed(variances: Sequence[float] = VARIANCES) -> Posterior:
-    posterior = Posterior(n_parts=2)
+def fixed(variances: Sequence[float] = VARIANCES) -> GaussianProcess:
+    posterior = GaussianProcess(n_parts=2)
     posterior._variances = torch.tensor(variances, dtype=torch.float64).log()
     posterior._columns = torch.tensor(COLUMNS, dtype=torch.float64)
     posterior._groups = torch.tensor(GROUPS, dtype=torch.float64)
@@ -83,7 +83,7 @@ def test_the_posterior_is_the_textbooks() -> None:
 
 
 def test_a_part_without_features_is_a_constant() -> None:
-    posterior = Posterior(n_parts=2)
+    posterior = GaussianProcess(n_parts=2)
     posterior._variances = torch.tensor([0.8, 0.5, 1.0, 0.2, 0.05], dtype=torch.float64).log()
     posterior.fit(np.zeros((1, 1)), np.ones(1), features_of(1), steps=0)
     mean, deviation = posterior.predict(np.array([[100.0]]))
@@ -115,7 +115,7 @@ def test_more_data_leave_less_to_be_uncertain_of() -> None:
 
 
 def test_equal_networks_with_different_values_are_no_trouble() -> None:
-    posterior = Posterior(n_parts=1)
+    posterior = GaussianProcess(n_parts=1)
     posterior.fit(np.zeros((40, 2)), np.tile([-1.0, 1.0], 20), features_of(2), steps=60)
     mean, deviation = posterior.predict(np.zeros((1, 2)))
     assert mean[0] == pytest.approx(0, abs=1e-6) and deviation[0] < 0.5
@@ -132,7 +132,7 @@ EXPECTING = features_of(
 )
 
 
-def expecting() -> Posterior:
+def expecting() -> GaussianProcess:
     """Nothing but a linear part and a constant of variance 0.5 + 0.3."""
     posterior = fixed([0.5, TRUST, 0.3, 0.05])
     posterior._n_parts = 1
@@ -214,7 +214,7 @@ def test_expectations_are_believed_as_far_as_they_are_borne_out() -> None:
     features = features_of(2, part=[0, LINEAR], mean=[0.0, 1.0])
     trusted = {}
     for share in (1.0, 0.5, 0.0, -1.0):
-        posterior = Posterior(n_parts=1)
+        posterior = GaussianProcess(n_parts=1)
         y = share * expected + math.sqrt(1 - share**2) * wavy
         posterior.fit(np.column_stack([x[:, 0], expected]), y, features, steps=60)
         mean, _ = posterior.predict(np.array([[0.5, -2.0], [0.5, 2.0]]))
@@ -227,7 +227,7 @@ def test_what_is_learned_counts_in_what_was_expected() -> None:
     """Values that are just as expected leave the variances where they are: nothing is to be explained."""
     expected = np.random.default_rng(0).standard_normal(30)
     features = features_of(1, part=[LINEAR], mean=[3.0])
-    posterior = Posterior(n_parts=1)
+    posterior = GaussianProcess(n_parts=1)
     posterior.fit(expected[:, None], 3 * expected, features, steps=60)
     trusted = math.exp(posterior._variances[-3]) * float(posterior._scale[0]) ** 2
     assert math.sqrt(trusted) == pytest.approx(1, abs=0.1) and posterior.noise < 0.1
@@ -269,7 +269,7 @@ def test_samples_come_from_the_given_generator_alone() -> None:
 # Learning ---------------------------------------------------------------------------------------------
 
 
-def log_likelihood(posterior: Posterior, x: np.ndarray, y: np.ndarray, features: Features) -> float:
+def log_likelihood(posterior: GaussianProcess, x: np.ndarray, y: np.ndarray, features: Features) -> float:
     """Of the data, by numpy, under what the posterior of one part has learned."""
     part, _, constant, noise = posterior._variances.exp().tolist()
     learned = posterior._columns.numpy()[features.column] + posterior._groups.numpy()[features.group]
@@ -290,7 +290,7 @@ def test_learning_raises_the_likelihood() -> None:
     features = features_of(2)
     found = []
     for steps in (0, 5, 20, 80):
-        posterior = Posterior(n_parts=1)
+        posterior = GaussianProcess(n_parts=1)
         posterior.fit(x, y, features, steps=steps)
         found.append(log_likelihood(posterior, x, y, features))
     assert found == sorted(found) and found[-1] > found[0] + 10
@@ -299,7 +299,7 @@ def test_learning_raises_the_likelihood() -> None:
 
 def test_learning_goes_on_where_it_ended() -> None:
     x, y = wave()
-    whole, parts = Posterior(n_parts=1), Posterior(n_parts=1)
+    whole, parts = GaussianProcess(n_parts=1), GaussianProcess(n_parts=1)
     whole.fit(x, y, features_of(2), steps=100)
     for _ in range(20):
         parts.fit(x, y, features_of(2), steps=5)
@@ -309,7 +309,7 @@ def test_learning_goes_on_where_it_ended() -> None:
 
 def test_what_does_not_matter_loses_weight() -> None:
     x, y = wave()
-    posterior = Posterior(n_parts=1)
+    posterior = GaussianProcess(n_parts=1)
     posterior.fit(x, y, features_of(2), steps=80)
     relevant, irrelevant = posterior._scale.square().tolist()
     assert relevant > 10 * irrelevant
@@ -326,7 +326,7 @@ def test_what_is_learned_of_one_column_is_expected_of_its_group() -> None:
     """The third column is always the same; that the first, of its group, matters says that it will too."""
     x, y = wave()
     x = np.column_stack([x, np.full(len(x), 0.5)])
-    posterior = Posterior(n_parts=1)
+    posterior = GaussianProcess(n_parts=1)
     posterior.fit(x, y, features_of(3, group=[0, 1, 0]), steps=80)
     relevant, irrelevant, alike = posterior._scale.square().tolist()
     assert relevant > alike > 3 * irrelevant
@@ -334,7 +334,7 @@ def test_what_is_learned_of_one_column_is_expected_of_its_group() -> None:
 
 def test_features_of_one_column_have_one_weight() -> None:
     x, y = wave()
-    posterior = Posterior(n_parts=1)
+    posterior = GaussianProcess(n_parts=1)
     posterior.fit(x, y, features_of(2, column=[0, 0], group=[0, 0], base=[0.0, math.log(4)]), steps=30)
     one, other = posterior._scale.square().tolist()
     assert other == pytest.approx(4 * one)
@@ -342,7 +342,7 @@ def test_features_of_one_column_have_one_weight() -> None:
 
 def test_a_column_that_comes_later_does_not_undo_what_was_learned() -> None:
     x, y = wave()
-    posterior = Posterior(n_parts=1)
+    posterior = GaussianProcess(n_parts=1)
     posterior.fit(x, y, features_of(2), steps=80)
     before = posterior._scale.tolist()
     posterior.fit(np.column_stack([x, np.zeros(len(x))]), y, features_of(3), steps=0)
@@ -353,7 +353,7 @@ def test_equal_fits_are_equal() -> None:
     x, y = wave()
     found = []
     for _ in range(2):
-        posterior = Posterior(n_parts=1)
+        posterior = GaussianProcess(n_parts=1)
         posterior.fit(x, y, features_of(2), steps=10)
         found.append(posterior.predict(x)[0])
     np.testing.assert_array_equal(*found)

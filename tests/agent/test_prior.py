@@ -13,11 +13,11 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-import optuna_trlhpo._agent
+import optuna_trlhpo.agent
 from optuna_trlhpo import TRLHPOSampler
-from optuna_trlhpo._agent.prior import EMBEDDING, N_OUTLINE, LayerPrior, LayerTransformer, padded
-from optuna_trlhpo.outlines import OUTLINE
+from optuna_trlhpo.agent.layer_prior import EMBEDDING, N_LAYER_FEATURES, LayerPrior, LayerTransformer, padded
 from optuna_trlhpo.space import LayerSpace
+from optuna_trlhpo.space.descriptors import LAYER_FEATURES
 
 MEAN, DEVIATION = torch.linspace(-1, 2, EMBEDDING), torch.linspace(0.5, 3, EMBEDDING)
 
@@ -27,23 +27,25 @@ def tensors() -> dict[str, Tensor]:
     """Those of a transformer that has learned nothing."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        transformer = LayerTransformer(OUTLINE)
+        transformer = LayerTransformer(LAYER_FEATURES)
     return {**transformer.state_dict(), "mean": MEAN, "deviation": DEVIATION, "unit": torch.tensor(0.75)}
 
 
 @pytest.fixture(scope="module")
 def transformer(tensors: dict[str, Tensor]) -> LayerTransformer:
-    made = LayerTransformer(OUTLINE).eval()
+    made = LayerTransformer(LAYER_FEATURES).eval()
     made.load_state_dict({name: tensors[name] for name in made.state_dict()})
     return made
 
 
-def outlines(n: int, space: LayerSpace | None = None, seed: int = 0) -> list[np.ndarray]:
+def layer_features(n: int, space: LayerSpace | None = None, seed: int = 0) -> list[np.ndarray]:
     """Of random networks, deep and shallow."""
     space, rng = space or LayerSpace(), np.random.default_rng(seed)
-    made = [space.outline(space.encode(space.draw(rng, depth=1 + k % space.max_layers))) for k in range(n)]
-    assert all(outline is not None for outline in made)
-    return [outline for outline in made if outline is not None]
+    made = [
+        space.layer_features(space.encode(space.draw(rng, depth=1 + k % space.max_layers))) for k in range(n)
+    ]
+    assert all(row is not None for row in made)
+    return [row for row in made if row is not None]
 
 
 def attention(transformer: LayerTransformer, some: Sequence[np.ndarray]) -> tuple[Tensor, list[Tensor]]:
@@ -54,26 +56,26 @@ def attention(transformer: LayerTransformer, some: Sequence[np.ndarray]) -> tupl
 # Padding ----------------------------------------------------------------------------------------------
 
 
-def test_outlines_of_different_lengths() -> None:
-    some = [np.full((1, OUTLINE), 0.5), np.full((3, OUTLINE), 0.25)]
+def test_rows_of_different_lengths() -> None:
+    some = [np.full((1, LAYER_FEATURES), 0.5), np.full((3, LAYER_FEATURES), 0.25)]
     table, filled = padded(some)
     assert filled.tolist() == [[True, False, False], [True, True, True]]
-    assert table.shape == (2, 3, OUTLINE) and table.dtype == torch.float32
-    assert table[0].tolist() == [[0.5] * OUTLINE, [0.0] * OUTLINE, [0.0] * OUTLINE]
+    assert table.shape == (2, 3, LAYER_FEATURES) and table.dtype == torch.float32
+    assert table[0].tolist() == [[0.5] * LAYER_FEATURES, [0.0] * LAYER_FEATURES, [0.0] * LAYER_FEATURES]
     assert (table[1] == 0.25).all()
 
 
 def test_a_network_is_the_same_alone_and_beside_deeper_ones(tensors: dict[str, Tensor]) -> None:
-    prior, some = LayerPrior(tensors), outlines(12)
+    prior, some = LayerPrior(tensors), layer_features(12)
     together = prior(some)
-    assert len({len(outline) for outline in some}) == 6
-    for outline, found in zip(some, together, strict=True):
-        np.testing.assert_allclose(prior([outline])[0], found, atol=1e-5)
+    assert len({len(row) for row in some}) == 6
+    for row, found in zip(some, together, strict=True):
+        np.testing.assert_allclose(prior([row])[0], found, atol=1e-5)
     assert np.ptp(together[:, :-1], axis=0).min() > 1e-3  # they are not all alike
 
 
 def test_empty_places_tell_nothing_whatever_is_in_them(transformer: LayerTransformer) -> None:
-    table, filled = padded(outlines(6))
+    table, filled = padded(layer_features(6))
     noise = torch.from_numpy(np.random.default_rng(1).normal(size=table.shape)).float()
     with torch.inference_mode():
         clean, _ = transformer(table, filled)
@@ -82,20 +84,20 @@ def test_empty_places_tell_nothing_whatever_is_in_them(transformer: LayerTransfo
 
 
 def test_no_layer_attends_to_an_empty_place(transformer: LayerTransformer) -> None:
-    some = outlines(6)
+    some = layer_features(6)
     _, weights = attention(transformer, some)
     assert len(weights) == 2
     for of_block in weights:
         assert of_block.shape[2:] == (6, 6)
         torch.testing.assert_close(of_block.sum(dim=-1), torch.ones_like(of_block[..., 0]))
-        for outline, of_network in zip(some, of_block, strict=True):
-            n = len(outline)
+        for row, of_network in zip(some, of_block, strict=True):
+            n = len(row)
             assert (of_network[:, :n, n:] == 0).all() and (of_network[:, :n, :n] > 0).all()
 
 
 def test_the_order_of_layers_matters(tensors: dict[str, Tensor]) -> None:
-    prior, outline = LayerPrior(tensors), outlines(4)[3]
-    assert np.abs(prior([outline]) - prior([outline[::-1].copy()])).max() > 1e-3
+    prior, row = LayerPrior(tensors), layer_features(4)[3]
+    assert np.abs(prior([row]) - prior([row[::-1].copy()])).max() > 1e-3
 
 
 # What it tells ----------------------------------------------------------------------------------------
@@ -103,7 +105,7 @@ def test_the_order_of_layers_matters(tensors: dict[str, Tensor]) -> None:
 
 def test_features_and_their_means(tensors: dict[str, Tensor], transformer: LayerTransformer) -> None:
     """What a task like those seen scores is expected to be is the embedding times the mean weights."""
-    prior, some = LayerPrior(tensors), outlines(12)
+    prior, some = LayerPrior(tensors), layer_features(12)
     embedded = attention(transformer, some)[0].double().numpy()
     features = prior(some)
     assert features.shape == (12, EMBEDDING + 1) and features.dtype == np.float64
@@ -115,14 +117,14 @@ def test_features_and_their_means(tensors: dict[str, Tensor], transformer: Layer
 
 def test_the_tensors_that_are_passed_are_left_alone(tensors: dict[str, Tensor]) -> None:
     before = {name: tensor.clone() for name, tensor in tensors.items()}
-    LayerPrior(tensors)(outlines(3))
+    LayerPrior(tensors)(layer_features(3))
     assert tensors.keys() == before.keys()
     assert all(torch.equal(tensors[name], before[name]) for name in before)
 
 
 def test_a_prior_of_ones_own(tensors: dict[str, Tensor], tmp_path: Path) -> None:
     save_file(tensors, tmp_path / "mine.safetensors")
-    some = outlines(3)
+    some = layer_features(3)
     np.testing.assert_array_equal(
         LayerPrior.load(tmp_path / "mine.safetensors")(some), LayerPrior(tensors)(some)
     )
@@ -134,8 +136,8 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
         LayerPrior.load(tmp_path / "nowhere.safetensors")
 
 
-def test_networks_are_outlined_in_as_many_numbers_as_files_tell_of() -> None:
-    assert N_OUTLINE == OUTLINE
+def test_layers_are_described_by_as_many_numbers_as_files_tell_of() -> None:
+    assert N_LAYER_FEATURES == LAYER_FEATURES
 
 
 def changed(tensors: dict[str, Tensor], name: str, value: Tensor | None) -> dict[str, Tensor]:
@@ -159,7 +161,7 @@ WRONG: dict[str, tuple[str, Callable[[Tensor], Tensor | None], str]] = {
     "a table of means": ("mean", lambda it: it[None], "'mean' has shape [1, 8]; it must be [8]"),
     "one deviation": ("deviation", lambda it: it[:1].clone(), "'deviation' has shape [1]; it must be [8]"),
     "units": ("unit", lambda it: it[None], "'unit' has shape [1]; it must be []"),
-    "outlines of 12": ("inputs.weight", lambda it: torch.zeros(32, 12), "[32, 12]; it must be [32, 11]"),
+    "features of 12": ("inputs.weight", lambda it: torch.zeros(32, 12), "[32, 12]; it must be [32, 11]"),
     "one axis": ("inputs.weight", lambda it: it[0].clone(), "has shape [11]; it must be [32, 11]"),
     "another width": ("norm.weight", lambda it: torch.ones(64), "has shape [64]; it must be [32]"),
     "doubles": ("mean", lambda it: it.double(), "'mean' is of torch.float64; it must be of torch.float32"),
@@ -224,14 +226,14 @@ def test_loading_leaves_the_global_generator_alone(tensors: dict[str, Tensor], t
 
 
 def test_the_file_that_comes_with_the_package_is_small() -> None:
-    file = resources.files(optuna_trlhpo._agent) / "layer-prior.safetensors"
+    file = resources.files(optuna_trlhpo.agent) / "layer-prior.safetensors"
     assert 0 < len(file.read_bytes()) < 1_000_000
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (1, 28, 28), (3, 32, 32)])
 def test_the_prior_that_comes_with_the_package(shape: tuple[int, int, int]) -> None:
     prior = LayerPrior.load()
-    found = prior(outlines(60, LayerSpace(input_shape=shape)))
+    found = prior(layer_features(60, LayerSpace(input_shape=shape)))
     assert found.shape == (60, EMBEDDING + 1) and prior.means.shape == (EMBEDDING + 1,)
     assert np.isfinite(found).all() and np.isfinite(prior.means).all()
     assert np.isfinite(prior.unit) and prior.unit > 0

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from optuna_trlhpo._agent.replay import Replay
+from optuna_trlhpo.agent.ring_buffer import RingBuffer
 
 NAN = np.nan
 
 
-def replay_of(*lengths: int, capacity: int = 100) -> Replay:
+def replay_of(*lengths: int, capacity: int = 100) -> RingBuffer:
     """Episode i has i at each step; pairs have i and the step."""
-    replay = Replay(capacity=capacity, filling={"value": NAN, "pair": -1})
+    replay = RingBuffer(capacity=capacity, filling={"value": NAN, "pair": -1})
     for i, length in enumerate(lengths):
         pairs = np.stack([np.full(length, i), np.arange(length)], axis=1)
         replay.add({"value": np.full(length, float(i)), "pair": pairs})

@@ -8,8 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from optuna_trlhpo._agent.config import AgentConfig
-from optuna_trlhpo._agent.transformer import NAME_CODE, Actor, Critic, Steps, Transformer, _sinusoids
+from optuna_trlhpo.agent.actor import Actor
+from optuna_trlhpo.agent.config import AgentConfig
+from optuna_trlhpo.agent.critic import Critic
+from optuna_trlhpo.agent.tokens import NAME_CODE, Steps
+from optuna_trlhpo.agent.transformer import Transformer, sinusoids
 
 A, P = 4, 32
 CONFIGS = {"default": AgentConfig(), "paper": AgentConfig.paper()}
@@ -93,7 +96,7 @@ def test_attention_by_hand() -> None:
 
 
 def test_positions_by_hand() -> None:
-    codes = _sinusoids(torch.tensor([0, 3]), 4)
+    codes = sinusoids(torch.tensor([0, 3]), 4)
     expected = [[0, 1, 0, 1], [math.sin(3), math.cos(3), math.sin(0.03), math.cos(0.03)]]
     torch.testing.assert_close(codes, torch.tensor(expected))
 

@@ -5,7 +5,7 @@ import pytest
 from optuna_trlhpo import LayerSpace
 from optuna_trlhpo.baselines import BananasSampler
 from optuna_trlhpo.baselines.bananas import Encoder, Predictor, targets_of
-from optuna_trlhpo.space_model import SpaceModel
+from optuna_trlhpo.search_space.model import SpaceModel
 
 NAMES = [f"x{i}" for i in range(8)]
 

@@ -1,7 +1,7 @@
 import optuna
 import pytest
 
-from optuna_trlhpo.baselines._planned import History, Plan, PlannedSampler, note_of
+from optuna_trlhpo.baselines._planned import History, PlannedSampler, RivalPlan, note_of
 
 
 class Fixed(PlannedSampler):
@@ -12,7 +12,7 @@ class Fixed(PlannedSampler):
         self.values, self.note = values, note or {}
 
     def _make_plan(self, history, trial):
-        return Plan(dict(self.values), dict(self.note))
+        return RivalPlan(dict(self.values), dict(self.note))
 
 
 def test_a_trial_follows_its_plan_where_it_fits():

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from optuna.trial import Trial
 
-from optuna_trlhpo.benchmarks import tables
-from optuna_trlhpo.benchmarks.problem import Form, Problem, Train
+from optuna_trlhpo.benchmarks.problems import tables
+from optuna_trlhpo.benchmarks.problems.problem import Form, Problem, Train
 
 
 class Toy(Problem):

@@ -7,8 +7,11 @@ import pickle
 import optuna
 import pytest
 
-from optuna_trlhpo.benchmarks import ablation, runner, samplers, tables
-from optuna_trlhpo.benchmarks.results import Results
+from optuna_trlhpo.benchmarks.harness import samplers
+from optuna_trlhpo.benchmarks.harness.workers import quiet
+from optuna_trlhpo.benchmarks.problems import tables
+from optuna_trlhpo.benchmarks.search import ablation
+from optuna_trlhpo.benchmarks.search.results import Results
 from optuna_trlhpo.sampler import TRLHPOSampler
 
 
@@ -20,7 +23,7 @@ def made(name):
 @pytest.mark.parametrize("name", ablation.VARIANTS)
 def test_each_variant_differs_from_the_whole_agent(name):
     def parts(sampler):
-        return type(sampler), sampler._config, sampler._prior is None
+        return type(sampler), sampler.settings["agent"], sampler.settings["layer_prior"]
 
     equal = {ablation.WHOLE} if samplers.PRIOR else {ablation.WHOLE, "no-layer-prior"}
     assert (parts(made(name)) == parts(made(ablation.WHOLE))) == (name in equal)
@@ -29,7 +32,7 @@ def test_each_variant_differs_from_the_whole_agent(name):
 
 @pytest.mark.parametrize("name", ablation.VARIANTS)
 def test_each_variant_plays(name, toy):
-    with runner.quiet():
+    with quiet():
         study = optuna.create_study(direction="maximize", sampler=made(name))
         objective = toy.objective("progressive", 0, 10)
         study.optimize(objective, n_trials=10)

@@ -5,8 +5,12 @@ import functools
 import pytest
 from optuna.samplers import RandomSampler
 
-from optuna_trlhpo.benchmarks import ablation, criteria, overhead, runner, tables
 from optuna_trlhpo.benchmarks.__main__ import main
+from optuna_trlhpo.benchmarks.harness.rows import read_rows
+from optuna_trlhpo.benchmarks.overhead import sampler as overhead
+from optuna_trlhpo.benchmarks.problems import tables
+from optuna_trlhpo.benchmarks.search import ablation, criteria
+from optuna_trlhpo.benchmarks.search.protocols import Share
 
 
 def test_overhead_prints_a_row_per_length(capsys, monkeypatch):
@@ -59,10 +63,10 @@ def test_the_report_ends_with_a_line_per_problem(toy, tmp_path, capsys):
 
 def test_a_protocol_says_what_is_run_and_judged(toy, tmp_path, capsys, monkeypatch):
     shares = (
-        runner.Share(("toy",), ("random",), seeds=2, budget=3, forms=("terminal",)),
-        runner.Share(("toy",), ("tpe", "nsga2"), seeds=1, budget=2),
+        Share(("toy",), ("random",), seeds=2, budget=3, forms=("terminal",)),
+        Share(("toy",), ("tpe", "nsga2"), seeds=1, budget=2),
     )
-    monkeypatch.setattr(runner, "PROTOCOLS", {"short": shares, "full": ()})
+    monkeypatch.setattr("optuna_trlhpo.benchmarks.search.protocols.PROTOCOLS", {"short": shares, "full": ()})
     out = ["--out", str(tmp_path)]
     command = ["run", "--protocol", "short", "--samplers", "random", "tpe", *out]
     assert main(command) == 0
@@ -70,9 +74,7 @@ def test_a_protocol_says_what_is_run_and_judged(toy, tmp_path, capsys, monkeypat
     assert "the short protocol" in printed and "4 studies run" in printed
     assert main(command) == 0
     assert "0 studies run" in capsys.readouterr().out
-    assert {
-        (row["sampler"], row["form"], row["seed"], row["budget"]) for row in runner.read_rows(tmp_path)
-    } == {
+    assert {(row["sampler"], row["form"], row["seed"], row["budget"]) for row in read_rows(tmp_path)} == {
         ("random", "terminal", 0, 3),
         ("random", "terminal", 1, 3),
         ("tpe", "progressive", 0, 2),
@@ -101,7 +103,7 @@ def test_a_problem_whose_file_is_missing_is_left_out(toy, tmp_path, capsys, monk
     command = ["run", "--samplers", "random", "--seeds", "1", "--budget", "3", "--out", str(tmp_path)]
     assert main(command) == 0
     assert capsys.readouterr().err.startswith("lost is left out: the file of lost is nowhere")
-    assert {row["problem"] for row in runner.read_rows(tmp_path)} == {"toy"}
+    assert {row["problem"] for row in read_rows(tmp_path)} == {"toy"}
     for names in (["lost", "toy"], ["lo*"]):  # asked for by name, or nothing else
         assert main([*command, "--problems", *names]) == 2
         assert "the file of lost is nowhere" in capsys.readouterr().err

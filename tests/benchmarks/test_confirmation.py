@@ -8,10 +8,12 @@ from collections import Counter
 import pytest
 from optuna.samplers import RandomSampler
 
-from optuna_trlhpo.benchmarks import confirmation, runner, tables
 from optuna_trlhpo.benchmarks.__main__ import main
-from optuna_trlhpo.benchmarks.confirmation import Look, confirmed, leaders, report
-from optuna_trlhpo.benchmarks.problem import Evaluator
+from optuna_trlhpo.benchmarks.harness.rows import read_rows
+from optuna_trlhpo.benchmarks.problems import tables
+from optuna_trlhpo.benchmarks.problems.problem import Evaluator
+from optuna_trlhpo.benchmarks.search import confirmation
+from optuna_trlhpo.benchmarks.search.confirmation import Look, confirmed, leaders, report
 
 
 class Scripted(RandomSampler):
@@ -125,7 +127,7 @@ def test_what_is_wrong_is_said_before_the_first_study(run, toy, tmp_path):
         run(["tpx"])
     with pytest.raises(ValueError, match="unknown problem nowhere; there are toy"):
         confirmation.run(["nowhere"], ["random"], seeds=[0], out=tmp_path)
-    assert runner.read_rows(tmp_path) == []
+    assert read_rows(tmp_path) == []
 
 
 def test_the_table_is_what_was_measured():

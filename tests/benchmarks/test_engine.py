@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from optuna_trlhpo.benchmarks import engine
 from optuna_trlhpo.benchmarks.__main__ import main
+from optuna_trlhpo.benchmarks.training import engine, plain_loop
 from optuna_trlhpo.cnn.model import build_network
-from optuna_trlhpo.cnn.order import place
-from optuna_trlhpo.cnn.training import predict_correct, train
+from optuna_trlhpo.cnn.training.fast_layout import place
+from optuna_trlhpo.cnn.training.loop import predict_correct, train
 from optuna_trlhpo.layers import parse
 
 pytest.importorskip("torchvision")
@@ -32,7 +32,7 @@ def digits() -> tuple[Tensor, Tensor]:
 def test_our_loop_is_as_accurate_as_the_plain_one() -> None:
     images, labels = digits()
     network, device, n = parse("Conv(16,3,1) > MaxPool(2,2,0) > FCL(32,relu,bias)"), torch.device("cpu"), 900
-    standardised = engine.standardised(images, device)
+    standardised = plain_loop.standardised(images, device)
     plain, ours = [], []
     for seed in range(6):
         with torch.random.fork_rng(devices=[]):
@@ -40,7 +40,7 @@ def test_our_loop_is_as_accurate_as_the_plain_one() -> None:
             initial = build_network(network, (1, 8, 8), 10)
         generator = torch.Generator().manual_seed(seed)
         parts = (images[:n], labels[:n]), (images[n:], labels[n:])
-        correct = engine.plain_loop(
+        correct = plain_loop.plain_loop(
             copy.deepcopy(initial), *parts, epochs=4, batch_size=32, learning_rate=2e-3, generator=generator
         )
         plain.append(float(correct.double().mean()))
@@ -86,7 +86,7 @@ def test_the_limit_is_of_the_shortest_of_ten_times() -> None:
 
 
 def test_random_images_stand_in_for_missing_ones(tmp_path: Path) -> None:
-    images, labels, what = engine.load_pixels(20, tmp_path)
+    images, labels, what = plain_loop.load_pixels(20, tmp_path)
     assert what == "random images"
     assert (
         images.shape == (20, 28, 28)

@@ -10,9 +10,10 @@ import numpy as np
 import optuna
 import pytest
 
-from optuna_trlhpo.benchmarks import engine_search, runner
 from optuna_trlhpo.benchmarks.__main__ import main
-from optuna_trlhpo.benchmarks.engine_search import ENGINE, PLAIN, make_objective, report, run
+from optuna_trlhpo.benchmarks.harness.rows import read_rows
+from optuna_trlhpo.benchmarks.training import engine_search
+from optuna_trlhpo.benchmarks.training.engine_search import ENGINE, PLAIN, make_objective, report, run
 from optuna_trlhpo.cnn import savings
 from optuna_trlhpo.layers import parse
 
@@ -83,6 +84,6 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     command = ["engine-search", "--seeds", "1", "--trials", "1", "--images", "100", "--refits", "1"]
     assert main([*command, "--out", str(tmp_path)]) == 0
     assert "engine-search seeds 1 time-share" in capsys.readouterr().out.splitlines()[-2]
-    assert len(runner.read_rows(tmp_path)) == 2
+    assert len(read_rows(tmp_path)) == 2
     assert main([*command, "--arms", "fast", "--out", str(tmp_path)]) == 2
     assert "unknown arm fast" in capsys.readouterr().err

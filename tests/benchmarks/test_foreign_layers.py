@@ -11,7 +11,7 @@ import optuna
 import pytest
 from optuna.distributions import BaseDistribution, IntDistribution
 
-from optuna_trlhpo.benchmarks import tables
+from optuna_trlhpo.benchmarks.problems import tables
 from optuna_trlhpo.layers import FCL, Conv, MaxPool, Network, describe, hyperparameter_of, parse
 from optuna_trlhpo.space import LayerSpace
 

@@ -7,16 +7,19 @@ import optuna
 import pytest
 from optuna.samplers import RandomSampler
 
-from optuna_trlhpo.benchmarks import idiom_ranks, runner
 from optuna_trlhpo.benchmarks.__main__ import main
-from optuna_trlhpo.benchmarks.idiom_ranks import ranks_by_seed, report, run, values_of
-from optuna_trlhpo.benchmarks.idioms import IDIOMS, Idiom, Watch
+from optuna_trlhpo.benchmarks.harness.rows import Row, read_rows
+from optuna_trlhpo.benchmarks.problems.idioms import IDIOMS, Idiom, Observer
+from optuna_trlhpo.benchmarks.search import idiom_ranks
+from optuna_trlhpo.benchmarks.search.idiom_ranks import ranks_by_seed, report, run, values_of
 
 pytest.importorskip("sklearn", reason="needs scikit-learn (the extra 'bench')")
 
 
-def play(idiom: Idiom, seed: int, n_trials: int, noise_seed: int | None = None) -> tuple[optuna.Study, Watch]:
-    watch = Watch(seed if noise_seed is None else noise_seed)
+def play(
+    idiom: Idiom, seed: int, n_trials: int, noise_seed: int | None = None
+) -> tuple[optuna.Study, Observer]:
+    watch = Observer(seed if noise_seed is None else noise_seed)
     study = optuna.create_study(direction=idiom.direction, sampler=RandomSampler(seed), pruner=idiom.pruner())
     study.optimize(lambda trial: idiom.play(trial, watch), n_trials=n_trials)
     return study, watch
@@ -57,7 +60,7 @@ def test_half_of_the_images_is_seen_and_the_truth_is_of_all() -> None:
     correct = np.arange(100) % 4 != 0
     halves = []
     for seed in (2000, 2000, 2001):
-        watch, trial = Watch(seed), study.ask()
+        watch, trial = Observer(seed), study.ask()
         halves.append(watch.validated(trial, correct))
         assert watch.truths == {trial.number: 0.75}
     assert halves[0] == halves[1] != halves[2]
@@ -77,7 +80,7 @@ def test_ranks_by_hand() -> None:
     assert ranks_by_seed(values, ["x", "nobody"]) == {"x": {}, "nobody": {}}
 
 
-def row(idiom: str, sampler: str, seed: int, curve: list[list[float]]) -> runner.Row:
+def row(idiom: str, sampler: str, seed: int, curve: list[list[float]]) -> Row:
     return {
         **{"problem": idiom, "form": "study", "sampler": sampler, "seed": seed, "budget": 10},
         **{"curve": curve, "direction": IDIOMS[idiom].direction, "seconds": 1.0, "machine": "here"},
@@ -119,7 +122,7 @@ def test_the_command(tmp_path, capsys) -> None:
     options = ["--trials", "14", "--seeds", "2", "--first-seed", "2000", "--out", str(tmp_path / "rows")]
     assert main([*command, *options, "--markdown", str(page)]) == 0
     assert page.read_text() in capsys.readouterr().out
-    rows = runner.read_rows(tmp_path / "rows")
+    rows = read_rows(tmp_path / "rows")
     assert len(rows) == 12 and {row["seed"] for row in rows} == {2000, 2001}
     assert "| quadratic (-) |" in page.read_text() and "Friedman's p" in page.read_text()
     assert main(["idioms", "--idioms", "none", *options]) == 2

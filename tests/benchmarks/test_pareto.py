@@ -7,23 +7,23 @@ import math
 import pytest
 from optuna.samplers import RandomSampler
 
-from optuna_trlhpo.benchmarks import runner
 from optuna_trlhpo.benchmarks.__main__ import main
-from optuna_trlhpo.benchmarks.pareto import Point, front, hypervolume, report, run
+from optuna_trlhpo.benchmarks.harness.rows import read_rows
+from optuna_trlhpo.benchmarks.search.pareto import FrontPoint, front, hypervolume, report, run
 from optuna_trlhpo.layers import parse
 
 pytest.importorskip("sklearn", reason="needs scikit-learn (the extra 'bench')")
 
-WORST, BEST = Point(100, 1.0, ""), Point(1, 0.01, "")
+WORST, BEST = FrontPoint(100, 1.0, ""), FrontPoint(1, 0.01, "")
 
 
 def test_what_is_dominated_is_not_on_the_front() -> None:
     points = [
-        Point(5, 0.2, "a"),
-        Point(5, 0.3, "b"),
-        Point(9, 0.2, "c"),
-        Point(9, 0.1, "d"),
-        Point(2, 0.5, "e"),
+        FrontPoint(5, 0.2, "a"),
+        FrontPoint(5, 0.3, "b"),
+        FrontPoint(9, 0.2, "c"),
+        FrontPoint(9, 0.1, "d"),
+        FrontPoint(2, 0.5, "e"),
     ]
     assert [point.network for point in front(points)] == ["e", "a", "d"]
     assert front([]) == []
@@ -31,7 +31,7 @@ def test_what_is_dominated_is_not_on_the_front() -> None:
 
 def test_areas_by_hand() -> None:
     def share(*points: tuple[float, float]) -> float:
-        return hypervolume([Point(*point, "") for point in points], worst=WORST, best=BEST)
+        return hypervolume([FrontPoint(*point, "") for point in points], worst=WORST, best=BEST)
 
     assert share() == 0
     assert share((1, 0.01)) == pytest.approx(1)
@@ -54,9 +54,9 @@ def test_a_study_is_judged_by_the_truth(tmp_path) -> None:
         assert list(macs) == sorted(macs) and list(errors) == sorted(errors, reverse=True)
         assert all(parse(network) for network in networks)
     assert run(("random", "nsga2"), seeds=[0, 1], budget=12, out=tmp_path) == []  # nothing is run twice
-    text = report(runner.read_rows(tmp_path), budget=12, reference="random")
+    text = report(read_rows(tmp_path), budget=12, reference="random")
     assert "| sampler | seeds | @12 | p against random |" in text and text.count("\n| nsga2 | 2 |") == 1
-    assert "no whole study" in report(runner.read_rows(tmp_path), budget=13)
+    assert "no whole study" in report(read_rows(tmp_path), budget=13)
 
 
 @pytest.mark.slow

@@ -12,11 +12,12 @@ from optuna.distributions import FloatDistribution
 from optuna.samplers import RandomSampler
 from optuna.trial import TrialState, create_trial
 
-from optuna_trlhpo.benchmarks import modes, repeats, runner
 from optuna_trlhpo.benchmarks.__main__ import main
-from optuna_trlhpo.benchmarks.pipelines import PIPELINES, Pipeline
-from optuna_trlhpo.benchmarks.repeats import configuration, count_repeats, fidelity
-from optuna_trlhpo.notes import AGENT_ATTRIBUTE, AgentNote, Expected
+from optuna_trlhpo.benchmarks.harness.rows import read_rows
+from optuna_trlhpo.benchmarks.problems.pipelines import PIPELINES, Pipeline
+from optuna_trlhpo.benchmarks.search import modes, repeats
+from optuna_trlhpo.benchmarks.search.repeats import configuration, count_repeats, fidelity
+from optuna_trlhpo.trials.agent_record import AGENT_ATTRIBUTE, AgentRecord, Forecast
 
 MOST = 5000
 
@@ -161,7 +162,9 @@ def test_steps_leave_no_noise_but_other_floats_are_as_they_are() -> None:
 
 def test_fidelity_by_hand() -> None:
     def planned(n: int) -> dict[str, Any]:
-        return {AGENT_ATTRIBUTE: AgentNote("posterior", plans=(Expected(0, 3, 0.5, 0.4, 0.6),) * n).to_json()}
+        return {
+            AGENT_ATTRIBUTE: AgentRecord("posterior", plans=(Forecast(0, 3, 0.5, 0.4, 0.6),) * n).to_json()
+        }
 
     trials = [create_trial(value=0.0, system_attrs=planned(n)) for n in (1, 1, 3, 0)]
     trials.append(create_trial(value=0.0))
@@ -204,7 +207,7 @@ def test_the_command(tmp_path, capsys) -> None:
     assert main([*command, "random", *options, "--markdown", str(page)]) == 0
     printed = capsys.readouterr().out
     assert page.read_text() in printed
-    rows = runner.read_rows(tmp_path / "rows")
+    rows = read_rows(tmp_path / "rows")
     assert len(rows) == 8 and {row["seed"] for row in rows} == {2000, 2001}
     restarted = [row for row in rows if row["form"] == "restart" and row["problem"] == "grid-50"]
     assert all(row["repeats"] >= 15 for row in restarted)  # the second half is the first one again
@@ -212,7 +215,7 @@ def test_the_command(tmp_path, capsys) -> None:
     assert f"| grid-50 | restart | 50 | {n} of 60 |  |  |" in printed
     assert "| one | 2 | " in printed and "optuna" in printed
     assert main([*command, "random", *options]) == 0
-    assert len(runner.read_rows(tmp_path / "rows")) == 8  # nothing is run twice
+    assert len(read_rows(tmp_path / "rows")) == 8  # nothing is run twice
     assert main([*command, "nobody", *options]) == 2
     assert "unknown sampler nobody" in capsys.readouterr().err
     assert main(["repeats", "--pipelines", "grid-7", *options]) == 2
@@ -227,6 +230,6 @@ def test_ours_is_judged_by_its_plans(tmp_path) -> None:
         ["layers-reported"], ["trlhpo"], mode_names=["one"], seeds=[2000], trials=22, out=tmp_path
     )
     assert row["planned"] == 0  # it reports on the way
-    text = repeats.report(runner.read_rows(tmp_path), trials=24)
+    text = repeats.report(read_rows(tmp_path), trials=24)
     assert "% of 4 |" in text
-    assert "no whole study of 25 trials" in repeats.report(runner.read_rows(tmp_path), trials=25)
+    assert "no whole study of 25 trials" in repeats.report(read_rows(tmp_path), trials=25)

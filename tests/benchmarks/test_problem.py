@@ -7,7 +7,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from optuna_trlhpo.benchmarks.problem import BudgetExhausted, Evaluator
+from optuna_trlhpo.benchmarks.problems.problem import BudgetExhausted, Evaluator
 
 
 class Told:

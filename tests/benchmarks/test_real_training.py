@@ -8,17 +8,15 @@ import pytest
 import torch
 from optuna.samplers import RandomSampler
 
-from optuna_trlhpo.benchmarks import real_training, runner, tasks
 from optuna_trlhpo.benchmarks.__main__ import main
-from optuna_trlhpo.benchmarks.problem import Evaluator
-from optuna_trlhpo.benchmarks.real_training import (
-    RealTraining,
-    refit_errors,
-    report,
-    tasks_with_test_images,
-)
-from optuna_trlhpo.benchmarks.studies import latest
-from optuna_trlhpo.benchmarks.tasks import TASKS
+from optuna_trlhpo.benchmarks.harness.rows import read_rows
+from optuna_trlhpo.benchmarks.harness.studies import latest
+from optuna_trlhpo.benchmarks.problems import tasks
+from optuna_trlhpo.benchmarks.problems.problem import Evaluator
+from optuna_trlhpo.benchmarks.problems.tasks import TASKS
+from optuna_trlhpo.benchmarks.search import real_problem, real_training, runner
+from optuna_trlhpo.benchmarks.search.real_problem import RealTraining, tasks_with_test_images
+from optuna_trlhpo.benchmarks.search.real_training import refit_errors, report
 
 pytest.importorskip("sklearn", reason="needs scikit-learn (the extra 'cnn')")
 
@@ -66,7 +64,7 @@ def test_a_row_tells_the_whole_study(run, tmp_path, form):
     again = refit_errors("tiny", found, seed=0, refits=2, data_root="data")
     assert row["test_errors"] == [round(error, 6) for error in again]
     assert row["seconds"] >= 0 and row["training_seconds"] > 0 and row["refit_seconds"] > 0
-    assert runner.read_rows(tmp_path / "tiny" / "random.jsonl") == [row]
+    assert read_rows(tmp_path / "tiny" / "random.jsonl") == [row]
 
 
 def test_progressive_studies_train_prefixes_and_pay_once(tiny):
@@ -109,7 +107,7 @@ def test_what_is_there_is_not_run_again(run, tmp_path):
     path = tmp_path / "tiny" / "random.jsonl"
     path.write_text(path.read_text()[:-20])  # a line that was cut off
     assert told(run(seeds=[0], refits=2)) == [(0, 3, 2)]
-    assert len(runner.read_rows(tmp_path)) == 4
+    assert len(read_rows(tmp_path)) == 4
 
 
 def test_a_study_that_fails_is_told_and_tried_again(run, monkeypatch):
@@ -141,7 +139,7 @@ def test_what_is_wrong_is_said_before_the_first_study(run, tmp_path):
         real_training.run("digits-16", ["random"], seeds=[0], out=tmp_path)
     with pytest.raises(FileNotFoundError, match="MNIST"):
         real_training.run("mnist", ["random"], seeds=[0], out=tmp_path, data_root=tmp_path)
-    assert runner.read_rows(tmp_path) == []
+    assert read_rows(tmp_path) == []
 
 
 # Test images -------------------------------------------------------------------------------------------
@@ -173,8 +171,8 @@ def test_tasks_that_change_their_images_have_no_test_images():
 def test_test_images_are_read_after_everything_was_trained(run, monkeypatch):
     happened = []
 
-    def noting(name):
-        function = getattr(real_training, name)
+    def noting(module, name):
+        function = getattr(module, name)
 
         def call(*arguments, **others):
             happened.append(name)
@@ -182,11 +180,15 @@ def test_test_images_are_read_after_everything_was_trained(run, monkeypatch):
 
         return call
 
-    for name in ("train_network", "train", "load_test_images"):
-        monkeypatch.setattr(real_training, name, noting(name))
+    for module, name in (
+        (real_problem, "train_network"),
+        (real_training, "train"),
+        (real_training, "load_test_images"),
+    ):
+        monkeypatch.setattr(module, name, noting(module, name))
     assert "error" not in run(budget=3, refits=2)[0]
     assert happened == ["train_network"] * 3 + ["train"] * 2 + ["load_test_images"]
-    assert real_training._load("tiny", "data").test_images is None
+    assert real_problem.load_task("tiny", "data").test_images is None
 
 
 def test_refits_learn_from_training_and_validation_images_under_seeds_of_their_own(tiny, monkeypatch):
@@ -285,6 +287,6 @@ def test_the_command_runs_and_reports(tiny, tmp_path, capsys):
     assert "| random | terminal | 1 |" in capsys.readouterr().out
     assert main(["real", *arguments, "--samplers"]) == 0
     assert "| random | terminal | 1 |" in capsys.readouterr().out
-    assert len(runner.read_rows(tmp_path)) == 1
+    assert len(read_rows(tmp_path)) == 1
     assert main(["real", *arguments, "--samplers", "tpx"]) == 2
     assert "unknown sampler tpx" in capsys.readouterr().err

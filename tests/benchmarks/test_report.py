@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from optuna_trlhpo.benchmarks import criteria, curves
-from optuna_trlhpo.benchmarks.criteria import all_hold, judge
-from optuna_trlhpo.benchmarks.report import headlines, markdown, shortfall
-from optuna_trlhpo.benchmarks.results import (
+from optuna_trlhpo.benchmarks.harness.samplers import BASELINES, OPTUNA_SAMPLERS
+from optuna_trlhpo.benchmarks.search import criteria, curves
+from optuna_trlhpo.benchmarks.search.criteria import all_hold, judge
+from optuna_trlhpo.benchmarks.search.protocols import PROTOCOLS, SEQUENCES, Share
+from optuna_trlhpo.benchmarks.search.report import headlines, markdown, shortfall
+from optuna_trlhpo.benchmarks.search.results import (
     AREA,
     Cell,
     Results,
@@ -24,8 +26,6 @@ from optuna_trlhpo.benchmarks.results import (
     regret_at,
     wilcoxon,
 )
-from optuna_trlhpo.benchmarks.runner import PROTOCOLS, SEQUENCES, Share
-from optuna_trlhpo.benchmarks.samplers import BASELINES, OPTUNA_SAMPLERS
 
 
 def row(sampler, curve, *, seed=0, problem="toy", form="terminal", budget=50):

@@ -8,7 +8,12 @@ import optuna
 import pytest
 from optuna.samplers import RandomSampler
 
-from optuna_trlhpo.benchmarks import runner, tables
+from optuna_trlhpo.benchmarks.harness.rows import read_rows
+from optuna_trlhpo.benchmarks.harness.samplers import SAMPLERS
+from optuna_trlhpo.benchmarks.harness.workers import quiet
+from optuna_trlhpo.benchmarks.problems import tables
+from optuna_trlhpo.benchmarks.search import runner
+from optuna_trlhpo.benchmarks.search.protocols import PROTOCOLS, Share
 
 
 @pytest.fixture
@@ -41,7 +46,7 @@ def test_a_row_tells_the_whole_study(run, toy, tmp_path):
     assert (row["trainings"], row["trials"] - row["hits"]) == (4, 4)
     assert row["seconds"] >= 0
     assert row["versions"].keys() == {"python", "optuna", "torch", "optuna_trlhpo"}
-    assert runner.read_rows(tmp_path / "toy" / "random.jsonl") == rows == runner.read_rows(tmp_path)
+    assert read_rows(tmp_path / "toy" / "random.jsonl") == rows == read_rows(tmp_path)
 
 
 def test_what_is_there_is_not_run_again(run):
@@ -60,11 +65,11 @@ def test_a_line_that_was_cut_off_is_run_again(run, tmp_path):
     path = tmp_path / "toy" / "random.jsonl"
     text = path.read_text()
     path.write_text(text[:-40])
-    assert runner.read_rows(path) == rows[:-1]  # reading alone changes nothing
+    assert read_rows(path) == rows[:-1]  # reading alone changes nothing
     assert path.read_text() == text[:-40]
     (again,) = run(seeds=[0, 1])
     assert {**again, "seconds": 0} == {**rows[-1], "seconds": 0}
-    assert runner.read_rows(path) == [*rows[:-1], again]
+    assert read_rows(path) == [*rows[:-1], again]
 
 
 def test_any_other_line_that_is_not_a_row_is_an_error(run, tmp_path):
@@ -107,7 +112,7 @@ def test_breaking_off_loses_nothing(run, tmp_path, monkeypatch):
     monkeypatch.setattr(Broken, "error", KeyboardInterrupt)
     with pytest.raises(KeyboardInterrupt):
         run({"broken": Broken}, seeds=[1, 3, 4, 5])
-    assert [row["seed"] for row in runner.read_rows(tmp_path)] == [1, 1, 3, 3]
+    assert [row["seed"] for row in read_rows(tmp_path)] == [1, 1, 3, 3]
     monkeypatch.setattr(Broken, "mended", True)
     assert [row["seed"] for row in run({"broken": Broken}, seeds=[1, 3, 4, 5])] == [4, 4, 5, 5]
 
@@ -139,14 +144,14 @@ def test_smac_plans_for_the_budget(monkeypatch):
     from optuna_trlhpo import baselines
 
     monkeypatch.setattr(baselines, "SMACSampler", lambda **arguments: arguments)
-    it = runner._Run("toy", "terminal", "smac", 3, 150, runner.SAMPLERS["smac"], None)
+    it = runner._SearchRun("toy", "terminal", "smac", 3, 150, SAMPLERS["smac"], None)
     assert runner._sampler(it) == {"seed": 3, "n_trials": 150}
 
 
 def test_shares_of_a_protocol_are_run_seed_by_seed(toy, tmp_path):
     shares = [
-        runner.Share(("toy",), ("random",), seeds=2, budget=3, forms=("terminal",)),
-        runner.Share(("toy",), ("tpe",), seeds=1, budget=2),
+        Share(("toy",), ("random",), seeds=2, budget=3, forms=("terminal",)),
+        Share(("toy",), ("tpe",), seeds=1, budget=2),
     ]
     rows = runner.run_protocol(shares, out=tmp_path)
     assert identities(rows) == [
@@ -157,15 +162,15 @@ def test_shares_of_a_protocol_are_run_seed_by_seed(toy, tmp_path):
     ]
     assert runner.run_protocol(shares, out=tmp_path) == []
     with pytest.raises(ValueError, match="unknown sampler tpx"):
-        runner.run_protocol([runner.Share(("toy",), ("tpx",), 1, 1)], out=tmp_path)
+        runner.run_protocol([Share(("toy",), ("tpx",), 1, 1)], out=tmp_path)
     with pytest.raises(ValueError, match="unknown problem nowhere"):
-        runner.run_protocol([runner.Share(("nowhere",), ("tpe",), 1, 1)], out=tmp_path)
+        runner.run_protocol([Share(("nowhere",), ("tpe",), 1, 1)], out=tmp_path)
 
 
 def test_protocols_name_what_there_is():
-    for share in (share for shares in runner.PROTOCOLS.values() for share in shares):
+    for share in (share for shares in PROTOCOLS.values() for share in shares):
         assert set(share.problems) <= set(tables.problems())
-        assert set(share.samplers) <= set(runner.SAMPLERS) | {"trlhpo-prior"}
+        assert set(share.samplers) <= set(SAMPLERS) | {"trlhpo-prior"}
 
 
 def test_what_is_missing_is_said_before_the_first_study(run, tmp_path):
@@ -178,7 +183,7 @@ def test_what_is_missing_is_said_before_the_first_study(run, tmp_path):
         run(["random", "tpx"])
     with pytest.raises(ValueError, match="unknown problem nowhere; there are toy"):
         runner.run(["nowhere"], ["random"], seeds=[0], budget=1, out=tmp_path)
-    assert runner.read_rows(tmp_path) == []
+    assert read_rows(tmp_path) == []
 
 
 def test_processes_find_what_one_finds(data_root, tmp_path):
@@ -202,8 +207,8 @@ def test_processes_find_what_one_finds(data_root, tmp_path):
 @pytest.mark.parametrize("name", ["random", "tpe", "tpe-multivariate", "tpe-univariate", "nsga2", "trlhpo"])
 def test_samplers_take_their_seed(name, toy):
     def digits(seed):
-        with runner.quiet():
-            study = optuna.create_study(direction="maximize", sampler=runner.SAMPLERS[name](seed=seed))
+        with quiet():
+            study = optuna.create_study(direction="maximize", sampler=SAMPLERS[name](seed=seed))
             study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=3)
         return [trial.params["x"] for trial in study.trials]
 

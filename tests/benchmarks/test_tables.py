@@ -8,8 +8,8 @@ import optuna
 import pytest
 from optuna.trial import FixedTrial
 
-from optuna_trlhpo.benchmarks import tables
-from optuna_trlhpo.benchmarks.tables import HPOTable, LossTable, MacroProgressive, problems
+from optuna_trlhpo.benchmarks.problems import tables
+from optuna_trlhpo.benchmarks.problems.tables import HPOTable, LossTable, MacroProgressive, problems
 
 
 def from_package(name):

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from optuna_trlhpo.benchmarks import train_less
 from optuna_trlhpo.benchmarks.__main__ import main
-from optuna_trlhpo.benchmarks.train_less import AGAIN, FULL, WAYS, Ranking, report, run
-from optuna_trlhpo.benchmarks.training_table import read_rows
-from optuna_trlhpo.cnn.data import load_data
+from optuna_trlhpo.benchmarks.layer_prior.training_table import read_rows
+from optuna_trlhpo.benchmarks.training import train_less
+from optuna_trlhpo.benchmarks.training.train_less import AGAIN, FULL, WAYS, Ranking, report, run
+from optuna_trlhpo.cnn.data.datasets import load_data
 
 pytest.importorskip("sklearn", reason="needs scikit-learn (the extra 'cnn')")
 pytest.importorskip("scipy", reason="needs scipy (the extra 'bench')")

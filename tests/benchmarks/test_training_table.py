@@ -9,11 +9,17 @@ import numpy as np
 import optuna
 import pytest
 
-from optuna_trlhpo.benchmarks import tasks, training_table
 from optuna_trlhpo.benchmarks.__main__ import main
-from optuna_trlhpo.benchmarks.mnist_layers import MnistLayers, Trained, read_table, write_table
-from optuna_trlhpo.benchmarks.tasks import TASKS
-from optuna_trlhpo.benchmarks.training_table import read_rows, train_table, vary
+from optuna_trlhpo.benchmarks.layer_prior import training_table
+from optuna_trlhpo.benchmarks.layer_prior.training_table import read_rows, train_table, vary
+from optuna_trlhpo.benchmarks.problems import tasks
+from optuna_trlhpo.benchmarks.problems.mnist_layers import (
+    MnistLayers,
+    TabulatedTraining,
+    read_table,
+    write_table,
+)
+from optuna_trlhpo.benchmarks.problems.tasks import TASKS
 from optuna_trlhpo.layers import describe, parse
 
 pytest.importorskip("sklearn", reason="needs scikit-learn (the extra 'cnn')")
@@ -27,7 +33,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> str:
     return "tiny"
 
 
-def synthetic_table(n: int = 200) -> list[Trained]:
+def synthetic_table(n: int = 200) -> list[TabulatedTraining]:
     """More channels in the first layer, better; twice each, with a little noise."""
     rng, space = np.random.default_rng(0), TASKS["mnist"].space
     networks = {space.draw(rng, depth=int(rng.integers(1, 4))) for _ in range(n)}
@@ -35,7 +41,7 @@ def synthetic_table(n: int = 200) -> list[Trained]:
     for network in sorted(networks, key=describe):
         for seed in range(2):
             accuracy = 0.8 + 0.15 * network[0].values[0] / 128 + 0.002 * float(rng.standard_normal())
-            rows.append(Trained(describe(network), seed, accuracy, (0.5,) * 4, 10, 10, 0.1))
+            rows.append(TabulatedTraining(describe(network), seed, accuracy, (0.5,) * 4, 10, 10, 0.1))
     return rows
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import optuna
 import pytest
 
-from optuna_trlhpo.benchmarks import transfer
-from optuna_trlhpo.benchmarks.results import Results
-from optuna_trlhpo.benchmarks.tasks import TASKS
+from optuna_trlhpo.benchmarks.problems.tasks import TASKS
+from optuna_trlhpo.benchmarks.search import transfer
+from optuna_trlhpo.benchmarks.search.results import Results
 
 
 @pytest.fixture

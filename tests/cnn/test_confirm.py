@@ -13,11 +13,12 @@ import pytest
 import torch
 from optuna.trial import FixedTrial, FrozenTrial, TrialState, create_trial
 
-from optuna_trlhpo.cnn import CNNObjective, trainer
-from optuna_trlhpo.cnn import leaders as leaders_module
+from optuna_trlhpo.cnn import CNNObjective
+from optuna_trlhpo.cnn import confirmation as leaders_module
 from optuna_trlhpo.cnn.goals import weighted_product
 from optuna_trlhpo.cnn.results import Confirmation, Confirmed
-from optuna_trlhpo.cnn.trainer import Trainer
+from optuna_trlhpo.cnn.training import trainer
+from optuna_trlhpo.cnn.training.trainer import Trainer
 from optuna_trlhpo.layers import Network, describe, parse
 
 A, B, C, D = "Conv(8,3,1)", "Conv(16,3,1) > MaxPool(2,2,0)", "Conv(16,5,1)", "Conv(24,3,1)"
@@ -313,7 +314,7 @@ def test_two_processes_do_not_undo_one_another(objective: CNNObjective, fake: Ca
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Trainer, "validate", meanwhile)
         objective.confirm(study, top=1, repeats=1)
-    assert leaders_module._kept_accuracies(study, objective._trainer.setting) == {D: [0.3], C: [0.9]}
+    assert leaders_module._kept_accuracies(study, objective.trainer.setting) == {D: [0.3], C: [0.9]}
 
 
 def test_out_of_memory_leaves_a_network_out_until_the_next_call(

@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import nn
 
-from optuna_trlhpo.cnn import CNNObjective, finished
-from optuna_trlhpo.cnn import cost as module
-from optuna_trlhpo.cnn.cost import count_macs, count_parameters, measure_cost
+from optuna_trlhpo.cnn import CNNObjective, best_network
+from optuna_trlhpo.cnn.deploy import cost as module
+from optuna_trlhpo.cnn.deploy.cost import count_macs, count_parameters, measure_cost
 from optuna_trlhpo.cnn.model import build_network
-from optuna_trlhpo.kinds import CNN, LSTM, MLP
 from optuna_trlhpo.layers import Vocabulary, describe, parse
+from optuna_trlhpo.layers.kinds import CNN, LSTM, MLP
 from optuna_trlhpo.space import LayerSpace
 
 
@@ -96,7 +96,7 @@ def test_peaks_are_what_the_space_limits(vocabulary: Vocabulary, shape: tuple[in
     for _ in range(n):
         layers = objective.space.draw(rng)
         seen |= {type(layer) for layer in layers}
-        cost = finished.cost(layers, objective._trainer, objective.space, latency=False)
+        cost = best_network.cost(layers, objective.trainer, objective.space, latency=False)
         assert cost.peak_activation_bytes == objective.space.activation_bytes(layers), describe(layers)
     assert seen == set(vocabulary.kinds)
 

@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import Dataset, TensorDataset
 
-from optuna_trlhpo.cnn.data import load_data, resolve_device, stratified_split
+from optuna_trlhpo.cnn.data.datasets import load_data, resolve_device
+from optuna_trlhpo.cnn.data.splitting import stratified_split
 
 DATA_ROOT = Path(os.environ.get("TRLHPO_DATA_ROOT", Path(__file__).resolve().parents[3] / "shared" / "data"))
 

@@ -18,10 +18,9 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from optuna_trlhpo import kinds
 from optuna_trlhpo.cnn import CNNObjective, build_network, export_network
-from optuna_trlhpo.cnn import export as writing
-from optuna_trlhpo.layers import ACTIVATIONS, FCL, TABLE_I, Conv, Layer, MaxPool, Vocabulary, parse
+from optuna_trlhpo.cnn.deploy import export as writing
+from optuna_trlhpo.layers import ACTIVATIONS, FCL, TABLE_I, Conv, Layer, MaxPool, Vocabulary, kinds, parse
 
 SHAPES = {3: (2, 19, 19), 2: (7, 5), 1: (6,)}
 VOCABULARIES = (TABLE_I, kinds.CNN, kinds.MLP, kinds.LSTM)

@@ -16,10 +16,10 @@ from optuna_trlhpo import TRLHPOSampler
 from optuna_trlhpo.cnn import CNNObjective, goals
 from optuna_trlhpo.cnn import objective as module
 from optuna_trlhpo.cnn.goals import Counts, count, mixture, weighted_product
-from optuna_trlhpo.cnn.latency import Machine
-from optuna_trlhpo.cnn.trainer import Trainer
-from optuna_trlhpo.kinds import CNN
+from optuna_trlhpo.cnn.timing_lock import TimingLock
+from optuna_trlhpo.cnn.training.trainer import Trainer
 from optuna_trlhpo.layers import describe, parse
+from optuna_trlhpo.layers.kinds import CNN
 from tests.cnn.test_objective import THREE, make, make_params, run, with_accuracies
 
 COUNTS = Counts(macs=2_000_000, parameters=10_000, activation_bytes=5_000, layers=3)
@@ -268,7 +268,7 @@ def test_a_network_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_nothing_trains_while_latency_is_measured() -> None:
-    machine, going, most = Machine(), [0, 0], [0, 0]
+    machine, going, most = TimingLock(), [0, 0], [0, 0]
 
     def work(kind: int) -> None:
         for _ in range(20):

@@ -12,11 +12,11 @@ import torch
 from optuna.trial import FixedTrial
 from torch import nn
 
-import optuna_trlhpo.kinds  # noqa: F401 - makes its layers known to parse
+import optuna_trlhpo.layers.kinds  # noqa: F401 - makes its layers known to parse
 from optuna_trlhpo import layers
-from optuna_trlhpo.cnn import trainer
-from optuna_trlhpo.cnn.inheritance import Ancestor, Estate, inherit
 from optuna_trlhpo.cnn.model import build_network, shape_behind
+from optuna_trlhpo.cnn.training import trainer
+from optuna_trlhpo.cnn.training.weight_inheritance import LineageStep, WeightCache, inherit
 from optuna_trlhpo.layers import parse
 from tests.cnn.test_objective import THREE, make, make_params, run
 from tests.cnn.test_trained import add, shared, trained  # noqa: F401 - a fixture
@@ -131,8 +131,8 @@ def test_statistics_are_inherited_too() -> None:
 def test_an_estate_forgets_the_oldest() -> None:
     parts = [network("Conv(8,3,1)", seed) for seed in range(3)]
     size = sum(4 * parameter.numel() for parameter in parts[0].parameters())
-    ways = [(Ancestor(parse(f"Conv({8 * k},3,1)")),) for k in (1, 2, 3)]
-    estate = Estate(max_bytes=2 * size)
+    ways = [(LineageStep(parse(f"Conv({8 * k},3,1)")),) for k in (1, 2, 3)]
+    estate = WeightCache(max_bytes=2 * size)
     for way, part in zip(ways, parts, strict=True):
         estate.keep(way, part)
     assert [estate.find(way) for way in ways] == [None, *parts[1:]]

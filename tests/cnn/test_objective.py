@@ -15,11 +15,12 @@ import pytest
 import torch
 from optuna.trial import FixedTrial, TrialState
 
-from optuna_trlhpo.cnn import CNNObjective, Refit, build_network, trainer
+from optuna_trlhpo.cnn import CNNObjective, Refit, build_network
 from optuna_trlhpo.cnn import objective as module
-from optuna_trlhpo.cnn.objective import performance_batches
-from optuna_trlhpo.cnn.trainer import Trainer
-from optuna_trlhpo.cnn.training import predict_correct
+from optuna_trlhpo.cnn.evaluation import performance_batches
+from optuna_trlhpo.cnn.training import trainer
+from optuna_trlhpo.cnn.training.loop import predict_correct
+from optuna_trlhpo.cnn.training.trainer import Trainer
 from optuna_trlhpo.layers import describe, parse
 from optuna_trlhpo.space import LayerSpace
 from optuna_trlhpo.visualization import write_report
@@ -177,7 +178,7 @@ def test_threads_that_pay_are_measured(second: float, chosen: int, monkeypatch: 
 
 def test_the_precision_is_part_of_the_setting(objective: CNNObjective) -> None:
     half = make(precision="bfloat16")
-    assert half._trainer.setting != objective._trainer.setting == make()._trainer.setting
+    assert half.trainer.setting != objective.trainer.setting == make().trainer.setting
     assert run(half, network="Conv(16,3,1)").best_value > 0.6
 
 
@@ -334,7 +335,7 @@ def test_performance_is_the_accuracy_on_the_fixed_batches(
     ((values, step),) = seen
     # 60 validation images in batches of 2 and 1, of which the first 30 are correct.
     assert step == 0
-    assert values == [float(np.mean(batch < 30)) for batch in objective._batches]
+    assert values == [float(np.mean(batch < 30)) for batch in objective.evaluation.batches]
 
 
 # Arguments

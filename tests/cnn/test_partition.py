@@ -12,12 +12,11 @@ import pytest
 import torch
 from torch import nn
 
-from optuna_trlhpo import kinds
 from optuna_trlhpo.cnn import Budget, CNNObjective, build_network, measure_cost
+from optuna_trlhpo.cnn.deploy.partition import choose, cuts, write_parts
 from optuna_trlhpo.cnn.model import classifier_modules, layer_modules
-from optuna_trlhpo.cnn.partition import choose, cuts, write_parts
-from optuna_trlhpo.cnn.trained import accuracies
-from optuna_trlhpo.layers import parse
+from optuna_trlhpo.layers import kinds, parse
+from optuna_trlhpo.trials.training_record import accuracies
 
 TEXT = "Conv(8,3,1) > MaxPool(2,2,0) > Conv(16,3,1) > FCL(16,relu,bias)"
 SHAPE = (1, 8, 8)

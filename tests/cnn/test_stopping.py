@@ -17,10 +17,10 @@ from optuna.pruners import (
 )
 from optuna.trial import FixedTrial, TrialState
 
-from optuna_trlhpo.cnn import stopping, trainer
-from optuna_trlhpo.cnn.stopping import Curves
-from optuna_trlhpo.cnn.trained import read_curves
-from optuna_trlhpo.notes import TRAININGS_ATTRIBUTE
+from optuna_trlhpo.cnn.training import early_stopping, trainer
+from optuna_trlhpo.cnn.training.cache import read_curves
+from optuna_trlhpo.cnn.training.early_stopping import Curves
+from optuna_trlhpo.trials.training_record import TRAININGS_ATTRIBUTE
 from tests.cnn.test_objective import THREE, make, make_params, run
 from tests.cnn.test_trained import add, trained  # noqa: F401 - a fixture
 
@@ -46,7 +46,7 @@ def with_curves(monkeypatch: pytest.MonkeyPatch, *curves: list[float]) -> list[i
 
     monkeypatch.setattr(trainer, "train", fake)
     monkeypatch.setattr(trainer, "predict_correct", share)
-    monkeypatch.setattr(stopping, "predict_correct", share)
+    monkeypatch.setattr(early_stopping, "predict_correct", share)
     return epochs_of
 
 
@@ -61,7 +61,7 @@ def test_a_hopeless_network_is_stopped_and_reported_as_it_is(monkeypatch: pytest
     assert [entry[-1] for entry in entries] == ["0.5/0.6", "0.4!"]
     add(study, objective, "Conv(24,3,1)")
     assert epochs == [3, 1, 2]
-    assert [curve.stopped for curve in read_curves(study, objective._trainer.setting)] == [False, True, True]
+    assert [curve.stopped for curve in read_curves(study, objective.trainer.setting)] == [False, True, True]
 
 
 def test_networks_are_compared_with_their_like(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,7 +126,7 @@ def test_any_pruner_and_several_threads(pruner: optuna.pruners.BasePruner) -> No
     study = optuna.create_study(direction="maximize", sampler=sampler, pruner=none)
     study.optimize(objective, n_trials=8, n_jobs=2)
     assert [trial.state for trial in study.trials] == [TrialState.COMPLETE] * 8
-    curves = list(read_curves(study, objective._trainer.setting))
+    curves = list(read_curves(study, objective.trainer.setting))
     assert curves and all(len(curve.accuracies) <= 2 for curve in curves)
 
 

@@ -12,10 +12,11 @@ import optuna
 import pytest
 from torch import nn
 
-from optuna_trlhpo.cnn import CNNObjective, savings, trainer
-from optuna_trlhpo.cnn.trainer import layers_key
+from optuna_trlhpo.cnn import CNNObjective, savings
+from optuna_trlhpo.cnn.training import trainer
+from optuna_trlhpo.cnn.training.trainer import layers_key
 from optuna_trlhpo.layers import Conv, Layer, Vocabulary, parse
-from optuna_trlhpo.notes import TRAININGS_ATTRIBUTE
+from optuna_trlhpo.trials.training_record import TRAININGS_ATTRIBUTE
 from tests.cnn.test_objective import THREE, make, make_params, run, stripes
 
 TWO_AND_ANOTHER = "Conv(8,3,1) > MaxPool(2,2,0) > FCL(24,relu,bias)"
@@ -168,7 +169,7 @@ def test_a_narrower_space_finds_each_network_with_its_own_value(
     before = len(trained)
     objective = make(**narrower)
     layers = parse("Conv(8,3,1)" if "max_parameters" not in narrower else "Conv(8,3,1) > MaxPool(2,2,0)")
-    found = objective._trained.find(study, layers)
+    found = objective.evaluation.cache.find(study, layers)
     assert found is not None
     assert found.accuracy == study.trials[0].intermediate_values[len(layers) - 1]
     study.optimize(objective, n_trials=4)
@@ -195,8 +196,8 @@ def test_what_was_found_stays_here_when_an_objective_goes_to_another_process() -
     objective = make(inherit=True)
     study = run(objective, network=THREE)
     again = pickle.loads(pickle.dumps(objective))
-    assert again._trained._inherits and not again._trained._found
-    assert again._trained.find(study, parse("Conv(8,3,1)")) is not None
+    assert again.evaluation.cache._inherits and not again.evaluation.cache._found
+    assert again.evaluation.cache.find(study, parse("Conv(8,3,1)")) is not None
 
 
 def test_other_images_of_the_same_mean_train_their_own(trained: list[int]) -> None:
@@ -207,7 +208,7 @@ def test_other_images_of_the_same_mean_train_their_own(trained: list[int]) -> No
     for pixels in (images, images[:, ::-1].copy(), images):
         objective = CNNObjective((pixels, labels), **small)
         add(study, objective, "Conv(8,3,1)")
-        settings.append(objective._trainer.setting)
+        settings.append(objective.trainer.setting)
     assert len(trained) == 2 and settings[0] == settings[2] != settings[1]
 
 

@@ -9,16 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-import optuna_trlhpo.kinds  # noqa: F401 - makes its layers known to parse
-from optuna_trlhpo.cnn.graphs import CapturedSteps
+import optuna_trlhpo.layers.kinds  # noqa: F401 - makes its layers known to parse
 from optuna_trlhpo.cnn.model import build_network
-from optuna_trlhpo.cnn.order import FastOrder, in_fast_order, place
-from optuna_trlhpo.cnn.training import (
-    cpu_threads,
-    learning_rate_factor,
-    predict_correct,
-    train,
-)
+from optuna_trlhpo.cnn.training.cuda_graphs import CapturedSteps
+from optuna_trlhpo.cnn.training.fast_layout import FastOrder, in_fast_order, place
+from optuna_trlhpo.cnn.training.loop import cpu_threads, learning_rate_factor, predict_correct, train
 from optuna_trlhpo.layers import parse
 
 

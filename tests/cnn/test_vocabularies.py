@@ -8,9 +8,9 @@ import pytest
 
 from optuna_trlhpo import TRLHPOSampler
 from optuna_trlhpo.cnn import CNNObjective
-from optuna_trlhpo.cnn.data import load_data
-from optuna_trlhpo.kinds import CNN, LSTM, MLP
+from optuna_trlhpo.cnn.data.datasets import load_data
 from optuna_trlhpo.layers import Vocabulary
+from optuna_trlhpo.layers.kinds import CNN, LSTM, MLP
 from tests.cnn.test_objective import stripes
 
 

@@ -17,7 +17,7 @@ from optuna.samplers import RandomSampler
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from optuna_trlhpo import TRLHPOSampler
-from optuna_trlhpo.benchmarks.pipelines import PIPELINES, Pipeline
+from optuna_trlhpo.benchmarks.problems.pipelines import PIPELINES, Pipeline
 
 NAMES = (
     "depth-first",

@@ -17,7 +17,7 @@ import torch
 from optuna.trial import TrialState
 
 from optuna_trlhpo import AgentConfig, LayerSpace, TRLHPOSampler
-from optuna_trlhpo.notes import SEEN_ATTRIBUTE, seen_in
+from optuna_trlhpo.trials.attributes import SEEN_ATTRIBUTE, report_marks
 
 NO_PRUNER = optuna.pruners.NopPruner()
 
@@ -73,7 +73,9 @@ def test_a_report_that_is_no_number_is_passed_over():
 
     study = optuna.create_study(direction="maximize", sampler=TRLHPOSampler(seed=0), pruner=NO_PRUNER)
     study.optimize(objective, n_trials=16)
-    (plan,) = [running.path.plan for running in study.sampler._running.values()]  # of the last trial
+    (plan,) = [
+        course.configuration.plan for course in study.sampler.agent.courses.values()
+    ]  # of the last trial
     assert plan is not None and math.isfinite(plan.mean)
 
 
@@ -191,7 +193,7 @@ def test_a_sum_that_grows_with_each_parameter_is_not_the_worth_of_a_beginning():
 
     study = optuna.create_study(sampler=TRLHPOSampler(seed=0), pruner=NO_PRUNER)
     study.optimize(objective, n_trials=40)
-    assert not study.sampler._paths.search.memory.reports_are_values
+    assert not study.sampler.agent.configurations.search.memory.reports_are_values
     assert study.best_value < 0.05
 
 
@@ -208,7 +210,9 @@ def values_of_prefixes(study):
     """What the agent has learned of each trial: parameters, and their worth."""
     trial = study.ask()
     trial.suggest_int("units_0", 1, 4)
-    return [(n, float(worth[0])) for _, n, worth, *_ in study.sampler._paths.search.memory._entries]
+    return [
+        (n, float(worth[0])) for _, n, worth, *_ in study.sampler.agent.configurations.search.memory._entries
+    ]
 
 
 def test_names_tell_what_an_enqueued_trial_has_reported():
@@ -255,7 +259,7 @@ def test_reports_are_noted_in_little_room():
 
     study._storage.set_trial_system_attr = counted  # type: ignore[method-assign]
     study.optimize(objective, n_trials=1)
-    assert len(seen_in(study.trials[0])) == 199  # the last report has no parameter behind it
+    assert len(report_marks(study.trials[0])) == 199  # the last report has no parameter behind it
     assert SEEN_ATTRIBUTE in study.trials[0].system_attrs and sum(sizes) < 12_000
 
 
@@ -269,16 +273,16 @@ def interrupt(*arguments, **settings):
 @pytest.mark.parametrize(
     "place",
     [
-        "optuna_trlhpo._agent.posterior.torch.linalg.cholesky",
-        "optuna_trlhpo.configurations.Configurations.add",
-        "optuna_trlhpo.experience.Experience.add",
-        "optuna_trlhpo.path_search.PathSearch.plan",
-        "optuna_trlhpo.sampler.PathAgent",
+        "optuna_trlhpo.agent.gaussian_process.torch.linalg.cholesky",
+        "optuna_trlhpo.agent.configurations.memory.ConfigurationMemory.add",
+        "optuna_trlhpo.agent.replay.Replay.add",
+        "optuna_trlhpo.agent.configurations.planner.ConfigurationPlanner.plan",
+        "optuna_trlhpo.sampler.Agent",
     ],
 )
 def test_a_study_goes_on_after_ctrl_c(monkeypatch, place):
     study = optuna.create_study(sampler=TRLHPOSampler(seed=0))
-    study.optimize(quadratic, n_trials=0 if place.endswith("PathAgent") else 12)
+    study.optimize(quadratic, n_trials=0 if place.endswith(".Agent") else 12)
     with monkeypatch.context() as patched:
         patched.setattr(place, interrupt)
         with pytest.raises(KeyboardInterrupt):
@@ -287,7 +291,7 @@ def test_a_study_goes_on_after_ctrl_c(monkeypatch, place):
     assert all(trial.state == TrialState.COMPLETE for trial in study.trials[-12:])
     n_whole = sum(len(trial.params) == 2 for trial in study.trials[:-1])
     study.ask().suggest_float("x", 0, 1)
-    assert len(study.sampler._paths.search.memory) >= n_whole
+    assert len(study.sampler.agent.configurations.search.memory) >= n_whole
 
 
 @contextlib.contextmanager
@@ -377,7 +381,7 @@ def test_trials_that_are_never_told_do_not_slow_the_others():
         trial.suggest_float("x", 0, 1)
     study.optimize(quadratic, n_trials=12)
     lengths = []
-    search = study.sampler._paths.search
+    search = study.sampler.agent.configurations.search
     plan = search.plan
 
     def watched(*arguments, **settings):

@@ -92,7 +92,7 @@ def test_learning_never_raises_where_catch_does_not_help(make_sampler, monkeypat
     def broken(*arguments, **settings):
         raise RuntimeError("broken")
 
-    monkeypatch.setattr(sampler._paths.search, "plan", broken)
+    monkeypatch.setattr(sampler.agent.configurations.search, "plan", broken)
     study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=1, catch=(RuntimeError,))
     assert study.trials[-1].state == optuna.trial.TrialState.FAIL
 

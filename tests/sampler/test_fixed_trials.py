@@ -5,8 +5,10 @@ import pytest
 from optuna.storages import RetryHeartbeatStaleTrialCallback
 
 from optuna_trlhpo import AgentConfig, LayerSpace, TRLHPOSampler, worth_growing, worth_training
-from optuna_trlhpo.growth import FixedNetwork, fixed_network, frozen
 from optuna_trlhpo.layers import parse
+from optuna_trlhpo.space.encoding import suggest_layer
+from optuna_trlhpo.space.sampler_hooks import frozen
+from optuna_trlhpo.trials.fixed_network import FixedNetwork, fixed_network
 
 AGENT = AgentConfig(n_candidates=40, n_generations=2, fit_steps=2, random_interval=0)
 SPACE = LayerSpace(input_shape=(1, 16, 16), max_layers=6, min_accuracy=None, min_improvement=None)
@@ -101,7 +103,7 @@ def fail(study, layers, reported):
     study.enqueue_trial(SPACE.to_params(layers))
     trial = study.ask()
     for depth in range(1, len(layers) + 1):
-        SPACE._suggest_layer(trial, layers[: depth - 1])
+        suggest_layer(SPACE, trial, layers[: depth - 1])
         if depth in reported:
             trial.report(0.5 + 0.05 * depth, step=depth - 1)
     study._storage.set_trial_system_attr(trial._trial_id, "fixed_params", {})  # it was not enqueued, really

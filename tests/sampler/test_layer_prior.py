@@ -9,10 +9,10 @@ import torch
 from safetensors.torch import save_file
 
 from optuna_trlhpo import AgentConfig, LayerSpace, TRLHPOSampler
-from optuna_trlhpo._agent.prior import EMBEDDING, LayerPrior, LayerTransformer
-from optuna_trlhpo.outlines import OUTLINE
-from optuna_trlhpo.reward import Scores
-from optuna_trlhpo.search import Search
+from optuna_trlhpo.agent.layer_prior import EMBEDDING, LayerPrior, LayerTransformer
+from optuna_trlhpo.agent.planner import Planner
+from optuna_trlhpo.space.descriptors import LAYER_FEATURES
+from optuna_trlhpo.trials.outcome_transforms import OutcomeTransform
 
 AGENT = AgentConfig(n_candidates=40, n_generations=2, fit_steps=2, random_interval=0)
 SPACE = LayerSpace(input_shape=(1, 12, 12), max_layers=3, min_accuracy=None, min_improvement=None)
@@ -66,7 +66,7 @@ def file(tmp_path_factory):
     """A prior that has learned nothing, and is quite sure of what it expects."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
-        transformer = LayerTransformer(OUTLINE)
+        transformer = LayerTransformer(LAYER_FEATURES)
     mean, deviation = 3 * torch.ones(EMBEDDING), 0.1 * torch.ones(EMBEDDING)
     path = tmp_path_factory.mktemp("prior") / "mine.safetensors"
     save_file(
@@ -121,17 +121,17 @@ def test_what_stands_before_the_layers_begins_at_random(objective):
 
 def test_layers_behind_another_parameter_are_planned_in_their_space(monkeypatch):
     planned = []
-    plan = Search.plan
+    plan = Planner.plan
 
     def noted(search, *arguments):
-        planned[-1].append(search._entered)
+        planned[-1].append(search.knowledge.context)
         return plan(search, *arguments)
 
     def behind(trial):
         planned.append([])
         return trial.suggest_float("rate", 0, 1) + suggest(trial)
 
-    monkeypatch.setattr(Search, "plan", noted)
+    monkeypatch.setattr(Planner, "plan", noted)
     run(sampler_of(), behind, 6)
     assert all(spaces[-1] is not None for spaces in planned)
 
@@ -164,9 +164,9 @@ def test_the_papers_agent_knows_nothing_of_it():
     independent = Independent()
     sampler = TRLHPOSampler.paper(seed=0, independent_sampler=independent)
     run(sampler, grow, 2)
-    assert sampler._prior is None and independent.trials[0] == 0
+    assert not sampler.settings["layer_prior"] and independent.trials[0] == 0
     for sampler in (TRLHPOSampler.paper(agent=AGENT), TRLHPOSampler(agent=AgentConfig.paper())):
-        assert sampler._prior is None
+        assert not sampler.settings["layer_prior"]
 
 
 # What is planned --------------------------------------------------------------------------------------
@@ -174,7 +174,7 @@ def test_the_papers_agent_knows_nothing_of_it():
 
 def expected(layers, path):
     prior = LayerPrior.load(path)
-    return float((prior([SPACE.outline(SPACE.encode(layers))]) @ prior.means)[0])
+    return float((prior([SPACE.layer_features(SPACE.encode(layers))]) @ prior.means)[0])
 
 
 @both_forms
@@ -230,17 +230,19 @@ def test_its_unit_is_that_of_scores_where_there_are_layers(file):
         study.optimize(objective, n_trials=4)
         values = np.array([trial.value for trial in study.trials[:3]])  # what was known at the last trial
         scores = (
-            sampler._experience._scores_of if objective is in_space else sampler._paths.search.memory.scores
+            sampler.agent.networks.replay._scores_of
+            if objective is in_space
+            else sampler.agent.configurations.search.memory.scores
         )
-        assert scores.unit == pytest.approx(Scores(values, unit).unit)
-        assert Scores(values, 0.5).unit != pytest.approx(Scores(values).unit)
+        assert scores.unit == pytest.approx(OutcomeTransform(values, unit).unit)
+        assert OutcomeTransform(values, 0.5).unit != pytest.approx(OutcomeTransform(values).unit)
 
 
 def test_that_reports_are_values_is_found_out():
     """Else no trial ever grows on after its first report."""
     sampler = sampler_of()
     run(sampler, grow, 6)
-    assert sampler._experience.reports_are_values
+    assert sampler.agent.networks.replay.reports_are_values
 
 
 # What is refused --------------------------------------------------------------------------------------

@@ -8,8 +8,8 @@ import pytest
 from optuna.trial import TrialState
 
 from optuna_trlhpo import AgentConfig, LayerSpace, TRLHPOSampler
-from optuna_trlhpo.benchmarks.idioms import IDIOMS, Watch
-from optuna_trlhpo.benchmarks.synthetic import signpost
+from optuna_trlhpo.benchmarks.problems.idioms import IDIOMS, Observer
+from optuna_trlhpo.benchmarks.problems.synthetic import signpost
 
 
 def last_mean(sampler, objective, *, n_trials, n_last):
@@ -106,7 +106,7 @@ def test_constraints_are_learned(pruned):
 
 def worths_and_reports(sampler):
     """What was remembered: worths [trials, S] and, beside them, the reports that were part of the state."""
-    rows = sampler._experience._replay.rows(np.arange(len(sampler._experience)))
+    rows = sampler.agent.networks.replay.rows(np.arange(len(sampler.agent.networks.replay)))
     return rows["worths"][..., 0], rows["reports"]
 
 
@@ -192,7 +192,7 @@ def test_a_narrow_peak_among_many_parameters_is_found():
     comes to 333."""
     idiom, found = IDIOMS["reinforcement"], []
     for seed in (2000, 2001, 2002):
-        watch = Watch(seed)
+        watch = Observer(seed)
         study = optuna.create_study(direction="maximize", sampler=TRLHPOSampler(seed=seed))
         study.optimize(functools.partial(idiom.play, watch=watch), n_trials=40)
         found.append(watch.truths[study.best_trial.number])

@@ -8,15 +8,10 @@ import numpy as np
 import optuna
 import pytest
 
-from optuna_trlhpo import AgentConfig, LayerSpace, TRLHPOSampler
-from optuna_trlhpo import sampler as module
-from optuna_trlhpo.notes import (
-    AGENT_ATTRIBUTE,
-    MOST_CHARACTERS,
-    SAMPLER_ATTRIBUTE,
-    read_agent,
-    read_from_study,
-)
+from optuna_trlhpo import AgentConfig, LayerSpace, TRLHPOSampler, sampler
+from optuna_trlhpo.trials import study_reader
+from optuna_trlhpo.trials.agent_record import AGENT_ATTRIBUTE, MOST_CHARACTERS, read_agent
+from optuna_trlhpo.trials.attributes import SAMPLER_ATTRIBUTE, read_from_study
 
 SPACE = LayerSpace(max_layers=4, min_accuracy=None, min_improvement=None)
 SMALL = dict(width=16, heads=2, blocks=2)
@@ -126,7 +121,8 @@ def test_a_note_that_cannot_be_written_breaks_and_changes_nothing(studies, agent
             raise RuntimeError("no room")
         study._storage.set_trial_system_attr(trial._trial_id, name, value)
 
-    monkeypatch.setattr(module, "write_to_trial", refuse)
+    for module in (sampler, study_reader):
+        monkeypatch.setattr(module, "write_to_trial", refuse)
     optuna.logging.enable_propagation()
     with caplog.at_level("WARNING", logger="optuna"):
         optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -156,7 +152,8 @@ def test_no_trial_fails_for_a_note(monkeypatch, caplog, agent):
     def refuse(*args):
         raise RuntimeError("no room")
 
-    monkeypatch.setattr(module, "write_to_trial", refuse)
+    for module in (sampler, study_reader):
+        monkeypatch.setattr(module, "write_to_trial", refuse)
     monkeypatch.setattr(optuna.Study, "set_user_attr", refuse)
     optuna.logging.enable_propagation()
     with caplog.at_level("WARNING", logger="optuna"):

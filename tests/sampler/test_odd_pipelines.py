@@ -13,7 +13,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import TrialState, create_trial
 
 from optuna_trlhpo import TRLHPOSampler
-from optuna_trlhpo.parameters import value_key
+from optuna_trlhpo.trials.values import value_key
 
 
 def sampler(seed=1, **arguments):
@@ -239,7 +239,7 @@ def test_where_nothing_comes_as_planned_few_plans_are_made(caplog):
     try:
         with caplog.at_level("WARNING", logger="optuna"):
             study.optimize(objective, n_trials=1)
-            running = study.sampler._running[30].path
+            running = study.sampler.agent.courses[30].configuration
     finally:
         optuna.logging.disable_propagation()
     assert running.n_refused >= 15 and running.n_plans <= 7

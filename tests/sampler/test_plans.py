@@ -6,7 +6,7 @@ import pytest
 from optuna.trial import TrialState
 
 from optuna_trlhpo import AgentConfig, LayerSpace, TRLHPOSampler
-from optuna_trlhpo.experience import network_key
+from optuna_trlhpo.agent.sequences import network_key
 
 SPACE = LayerSpace(max_layers=4, input_shape=(1, 8, 8), min_accuracy=None, min_improvement=None)
 
@@ -42,7 +42,7 @@ def test_a_start_ends_where_trials_have_brought_enough_values(make_sampler, n_st
     """Three values for two startup trials; a trial at random brings four."""
     sampler = make_sampler(n_startup_trials=n_startup_trials, layer_prior=False)
     study = optuna.create_study(direction="maximize", sampler=sampler)
-    plans = [grow(study, SPACE, seen=lambda t: sampler._running[t.number].plan)[0][1] for _ in range(8)]
+    plans = [grow(study, SPACE, seen=lambda t: sampler.agent.courses[t.number].plan)[0][1] for _ in range(8)]
     assert [plan is None for plan in plans] == [number < n_random for number in range(8)]
 
 
@@ -54,8 +54,8 @@ def random_trials(n_trials, *, directions=("maximize",), sample=None, **argument
     for _ in range(n_trials):
         trial = study.ask()
         layers = SPACE.suggest(trial) if sample is None else sample(trial)
-        running = sampler._running[trial.number]
-        if running.plan is None and running.path.plan is None:
+        course = sampler.agent.courses[trial.number]
+        if course.plan is None and course.configuration.plan is None:
             found.append(trial.number)
         study.tell(trial, [accuracy_of(layers)] * len(directions) if sample is None else layers)
     return found
@@ -109,7 +109,7 @@ def test_the_papers_agent_leaves_no_trial_to_chance():
     study = optuna.create_study(direction="maximize", sampler=sampler)
     for _ in range(6):
         grow(study, SPACE)
-    assert [sampler._running.get(n) is None for n in range(6)] == [True] * 5 + [False]
+    assert [sampler.agent.courses.get(n) is None for n in range(6)] == [True] * 5 + [False]
     assert study.trials[4].system_attrs.keys() == study.trials[3].system_attrs.keys()
 
 
@@ -118,12 +118,12 @@ def test_the_network_that_was_planned_is_trained(make_sampler):
     study = optuna.create_study(direction="maximize", sampler=sampler)
     first_depths = []
     for number in range(16):
-        trained = grow(study, SPACE, seen=lambda trial: sampler._running[trial.number].plan)
+        trained = grow(study, SPACE, seen=lambda trial: sampler.agent.courses[trial.number].plan)
         if number < 3:
             continue
         layers, plan = trained[0]
         assert len(layers) == len(plan.names) or len(layers) == SPACE.max_layers
-        assert sampler._experience.has_value(plan.key) is False  # of all that was known then
+        assert sampler.agent.networks.replay.has_value(plan.key) is False  # of all that was known then
         first_depths.append(len(layers))
         for deeper, later in trained[1:]:  # what is trained behind it is planned too
             assert len(deeper) == len(later.names) or len(deeper) == SPACE.max_layers
@@ -136,14 +136,14 @@ def test_a_deeper_network_is_weighed_against_all_but_the_one_that_it_grows_from(
     study = optuna.create_study(direction="maximize", sampler=sampler)
     for _ in range(3):
         grow(study, SPACE)
-    plan = type(sampler._search).plan
+    plan = type(sampler.agent.networks.planner).plan
 
     def noted(search, settled, own, *more):
         found = plan(search, settled, own, *more)
         asked.append((settled, own, more[-1], found))
         return found
 
-    monkeypatch.setattr(type(sampler._search), "plan", noted)
+    monkeypatch.setattr(type(sampler.agent.networks.planner), "plan", noted)
     trained = grow(study, SPACE, seen=lambda trial: asked.clear())  # what is left was asked behind the last
     (grown, own, running, deeper), (_, _, other, another) = asked
     assert running is None and other is not None and len(deeper.names) > grown.step == other.step > 0
@@ -205,7 +205,7 @@ def test_an_enqueued_network_is_trained(make_sampler):
     assert grow(study, SPACE)[-1][0] == wanted
     for _ in range(3):
         grow(study, SPACE)
-    assert len(sampler._experience) == 9
+    assert len(sampler.agent.networks.replay) == 9
 
 
 @pytest.mark.slow

@@ -11,10 +11,10 @@ from optuna.distributions import IntDistribution
 from optuna.trial import FrozenTrial
 
 from optuna_trlhpo import TRLHPOSampler
-from optuna_trlhpo.benchmarks import modes
-from optuna_trlhpo.benchmarks.pipelines import PIPELINES
-from optuna_trlhpo.benchmarks.repeats import count_repeats, fidelity
-from optuna_trlhpo.benchmarks.samplers import OURS
+from optuna_trlhpo.benchmarks.harness.samplers import OURS
+from optuna_trlhpo.benchmarks.problems.pipelines import PIPELINES
+from optuna_trlhpo.benchmarks.search import modes
+from optuna_trlhpo.benchmarks.search.repeats import count_repeats, fidelity
 
 N_TRIALS = 40
 

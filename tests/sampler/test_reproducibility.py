@@ -126,7 +126,7 @@ def test_a_new_sampler_on_a_stored_study_learns_from_it_and_does_not_repeat_it(m
         study = optuna.load_study(study_name="s", storage=storage, sampler=sampler)
         study.optimize(objective, n_trials=2)
         assert (
-            len(sampler._experience) == n_known + 1
+            len(sampler.agent.networks.replay) == n_known + 1
         )  # all but its last own trial, which nobody asked about yet
     suggestions = [tuple(trial.params.values()) for trial in study.trials]
     assert len(set(suggestions)) == len(suggestions) == 12
@@ -184,7 +184,7 @@ def test_another_study_is_learned_from_scratch(make_sampler):
     for _ in range(2):
         study = optuna.create_study(direction="maximize", sampler=sampler)
         study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=5)
-        assert len(sampler._experience) == 4
+        assert len(sampler.agent.networks.replay) == 4
 
 
 def test_another_study_of_the_same_name_is_learned_from_scratch(make_sampler):
@@ -192,7 +192,7 @@ def test_another_study_of_the_same_name_is_learned_from_scratch(make_sampler):
     for direction, n_trials in (("maximize", 8), ("minimize", 6), ("minimize", 4), ("minimize", 7)):
         study = optuna.create_study(study_name="same", direction=direction, sampler=sampler)
         study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=n_trials)
-        assert len(sampler._experience) == n_trials - 1
-        rows = sampler._experience._replay.rows(np.arange(n_trials - 1))
+        assert len(sampler.agent.networks.replay) == n_trials - 1
+        rows = sampler.agent.networks.replay.rows(np.arange(n_trials - 1))
         sign = 1 if direction == "maximize" else -1
         assert rows["worths"][:, 0, 0].tolist() == [sign * trial.value for trial in study.trials[:-1]]

@@ -7,10 +7,11 @@ import pytest
 from optuna.trial import TrialState
 
 from optuna_trlhpo import AgentConfig, LayerSpace, TRLHPOSampler
-from optuna_trlhpo._agent.critic import make_critic
-from optuna_trlhpo._agent.ensemble import Ensemble
-from optuna_trlhpo._agent.posterior import Posterior
-from optuna_trlhpo.notes import SEEN_ATTRIBUTE, read_agent
+from optuna_trlhpo.agent.ensemble import Ensemble
+from optuna_trlhpo.agent.gaussian_process import GaussianProcess
+from optuna_trlhpo.agent.surrogate import make_surrogate
+from optuna_trlhpo.trials.agent_record import read_agent
+from optuna_trlhpo.trials.attributes import SEEN_ATTRIBUTE
 
 SMALL = dict(
     width=8, heads=2, blocks=1, expansion=1, n_critics=2, n_candidates=20, fit_steps=2, random_interval=0
@@ -62,14 +63,14 @@ def test_reports_that_are_not_read_leave_no_note(read_reports):
     noted = [SEEN_ATTRIBUTE in trial.system_attrs for trial in study.trials]
     assert any(noted) == read_reports
     assert all(len(trial.intermediate_values) > 1 for trial in study.trials[:4])  # there was something
-    worths = study.sampler._experience._replay.rows(range(4), "worths")["worths"]
+    worths = study.sampler.agent.networks.replay.rows(range(4), "worths")["worths"]
     assert (worths[:, 0, 0] == worths[:, 0, 0]).any() == read_reports  # of the first layers
 
 
 def test_the_critic_is_the_one_that_is_named():
-    assert isinstance(make_critic(AgentConfig(), 0), Posterior)
+    assert isinstance(make_surrogate(AgentConfig(), 0), GaussianProcess)
     for body in ("perceptron", "transformer"):
-        critic = make_critic(AgentConfig(critic=body), 0)
+        critic = make_surrogate(AgentConfig(critic=body), 0)
         assert isinstance(critic, Ensemble)
         assert type(critic._body).__name__.lower().count(body) == 1
 

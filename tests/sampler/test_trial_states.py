@@ -22,10 +22,10 @@ def learned(sampler, study):
     trial = study.ask()
     trial.suggest_float("asked_to_learn", 0, 1)
     study.tell(trial, state=TrialState.FAIL)
-    n = len(sampler._experience)
+    n = len(sampler.agent.networks.replay)
     if n == 0:
         return []
-    rows = sampler._experience._replay.rows(np.arange(n))
+    rows = sampler.agent.networks.replay.rows(np.arange(n))
     return [
         float(worths[length - 1, 0]) for worths, length in zip(rows["worths"], rows["length"], strict=True)
     ]
@@ -81,7 +81,7 @@ def test_an_enqueued_value_outside_its_range_is_learned_as_the_nearest(sampler, 
     with pytest.warns(UserWarning, match="out of range"):
         study.optimize(lambda trial: sum(ask_both(trial)), n_trials=1)
     study.optimize(lambda trial: sum(ask_both(trial)), n_trials=5)
-    assert sampler._experience._replay.rows(np.array([0]))["actions"][0, :, 0].tolist() == [1.0, 0.5]
+    assert sampler.agent.networks.replay.rows(np.array([0]))["actions"][0, :, 0].tolist() == [1.0, 0.5]
 
 
 def test_pruned_trials_are_learned_with_their_last_report(sampler, study):
@@ -125,9 +125,11 @@ def test_infinite_values_are_learned_as_extremes(sampler, study):
     assert all(trial.state == TrialState.COMPLETE for trial in study.trials)
     values = learned(sampler, study)
     assert math.inf in values and -math.inf in values
-    batch = sampler._experience.batch(np.random.default_rng(0))
+    batch = sampler.agent.networks.replay.batch(np.random.default_rng(0))
     assert batch.returns.isfinite().all()
-    assert np.isfinite(sampler._paths.search.memory.known(np.random.default_rng(0), np.zeros(0)).values).all()
+    assert np.isfinite(
+        sampler.agent.configurations.search.memory.known(np.random.default_rng(0), np.zeros(0)).values
+    ).all()
 
 
 def test_an_infinite_report_is_learned_as_an_extreme(sampler, study):
@@ -140,7 +142,9 @@ def test_an_infinite_report_is_learned_as_an_extreme(sampler, study):
 
     study.optimize(objective, n_trials=8)
     assert len(learned(sampler, study)) == 8
-    assert np.isfinite(sampler._paths.search.memory.known(np.random.default_rng(0), np.zeros(0)).values).all()
+    assert np.isfinite(
+        sampler.agent.configurations.search.memory.known(np.random.default_rng(0), np.zeros(0)).values
+    ).all()
 
 
 def test_a_network_that_diverges_after_a_good_prefix_is_worth_nothing(sampler, study):
@@ -177,7 +181,7 @@ def test_added_layer_trials_are_learned_by_their_final_value_alone(sampler, stud
         )
     )
     assert learned(sampler, study) == [0.7]
-    assert np.isnan(sampler._experience._replay.rows(np.array([0]))["worths"][0, 0, 0])
+    assert np.isnan(sampler.agent.networks.replay.rows(np.array([0]))["worths"][0, 0, 0])
 
 
 def test_partially_fixed_parameters_are_learned_like_any(sampler, study):
@@ -210,10 +214,10 @@ def test_a_trial_that_was_failed_from_outside_costs_nothing_learned(sampler, stu
     late.suggest_float("x", 0, 1)
     study.tell(late.number, state=TrialState.FAIL)  # as a heartbeat does, or the dashboard
     study.optimize(lambda trial: sum(ask_both(trial)), n_trials=1)
-    agent = sampler._agent
+    agent = sampler.agent.networks.ddpg
     with pytest.raises(optuna.exceptions.UpdateFinishedTrialError):
         late.suggest_float("y", 0, 1)
-    assert sampler._agent is agent
+    assert sampler.agent.networks.ddpg is agent
 
 
 def test_several_trials_asked_before_any_is_told(sampler, study):
@@ -224,7 +228,7 @@ def test_several_trials_asked_before_any_is_told(sampler, study):
         trial.suggest_float("y", 0, 1)
         study.tell(trial, 1.0)
     assert len(learned(sampler, study)) == 8
-    assert sampler._running.keys() == {8}  # only the one that was asked for to learn
+    assert sampler.agent.courses.keys() == {8}  # only the one that was asked for to learn
 
 
 @pytest.mark.parametrize("direction", ["maximize", "minimize"])
@@ -244,9 +248,8 @@ def test_hyperband_trials_are_learned_in_every_bracket(make_sampler, direction):
 
     study.optimize(objective, n_trials=30)
     assert {trial.state for trial in study.trials} == {TrialState.COMPLETE, TrialState.PRUNED}
-    n_learned = len(sampler._experience)
-    assert n_learned > 20  # what a bracket has not been asked about since is yet to come
-    assert set(sampler._learned) <= set(range(30))
+    # What a bracket has not been asked about since is yet to come.
+    assert 20 < len(sampler.agent.networks.replay) <= 30
 
 
 @pytest.mark.parametrize("storage", ["memory", "sqlite", "journal"])
@@ -271,7 +274,7 @@ def test_reports_are_seen_on_every_storage(make_sampler, storage, tmp_path):
 
     study.optimize(objective, n_trials=5)
     assert learned(sampler, study) == [0.75] * 5
-    rows = sampler._experience._replay.rows(np.arange(5))
+    rows = sampler.agent.networks.replay.rows(np.arange(5))
     np.testing.assert_allclose(rows["worths"][:, 0, 0], 0.5)
 
 

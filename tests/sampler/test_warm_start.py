@@ -9,8 +9,9 @@ import pytest
 from optuna.trial import TrialState
 
 from optuna_trlhpo import AgentConfig, LayerSpace, TRLHPOSampler
-from optuna_trlhpo.names import Names
-from optuna_trlhpo.sources import EarlierStudy, Source
+from optuna_trlhpo.agent.name_table import NameTable
+from optuna_trlhpo.agent.transfer import NetworkSource
+from optuna_trlhpo.trials.earlier_study import EarlierStudy
 
 AGENT = AgentConfig(n_candidates=40, n_generations=2, fit_steps=2)
 
@@ -105,7 +106,7 @@ def test_the_best_of_a_study_are_candidates_as_they_are():
 @pytest.mark.parametrize("direction", ["maximize", "minimize"])
 def test_of_many_trials_the_best_are_kept(direction):
     study = at_random(lambda trial: trial.suggest_float("x", 0, 1), 130, direction)
-    source = Source(AGENT, EarlierStudy(study), study.directions, 0, Names())
+    source = NetworkSource(AGENT, EarlierStudy(study), study.directions, 0, NameTable())
     values = sorted((trial.params["x"] for trial in study.trials), reverse=direction == "maximize")
     assert len(source.networks.names) == 130
     assert source.best.actions[:, 0, 0].tolist() == pytest.approx(values[:100])
@@ -311,8 +312,10 @@ def test_layers_after_a_study_without_layers(layer_prior):
 
 def test_sources_are_learned_once(monkeypatch):
     learned = []
-    learn = Source.learn
-    monkeypatch.setattr(Source, "learn", lambda *arguments: learned.append(arguments[0]) or learn(*arguments))
+    learn = NetworkSource.learn
+    monkeypatch.setattr(
+        NetworkSource, "learn", lambda *arguments: learned.append(arguments[0]) or learn(*arguments)
+    )
 
     def objective(trial):
         trial.suggest_float("rate", 0, 1)
@@ -354,7 +357,7 @@ def test_what_is_no_list_at_all(wrong):
 
 def test_a_generator_of_studies_is_read():
     sampler = TRLHPOSampler(warm_start=(study for study in [at_random(bowl, 3)]))
-    assert len(sampler._earlier) == 1
+    assert len(sampler.settings["warm_start"]) == 1
 
 
 @pytest.mark.parametrize("n_trials", [1, 2])

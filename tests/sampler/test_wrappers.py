@@ -8,7 +8,8 @@ import optuna
 import pytest
 from optuna.samplers import BaseSampler, PartialFixedSampler, RandomSampler
 
-from optuna_trlhpo import AgentConfig, LayerSpace, TRLHPOSampler, hooks, worth_growing, worth_training
+from optuna_trlhpo import AgentConfig, LayerSpace, TRLHPOSampler, worth_growing, worth_training
+from optuna_trlhpo.space import sampler_hooks
 
 AGENT = AgentConfig(n_candidates=40, n_generations=2, fit_steps=2, random_interval=0)
 SPACE = LayerSpace(input_shape=(1, 12, 12), max_layers=4, min_accuracy=None, min_improvement=None)
@@ -140,7 +141,7 @@ def test_threads_are_served_each_by_itself():
     study = optuna.create_study(direction="maximize", sampler=Delegating(sampler_of()))
     study.optimize(grow, n_trials=8, n_jobs=2)
     assert sum(len(trial.intermediate_values) for trial in study.trials) <= 16
-    assert not hooks._entered
+    assert not sampler_hooks._entered
 
 
 def test_objectives_that_grow_by_themselves_ask_it_too():
@@ -148,7 +149,7 @@ def test_objectives_that_grow_by_themselves_ask_it_too():
 
     class Deciding(RandomSampler):
         def sample_independent(self, study, trial, name, distribution):
-            hooks.serve(study, trial, self)
+            sampler_hooks.serve(study, trial, self)
             return super().sample_independent(study, trial, name, distribution)
 
         def worth_training(self, study, trial, *, depth, max_depth):
@@ -179,7 +180,10 @@ def test_two_studies_of_one_name_have_each_their_own():
     """In two storages: what is left of the first is not asked for the second."""
     first = optuna.create_study(study_name="one", sampler=DelegatingAll(sampler_of())).ask()
     second = optuna.create_study(study_name="one", sampler=DelegatingAll(RandomSampler(seed=0))).ask()
-    assert hooks.offered(first, "worth_training") and hooks.offered(second, "worth_training") is None
+    assert (
+        sampler_hooks.offered(first, "worth_training")
+        and sampler_hooks.offered(second, "worth_training") is None
+    )
 
 
 def test_nothing_is_left_behind():
@@ -187,19 +191,19 @@ def test_nothing_is_left_behind():
     kept = weakref.ref(sampler)
     study = optuna.create_study(sampler=DelegatingAll(sampler))
     trial = study.ask()
-    assert hooks.offered(trial, "worth_training")
+    assert sampler_hooks.offered(trial, "worth_training")
     study.tell(trial, 0.5)
-    assert hooks.offered(trial, "worth_training") is None
+    assert sampler_hooks.offered(trial, "worth_training") is None
     trial = study.ask()  # never told
     study.sampler = RandomSampler(seed=0)
     del sampler
     gc.collect()
-    assert kept() is None and hooks.offered(trial, "worth_training") is None
+    assert kept() is None and sampler_hooks.offered(trial, "worth_training") is None
     growing = SPACE.grow(trial)
     next(growing)
-    assert hooks._entered
+    assert sampler_hooks._entered
     growing.close()
-    assert not hooks._entered
+    assert not sampler_hooks._entered
 
 
 def test_a_wrapped_sampler_is_pickled_between_trials(alone):

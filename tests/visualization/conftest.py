@@ -13,10 +13,10 @@ from optuna.study import Study
 from optuna.trial import Trial
 
 from optuna_trlhpo import AgentConfig, LayerSpace, TRLHPOSampler
-from optuna_trlhpo.kinds import CNN
 from optuna_trlhpo.layers import Network
-from optuna_trlhpo.notes import AGENT_ATTRIBUTE
-from optuna_trlhpo.space import SPACE_ATTRIBUTE
+from optuna_trlhpo.layers.kinds import CNN
+from optuna_trlhpo.space.growth import SPACE_ATTRIBUTE
+from optuna_trlhpo.trials.agent_record import AGENT_ATTRIBUTE
 
 SPACE = LayerSpace(max_layers=3, min_improvement=None, min_accuracy=None)
 OF_OTHER_KINDS = LayerSpace(max_layers=3, min_improvement=None, min_accuracy=None, vocabulary=CNN)

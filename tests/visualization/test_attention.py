@@ -10,7 +10,7 @@ import pytest
 from optuna.study import Study
 
 from optuna_trlhpo import LayerSpace, parse
-from optuna_trlhpo.notes import AGENT_ATTRIBUTE, AgentNote, Expected, read_agent
+from optuna_trlhpo.trials.agent_record import AGENT_ATTRIBUTE, AgentRecord, Forecast, read_agent
 from optuna_trlhpo.visualization import attention_affinity_findings, plot_agent, plot_attention
 from optuna_trlhpo.visualization._agent import get_agent_info
 from optuna_trlhpo.visualization._attention import get_attention_info
@@ -20,7 +20,7 @@ from optuna_trlhpo.visualization._plotly import GREY
 SPACE = LayerSpace(input_shape=(1, 12, 12), num_classes=4, max_layers=3)
 
 
-def add(study: Study, text: str, reports: list[float], note: AgentNote) -> None:
+def add(study: Study, text: str, reports: list[float], note: AgentRecord) -> None:
     params = SPACE.to_params(parse(text))
     distributions = {
         name: optuna.distributions.CategoricalDistribution([choice]) for name, choice in params.items()
@@ -101,7 +101,7 @@ def test_attention_that_follows_the_rewards_is_found() -> None:
             reward = float(rng.uniform(-0.2, 0.2))
             rows = rows_with([0.5, 0.4 + reward])
             text = f"Conv({filters},{kernel},1) > FCL(16,relu,bias)"
-            add(study, text, [0.5, 0.5 + reward], AgentNote("actor", attention={"critic": rows}))
+            add(study, text, [0.5, 0.5 + reward], AgentRecord("actor", attention={"critic": rows}))
     (found,) = get_attention_affinity_info(study, 0).found
     assert found.whose == "critic"
     assert found.agreement.statistic > 0.999 and found.agreement.p < 0.01
@@ -118,7 +118,7 @@ def test_attention_by_place_alone_is_no_merit() -> None:
         reports.append(reports[1] - float(rng.uniform(-0.02, 0.1)))
         weights = [0.5, 0.33 + float(rng.uniform(-0.01, 0.01)), 0.25 + float(rng.uniform(-0.01, 0.01))]
         text = f"Conv({filters},3,1) > FCL(32,relu,bias) > FCL(16,relu,bias)"
-        add(study, text, reports, AgentNote("actor", attention={"actor": rows_with(weights)}))
+        add(study, text, reports, AgentRecord("actor", attention={"actor": rows_with(weights)}))
     (found,) = get_attention_affinity_info(study, 0).found
     assert found.difference.statistic > 0.05  # the paper's comparison finds a difference
     assert found.difference.expected == pytest.approx(found.difference.statistic, abs=0.01)  # by place
@@ -130,7 +130,7 @@ def test_attention_by_place_alone_is_no_merit() -> None:
 def test_a_layer_in_the_middle_is_removed_where_the_study_has_both() -> None:
     study = optuna.create_study(direction="maximize")
     rows = [np.full((1, k + 1), 1 / (k + 1)) for k in (1, 2, 3)]
-    note = AgentNote("actor", attention={"actor": rows})
+    note = AgentRecord("actor", attention={"actor": rows})
     add(study, "Conv(8,3,1) > MaxPool(2,2,0) > FCL(16,relu,bias)", [0.25, 0.5, 0.75], note)
     add(study, "Conv(8,3,1) > FCL(16,relu,bias)", [0.25, 0.5], note)
     (found,) = get_attention_affinity_info(study, 0).found
@@ -160,7 +160,7 @@ def test_what_is_suggested_before_the_layers_is_no_layer(before: list[str]) -> N
             params=params,
             distributions={k: optuna.distributions.CategoricalDistribution([v]) for k, v in params.items()},
             value=0.75,
-            system_attrs={AGENT_ATTRIBUTE: AgentNote("actor", attention={"actor": rows}).to_json()},
+            system_attrs={AGENT_ATTRIBUTE: AgentRecord("actor", attention={"actor": rows}).to_json()},
         )
     )
     (found,) = get_attention_affinity_info(study, 0).found
@@ -176,7 +176,7 @@ def test_what_is_suggested_before_the_layers_is_no_layer(before: list[str]) -> N
 
 def test_q_against_the_return_by_hand() -> None:
     study = optuna.create_study(direction="maximize")
-    note = AgentNote("actor", q=(0.9, 0.2), exploration=0.5, losses=(0.1, -0.2))
+    note = AgentRecord("actor", q=(0.9, 0.2), exploration=0.5, losses=(0.1, -0.2))
     params = {"units_l0": 1, "units_l1": 1}
     distributions = {name: optuna.distributions.IntDistribution(1, 4) for name in params}
     trial = optuna.create_trial(
@@ -188,23 +188,23 @@ def test_q_against_the_return_by_hand() -> None:
     )
     study.add_trial(trial)
     info = get_agent_info(study)
-    assert info.foresight.expected == [0.9, 0.2]
-    assert info.foresight.realised == [0.75, 0.25]  # all that was to come; what the second step added
+    assert info.calibration.expected == [0.9, 0.2]
+    assert info.calibration.realised == [0.75, 0.25]  # all that was to come; what the second step added
     assert [series.values for series in info.losses] == [[0.1], [-0.2]]
     assert info.exploration[0].values == [0.5] and info.spread == [] and info.cache == []
 
 
 def test_of_several_objectives_the_agent_says_why_it_has_nothing() -> None:
     study = optuna.create_study(directions=["maximize", "minimize"])
-    note = AgentNote("posterior").to_json()
+    note = AgentRecord("posterior").to_json()
     study.add_trial(optuna.create_trial(values=[1.0, 2.0], system_attrs={AGENT_ATTRIBUTE: note}))
     assert "of several objectives it keeps no expectation" in get_agent_info(study).note
 
 
 def test_of_two_agents_what_the_more_trials_have_is_compared() -> None:
     study = optuna.create_study(direction="maximize")
-    plan = AgentNote("posterior", plans=(Expected(0, 1, 0.5, 0.4, 0.6),))
-    for n, note in enumerate([AgentNote("actor", q=(0.5,)), plan, plan]):
+    plan = AgentRecord("posterior", plans=(Forecast(0, 1, 0.5, 0.4, 0.6),))
+    for n, note in enumerate([AgentRecord("actor", q=(0.5,)), plan, plan]):
         trial = optuna.create_trial(
             params={"x": 0.5},
             distributions={"x": optuna.distributions.FloatDistribution(0, 1)},
@@ -212,8 +212,8 @@ def test_of_two_agents_what_the_more_trials_have_is_compared() -> None:
             system_attrs={AGENT_ATTRIBUTE: note.to_json()},
         )
         study.add_trial(trial)
-    foresight = get_agent_info(study).foresight
-    assert (foresight.unit, foresight.trials) == ("value of the plan", [1, 2])
+    calibration = get_agent_info(study).calibration
+    assert (calibration.unit, calibration.trials) == ("value of the plan", [1, 2])
 
 
 def test_what_came_need_not_begin_at_zero_and_bars_have_one_colour(make: Callable[[str], Study]) -> None:
@@ -226,26 +226,26 @@ def test_what_came_need_not_begin_at_zero_and_bars_have_one_colour(make: Callabl
 
 def test_plans_against_their_values_by_hand() -> None:
     study = optuna.create_study(direction="minimize")
-    plans = (Expected(0, 2, 0.5, 0.4, 0.6), Expected(1, 2, 0.3, 0.2, 0.4))
+    plans = (Forecast(0, 2, 0.5, 0.4, 0.6), Forecast(1, 2, 0.3, 0.2, 0.4))
     trial = optuna.create_trial(
         params={"units_l0": 1, "units_l1": 1},
         distributions={name: optuna.distributions.IntDistribution(1, 4) for name in ("units_l0", "units_l1")},
         value=0.25,
-        system_attrs={AGENT_ATTRIBUTE: AgentNote("posterior", plans=plans).to_json()},
+        system_attrs={AGENT_ATTRIBUTE: AgentRecord("posterior", plans=plans).to_json()},
         user_attrs={"trainings": "key 0:0.5:1 1:0.75:=1"},
     )
     study.add_trial(trial)
     info = get_agent_info(study)
-    assert (info.foresight.expected, info.foresight.realised) == ([0.3], [0.25])  # of the last plan
-    assert info.foresight.covered == 1
+    assert (info.calibration.expected, info.calibration.realised) == ([0.3], [0.25])  # of the last plan
+    assert info.calibration.covered == 1
     assert info.spread[0].values == [pytest.approx(0.1)]
     assert info.cache[0].values == [0.5]
 
 
 def test_what_the_real_agents_expect_is_compared(make: Callable[[str], Study]) -> None:
     for name in ("paper", "scores", "transformer", "default", "minimize", "no accuracy"):
-        foresight = get_agent_info(make(name)).foresight
-        assert foresight.trials and np.isfinite([*foresight.expected, *foresight.realised]).all(), name
+        calibration = get_agent_info(make(name)).calibration
+        assert calibration.trials and np.isfinite([*calibration.expected, *calibration.realised]).all(), name
     paper = get_agent_info(make("paper"))
-    assert paper.foresight.unit == "Q of a step"
-    assert max(np.abs(paper.foresight.realised)) <= 1
+    assert paper.calibration.unit == "Q of a step"
+    assert max(np.abs(paper.calibration.realised)) <= 1

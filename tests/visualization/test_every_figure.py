@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from optuna.study import Study
 
 from optuna_trlhpo import visualization
-from optuna_trlhpo.benchmarks.figures import study_of
+from optuna_trlhpo.benchmarks.overhead.figures import study_of
 from tests.visualization.conftest import MAKERS
 
 FIGURES = [name for name in visualization.__all__ if name.startswith("plot_")]

@@ -9,7 +9,7 @@ import pytest
 from optuna.study import Study
 
 from optuna_trlhpo import LayerSpace, parse
-from optuna_trlhpo.space import SPACE_ATTRIBUTE
+from optuna_trlhpo.space.growth import SPACE_ATTRIBUTE
 from optuna_trlhpo.visualization import (
     _search_tree,
     layer_affinity_findings,

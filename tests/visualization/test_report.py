@@ -14,7 +14,7 @@ import optuna
 import pytest
 from optuna.study import Study
 
-from optuna_trlhpo.benchmarks.figures import study_of
+from optuna_trlhpo.benchmarks.overhead.figures import study_of
 from optuna_trlhpo.layers import describe, network_in
 from optuna_trlhpo.visualization import write_report
 from tests.visualization.conftest import MAKERS, grow, studied

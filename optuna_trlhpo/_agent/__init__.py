@@ -1,1 +1,0 @@
-"""The agent: tensors in, tensors out. It knows neither Optuna nor layers nor networks that are trained."""

@@ -1,0 +1,1 @@
+"""What decides: the agent that learns from trials and proposes values. It knows no study.."""

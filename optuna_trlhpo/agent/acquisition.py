@@ -1,0 +1,96 @@
+"""Acquisition functions: what one more evaluation of a candidate is worth.
+
+Notation: N networks with a value, C candidates, F features.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+
+from optuna_trlhpo._threads import one_thread
+from optuna_trlhpo.agent.surrogate import Surrogate
+
+_HARM = 1e9
+"""Puts a logarithm of an improvement below every gain."""
+_WORTHWHILE = math.log(10)
+"""How far below the best a logarithm of an expected improvement may be, for the gain to decide."""
+
+
+@one_thread()
+def acquire(
+    kind: str,
+    critic: Surrogate,
+    z: np.ndarray,
+    of_networks: np.ndarray,
+    values: np.ndarray,
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """``[C]`` what the acquisition function holds of candidates.
+
+    Args:
+        kind: "thompson", "expected_improvement" or "incumbent_gain".
+        critic: Conditioned on the networks.
+        z: ``[C, F]`` the candidates.
+        of_networks: ``[N]`` what the critic expects of the networks with a value.
+        values: ``[N]`` their values.
+        rng: The generator.
+    """
+    if kind == "thompson":
+        return critic.sample(z, rng)
+    mean, deviation = critic.predict(z)
+    best = float(of_networks.max()) if len(of_networks) else 0.0
+    improvement = log_expected_improvement(mean, deviation, best)
+    if kind == "expected_improvement" or not len(values):
+        return improvement
+    k = int(np.argmax(values))
+    gain = incumbent_gain(mean, deviation, critic.noise, float(of_networks[k]), float(values[k]))
+    # Only among what promises improvement: a network that is surely bad gains nothing and harms nothing,
+    # and would win against all good ones once each of these could also do a little harm.
+    return np.where(improvement > improvement.max() - _WORTHWHILE, gain, improvement - _HARM)
+
+
+def incumbent_gain(
+    mean: np.ndarray, deviation: np.ndarray, noise: float, best_mean: float, best_seen: float
+) -> np.ndarray:
+    """What the true value of the incumbent is expected to gain by one noisy value of each candidate.
+
+    The incumbent is the network that looked best. A candidate, seen as y = f + noise, takes its place if y
+    exceeds ``best_seen``, for good or ill: E[(f - best_mean) [y > best_seen]] is negative for one that could
+    take it by luck alone. Without noise it is the expected improvement.
+
+    Args:
+        mean: ``[C]`` of f.
+        deviation: ``[C]`` of f.
+        noise: Standard deviation of a value's noise.
+        best_mean: The expected true value of the incumbent.
+        best_seen: Its noisy value.
+
+    Example:
+        >>> gain = incumbent_gain(np.zeros(2), np.array([1.0, 0.1]), 1.0, 0.0, 1.0)
+        >>> bool(gain[0] > gain[1] > 0)
+        True
+    """
+    whole = np.sqrt(deviation**2 + noise**2)
+    u = torch.from_numpy((mean - best_seen) / whole)
+    density = torch.exp(-0.5 * u.square() - 0.5 * math.log(2 * math.pi)).numpy()
+    return (mean - best_mean) * torch.special.ndtr(u).numpy() + deviation**2 / whole * density
+
+
+def log_expected_improvement(mean: np.ndarray, deviation: np.ndarray, best: float) -> np.ndarray:
+    """Logarithm of what a value is expected to exceed ``best`` by, under a normal distribution (Mockus,
+    1975).
+
+    Example:
+        >>> float(np.exp(log_expected_improvement(np.zeros(1), np.ones(1), 0.0))[0].round(3))
+        0.399
+    """
+    u = torch.from_numpy((mean - best) / deviation)
+    density = -0.5 * u.square() - 0.5 * math.log(2 * math.pi)  # its logarithm
+    near = torch.log(density.exp() + u * torch.special.ndtr(u))
+    # Below -1 the sum cancels; erfcx is left when the density is taken out of both (Ament et al., 2023).
+    below = torch.special.erfcx(-u.clamp(max=-1) / math.sqrt(2)) * -u.clamp(max=-1) * math.sqrt(math.pi / 2)
+    left = torch.where(u > -1e5, torch.log1p(-below), -2 * torch.log(-u.clamp(max=-1)))
+    return torch.where(u > -1, near, density + left).numpy() + np.log(deviation)

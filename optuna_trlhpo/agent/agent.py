@@ -1,0 +1,294 @@
+"""The agent: observes finished trials, learns from them, and proposes values for running ones.
+
+It decides in two ways, by what an objective shows of itself. Networks that grow, in a `LayerSpace` or where
+the objective asks whether growing pays, are decided layer by layer (`network_agent`). Configurations of any
+other objective are planned parameter by parameter (`configurations`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from optuna.distributions import BaseDistribution
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from optuna_trlhpo.agent.config import AgentConfig
+from optuna_trlhpo.agent.configurations.agent import ConfigurationAgent
+from optuna_trlhpo.agent.configurations.memory import read_record
+from optuna_trlhpo.agent.configurations.plan import ConfigurationPlan
+from optuna_trlhpo.agent.configurations.running import PlannedTrial
+from optuna_trlhpo.agent.explain import with_path_plan
+from optuna_trlhpo.agent.generators import make_generator
+from optuna_trlhpo.agent.layer_prior import LayerPrior
+from optuna_trlhpo.agent.network_agent import Course, NetworkAgent, Proposal
+from optuna_trlhpo.agent.prior_knowledge import GrowthContext
+from optuna_trlhpo.agent.sequences import Plan
+from optuna_trlhpo.trials.agent_record import AgentRecord
+from optuna_trlhpo.trials.announcements import Announced, planned_digest
+from optuna_trlhpo.trials.attributes import SEEN_ATTRIBUTE, report_marks
+from optuna_trlhpo.trials.earlier_study import EarlierStudy
+from optuna_trlhpo.trials.episode import ReportMarks
+from optuna_trlhpo.trials.inferred_reports import marks_by_names
+from optuna_trlhpo.trials.order import in_order, with_params
+from optuna_trlhpo.trials.study_reader import Reading
+
+
+class Agent:
+    """Observes, learns, and proposes, for one study.
+
+    Args:
+        config: The settings.
+        directions: Of the study's K objectives.
+        seed: Of everything random.
+        n_exploration_trials: Trials over which the noise on the actor fades; None: it never does.
+        earlier: Earlier studies, to transfer from.
+        prior: What is known about layers, whatever the task.
+        repeat: Whether configurations that were tried may be proposed again.
+
+    Attributes:
+        networks: Decides for networks that grow.
+        configurations: Decides for configurations.
+        courses: What is kept of running trials, by number.
+    """
+
+    def __init__(
+        self,
+        config: AgentConfig,
+        directions: Sequence[StudyDirection],
+        seed: int,
+        *,
+        n_exploration_trials: int | None = None,
+        earlier: Sequence[EarlierStudy] = (),
+        prior: LayerPrior | None = None,
+        repeat: bool = False,
+    ) -> None:
+        self._config, self._seed = config, seed
+        self.networks = NetworkAgent(
+            config,
+            directions,
+            seed,
+            n_exploration_trials=n_exploration_trials,
+            earlier=earlier,
+            prior=prior,
+        )
+        records = [
+            (
+                [read_record(trial, report_marks(trial), study.directions) for trial in study.trials],
+                study.directions,
+            )
+            for study in earlier
+        ]
+        self.configurations = ConfigurationAgent(config, directions, seed, records, repeat=repeat)
+        self.courses: dict[int, Course] = {}
+        self._was_asked = False  # whether the objective has asked what to train
+        self._n_observed = self._n_before = self._n_new = 0  # trials: all, before the last ones, of those
+
+    # Finished trials ----------------------------------------------------------------------------------
+
+    def observe(self, trials: Sequence[FrozenTrial], *, keeps_order: bool) -> None:
+        """Remember trials that have finished.
+
+        Args:
+            trials: As a storage gives them.
+            keeps_order: Whether it lists their parameters in the order in which they were asked for.
+        """
+        self._n_before, self._n_new = self._n_observed, 0
+        derive = None if keeps_order else self.configurations.search.model.in_order
+        for trial in trials:
+            self.courses.pop(trial.number, None)
+            self._n_new += self._observe(in_order(trial, derive))
+            self._n_observed += 1
+
+    def _observe(self, trial: FrozenTrial) -> bool:
+        """Remember a trial; returns whether something can be learned from it."""
+        marks: ReportMarks | None = report_marks(trial)
+        unseen = trial.intermediate_values and SEEN_ATTRIBUTE not in trial.system_attrs
+        if unseen and self._config.read_reports:
+            marks = marks_by_names(trial, grows=self.configurations.search.memory.values_prefixes)
+        if marks is None:
+            self.configurations.observe(trial, [], judge=False)
+            return False
+        if self.networks.ddpg is None:
+            if not self.configurations.observe(trial, marks):
+                return False
+        elif trial.state == TrialState.FAIL or not trial.values:
+            return False  # the paper's agent knows no worst value
+        return self.networks.observe(trial, marks)
+
+    def learn(self) -> None:
+        """Learn from the trials that were observed last."""
+        self.networks.learn(self._n_before, self._n_new)
+
+    # What is known ------------------------------------------------------------------------------------
+
+    def grows(self, context: GrowthContext | None) -> bool:
+        """Whether networks grow by the agent's own decisions: in a `LayerSpace`, where the objective asks
+        whether growing pays, and where the paper's actor decides alone."""
+        return context is not None or self._was_asked or self._config.n_candidates == 0
+
+    def has_prior(self, context: GrowthContext | None) -> bool:
+        """Whether something is known before the first trial has finished."""
+        if self.grows(context):
+            return self.networks.knowledge.has_prior(context)
+        return self.configurations.search.has_prior
+
+    def only_transfer(self, context: GrowthContext | None) -> bool:
+        """Whether all that is known beforehand comes from earlier studies."""
+        if self.grows(context):
+            return self.networks.knowledge.only_transfer(context)
+        return self.configurations.search.has_prior
+
+    def n_trials(self, context: GrowthContext | None) -> int:
+        """Finished trials that are remembered."""
+        return len(self.networks.replay if self.grows(context) else self.configurations.search.memory)
+
+    def n_values(self, context: GrowthContext | None) -> int:
+        """Networks or configurations that have a value; reported prefixes count, too."""
+        memory = self.networks.replay if self.grows(context) else self.configurations.search.memory
+        return memory.n_values
+
+    def knows(self, name: str, distribution: BaseDistribution, context: GrowthContext | None) -> bool:
+        """Whether some trial of an objective that grows nothing had the parameter."""
+        return not self.grows(context) and self.configurations.search.knows(name, distribution)
+
+    def is_random_interleave(self, number: int, context: GrowthContext | None) -> bool:
+        """Whether the trial of that number is one of those that are sampled at random however much is known.
+
+        Only where there is one objective, and trials differ in which parameters they have: there studies were
+        seen that stayed with one sort of network, and the critic was sure, and wrong, about sorts that it had
+        hardly met.
+        """
+        interval = self._config.random_interval if self._config.n_candidates else 0
+        if not self.grows(context):
+            interval *= 2  # there plans visit what is hardly known by themselves
+        if interval == 0 or self.networks.replay.n_weights:
+            return False
+        if context is None and (self.grows(context) or not self.configurations.search.branches):
+            return False
+        return number % interval == interval - 1
+
+    # Running trials -----------------------------------------------------------------------------------
+
+    def follow(self, reading: Reading) -> Course:
+        """What is kept of the running trial that was read."""
+        running = reading.running
+        course = self.courses.get(running.number)
+        if course is None:
+            course = self.courses[running.number] = Course(PlannedTrial(running))
+        if course.configuration.trial is not running:  # it has begun anew
+            course.configuration = PlannedTrial(running)
+        self.configurations.note_given(course.configuration, reading.given)
+        return course
+
+    def discard_plan(self, number: int) -> None:
+        """Forget the network that was planned for a running trial."""
+        self.courses[number].plan = None
+
+    def propose(
+        self, reading: Reading, name: str, distribution: BaseDistribution, context: GrowthContext | None
+    ) -> Proposal | None:
+        """A value for the parameter that a running trial asks for; None if nothing is known of it.
+
+        Args:
+            reading: What the study says.
+            name: Of the parameter.
+            distribution: Its distribution.
+            context: The space that the trial grows layers of, if it does.
+        """
+        trial = reading.trial
+        if self.grows(context):
+            marks, course = reading.running.marks, self.courses[trial.number]
+            pending = self._pending(trial.number)
+            return self.networks.propose(trial, marks, course, name, distribution, context, pending)
+        return self._propose_value(reading, name, distribution)
+
+    def claim(
+        self,
+        reading: Reading,
+        name: str,
+        distribution: BaseDistribution,
+        value: Any,
+        context: GrowthContext | None,
+    ) -> Any:
+        """``value``, which was sampled independently, or another one where it would repeat what was tried."""
+        if self.grows(context):
+            return value
+        trial = reading.trial
+        mine = self.courses[trial.number].configuration
+        value = self.configurations.claim(
+            mine,
+            name,
+            distribution,
+            value,
+            make_generator(self._seed, "open", trial.number, len(trial.params)),
+            lambda: self._announced(reading),
+            reading.announce,
+        )
+        mine.answer = name, distribution, value
+        return value
+
+    def _propose_value(self, reading: Reading, name: str, distribution: BaseDistribution) -> Proposal | None:
+        trial = reading.trial
+        course = self.courses[trial.number]
+        mine = course.configuration
+
+        def announce(plan: ConfigurationPlan) -> None:
+            reading.announce(plan.path.values)
+
+        before = mine.n_plans
+        known, value = self.configurations.propose(
+            mine,
+            name,
+            distribution,
+            weights=self.networks.weights(trial.number),
+            generator=lambda purpose, *place: make_generator(self._seed, purpose, *place),
+            pending=[other.configuration for number, other in self.courses.items() if number != trial.number],
+            others=lambda: self._announced(reading),
+            announce=announce,
+        )
+        if mine.plan is not None and mine.n_plans > before:
+            record = course.record or AgentRecord(self._config.critic)
+            course.record = with_path_plan(record, mine.plan, mine.path, self.configurations.search)
+        if not known:
+            return None
+        mine.answer = name, distribution, value
+        return Proposal(value)
+
+    def _announced(self, reading: Reading) -> list[Announced]:
+        """The other trials that run, or have ended since the last learning, as the storage has them now."""
+        return [Announced(self._expected(other), planned_digest(other)) for other in reading.others()]
+
+    def _expected(self, other: FrozenTrial) -> FrozenTrial:
+        """A trial with what it will be, where it runs in this process: more than the storage knows."""
+        course = self.courses.get(other.number)
+        if course is None or other.state != TrialState.RUNNING:
+            return other
+        path = course.configuration.expected(other)
+        return with_params(other, path.values, dict(zip(path.names, path.distributions, strict=True)))
+
+    def _pending(self, number: int) -> list[Plan]:
+        """The networks that other running trials of this process are to become."""
+        others = (course.plan for other, course in self.courses.items() if other != number)
+        return [plan for plan in others if plan is not None]
+
+    # What an objective that grows networks asks -------------------------------------------------------
+
+    def worth_training(self, reading: Reading) -> bool:
+        """Whether the network that a running trial has grown to is worth a training."""
+        self._was_asked = True
+        return self.networks.worth_training(reading.trial, reading.running.marks, self.follow(reading))
+
+    def worth_growing(self, reading: Reading, context: GrowthContext | None) -> bool:
+        """Whether a deeper network is worth another training in the same trial."""
+        self._was_asked = True
+        trial, marks, course = reading.trial, reading.running.marks, self.follow(reading)
+        return self.networks.worth_growing(trial, marks, course, context, self._pending(trial.number))
+
+    def record(self, reading: Reading) -> AgentRecord | None:
+        """What is to be kept of a trial that ends; None if nothing was decided in it."""
+        record = self.follow(reading).record
+        if record is None:
+            return None
+        return self.networks.record(reading.trial, reading.running.marks, record)

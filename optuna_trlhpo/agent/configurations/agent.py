@@ -1,0 +1,385 @@
+"""Decides for objectives of any kind, one parameter at a time, and never the same configuration twice.
+
+A trial is planned whole when it asks for its first parameter, and anew where it reports something or asks for
+something else than was expected. `path_trial` has what is kept of it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from optuna_trlhpo.agent.config import AgentConfig
+from optuna_trlhpo.agent.configurations.memory import Record, read_record, row_of
+from optuna_trlhpo.agent.configurations.plan import ConfigurationPlan
+from optuna_trlhpo.agent.configurations.planner import ConfigurationPlanner
+from optuna_trlhpo.agent.configurations.running import PlannedTrial
+from optuna_trlhpo.search_space.explored import Explored, all_values
+from optuna_trlhpo.search_space.model import END, Next
+from optuna_trlhpo.trials.announcements import Announced, digest_of
+from optuna_trlhpo.trials.attributes import fixed_params
+from optuna_trlhpo.trials.episode import ReportMarks
+from optuna_trlhpo.trials.path import Path
+from optuna_trlhpo.trials.values import fixed_value, on_grid, value_key
+
+_logger = optuna.logging.get_logger("optuna.trlhpo.sampler")
+
+_MOST_PENDING = 32
+"""Running trials whose outcome is imagined while a plan is made: the latest."""
+_ALWAYS = 8
+"""After so many reports of a trial a plan is made anew; later on only when they have doubled."""
+_FAILS_AGAIN = 2
+"""So many failures at one place, before anything else is asked for, are not by chance."""
+_TRUSTED = 2
+"""After so many plans of a trial that did not come about fewer candidates are compared."""
+_IN_VAIN = 4
+"""After so many plans of a trial that did not come about most of its values are left to chance."""
+_GIVEN_AGAIN = 2
+"""So often in turn a parameter that nobody asked the sampler for had one value before it counts as fixed."""
+_ATTEMPTS = 5
+"""Plans made where other workers announce the same one."""
+
+
+class ConfigurationAgent:
+    """Learns trials and decides for running ones.
+
+    Args:
+        config: The agent's settings.
+        directions: Of the study's K objectives.
+        seed: Of critics that are drawn.
+        earlier: Records of earlier studies, with their directions.
+        repeat: Whether configurations that were tried may be tried again.
+    """
+
+    def __init__(
+        self,
+        config: AgentConfig,
+        directions: Sequence[StudyDirection],
+        seed: int,
+        earlier: Sequence[tuple[Sequence[Record], Sequence[StudyDirection]]] = (),
+        *,
+        repeat: bool = False,
+    ) -> None:
+        self._directions = directions
+        self._repeat = repeat
+        self._has_warned = False
+        self.search = ConfigurationPlanner(config, directions, seed, earlier)
+        self.explored = Explored()
+        self._failed: Counter[str] = Counter()  # by digest, trials that failed before they were whole
+        self._given: dict[str, tuple[Any, int]] = {}  # by name, see `note_given`
+
+    def observe(self, trial: FrozenTrial, seen: ReportMarks, *, judge: bool = True) -> bool:
+        """Learn a finished trial, whose parameters are in the order in which they were asked for.
+
+        Args:
+            trial: The trial.
+            seen: When it reported what.
+            judge: Whether its value is that of its configuration.
+
+        Returns:
+            Whether its configuration is to be judged. That of a failed trial is not unless it was whole: the
+            trial may have been interrupted.
+        """
+        record = read_record(trial, seen, self._directions)
+        path = record.path
+        following = self.search.model.next(path)
+        judged = judge and (trial.state != TrialState.FAIL or following is END)
+        self.search.observe(record if judged else replace(record, worths=()))
+        if trial.state == TrialState.FAIL and isinstance(following, Next):
+            # One may have been interrupted; where another one fails, the place is bad.
+            self._failed[digest_of(path.values)] += 1
+            if self._failed[digest_of(path.values)] < _FAILS_AGAIN:
+                return False
+            self.search.avoid(path)
+        if trial.state == TrialState.PRUNED and following is not END:
+            self.search.avoid(path)
+        self.explored.add(
+            [(name, d, path.values[name]) for name, d in zip(path.names, path.distributions, strict=True)],
+            {**self._given, **fixed_params(trial)},
+        )
+        return judged
+
+    def note_given(self, trial: PlannedTrial, names: Iterable[str]) -> None:
+        """Note that ``trial`` got these parameters without asking, as from a sampler that fixes some."""
+        for name in names:
+            if name not in trial.fixed:
+                value = trial.path.values[name]
+                before, n = self._given.get(name, (value, 0))
+                self._given[name] = value, n + 1 if value_key(before) == value_key(value) else 1
+
+    def _fixed(self, trial: PlannedTrial) -> Mapping[str, Any]:
+        """Values by name that the trial will have if these parameters come."""
+        if not self._given and not trial.fixed:
+            return {}
+        given = {name: value for name, (value, n) in self._given.items() if n >= _GIVEN_AGAIN}
+        return {**given, **trial.fixed}
+
+    def repeats(self, trial: PlannedTrial) -> bool:
+        """Whether it may try what was tried: as the user wants it, or because nothing is left."""
+        if self._repeat:
+            return True
+        nothing_left = self.explored.all_tried(self._fixed(trial))
+        if nothing_left and not trial.fixed and not self._has_warned:
+            self._has_warned = True
+            _logger.warning("All configurations have been tried; from now on trials repeat some of them.")
+        return nothing_left
+
+    def propose(
+        self,
+        trial: PlannedTrial,
+        name: str,
+        distribution: BaseDistribution,
+        *,
+        weights: np.ndarray,
+        generator: Callable[..., np.random.Generator],
+        pending: Sequence[PlannedTrial],
+        others: Callable[[], Sequence[Announced]],
+        announce: Callable[[ConfigurationPlan], None],
+    ) -> tuple[bool, Any]:
+        """Whether something is known of the parameter, and a value for it.
+
+        Args:
+            trial: It asks.
+            name: Of the parameter.
+            distribution: Its distribution.
+            weights: ``[K]`` what the trial weighs its objectives by.
+            generator: Makes generators of a purpose and numbers.
+            pending: Other running trials of this process.
+            others: Reads the running trials of the study from the storage.
+            announce: Writes what is planned to the storage, before ``others`` is called again.
+        """
+        n = len(trial.path)
+        self._meet(trial, name, distribution)
+        plan = trial.plan
+        if plan is not None and not self._goes_on(plan, trial, name, distribution):
+            self.search.exclude(plan)
+            plan, trial.n_refused = None, trial.n_refused + 1
+            if self._is_in_vain(trial):
+                return False, None
+        if plan is None and n:
+            self._correct(trial, name, distribution)
+        if plan is None and not self.search.knows(name, distribution):
+            return False, None
+        if plan is None or self._is_outdated(trial):
+            plan = self._plan(trial, name, distribution, weights, generator, pending, others, announce)
+            trial.plan, trial.n_planned = plan, len(trial.reports)
+            trial.n_plans += plan is not None
+        if plan is None:
+            return False, None
+        value = plan.path.values[name]
+        if isinstance(distribution, IntDistribution | FloatDistribution):
+            value = plan.path.values[name] = on_grid(distribution, value)
+        else:  # a storage may give a choice back as another object, which Optuna does not take for one
+            assert isinstance(distribution, CategoricalDistribution)
+            value = next(c for c in distribution.choices if value_key(c) == value_key(value))
+        return True, self.allow(trial, name, distribution, value, generator("open", trial.number, n), ())
+
+    def allow(
+        self,
+        trial: PlannedTrial,
+        name: str,
+        distribution: BaseDistribution,
+        wanted: Any,
+        rng: np.random.Generator,
+        others: Iterable[Announced],
+        claimed: Sequence[Any] = (),
+    ) -> Any:
+        """``wanted``, or another value if all that begins with it has been tried, or it is claimed."""
+        if self.repeats(trial):
+            return wanted
+        fixed = self._fixed(trial)
+        taken = list(claimed)
+        so_far = trial.path.values
+        pairs = [(known, so_far[known]) for known in trial.path.names]
+        behind: dict[Any, int] = defaultdict(int)  # by the key of a value, how many others are behind it
+        for other in others:
+            theirs = other.trial.params
+            if name not in theirs or not all(
+                known in theirs and value_key(theirs[known]) == value_key(value)
+                for known, value in so_far.items()
+            ):
+                continue
+            value, key = theirs[name], value_key(theirs[name])
+            behind[key] += other.trial.state == TrialState.RUNNING
+            path = trial.path.copy()
+            path.push(name, distribution, value)
+            ends = len(theirs) == len(path) and self._is_whole(path, fixed)
+            if ends or self.explored.least_open([*pairs, (name, value)], fixed) <= behind[key]:
+                taken.append(value)
+        return self.explored.open_value(pairs, name, distribution, wanted, rng, taken, fixed)
+
+    def claim(
+        self,
+        trial: PlannedTrial,
+        name: str,
+        distribution: BaseDistribution,
+        wanted: Any,
+        rng: np.random.Generator,
+        others: Callable[[], Sequence[Announced]],
+        announce: Callable[[Mapping[str, Any]], None],
+    ) -> Any:
+        """As `allow`, for a value that no plan was made for; where it is the last one, it is announced, and
+        another is drawn if another worker has announced the same."""
+        self._meet(trial, name, distribution)
+        known, claimed = others(), []
+        value = self.allow(trial, name, distribution, wanted, rng, known)
+        for _ in range(_ATTEMPTS):
+            path = trial.path.copy()
+            path.push(name, distribution, value)
+            if self.repeats(trial) or not self._is_whole(path, self._fixed(trial)):
+                break
+            announce(path.values)
+            digest, known = digest_of(path.values), others()
+            if not any(digest in (other.digest, digest_of(other.trial.params)) for other in known):
+                break
+            claimed.append(value)
+            value = self.allow(trial, name, distribution, wanted, rng, known, claimed)
+        return value
+
+    def _meet(self, trial: PlannedTrial, name: str, distribution: BaseDistribution) -> None:
+        self._given.pop(name, None)
+        values = trial.path.values
+        self.explored.meet([(known, values[known]) for known in trial.path.names], name, distribution)
+
+    def _is_whole(self, path: Path, fixed: Mapping[str, Any]) -> bool:
+        """Whether no more is decided behind ``path``, which is grown by what has a single value, or is
+        fixed."""
+        following = self.search.model.next(path)
+        while isinstance(following, Next) and following.sure:
+            name, distribution = following.name, following.distribution
+            values = fixed_value(fixed, name, distribution)
+            if not values and distribution.single():
+                values = [next(all_values(distribution))]
+            if not values:
+                return False
+            path.push(name, distribution, values[0])
+            following = self.search.model.next(path)
+        return not isinstance(following, Next)
+
+    def _goes_on(
+        self, plan: ConfigurationPlan, trial: PlannedTrial, name: str, distribution: BaseDistribution
+    ) -> bool:
+        """Whether what is asked for is what was planned, and what came before is, too."""
+        n, planned = len(trial.path), plan.path
+        if len(planned) <= n or planned.names[n] != name:
+            return False
+        if n and (
+            planned.names[n - 1] != trial.path.names[n - 1]
+            or value_key(planned.values[planned.names[n - 1]])
+            != value_key(trial.path.values[trial.path.names[n - 1]])
+        ):
+            return False
+        expected = planned.distributions[n]
+        return (
+            expected is distribution or expected == distribution or _holds(distribution, planned.values[name])
+        )
+
+    def _correct(self, trial: PlannedTrial, name: str, distribution: BaseDistribution) -> None:
+        """Learn what was asked for, where the model would have said something else."""
+        expected = self.search.model.next(trial.path)
+        if not isinstance(expected, Next) or expected.name != name or expected.distribution != distribution:
+            self.search.model.correct(trial.path, name, distribution)
+
+    @staticmethod
+    def _is_outdated(trial: PlannedTrial) -> bool:
+        n = len(trial.reports)
+        return n != trial.n_planned and (n <= _ALWAYS or n >= 2 * trial.n_planned)
+
+    @staticmethod
+    def _is_in_vain(trial: PlannedTrial) -> bool:
+        """Whether plans of the trial have not come about so often that another one is not worth its time."""
+        n = trial.n_refused
+        return n > _IN_VAIN and n & (n - 1) != 0  # from then on one is made whenever the number has doubled
+
+    def _plan(
+        self,
+        trial: PlannedTrial,
+        name: str,
+        distribution: BaseDistribution,
+        weights: np.ndarray,
+        generator: Callable[..., np.random.Generator],
+        pending: Sequence[PlannedTrial],
+        others: Callable[[], Sequence[Announced]],
+        announce: Callable[[ConfigurationPlan], None],
+    ) -> ConfigurationPlan | None:
+        n, search = len(trial.path), self.search
+        mine = {other.number for other in pending if other.plan is not None} | {trial.number}
+        planned = [other.plan for other in pending if other.plan is not None]
+        taken = {plan.key for plan in planned}
+        rows = [plan.row for plan in planned]
+        around = others()
+        elsewhere = [other for other in around if other.trial.number not in mine]
+        rows += [
+            row_of(search.columns, Path.of_trial(other.trial)) for other in elsewhere if other.trial.params
+        ]
+        crowded = self._crowded(trial, around)
+        repeats = self.repeats(trial)
+        plan = None
+        for attempt in range(_ATTEMPTS):
+            plan = search.plan(
+                trial.path,
+                (name, distribution),
+                trial.reports,
+                weights,
+                generator("propose", trial.number, n, *([attempt] if attempt else [])),
+                rows[-_MOST_PENDING:],
+                taken,
+                repeat=repeats,
+                fixed=self._fixed(trial),
+                sort=trial.plan.sort if trial.plan is not None else None,
+                spread=attempt,
+                crowded=crowded,
+                effort=1 / max(1, trial.n_refused - _TRUSTED),
+            )
+            if plan is None:
+                return None
+            announce(plan)
+            digest = digest_of(plan.path.values)
+            elsewhere = [other for other in others() if other.trial.number not in mine]
+            if repeats or not any(
+                digest == other.digest or digest == digest_of(other.trial.params) for other in elsewhere
+            ):
+                return plan
+            taken.add(plan.key)
+        return plan
+
+    def _crowded(self, trial: PlannedTrial, others: Sequence[Announced]) -> list[Path]:
+        """Paths that running trials have, where these will try all that is left behind them."""
+        if self.repeats(trial):
+            return []
+        fixed = self._fixed(trial)
+        paths = [
+            Path.of_trial(other.trial)
+            for other in others
+            if other.trial.params and other.trial.state == TrialState.RUNNING
+        ]
+        pairs = [[*path.values.items()] for path in paths]
+        return [
+            path
+            for path, mine in zip(paths, pairs, strict=True)
+            if self.explored.least_open(mine, fixed) <= sum(theirs[: len(mine)] == mine for theirs in pairs)
+        ]
+
+
+def _holds(distribution: BaseDistribution, value: Any) -> bool:
+    """Whether a planned value may be suggested although the range is another one."""
+    if isinstance(distribution, CategoricalDistribution):
+        return any(value_key(choice) == value_key(value) for choice in distribution.choices)
+    assert isinstance(distribution, IntDistribution | FloatDistribution)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    # Bounds that follow from other values differ by rounding from those that were expected.
+    return abs(on_grid(distribution, value) - value) <= 1e-9 * (1 + abs(value))

@@ -1,0 +1,318 @@
+"""Configurations as rows of numbers: a column for each parameter that a study has asked for.
+
+Notation: N rows, D columns, F features.
+
+A row holds actions on the axes of its columns, NaN where it lacks a parameter. Features are made of it in
+two parts. *In place*: each parameter for itself, as its category or its value. *Anywhere*: where the same
+parameter comes again and again, how often it comes and the sum of its values, wherever it stands; and its
+value where it comes last. The critic learns which of them matter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from optuna.distributions import BaseDistribution, CategoricalDistribution
+
+from optuna_trlhpo.agent.features import N_PARTS
+from optuna_trlhpo.agent.gaussian_process import LINEAR, Features
+from optuna_trlhpo.trials.axes import Axis, LabelAxis, NumberAxis, family_of
+from optuna_trlhpo.trials.parameter_names import parse_name
+
+_IN_PLACE, _ANYWHERE = 0, 1
+_DISTANCE = 2.4
+"""The weighted squared distance that is expected between configurations which differ in every parameter."""
+_KEPT_RANGES = 20
+"""Latest ranges of a parameter that its axis covers, where its range follows from values."""
+
+_MOST_COLUMNS = 400
+"""Columns that get features, at most: those that most configurations have."""
+
+assert _ANYWHERE < N_PARTS
+
+
+class Places(NamedTuple):
+    """What the columns are."""
+
+    template: np.ndarray  # [D] number of the template
+    place: np.ndarray  # [D] the last number in the name; -1 where there is none
+    outer: list[tuple[int, ...]]  # [D] the numbers before it
+    categorical: np.ndarray  # [D]
+    n_values: np.ndarray  # [D] 0: continuous
+
+
+class Columns:
+    """Gives parameters columns, and each column its axis.
+
+    Attributes:
+        version: Counts changes of axes: actions of different versions cannot be compared.
+
+    Example:
+        >>> from optuna.distributions import IntDistribution
+        >>> columns = Columns()
+        >>> columns.learn("units_0", IntDistribution(1, 4)), columns.learn("units_1", IntDistribution(1, 4))
+        (0, 1)
+        >>> columns.learn("units_0", IntDistribution(1, 4))
+        0
+    """
+
+    def __init__(self) -> None:
+        self._numbers: dict[tuple[str, bool, tuple[int, ...]], int] = {}
+        self._by_name: dict[tuple[str, bool], int] = {}
+        self._templates: dict[tuple[str, bool], int] = {}
+        self._labels: dict[str, LabelAxis] = {}
+        self._axes: list[Axis] = []
+        self._ranges: list[list[BaseDistribution]] = []
+        self._template: list[int] = []
+        self._places: list[tuple[int, ...]] = []
+        self._names: list[list[str]] = []
+        self._ids: dict[tuple[str, int], int] = {}  # of what the critic learns a weight for
+        self.version = 0
+
+    def __len__(self) -> int:
+        return len(self._axes)
+
+    def learn(self, name: str, distribution: BaseDistribution, *, dependent: bool = False) -> int:
+        """The column of a parameter, a new one if it has none.
+
+        Args:
+            name: Its name.
+            distribution: What it is asked for with; the axis will cover it.
+            dependent: Whether its range follows from other values, so that earlier ranges still count.
+        """
+        categorical = isinstance(distribution, CategoricalDistribution)
+        column = self._by_name.get((name, categorical))
+        if column is None:
+            column = self._add(name, distribution, categorical)
+        if isinstance(distribution, CategoricalDistribution):
+            axis = self._axes[column]
+            assert isinstance(axis, LabelAxis)
+            if axis.learn(distribution):
+                self.version += 1
+            return column
+        ranges = self._ranges[column]
+        if ranges[-1] is distribution or ranges[-1] == distribution:
+            if dependent or len(ranges) == 1:
+                return column
+        if dependent:
+            covered = [distribution, *(other for other in ranges if other != distribution)]
+            ranges[:] = covered[:_KEPT_RANGES][::-1]
+        else:
+            ranges[:] = [distribution]
+        axis, before = NumberAxis(ranges), self._axes[column]
+        assert isinstance(before, NumberAxis)
+        if vars(axis) != vars(before):
+            self._axes[column] = axis
+            self.version += 1
+        return column
+
+    def _add(self, name: str, distribution: BaseDistribution, categorical: bool) -> int:
+        parsed = parse_name(name)
+        template = parsed.template
+        if isinstance(distribution, CategoricalDistribution):
+            template = family_of(name, distribution)
+        key = template, categorical, parsed.places
+        if key not in self._numbers:
+            number = self._templates.setdefault((template, categorical), len(self._templates))
+            self._numbers[key] = len(self._axes)
+            if categorical:
+                self._axes.append(self._labels.setdefault(template, LabelAxis()))
+            else:
+                self._axes.append(NumberAxis([distribution]))
+            self._ranges.append([distribution])
+            self._template.append(number)
+            self._places.append(parsed.places)
+            self._names.append([])
+        self._by_name[name, categorical] = self._numbers[key]
+        self._names[self._numbers[key]].append(name)
+        return self._numbers[key]
+
+    def find(self, name: str, distribution: BaseDistribution) -> int:
+        """The column of a parameter; -1 if it has none."""
+        return self._by_name.get((name, isinstance(distribution, CategoricalDistribution)), -1)
+
+    def names(self, column: int) -> list[str]:
+        """The names of a column; several where labels are written into a name, see `family_of`."""
+        return self._names[column]
+
+    def axis(self, column: int) -> Axis:
+        """The axis of a column."""
+        return self._axes[column]
+
+    @property
+    def places(self) -> Places:
+        """What the columns are."""
+        return Places(
+            np.array(self._template, dtype=np.int64),
+            np.array([places[-1] if places else -1 for places in self._places], dtype=np.int64),
+            [places[:-1] for places in self._places],
+            np.array([axis.categorical for axis in self._axes], dtype=bool),
+            np.array([axis.n_values for axis in self._axes], dtype=np.int64),
+        )
+
+    def actions(self, raw: np.ndarray) -> np.ndarray:
+        """``[N, D]`` actions of raw values ``[N, D]``."""
+        out, there = np.full(raw.shape, np.nan), ~np.isnan(raw)
+        for column in np.flatnonzero(there.any(axis=0)).tolist():
+            rows = there[:, column]
+            out[rows, column] = self._axes[column].actions(raw[rows, column])
+        return out
+
+    def settle(self, actions: np.ndarray, columns: Iterable[int]) -> None:
+        """Move actions ``[N, D]``, in place, to the middle of the values that they stand for."""
+        for column in columns:
+            there = ~np.isnan(actions[:, column])
+            actions[there, column] = self._axes[column].settle(actions[there, column])
+
+    def id_of(self, kind: str, number: int) -> int:
+        """The number under which the critic learns the weight of a column, or of a template; it stays."""
+        return self._ids.setdefault((kind, number), len(self._ids))
+
+
+class Layout:
+    """The features of a set of columns, fixed for one plan.
+
+    Args:
+        columns: All columns.
+        used: Those that get features.
+        mean_size: Parameters of a configuration, on average.
+        varies: Whether configurations differ in which parameters they have.
+        n_contexts: Reports between parameters that are no values, see `PathSearch`.
+        means: ``[X]`` the means of the weights of what is expected from elsewhere.
+    """
+
+    def __init__(
+        self,
+        columns: Columns,
+        used: np.ndarray,
+        *,
+        mean_size: float,
+        varies: bool,
+        n_contexts: int = 0,
+        means: Sequence[float] = (),
+    ) -> None:
+        places = columns.places
+        self._used = used
+        self.n_contexts = n_contexts
+        part: list[int] = []
+        column: list[int] = []
+        group: list[int] = []
+        mean: list[float] = []
+        self._first = np.zeros(len(used), dtype=np.int64)
+        self._labels = np.zeros(len(used), dtype=np.int64)
+
+        def add(width: int, which: int, id_: int, of: int, expected: float = 0.0) -> int:
+            first = len(part)
+            part.extend([which] * width)
+            column.extend([id_] * width)
+            group.extend([of] * width)
+            mean.extend([expected] * width)
+            return first
+
+        for i, c in enumerate(used.tolist()):
+            self._labels[i] = places.n_values[c] if places.categorical[c] else 0
+            of = columns.id_of("template", int(places.template[c]))
+            self._first[i] = add(int(self._labels[i]) or 2, _IN_PLACE, columns.id_of("column", c), of)
+        self._n_in_place = len(part)
+        templates, counts = np.unique(places.template[used], return_counts=True)
+        self._repeated: list[tuple[np.ndarray, np.ndarray, int, int]] = []
+        for template in templates[counts > 1].tolist():
+            mine = np.flatnonzero(places.template[used] == template)
+            order = [(places.outer[c], places.place[c]) for c in used[mine].tolist()]
+            mine = mine[sorted(range(len(mine)), key=order.__getitem__)]
+            width = int(self._labels[mine[0]]) or 2
+            of = columns.id_of("anywhere template", template)
+            sums = add(width, _ANYWHERE, columns.id_of("anywhere", template), of)
+            last = -1
+            if varies:
+                of = columns.id_of("last template", template)
+                last = add(width, _ANYWHERE, columns.id_of("last", template), of)
+            self._repeated.append((mine, self._first[mine], sums, last))
+        self._n_steps = max((len(mine) for mine, *_ in self._repeated), default=1)
+        self._contexts = [
+            add(2, _IN_PLACE, columns.id_of("context", k), columns.id_of("context template", 0))
+            for k in range(n_contexts)
+        ]
+        self._expected = [
+            add(1, LINEAR, columns.id_of("expected", k), columns.id_of("expected template", k), float(m))
+            for k, m in enumerate(means)
+        ]
+        weights = np.log(np.array([_DISTANCE / max(mean_size, 1.0), _DISTANCE, 1.0, 1.0]))  # the last: LINEAR
+        parts = np.array(part, dtype=np.int64)
+        self.features = Features(
+            parts,
+            np.array(column, dtype=np.int64),
+            np.array(group, dtype=np.int64),
+            weights[parts],
+            np.array(mean),
+        )
+
+    @classmethod
+    def of(
+        cls,
+        columns: Columns,
+        actions: np.ndarray,
+        *,
+        mean_size: float,
+        varies: bool,
+        n_contexts: int = 0,
+        means: Sequence[float] = (),
+    ) -> Layout:
+        """Features of the columns that configurations ``[N, D]`` have: the commonest, where they are many."""
+        counts = (~np.isnan(padded(actions, len(columns)))).sum(axis=0)
+        used = np.flatnonzero(counts)
+        if len(used) > _MOST_COLUMNS:
+            used = np.sort(used[np.argsort(-counts[used], kind="stable")[:_MOST_COLUMNS]])
+        return cls(columns, used, mean_size=mean_size, varies=varies, n_contexts=n_contexts, means=means)
+
+    def __call__(self, actions: np.ndarray, contexts: np.ndarray, expected: np.ndarray) -> np.ndarray:
+        """``[N, F]`` features.
+
+        Args:
+            actions: ``[N, D]``, NaN where there is no parameter.
+            contexts: ``[N, n_contexts]``, NaN where nothing was reported.
+            expected: ``[N, X]`` what is expected from elsewhere, each with deviation 1.
+        """
+        a = actions[:, self._used]
+        there = ~np.isnan(a)
+        x = np.zeros((len(a), len(self.features.part)))
+        size = 1 / np.sqrt(2)
+        counted = self._labels > 0
+        numbers = np.flatnonzero(~counted)
+        x[:, self._first[numbers]] = size * there[:, numbers]
+        x[:, self._first[numbers] + 1] = size * np.where(there[:, numbers], 2 * a[:, numbers] - 1, 0.0)
+        rows, cols = np.nonzero(there & counted)
+        n = self._labels[cols]
+        bins = np.clip(np.floor(a[rows, cols] * n), 0, n - 1).astype(np.int64)
+        x[rows, self._first[cols] + bins] = size
+        for mine, starts, sums, last in self._repeated:
+            width = int(self._labels[mine[0]]) or 2
+            blocks = x[:, starts[:, None] + np.arange(width)]  # [N, places, width]
+            x[:, sums : sums + width] = blocks.sum(axis=1) * (np.sqrt(2) / self._n_steps)
+            if last >= 0:
+                present = there[:, mine]
+                at = present.shape[1] - 1 - np.argmax(present[:, ::-1], axis=1)
+                x[:, last : last + width] = blocks[np.arange(len(x)), at] * present.any(axis=1)[:, None]
+        for k, first in enumerate(self._contexts):
+            known = ~np.isnan(contexts[:, k])
+            x[:, first] = size * 2 * known
+            x[:, first + 1] = np.where(known, size * 2 * (2 * np.nan_to_num(contexts[:, k]) - 1), 0.0)
+        for k, first in enumerate(self._expected):
+            x[:, first] = expected[:, k]
+        return x
+
+
+def padded(rows: Any, n: int) -> np.ndarray:
+    """Rows of different lengths as ``[N, n]``, NaN at their ends."""
+    if isinstance(rows, np.ndarray) and rows.ndim == 2:
+        return (
+            rows
+            if rows.shape[1] == n
+            else np.pad(rows, [(0, 0), (0, n - rows.shape[1])], constant_values=np.nan)
+        )
+    out = np.full((len(rows), n), np.nan)
+    for target, row in zip(out, rows, strict=True):
+        target[: len(row)] = row
+    return out

@@ -1,0 +1,184 @@
+"""The critic of configurations: what each is expected to be worth, given all that have a value.
+
+Notation: N configurations with a value, C candidates, D columns, F features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from optuna_trlhpo.agent.config import AgentConfig
+from optuna_trlhpo.agent.configurations.columns import Columns, Layout, padded
+from optuna_trlhpo.agent.configurations.memory import Known
+from optuna_trlhpo.agent.configurations.plan import ConfigurationPlan
+from optuna_trlhpo.agent.configurations.transfer import ConfigurationSource
+from optuna_trlhpo.agent.gaussian_process import NOISE_OF_TRAINING
+from optuna_trlhpo.agent.surrogate import Surrogate, make_surrogate
+from optuna_trlhpo.trials.episode import steps_of
+
+_FIRST_STEPS = 60
+"""Steps of learning at the first fit."""
+_NOISE = -4.0
+"""Logarithm of the variance of noise that is expected of an objective of any kind: many have next to none."""
+_LEAST = 3
+"""Configurations with a value before the critic learns its kernel."""
+_MANY = 100
+"""Configurations from which on the kernel is learned in fewer steps."""
+_DOUBT = 0.5
+"""By how much, as a deviation, scores may follow those of an earlier study more or less than one to one."""
+_OFFSET = 10.0
+"""How far the scores of two studies may be apart, as a deviation."""
+
+
+class ConfigurationCritic:
+    """Joins a surrogate, the features that it sees, and what earlier studies expect.
+
+    Args:
+        config: The agent's settings.
+        seed: Of surrogates that are drawn.
+        columns: Those of the study.
+        sources: Earlier studies.
+
+    Attributes:
+        surrogate: Ranks configurations by their features.
+        sources: Earlier studies.
+    """
+
+    def __init__(
+        self, config: AgentConfig, seed: int, columns: Columns, sources: Sequence[ConfigurationSource]
+    ) -> None:
+        self._config, self._seed, self._columns = config, seed, columns
+        self.sources = sources
+        self._is_noisy = bool(sources)
+        self.surrogate = self._new_surrogate()
+        self._n_fitted = 0
+        self._has_learned = False
+        self._owed = 0.0  # steps of learning, as far as they are not whole
+        self._layout: Layout | None = None
+
+    def _new_surrogate(self) -> Surrogate:
+        noise = NOISE_OF_TRAINING if self._is_noisy else _NOISE
+        return make_surrogate(self._config, self._seed, noise=noise)
+
+    @property
+    def unit(self) -> float | None:
+        """The unit of the scores, where earlier studies tell one."""
+        known = [source.unit for source in self.sources if source.unit is not None]
+        return max(known, default=None)
+
+    @property
+    def _means(self) -> list[float]:
+        if not self.sources:
+            return []
+        return [1 / _DOUBT / len(self.sources)] * len(self.sources) + [0.0]
+
+    def best_of_sources(self) -> list[np.ndarray]:
+        """Rows ``[N, D]`` of the best configurations of each earlier study."""
+        return [padded(source.best, len(self._columns)) for source in self.sources]
+
+    def condition(
+        self,
+        known: Known,
+        pending: Sequence[np.ndarray],
+        *,
+        n_trials: int,
+        mean_size: float,
+        varies: bool,
+        is_noisy: bool,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Condition the surrogate on what is known.
+
+        Args:
+            known: Configurations with a value.
+            pending: Rows of running trials; what they will bring is taken as it is expected.
+            n_trials: Finished trials.
+            mean_size: How many parameters a trial has on average.
+            varies: Whether values decide which parameters there are.
+            is_noisy: Whether much noise is to be expected.
+
+        Returns:
+            Of all these, ``[N]`` what is expected and ``[N]`` the values.
+        """
+        for source in self.sources:
+            source.refresh()
+        used = known.actions
+        if self.sources:
+            used = np.concatenate([known.actions, *self.best_of_sources()])
+        self._layout = Layout.of(
+            self._columns,
+            used,
+            mean_size=mean_size,
+            varies=varies,
+            n_contexts=known.contexts.shape[1],
+            means=self._means,
+        )
+        x = self.features(known.actions, known.contexts)
+        # Of what earlier studies tell, too, much noise is expected: a single value must not outweigh it.
+        is_noisy = is_noisy or bool(self.sources)
+        if is_noisy != self._is_noisy:
+            self._is_noisy, self._has_learned = is_noisy, False
+            self.surrogate = self._new_surrogate()
+        self._fit(x, known.values, n_trials)
+        values = known.values
+        if pending:
+            others = self.features(padded(pending, len(self._columns)), None)
+            values = np.concatenate([values, self.surrogate.predict(others)[0]])
+            x = np.concatenate([x, others])
+            self.surrogate.fit(x, values, self._layout.features, steps=0)
+        return self.surrogate.predict(x)[0], values
+
+    def features(self, actions: np.ndarray, contexts: np.ndarray | None) -> np.ndarray:
+        """``[N, F]`` features of configurations ``[N, D]`` with what their trials reported on the way."""
+        assert self._layout is not None
+        if contexts is None:
+            contexts = np.full((len(actions), self._layout.n_contexts), np.nan)
+        expected = np.zeros((len(actions), 0))
+        if self.sources:
+            columns = [_DOUBT * source.expect(actions) for source in self.sources]
+            expected = np.stack([*columns, np.full(len(actions), _OFFSET)], axis=1)
+        return self._layout(actions, contexts, expected)
+
+    def _fit(self, x: np.ndarray, values: np.ndarray, n: int) -> None:
+        assert self._layout is not None
+        steps = 0
+        if n != self._n_fitted and len(values) >= _LEAST:
+            # A step takes longer the more configurations there are, and each of them changes less.
+            self._owed += self._config.fit_steps * min(1.0, _MANY / len(values)) ** 2
+            steps = int(self._owed) if self._has_learned else _FIRST_STEPS
+            self._owed -= int(self._owed)
+        self.surrogate.fit(x, values, self._layout.features, steps=steps)
+        self._n_fitted, self._has_learned = n, self._has_learned or steps > 0
+
+    def attention(self, plan: ConfigurationPlan) -> list[np.ndarray]:
+        """What the critic attends to as it judges the first k steps of the plan that was made last.
+
+        Rows k = 1 to S, each ``[H, k + 1]``, as `Planner.attention` gives them.
+        """
+        if self._config.critic != "transformer" or self._layout is None:
+            return []
+        steps = steps_of(plan.path.names, [])
+        ends = np.cumsum([len(names) for names in steps]).tolist()
+        where = [
+            self._columns.find(n, d) for n, d in zip(plan.path.names, plan.path.distributions, strict=True)
+        ]
+        rows = []
+        for end in ends:
+            row = plan.row.copy()
+            row[[column for column in where[end:] if column >= 0]] = np.nan
+            rows.append(row)
+        weights = self.surrogate.attention(self.features(np.array(rows), None))
+        assert weights is not None
+        found = []
+        for k in range(1, len(ends) + 1):
+            row = np.zeros((weights.shape[1], k + 1))
+            for step, (start, stop) in enumerate(zip([0, *ends], ends[:k], strict=False)):
+                ids = [
+                    1 + self._columns.id_of("column", column) for column in where[start:stop] if column >= 0
+                ]
+                ids = [number for number in ids if number < weights.shape[2]]
+                row[:, step] = weights[k - 1][:, ids].sum(axis=1)
+            row[:, k] = weights[k - 1].sum(axis=1) - row[:, :k].sum(axis=1)
+            found.append(row)
+        return found

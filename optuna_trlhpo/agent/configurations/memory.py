@@ -1,0 +1,343 @@
+"""What is remembered of finished trials as configurations: their parameters, and what they were worth.
+
+Notation: T trials, D columns, N configurations with a value, K objectives.
+
+A trial is one configuration; where it reported what the parameters so far are worth, each prefix is one, too.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from optuna_trlhpo.agent.configurations.columns import Columns
+from optuna_trlhpo.trials.episode import ReportMarks, read_episode
+from optuna_trlhpo.trials.outcome_transforms import (
+    EmpiricalCDF,
+    OutcomeTransform,
+    normal_scores,
+    ranks_of_scores,
+    scalarise,
+)
+from optuna_trlhpo.trials.path import Path
+from optuna_trlhpo.trials.rewards import signed_outcomes, signs_of
+
+_BEST, _LATEST, _OTHERS = 150, 150, 100
+"""ConfigurationMemory that the critic is conditioned on, where there are more than these together."""
+_PRUNED_QUANTILE = 0.3
+"""A pruned trial counts as no better than this quantile of those that were completed."""
+_SLOPES, _SLOPING_TRIALS = 8, 3
+"""So many reports in so many trials, each worse than the one before, show a sum that grows."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One finished trial.
+
+    Attributes:
+        path: Its parameters.
+        ended: Whether it asked for all that it would.
+        worths: Pairs of a number of parameters, and what these were worth, ``[K]``; more is better.
+        reports: Pairs of a number of parameters, and what was reported behind them, more is better, where
+            these are no values.
+        pruned: Whether the last worth is the last report of a pruned trial.
+        value: Of the trial, more is better; NaN where it has none or several.
+    """
+
+    path: Path
+    ended: bool
+    worths: tuple[tuple[int, np.ndarray], ...]
+    reports: tuple[tuple[int, float], ...]
+    pruned: bool
+    value: float = math.nan
+
+
+def read_record(trial: FrozenTrial, seen: ReportMarks, directions: Sequence[StudyDirection]) -> Record:
+    """What is known of a finished trial, whose parameters are in the order in which they were asked for."""
+    path = Path.of_trial(trial)
+    ended = trial.state == TrialState.COMPLETE
+    pruned = trial.state == TrialState.PRUNED
+    if not len(path):
+        return Record(path, ended, (), (), pruned)
+    episode = read_episode(trial, seen)
+    worths = signed_outcomes(trial, episode, directions)
+    ends = np.cumsum([len(slots) for slots in episode.slots]).tolist()
+    if worths is None:
+        return Record(path, ended, (), (), pruned)
+    valued = [k for k in range(len(ends)) if not np.isnan(worths[k]).any()]
+    reported = [k for k in range(len(ends)) if not np.isnan(episode.reports[k])]
+    sign = float(signs_of(directions)[0])
+    return Record(
+        path,
+        ended,
+        tuple((ends[k], worths[k]) for k in valued),
+        tuple((ends[k], sign * float(episode.reports[k])) for k in reported),
+        pruned,
+        sign * trial.values[0] if trial.values and len(trial.values) == 1 else math.nan,
+    )
+
+
+class Known(NamedTuple):
+    """ConfigurationMemory with a value."""
+
+    actions: np.ndarray  # [N, D]
+    contexts: np.ndarray  # [N, R] ranks of reports that are no values
+    values: np.ndarray  # [N] scores
+    trial: np.ndarray  # [N]
+
+
+class ConfigurationMemory:
+    """Remembers records on shared columns.
+
+    Args:
+        columns: Shared by all whose configurations are compared.
+        directions: Of the study's K objectives.
+        ranks: Whether scores are of ranks in any case.
+    """
+
+    def __init__(self, columns: Columns, directions: Sequence[StudyDirection], *, ranks: bool) -> None:
+        self.columns = columns
+        self._signs = signs_of(directions)
+        self._ranks = ranks
+        self._raw = np.zeros((0, 0))  # [T, D], with room for more
+        self._position = np.zeros((0, 0), dtype=np.int32)  # [T, D] of a parameter in its trial
+        self._lengths: list[int] = []
+        self._entries: list[tuple[int, int, np.ndarray, bool, bool]] = []
+        self._valued: dict[bytes, np.ndarray] = {}
+        self._contexts: list[tuple[tuple[int, float], ...]] = []  # by trial
+        self._context_scales: list[EmpiricalCDF] = []
+        self._tried: set[bytes] = set()  # keys of the actions of whole trials
+        self._version = -1
+        self._actions = np.zeros((0, 0))
+        self._n_slopes = self._n_rises = self._n_sloping = 0
+        self._last_reports_valued = True
+        self._has_prefixes = False
+        self._valued_actions: set[bytes] = set()
+        self._n_keyed = self._n_entries_keyed = 0
+        self._known_worths = np.zeros(0)
+        self.scores: OutcomeTransform | None = None
+
+    def __len__(self) -> int:
+        return len(self._lengths)
+
+    @property
+    def reports_are_values(self) -> bool:
+        """Whether what trials report between their parameters is what these are worth."""
+        sums = self._n_slopes >= _SLOPES and self._n_sloping >= _SLOPING_TRIALS and self._n_rises == 0
+        return self._last_reports_valued and not sums
+
+    @property
+    def values_prefixes(self) -> bool:
+        """Whether trials come to values on their way."""
+        return self._has_prefixes and self.reports_are_values
+
+    @property
+    def reports_steer(self) -> bool:
+        """Whether trials report between their parameters what is no value, but may tell which are right."""
+        return self._has_prefixes and not self.reports_are_values
+
+    @property
+    def mean_size(self) -> float:
+        """Parameters of a trial, on average."""
+        return float(np.mean(self._lengths)) if self._lengths else 1.0
+
+    @property
+    def n_values(self) -> int:
+        """How many different configurations have a value."""
+        return len(self._valued)
+
+    @property
+    def n_contexts(self) -> int:
+        """Reports of a trial that are no values, at most."""
+        return 0 if self.reports_are_values else len(self._context_scales)
+
+    def add(self, record: Record, columns: Sequence[int]) -> None:
+        """Remember a trial; ``columns`` are those of its parameters, in order."""
+        t, path = len(self._lengths), record.path
+        self._make_room(t + 1)
+        for position, (column, name) in enumerate(zip(columns, path.names, strict=True)):
+            self._raw[t, column] = self.columns.axis(column).raw(path.values[name])
+            self._position[t, column] = position
+        self._lengths.append(len(path))
+        last = record.worths[-1][0] if record.worths else 0
+        between = [n for n, _ in record.reports if n < len(path)]
+        if between and not record.pruned:
+            self._last_reports_valued = any(n in between for n, _ in record.worths)
+            self._watch_slope(record)
+            self._has_prefixes = True
+        for n, worth in record.worths:
+            key = self._raw[t, : len(self.columns)].copy()
+            key[self._position[t, : len(self.columns)] >= n] = np.nan
+            text = key_of(key, digits=None)
+            if text not in self._valued or not np.array_equal(self._valued[text], worth):
+                self._valued[text] = worth
+                self._entries.append((t, n, worth, n == last and n == len(path), record.pruned))
+        self._contexts.append(record.reports)
+        for k, (_, report) in enumerate(record.reports):
+            if k == len(self._context_scales):
+                self._context_scales.append(EmpiricalCDF())
+            self._context_scales[k].add(report)
+
+    def _watch_slope(self, record: Record) -> None:
+        reports = [report for _, report in record.reports]
+        reports += [float(worth[0]) for n, worth in record.worths if n == len(record.path)]
+        if len(reports) < 2:
+            return
+        steps = np.diff(reports)
+        self._n_sloping += 1
+        self._n_slopes += int((steps < 0).sum())
+        # A sum grows, and what it comes to is the value.
+        self._n_rises += int((steps > 0).sum()) + (record.value != reports[-1])
+
+    def _make_room(self, n_trials: int) -> None:
+        rows, cols = self._raw.shape
+        new_rows = rows if n_trials <= rows else max(64, 2 * rows)
+        new_cols = cols if len(self.columns) <= cols else max(16, 2 * cols, len(self.columns))
+        if (new_rows, new_cols) != (rows, cols):
+            raw, position = np.full((new_rows, new_cols), np.nan), np.zeros((new_rows, new_cols), np.int32)
+            raw[:rows, :cols], position[:rows, :cols] = self._raw, self._position
+            self._raw, self._position = raw, position
+
+    def whole(self) -> np.ndarray:
+        """``[T, D]`` actions of all trials."""
+        T, D = len(self), len(self.columns)
+        self._make_room(T)
+        if self._version != self.columns.version or self._actions.shape[1] != D:
+            if self._version != self.columns.version:
+                self._tried.clear()
+            self._actions, self._version = self.columns.actions(self._raw[:T, :D]), self.columns.version
+        elif len(self._actions) < T:
+            new = self.columns.actions(self._raw[len(self._actions) : T, :D])
+            self._actions = np.concatenate([self._actions, new])
+        return self._actions
+
+    def tried(self) -> set[bytes]:
+        """The keys of the actions of all trials, see `key_of`; read, never changed."""
+        actions = self.whole()
+        if not self._tried:
+            self._n_keyed = self._n_entries_keyed = 0
+            self._valued_actions.clear()
+        self._tried.update(key_of(row) for row in actions[self._n_keyed :])
+        self._n_keyed = len(actions)
+        if self.reports_are_values:
+            for t, n, *_ in self._entries[self._n_entries_keyed :]:
+                row = actions[t].copy()
+                row[self._position[t, : len(row)] >= n] = np.nan
+                self._valued_actions.add(key_of(row))
+            self._n_entries_keyed = len(self._entries)
+        return self._tried
+
+    def known(self, rng: np.random.Generator, weights: np.ndarray, *, unit: float | None = None) -> Known:
+        """ConfigurationMemory with a value; of many the best, the latest and some others.
+
+        Args:
+            rng: The generator.
+            weights: ``[K]`` what the objectives are weighed by; ``[0]`` where there is one.
+            unit: See `OutcomeTransform`.
+        """
+        actions, D = self.whole(), len(self.columns)
+        prefixes = self.reports_are_values
+        entries = [entry for entry in self._entries if prefixes or entry[3]]
+        if not entries:
+            return Known(np.zeros((0, D)), np.zeros((0, self.n_contexts)), np.zeros(0), np.zeros(0, np.int64))
+        trial = np.array([entry[0] for entry in entries])
+        n = np.array([entry[1] for entry in entries])
+        worths = self._capped(entries, prefixes)
+        values = self._score(worths, weights, unit)
+        if len(values) > _BEST + _LATEST + _OTHERS:
+            order = np.argsort(-values, kind="stable")
+            best, rest = order[:_BEST], np.sort(order[_BEST:])
+            others = rng.choice(rest[:-_LATEST], _OTHERS, replace=False)
+            chosen = np.sort(np.concatenate([best, rest[-_LATEST:], others]))
+            trial, n, values = trial[chosen], n[chosen], values[chosen]
+        there = self._position[trial, :D] < n[:, None]
+        contexts = [
+            self.context(self._contexts[t], m) for t, m in zip(trial.tolist(), n.tolist(), strict=True)
+        ]
+        return Known(
+            np.where(there, actions[trial], np.nan),
+            np.array(contexts).reshape(len(trial), self.n_contexts),
+            values,
+            trial,
+        )
+
+    def _capped(
+        self, entries: Sequence[tuple[int, int, np.ndarray, bool, bool]], prefixes: bool
+    ) -> np.ndarray:
+        """Worths ``[N, K]``. The last report of a pruned trial is no estimate of its value, unless reports
+        are values."""
+        worths = np.array([entry[2] for entry in entries])
+        pruned = np.array([entry[4] and not (prefixes and self._n_sloping) for entry in entries])
+        if pruned.any() and not pruned.all():
+            cap = np.quantile(worths[~pruned], _PRUNED_QUANTILE, axis=0, method="lower")
+            worths[pruned] = np.minimum(worths[pruned], cap)
+        return worths
+
+    def _score(self, worths: np.ndarray, weights: np.ndarray, unit: float | None) -> np.ndarray:
+        if worths.shape[1] == 1 and not self._ranks:
+            self.scores = OutcomeTransform(worths[:, 0], unit)
+            return self.scores(worths[:, 0])
+        self._known_worths = worths[:, 0]
+        ranks = scalarise(np.stack([_ranked(column) for column in worths.T], axis=-1), weights[None])
+        return normal_scores(_ranked(ranks))
+
+    def score_worth(self, worth: float) -> float:
+        """The score of a configuration that is worth so much, on the scale of the last `known`."""
+        if self.scores is not None:
+            return float(self.scores(np.array([worth]))[0])
+        return float(normal_scores(_ranked(np.append(self._known_worths, worth)))[-1])
+
+    def values_of(self, scores: np.ndarray) -> np.ndarray | None:
+        """The objective's values that have these scores; None where nothing has a value yet, and where there
+        are several objectives, which a score is made of."""
+        if len(self._signs) > 1 or not self._entries:
+            return None
+        if self.scores is not None:
+            return self._signs[0] * self.scores.worths(scores)
+        return self._signs[0] * np.quantile(self._known_worths, ranks_of_scores(scores))
+
+    def has_value(self, key: bytes) -> bool:
+        """Whether a configuration, whole or a prefix, with this key of its actions has a value."""
+        self.tried()
+        return key in self._valued_actions
+
+    def context(self, reports: Sequence[tuple[int, float]], n: int) -> np.ndarray:
+        """Ranks of the reports that came before ``n`` parameters; NaN where there was none."""
+        out = np.full(self.n_contexts, np.nan)
+        for k, (at, report) in enumerate(reports[: self.n_contexts]):
+            if at < n:
+                out[k] = self._context_scales[k].rank(np.array([report]))[0]
+        return out
+
+
+def key_of(row: np.ndarray, digits: int | None = 9) -> bytes:
+    """Numbers, NaN where there is none, as a key; the same for rows of more columns.
+
+    Actions in [0, 1] that differ by rounding alone have one key.
+    """
+    there = np.flatnonzero(~np.isnan(row))
+    numbers = row[there] if digits is None else np.round(row[there], digits)
+    return there.astype(np.int32).tobytes() + numbers.tobytes()
+
+
+def row_of(columns: Columns, path: Path) -> np.ndarray:
+    """``[D]`` actions of a path; parameters and labels that were never learned are left out."""
+    raw = np.full(len(columns), np.nan)
+    for name, distribution in zip(path.names, path.distributions, strict=True):
+        column = columns.find(name, distribution)
+        if column >= 0 and columns.axis(column).knows(path.values[name]):
+            raw[column] = columns.axis(column).raw(path.values[name])
+    return columns.actions(raw[None])[0]
+
+
+def _ranked(values: np.ndarray) -> np.ndarray:
+    """The share of ``values`` ``[N]`` that lies below each, ties counted half."""
+    ordered = np.sort(values)
+    below = np.searchsorted(ordered, values, "left") + np.searchsorted(ordered, values, "right")
+    return below / (2 * len(values))

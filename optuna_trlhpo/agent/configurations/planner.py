@@ -1,0 +1,352 @@
+"""Which configuration a trial of any objective should become: planned whole, answered parameter by parameter.
+
+1. The space model learns from every trial which parameters follow from which values (`space_model`).
+2. The critic is conditioned on every configuration that has a value.
+3. Candidates are variations of the best configurations, and random ones. Each is rolled out through the space
+   model, so it has exactly the parameters that the objective would ask for.
+4. Those that were tried, or are being tried, are left out; the acquisition function ranks the rest.
+
+Notation: N configurations with a value, C candidates, D columns.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from optuna.distributions import BaseDistribution
+from optuna.study import StudyDirection
+
+from optuna_trlhpo.agent.acquisition import acquire
+from optuna_trlhpo.agent.config import AgentConfig
+from optuna_trlhpo.agent.configurations.candidates import Asked, Candidates
+from optuna_trlhpo.agent.configurations.columns import Columns, padded
+from optuna_trlhpo.agent.configurations.critic import ConfigurationCritic
+from optuna_trlhpo.agent.configurations.memory import ConfigurationMemory, Known, Record, key_of, row_of
+from optuna_trlhpo.agent.configurations.plan import ConfigurationPlan
+from optuna_trlhpo.agent.configurations.sorts import Sort, Tried, sorts_of
+from optuna_trlhpo.agent.configurations.transfer import ConfigurationSource
+from optuna_trlhpo.search_space.model import SpaceModel
+from optuna_trlhpo.trials.path import Path
+
+_BEST_OF_GENERATION = 10
+_FEWEST = 10
+"""Candidates of a generation, at least."""
+_MOST_AVOIDED = 200
+"""Paths on which trials were pruned that plans keep away from: the latest."""
+_PATIENCE = 3
+"""So often as many candidates are made again, where all have been tried."""
+_MOST_WEIGHED = 40
+"""Best candidates of a generation whose likelihood is considered."""
+_LEAST_CHANCE = 1e-3
+
+
+class ConfigurationPlanner:
+    """Remembers trials and plans configurations.
+
+    Args:
+        config: The agent's settings.
+        directions: Of the study's K objectives.
+        seed: Of critics that are drawn.
+        earlier: Records of earlier studies, with their directions.
+    """
+
+    def __init__(
+        self,
+        config: AgentConfig,
+        directions: Sequence[StudyDirection],
+        seed: int,
+        earlier: Sequence[tuple[Sequence[Record], Sequence[StudyDirection]]] = (),
+    ) -> None:
+        self._config = config
+        self.model = SpaceModel()
+        self.columns = Columns()
+        ranks = config.targets == "rank"
+        self.memory = ConfigurationMemory(self.columns, directions, ranks=ranks)
+        self._excluded: set[bytes] = set()
+        self._avoided: list[Path] = []
+        K = len(directions)
+        sources = []
+        for records, theirs in earlier:
+            memory = ConfigurationMemory(self.columns, theirs, ranks=ranks)
+            for record in records:
+                self.model.learn(record.path, ended=record.ended)
+                memory.add(record, self._learn_columns(record.path))
+            weights = np.ones(K) if K > 1 else np.zeros(0)
+            sources.append(ConfigurationSource(memory, weights, seed))
+        self.critic = ConfigurationCritic(config, seed, self.columns, sources)
+
+    # Learning -----------------------------------------------------------------------------------------
+
+    def observe(self, record: Record) -> None:
+        """Learn a finished trial."""
+        self.model.learn(record.path, ended=record.ended)
+        if len(record.path):
+            self.memory.add(record, self._learn_columns(record.path))
+
+    def _learn_columns(self, path: Path) -> list[int]:
+        pairs = zip(path.names, path.distributions, strict=True)
+        return [
+            self.columns.learn(name, distribution, dependent=self.model.is_dependent(name))
+            for name, distribution in pairs
+        ]
+
+    @property
+    def has_prior(self) -> bool:
+        """Whether something is known before the first trial has finished."""
+        return bool(self.critic.sources)
+
+    @property
+    def branches(self) -> bool:
+        """Whether values decide which parameters there are."""
+        return self.model.flat is None
+
+    def knows(self, name: str, distribution: BaseDistribution) -> bool:
+        """Whether some trial, or an earlier study, had the parameter."""
+        return self.columns.find(name, distribution) >= 0
+
+    def exclude(self, plan: ConfigurationPlan) -> None:
+        """Do not make this plan again: the objective asked for something else."""
+        self._excluded.add(plan.key)
+
+    def avoid(self, path: Path) -> None:
+        """Plan nothing that begins with ``path``: there a trial came to an end before its time."""
+        self._avoided = [*self._avoided[1 - _MOST_AVOIDED :], path]
+
+    def _is_avoided(self, rows: np.ndarray, paths: Sequence[Path]) -> np.ndarray:
+        """``[C]`` whether rows begin with one of some paths."""
+        avoided = np.zeros(len(rows), dtype=bool)
+        for path in paths:
+            row = row_of(self.columns, path)
+            columns = np.flatnonzero(~np.isnan(row))
+            avoided |= (np.abs(rows[:, columns] - row[columns]) < 1e-9).all(axis=1)
+        return avoided
+
+    # Planning -----------------------------------------------------------------------------------------
+
+    def plan(
+        self,
+        path: Path,
+        asked: Asked,
+        reports: Sequence[tuple[int, float]],
+        weights: np.ndarray,
+        rng: np.random.Generator,
+        pending: Sequence[np.ndarray],
+        taken: Iterable[bytes],
+        *,
+        repeat: bool = False,
+        sort: Sort | None = None,
+        spread: int = 0,
+        crowded: Sequence[Path] = (),
+        effort: float = 1.0,
+        fixed: Mapping[str, Any] | None = None,
+    ) -> ConfigurationPlan | None:
+        """The configuration to try next, or None if nothing is known.
+
+        Args:
+            path: What the trial has.
+            asked: What it asks for now.
+            reports: Pairs of a number of parameters and what the trial reported behind them; more is better.
+            weights: ``[K]`` what it weighs its objectives by.
+            rng: The generator.
+            pending: Rows of other running trials; what they will bring is taken as it is expected.
+            taken: Keys of configurations that others are about to try.
+            repeat: Whether configurations that were tried may be tried again.
+            spread: How often the best plan was another worker's, too; then one of the best is drawn.
+            crowded: Paths behind which other trials will try all that is left.
+            effort: Share of the candidates that are compared, in (0, 1].
+            fixed: Values by name that further parameters will have, if they come.
+            sort: What sort of configuration the plan is to be, as that before it was; None: any, or another
+                than the best where it is time to look elsewhere.
+        """
+        self._learn_columns(path)
+        column = self.columns.learn(*asked, dependent=self.model.is_dependent(asked[0]))
+        known = self.memory.known(rng, weights, unit=self.critic.unit)
+        known = self._with_own(known, path, reports)
+        # Only what the running trial has reported, too: its other reports are still to come.
+        n_contexts = min(self.memory.n_contexts, len(reports))
+        known = known._replace(contexts=known.contexts[:, :n_contexts])
+        if not len(known.values) and not self.critic.sources:
+            return None
+        of_known, values = self.critic.condition(
+            known,
+            pending,
+            n_trials=len(self.memory),
+            mean_size=self.memory.mean_size,
+            varies=self.branches,
+            is_noisy=self.memory.reports_steer,  # a report that decides what is right is not exact
+        )
+        draw = Candidates(
+            self.model,
+            self.memory,
+            self.critic.best_of_sources(),
+            known,
+            of_known,
+            path,
+            asked,
+            column,
+            fixed or {},
+            rng,
+        )
+        excluded: set[bytes] = set() if repeat else {*self._excluded, *taken}
+        tried = set() if repeat else self.memory.tried()
+        context = self.memory.context(reports, len(path) + 1)[:n_contexts]
+        best: tuple[float, np.ndarray, np.ndarray] | None = None
+        undecided = sort is None and not len(path)
+        of_all, all_values = of_known, values
+        if sort is not None:
+            of_known, values = self._of_sort(sort, known, draw, of_all, all_values)
+        most = self._config.n_candidates
+        n_candidates = min(most, max(_FEWEST, int(effort * most)))
+        fresh = draw.start(n_candidates)
+        elite = np.zeros((0, len(self.columns)))
+        for generation in range(self._config.n_generations * _PATIENCE):
+            if generation >= self._config.n_generations and best is not None:
+                break
+            parents = elite if len(elite) else draw.parents
+            rows = draw.more(parents, n_candidates, mutate=self._config.mutations)
+            rows = padded([*fresh, *elite, *draw.finish(rows)], len(self.columns))
+            fresh, elite = [], np.zeros((0, len(self.columns)))
+            keys = [key_of(row) for row in rows]
+            unique = {key: i for i, key in enumerate(keys) if key not in tried and key not in excluded}
+            rows = rows[list(unique.values())]
+            rows = rows[~self._is_avoided(rows, [*self._avoided, *crowded])]
+            rows = self._without_same_places(rows, draw, repeat=repeat)
+            if undecided and len(rows):
+                sort, undecided = self._another_sort(rows, known, weights), False
+                if sort is not None:
+                    of_known, values = self._of_sort(sort, known, draw, of_all, all_values)
+            if sort is not None:
+                there = np.array([other == sort for other in self.sorts(rows, exact=sort.exact)], dtype=bool)
+                if len(path) and not there.any():  # the objective has asked for something else
+                    sort, of_known, values = None, of_all, all_values
+                else:
+                    rows = rows[there]
+            if not len(rows):
+                continue
+            scores, z = self._judge(rows, draw, context, of_known, values, rng)
+            scores = self._weighed_by_chance(scores, rows, draw)
+            order = np.argsort(-scores, kind="stable")
+            k = int(rng.integers(min(4**spread, len(order)))) if spread else 0
+            best = float(scores[order[k]]), rows[order[k]], z[order[k : k + 1]]
+            elite = rows[order[:_BEST_OF_GENERATION]]
+        if best is None:
+            return None
+        score, row, z = best
+        rolled, whole = draw.roll(row)
+        (mean,), (deviation,) = self.critic.surrogate.predict(z)
+        return ConfigurationPlan(rolled, whole, score, float(mean), float(deviation), key_of(row), row, sort)
+
+    def _without_same_places(self, rows: np.ndarray, draw: Candidates, *, repeat: bool) -> np.ndarray:
+        """Leave out rows that differ from a tried one in nothing but the integer that counts the places.
+
+        There the objective ended its loop early, and will do so again.
+        """
+        counters = draw.counters
+        if repeat or not counters:
+            return rows
+        tried = self.memory.whole().copy()
+        tried[:, counters] = np.nan
+        without = rows.copy()
+        without[:, counters] = np.nan
+        keys = set(map(key_of, tried))
+        others = rows[[key_of(row) not in keys for row in without]]
+        return others if len(others) else rows
+
+    def _weighed_by_chance(self, scores: np.ndarray, rows: np.ndarray, draw: Candidates) -> np.ndarray:
+        """The scores of the best rows, each weighed by how likely the objective asks for just its parameters;
+        the others come last."""
+        if not self.branches:
+            return scores
+        order = np.argsort(-scores, kind="stable")[:_MOST_WEIGHED]
+        weighed = np.full(len(scores), -np.inf)
+        for i in order.tolist():
+            chance = max(draw.chance(rows[i]), _LEAST_CHANCE)
+            # A positive score is a gain, which is lost with the plan; others are logarithms of one.
+            weighed[i] = scores[i] * chance if scores[i] > 0 else scores[i] + math.log(chance)
+        return weighed
+
+    def sorts(self, rows: np.ndarray, *, exact: bool) -> list[Sort]:
+        """The sort of each row ``[N, D]``, see `sorts_of`."""
+        return sorts_of(rows, self.columns.places.template, exact=exact)
+
+    def _of_sort(
+        self, sort: Sort, known: Known, draw: Candidates, of_known: np.ndarray, values: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Restrict a draw to a sort, and return what is known of that: a gain is one over its best."""
+        draw.keep(sort)
+        there = np.array([other == sort for other in self.sorts(known.actions, exact=sort.exact)], dtype=bool)
+        if not there.any():
+            return of_known, values
+        return of_known[: len(there)][there], values[: len(there)][there]
+
+    def _another_sort(self, rows: np.ndarray, known: Known, weights: np.ndarray) -> Sort | None:
+        """The sort of ``rows`` that the plan should be of, where it is time for another one than the best."""
+        if not self.branches or not self._config.random_interval or len(weights) > 1 or not len(known.trial):
+            return None
+        template = self.columns.places.template
+        tried = Tried(self.memory.whole(), known.trial.tolist(), known.values, template)
+        return tried.another(rows) if tried.is_time_for_another() else None
+
+    def _with_own(self, known: Known, path: Path, reports: Sequence[tuple[int, float]]) -> Known:
+        """The same, with what the running trial has reported, where that is what its parameters are worth."""
+        D = len(self.columns)
+        known = known._replace(actions=padded(known.actions, D))
+        reports = [(n, report) for n, report in reports if not math.isnan(report)]
+        if not self.memory.reports_are_values or not reports or not len(known.values):
+            return known
+        row = row_of(self.columns, path)
+        rows, values = [], []
+        for n, report in reports:
+            prefix = row.copy()
+            for name, distribution in zip(path.names[n:], path.distributions[n:], strict=True):
+                if (column := self.columns.find(name, distribution)) >= 0:
+                    prefix[column] = np.nan
+            rows.append(prefix)
+            values.append(self.memory.score_worth(report))
+        return Known(
+            np.concatenate([known.actions, rows]),
+            np.concatenate([known.contexts, np.full((len(rows), known.contexts.shape[1]), np.nan)]),
+            np.concatenate([known.values, values]),
+            np.concatenate([known.trial, np.full(len(rows), -1)]),
+        )
+
+    def _judge(
+        self,
+        rows: np.ndarray,
+        draw: Candidates,
+        context: np.ndarray,
+        of_known: np.ndarray,
+        values: np.ndarray,
+        rng: np.random.Generator,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """``[C]`` what the acquisition function holds of candidates, and the features ``[C, F]``.
+
+        Where prefixes are valued on the way, a candidate is worth what its best prefix is that has no value
+        yet.
+        """
+        config = self._config
+        parts, owner = draw.prefixes(rows) if self.memory.values_prefixes else (rows, np.arange(len(rows)))
+        z = self.critic.features(parts, np.tile(context, (len(parts), 1)))
+        scores = acquire(config.acquisition, self.critic.surrogate, z, of_known, values, rng)
+        best = np.full(len(rows), -np.inf)
+        at = np.zeros(len(rows), dtype=np.int64)
+        for i, (score, row) in enumerate(zip(scores.tolist(), owner.tolist(), strict=True)):
+            if score > best[row]:
+                best[row], at[row] = score, i
+        return best, z[at]
+
+    # What others ask ----------------------------------------------------------------------------------
+
+    def values_of(self, scores: np.ndarray) -> np.ndarray | None:
+        """The objective's values that have these scores; None where a score stands for no single value."""
+        return self.memory.values_of(scores)
+
+    def attention(self, plan: ConfigurationPlan) -> list[np.ndarray]:
+        """What the critic attends to as it judges the first k steps of the plan that was made last.
+
+        Rows k = 1 to S, each ``[H, k + 1]``, as `Search.attention` gives them.
+        """
+        return self.critic.attention(plan)

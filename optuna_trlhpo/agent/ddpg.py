@@ -1,0 +1,173 @@
+"""Deep deterministic policy gradient over sequences (Lillicrap et al., 2015; section IV of the paper).
+
+Notation as in `transformer`. One update is, in this order: targets, critic, actor, target networks.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from optuna_trlhpo._threads import making_modules, one_thread
+from optuna_trlhpo.agent.actor import Actor
+from optuna_trlhpo.agent.config import AgentConfig
+from optuna_trlhpo.agent.critic import Critic
+from optuna_trlhpo.agent.tokens import Steps
+
+
+class Batch(NamedTuple):
+    """What an update learns from. ``learned`` is 1 at the steps to be learned, ``mask`` [B, M] at a
+    member's own episodes."""
+
+    steps: Steps
+    learned: Tensor  # [B, S]
+    mask: Tensor  # [B, M]
+    returns: Tensor  # [B, S] in [-1, 1], the value to learn; read without bootstrapping
+    rewards: Tensor  # [B, S] in [-1, 1]; read with bootstrapping
+    done: Tensor  # [B, S] 1 at an episode's last step; read with bootstrapping
+
+
+class Losses(NamedTuple):
+    critic: float
+    actor: float | None
+    """None where this update left the actor alone."""
+
+
+class Insight(NamedTuple):
+    """What actor and critic make of an episode of S steps. Row k of the attention, k = 1 to S, is
+    ``[H, k + 1]``: the weights of the first k steps, then that of the query itself; H counts the heads of all
+    blocks, one block after the other."""
+
+    values: np.ndarray  # [S, M] what each member expects of each step behind those before it
+    actor: list[np.ndarray]
+    critic: list[np.ndarray]
+
+
+class DDPG:
+    """Actor, critic and how they learn.
+
+    Args:
+        config: All settings.
+        n_slots: A, numbers of an action.
+        n_performance: P, numbers that describe a performance.
+        n_weights: K where there are several objectives, else 0.
+        seed: Of the initial weights.
+    """
+
+    def __init__(
+        self, config: AgentConfig, *, n_slots: int, n_performance: int, n_weights: int, seed: int
+    ) -> None:
+        self.config = config
+        with making_modules(), torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed every GPU too
+            self.actor = Actor(config, n_slots=n_slots, n_performance=n_performance, n_weights=n_weights)
+            self.critic = Critic(config, n_slots=n_slots, n_performance=n_performance, n_weights=n_weights)
+        if not config.learned_imr:
+            self.actor.imr.load_state_dict(self.critic.imr.state_dict())  # one static network, as published
+        self.target_actor = copy.deepcopy(self.actor).requires_grad_(False)
+        self.target_critic = copy.deepcopy(self.critic).requires_grad_(False)
+        self._actor_optimizer = _adam(self.actor, config.actor_learning_rate)
+        self._critic_optimizer = _adam(self.critic, config.critic_learning_rate)
+        self._n_updates = 0
+
+    @one_thread()
+    @torch.inference_mode()
+    def act(self, state: Steps, query: Steps) -> Tensor:
+        """The actor's action ``[A]`` in [0, 1] behind ``state`` ``[1, S]``; ``query`` ``[1, 1]`` names what
+        is asked."""
+        return self.actor(state, query, self._behind(state, 1))[0, 0]
+
+    @one_thread()
+    @torch.inference_mode()
+    def score(self, state: Steps, candidates: Steps) -> Tensor:
+        """``[Q, M]`` what each member of the critic expects of each of ``candidates`` ``[1, Q]`` behind
+        ``state``."""
+        return self.critic(state, candidates, self._behind(state, candidates.actions.shape[1]))[0]
+
+    @one_thread()
+    @torch.inference_mode()
+    def explain(self, steps: Steps) -> Insight:
+        """What actor and critic attend to, and what the critic expects, at each of ``steps`` ``[1, S]``.
+
+        The last row of the attention is that of the step which would have come next; of its action the critic
+        knows what the actor would do.
+        """
+        S = steps.actions.shape[1]
+        position = torch.arange(S + 1)
+        query = Steps(*(nn.functional.pad(x, (0, 0) * (x.dim() - 2) + (0, 1)) for x in steps))
+        if steps.weights.shape[-1]:
+            query.weights[:, -1] = query.weights[:, 0]
+        action, of_actor = self.actor.explain(steps, query, position)
+        query.actions[:, -1], query.filled[:, -1] = action[:, -1], 1
+        values, of_critic = self.critic.explain(steps, query, position)
+        return Insight(values[0, :S].double().numpy(), _rows(of_actor, S), _rows(of_critic, S))
+
+    @one_thread()
+    def update(self, batch: Batch) -> Losses:
+        """Learn once from ``batch``; nothing is evaluated or trained but these networks."""
+        position = torch.arange(batch.learned.shape[1])
+        targets = self._bootstrapped(batch, position) if self.config.progressive_reward else batch.returns
+
+        values = self.critic(batch.steps, batch.steps, position)  # [B, S, M]
+        weight = batch.learned.unsqueeze(-1) * batch.mask.unsqueeze(1)
+        errors = (values - targets.unsqueeze(-1)).square()
+        critic_loss = (weight * errors).sum() / weight.sum().clamp(min=1)
+        _descend(self._critic_optimizer, critic_loss)
+
+        actor_loss = None
+        if self._n_updates % self.config.actor_interval == 0:
+            query = batch.steps._replace(actions=self.actor(batch.steps, batch.steps, position))
+            values = self.critic(batch.steps, query, position).mean(dim=-1)  # [B, S]
+            actor_loss = -(batch.learned * values).sum() / batch.learned.sum()
+            _descend(self._actor_optimizer, actor_loss)
+
+        if self.config.progressive_reward:
+            _follow(self.target_critic, self.critic, self.config.tau)
+            _follow(self.target_actor, self.actor, self.config.tau)
+        self._n_updates += 1
+        return Losses(critic_loss.item(), None if actor_loss is None else actor_loss.item())
+
+    @torch.no_grad()
+    def _bootstrapped(self, batch: Batch, position: Tensor) -> Tensor:
+        """``[B, S]`` y = r + gamma Q'(s', mu'(s')), and r alone at the end of an episode."""
+        query = batch.steps._replace(actions=self.target_actor(batch.steps, batch.steps, position))
+        values = self.target_critic(batch.steps, query, position).mean(dim=-1)  # [B, S] of each state
+        of_next = torch.cat([values[:, 1:], torch.zeros_like(values[:, :1])], dim=1)
+        return (batch.rewards + self.config.gamma * (1 - batch.done) * of_next).clamp(-1, 1)
+
+    @staticmethod
+    def _behind(state: Steps, n: int) -> Tensor:
+        return torch.full((n,), state.actions.shape[1])
+
+
+def _rows(weights: list[Tensor], S: int) -> list[np.ndarray]:
+    """Rows 1 to S as `Insight` has them, of weights ``[1, H, 2 S + 1, 2 S + 1]`` of each block, where the
+    query at position k is token S + k."""
+    heads = torch.cat([block[0] for block in weights]).double()  # [blocks * H, T, T]
+    return [
+        torch.cat([heads[:, S + k, :k], heads[:, S + k, S + k, None]], dim=1).numpy() for k in range(1, S + 1)
+    ]
+
+
+def _adam(module: nn.Module, learning_rate: float) -> torch.optim.Adam:
+    return torch.optim.Adam([p for p in module.parameters() if p.requires_grad], lr=learning_rate, fused=True)
+
+
+def _descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+    """One step on this optimizer's own parameters; what else the loss depends on gets no gradient."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    for parameter, gradient in zip(
+        parameters, torch.autograd.grad(loss, parameters, allow_unused=True), strict=True
+    ):
+        parameter.grad = gradient
+    optimizer.step()
+
+
+def _follow(target: nn.Module, online: nn.Module, tau: float) -> None:
+    with torch.no_grad():
+        for t, o in zip(target.parameters(), online.parameters(), strict=True):
+            t.lerp_(o, tau)

@@ -1,0 +1,300 @@
+"""A critic of networks that are trained: an ensemble, whose members disagree where little is known.
+
+Notation: N networks with a known value, C candidates, B rows at once, F features of a network, T tokens,
+W width of a token, M members.
+
+Members differ in where they start, in a frozen random network that is added to each (Osband et al.,
+"Randomized prior functions", 2018), and in the networks that each learns from (bootstrap). What they hold on
+average is the mean, how far they are apart the deviation (Lakshminarayanan et al., "Deep ensembles", 2017).
+
+It answers what `posterior.Posterior` answers. But where that is conditioned, this is trained: it goes on from
+what it has learned, new features get weights of their own, and no other weight moves for them. The members of
+perceptrons share nothing; those of a transformer share its body, and so are more of one mind.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from optuna_trlhpo._threads import making_modules, one_thread
+from optuna_trlhpo.agent.config import AgentConfig
+from optuna_trlhpo.agent.gaussian_process import Features
+from optuna_trlhpo.agent.transformer import Block
+
+BODIES = ("perceptron", "transformer")
+_HIDDEN = 256, 64
+"""Hidden units of a perceptron's layers. A wide first layer makes for smoother functions."""
+_START = 0.1
+"""Of a perceptron's last weights, so that before anything is learned it adds little to what is expected."""
+_MEMBER_SHARE = 0.7
+"""The share of the networks that each member learns from."""
+_NOISE = 0.5
+"""Of values, while nothing is learned."""
+_LEAST_DEVIATION = 1e-4
+_BODY, _PRIOR, _MEMBERS, _BATCHES = range(4)
+"""Streams of random numbers."""
+
+
+class Ensemble:
+    """Members that each tell a network's value.
+
+    Args:
+        config: The agent's settings. Read are ``n_critics`` (M), ``prior_scale``, ``critic_learning_rate``
+            and, by the transformer, ``width``, ``heads``, ``blocks`` and ``expansion``.
+        body: "perceptron", which takes all features at once, or "transformer", which takes parameters.
+        seed: Of all that is drawn.
+
+    Raises:
+        ValueError: For another body.
+
+    Example:
+        >>> features = Features(*np.zeros((3, 1), dtype=np.int64), base=np.zeros(1), mean=np.zeros(1))
+        >>> ensemble = Ensemble(AgentConfig())
+        >>> ensemble.fit(np.array([[0.0], [1.0], [2.0]]), np.array([-1.0, 0.0, 1.0]), features, steps=30)
+        >>> mean, deviation = ensemble.predict(np.array([[1.5], [9.0]]))
+        >>> bool(0 < mean[0] < 1), bool(deviation[1] > deviation[0])
+        (True, True)
+    """
+
+    UPDATES_PER_STEP = 5
+    """Updates for each step that `fit` is asked for: one does less than a step of learning a kernel."""
+
+    def __init__(self, config: AgentConfig, *, body: str = "perceptron", seed: int = 0) -> None:
+        if body not in BODIES:
+            raise ValueError(f"body is {body!r}; it must be one of {', '.join(BODIES)}")
+        self._config = config
+        self._seed = seed
+        self._body: Perceptrons | ParameterTransformer
+        if body == "perceptron":
+            self._body = Perceptrons(config.n_critics, gain=_START, seed=(seed, _BODY))
+        else:
+            self._body = ParameterTransformer(config, seed=(seed, _BODY))
+        self._prior = Perceptrons(config.n_critics, gain=1.0, seed=(seed, _PRIOR))  # never trained
+        self._batches = np.random.default_rng((seed, _BATCHES))
+        self._scale = self._mean = torch.zeros(0)
+        self._noise = _NOISE
+
+    @one_thread()
+    def fit(self, x: np.ndarray, y: np.ndarray, features: Features, *, steps: int) -> None:
+        """Learn for ``steps`` from networks ``x`` ``[N, F]`` with values ``y`` ``[N]`` of about mean 0 and
+        deviation 1; without steps learn nothing.
+
+        Each row has its members by its number. What columns and groups are called may not change between
+        calls; there may be more of them.
+        """
+        self._scale = torch.from_numpy(np.exp(0.5 * features.base)).float()
+        self._mean = torch.from_numpy(features.mean).float()
+        self._body.grow(features)
+        self._prior.grow(features)
+        if steps and len(x):
+            self._learn(self._scaled(x), torch.from_numpy(y).float(), steps)
+
+    def predict(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and standard deviation ``[C]`` of what the members expect of ``x`` ``[C, F]``."""
+        values = self._values(x)
+        deviation = values.std(axis=1, ddof=1) if values.shape[1] > 1 else np.zeros(len(values))
+        return values.mean(axis=1), np.maximum(deviation, _LEAST_DEVIATION)
+
+    def sample(self, x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """What one member, drawn, expects of ``x`` ``[C, F]``: ``[C]`` (Thompson sampling)."""
+        return self._values(x)[:, rng.integers(self._config.n_critics)]
+
+    @one_thread()
+    @torch.no_grad()
+    def attention(self, x: np.ndarray) -> np.ndarray | None:
+        """What the members attend to as they judge ``x`` ``[C, F]``: ``[C, H, 1 + columns]``, weights of the
+        token that asks and of each parameter, 0 where a network does not have it; H counts the heads of all
+        blocks, one block after the other. None where there is no attention."""
+        if not isinstance(self._body, ParameterTransformer):
+            return None
+        return self._body.attention(self._scaled(x)).double().numpy()
+
+    @property
+    def noise(self) -> float:
+        """Standard deviation of values from what their members make of them, at the end of the last
+        learning."""
+        return self._noise
+
+    @one_thread()
+    @torch.no_grad()
+    def _values(self, x: np.ndarray) -> np.ndarray:
+        """``[C, M]``."""
+        z = self._scaled(x)
+        return (self._body(z) + self._given(z)).double().numpy()
+
+    def _scaled(self, x: np.ndarray) -> Tensor:
+        """Features in units in which they are expected to matter equally, as in a kernel."""
+        return torch.from_numpy(x).float() * self._scale
+
+    def _given(self, z: Tensor) -> Tensor:
+        """``[C, M]`` what is not learned: what is expected from elsewhere, and a random function."""
+        return (z @ self._mean).unsqueeze(-1) + self._config.prior_scale * self._prior(z)
+
+    def _learn(self, z: Tensor, y: Tensor, steps: int) -> None:
+        with torch.no_grad():
+            targets = y.unsqueeze(-1) - self._given(z)  # [N, M]
+        mask = torch.from_numpy(self._members(len(z))).float()
+        # The rate falls to 0 in each call, so that wherever learning ends it has settled.
+        n_updates, rate = steps * self.UPDATES_PER_STEP, self._config.critic_learning_rate
+        optimizer = torch.optim.AdamW(
+            self._body.parameters(), lr=rate, weight_decay=self._body.weight_decay, fused=True
+        )
+        for update in range(n_updates):
+            optimizer.param_groups[0]["lr"] = rate * (1 - update / n_updates)
+            rows = torch.from_numpy(self._batches.permutation(len(z))[: self._body.batch_size])
+            errors = (self._body(z[rows]) - targets[rows]).square()  # [B, M]
+            loss = (mask[rows] * errors).sum() / len(rows)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        with torch.no_grad():
+            errors = (self._body(z) - targets).square()
+        self._noise = max(math.sqrt(float((mask * errors).sum() / mask.sum())), _LEAST_DEVIATION)
+
+    def _members(self, n: int) -> np.ndarray:
+        """``[N, M]`` which members learn from a row; that does not depend on how many rows follow."""
+        drawn = np.random.default_rng((self._seed, _MEMBERS)).random((n, self._config.n_critics))
+        return (drawn < _MEMBER_SHARE) | (drawn == drawn.min(axis=1, keepdims=True))  # everyone has one
+
+
+class Perceptrons(nn.Module):
+    """M perceptrons, evaluated together: ``[B, F]`` to ``[B, M]``.
+
+    Args:
+        n_members: M.
+        gain: Of the last weights; with 1 what comes out differs by about 1.
+        seed: Of the weights.
+    """
+
+    batch_size = 128
+    weight_decay = 0.0
+
+    def __init__(self, n_members: int, *, gain: float, seed: Sequence[int]) -> None:
+        super().__init__()
+        first, second = _HIDDEN
+        rng = np.random.default_rng((*seed, 0))
+        self.inputs = Rows((n_members, first), seed=(*seed, 1))  # a row is a feature
+        self.inputs_bias = _drawn(rng, (n_members, first))
+        self.hidden = _drawn(rng, (n_members, first, second), std=1 / math.sqrt(first))
+        self.hidden_bias = nn.Parameter(torch.zeros(n_members, 1, second, dtype=torch.float32))
+        self.output = _drawn(rng, (n_members, second, 1), std=gain / math.sqrt(second))
+        self.output_bias = nn.Parameter(torch.zeros(n_members, dtype=torch.float32))
+
+    def grow(self, features: Features) -> None:
+        self.inputs.grow(len(features.column))
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = (x @ self.inputs.weight.flatten(1)).view(len(x), *self.inputs_bias.shape)  # [B, M, first]
+        h = torch.tanh(h + self.inputs_bias).transpose(0, 1)  # [M, B, first]
+        h = torch.tanh(torch.baddbmm(self.hidden_bias, h, self.hidden))  # [M, B, second]
+        return (h @ self.output).squeeze(-1).T + self.output_bias
+
+
+class ParameterTransformer(nn.Module):
+    """A transformer over a network's parameters: ``[B, F]`` to ``[B, M]``.
+
+    A token is a parameter (a column): its features, each times a vector of its own, what it is called (its
+    group), and which it is (its column). A network has tokens for those parameters alone that it has. One
+    more token asks; M heads tell values from what it comes back with.
+    """
+
+    batch_size = 32
+    weight_decay = 0.3  # without, it holds on to what it made of the first few networks
+    features: Tensor  # [columns, K] those of each column, as many as the widest has; F where there are fewer
+    groups: Tensor  # [columns]
+
+    def __init__(self, config: AgentConfig, *, seed: Sequence[int]) -> None:
+        super().__init__()
+        M, W = config.n_critics, config.width
+        rng = np.random.default_rng((*seed, 0))
+        self.feature, self.column, self.group = (Rows((W,), seed=(*seed, k)) for k in (1, 2, 3))
+        self.query = _drawn(rng, (W,))
+        with making_modules(), torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(int(rng.integers(2**62)))
+            self.blocks = nn.ModuleList(Block(config) for _ in range(config.blocks))
+            self.norm = nn.LayerNorm(W)
+            self.head = nn.Sequential(nn.Linear(W, M * W), nn.GELU())
+        self.output = _drawn(rng, (M, W), std=1 / math.sqrt(W))
+        self.output_bias = nn.Parameter(torch.zeros(M, dtype=torch.float32))
+
+    def grow(self, features: Features) -> None:
+        F, counts = len(features.column), np.bincount(features.column)
+        self.groups = torch.zeros(len(counts), dtype=torch.int64)
+        self.groups[features.column] = torch.from_numpy(features.group)
+        self.features = torch.full((len(counts), int(counts.max(initial=0))), F)
+        for column in range(len(counts)):
+            self.features[column, : counts[column]] = torch.from_numpy(
+                np.flatnonzero(features.column == column)
+            )
+        self.feature.grow(F)
+        self.column.grow(len(counts))
+        self.group.grow(int(features.group.max(initial=-1)) + 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens, there, _ = self._tokens(x)
+        answer, _ = self._ask(tokens, there)
+        h = self.head(self.norm(answer)).view(len(x), *self.output.shape)  # [B, M, W]
+        return (h * self.output).sum(dim=-1) + self.output_bias
+
+    def attention(self, x: Tensor) -> Tensor:
+        """See `Ensemble.attention`."""
+        tokens, there, which = self._tokens(x)
+        _, weights = self._ask(tokens, there)
+        asking = torch.cat([block[:, :, 0] for block in weights], dim=1)  # [B, blocks * H, 1 + T]
+        of_columns = asking.new_zeros(*asking.shape[:2], len(self.groups))
+        of_columns.scatter_(2, which.unsqueeze(1).expand_as(asking[..., 1:]), asking[..., 1:])
+        return torch.cat([asking[..., :1], of_columns], dim=2)
+
+    def _ask(self, tokens: Tensor, there: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """What the token that asks comes back with, ``[B, W]``, and the weights ``[B, H, 1 + T, 1 + T]`` of
+        each block."""
+        tokens = torch.cat([self.query.expand(len(tokens), 1, -1), tokens], dim=1)  # [B, 1 + T, W]
+        visible = nn.functional.pad(there, (1, 0), value=True).unsqueeze(1)  # [B, 1, 1 + T], to all alike
+        weights = []
+        for block in self.blocks:
+            tokens, w = block(tokens, visible)
+            weights.append(w)
+        return tokens[:, 0], weights
+
+    def _tokens(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Tokens ``[B, T, W]``, which of them are there ``[B, T]``, and their columns ``[B, T]``. T is the
+        most that a row has, far less than there are columns, and time goes with T squared."""
+        values = nn.functional.pad(x, (0, 1))[:, self.features]  # [B, columns, K]
+        vectors = nn.functional.pad(self.feature.weight, (0, 0, 0, 1))[self.features]  # [columns, K, W]
+        tokens = torch.bmm(values.transpose(0, 1), vectors).transpose(0, 1)  # [B, columns, W]
+        tokens = tokens + self.column.weight + self.group.weight[self.groups]
+        present = (values != 0).any(dim=-1)  # [B, columns]
+        there, which = present.int().sort(dim=1, descending=True, stable=True)
+        T = int(there.sum(dim=1).max()) if len(x) else 0
+        which = which[:, :T]
+        chosen = tokens.gather(1, which.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))
+        return chosen, there[:, :T].bool(), which
+
+
+class Rows(nn.Module):
+    """A learned matrix that grows by rows; a row's first numbers are the same whenever it comes.
+
+    Args:
+        shape: Of a row.
+        seed: Of what is drawn, with deviation 1.
+    """
+
+    def __init__(self, shape: tuple[int, ...], *, seed: Sequence[int]) -> None:
+        super().__init__()
+        self._rng = np.random.default_rng(seed)
+        self.weight = nn.Parameter(torch.zeros(0, *shape, dtype=torch.float32))
+
+    def grow(self, n: int) -> None:
+        more = n - len(self.weight)
+        if more > 0:
+            drawn = _drawn(self._rng, (more, *self.weight.shape[1:]))
+            self.weight = nn.Parameter(torch.cat([self.weight.detach(), drawn.detach()]))
+
+
+def _drawn(rng: np.random.Generator, shape: tuple[int, ...], std: float = 1.0) -> nn.Parameter:
+    return nn.Parameter(torch.from_numpy(std * rng.standard_normal(shape)).float())

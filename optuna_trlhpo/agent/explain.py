@@ -1,0 +1,94 @@
+"""What the agent makes of a running trial, as the note that is kept with it: pure, and nothing is learned.
+
+Notation as in `notes`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from optuna.trial import FrozenTrial
+
+from optuna_trlhpo.agent.configurations.plan import ConfigurationPlan
+from optuna_trlhpo.agent.configurations.planner import ConfigurationPlanner
+from optuna_trlhpo.agent.ddpg import DDPG
+from optuna_trlhpo.agent.planner import Planner
+from optuna_trlhpo.agent.replay import Replay
+from optuna_trlhpo.agent.sequences import Plan
+from optuna_trlhpo.trials.agent_record import AgentRecord, Forecast
+from optuna_trlhpo.trials.episode import ReportMarks, read_episode, steps_of
+from optuna_trlhpo.trials.path import Path
+
+
+def with_plan(note: AgentRecord, plan: Plan, n_settled: int, search: Planner) -> AgentRecord:
+    """The note with what the critic expects of a plan, and what it attends to as it judges it.
+
+    Args:
+        note: Of the trial so far.
+        plan: The one that ``search`` made last.
+        n_settled: Steps that the trial had when it was made.
+        search: What made it.
+    """
+    values = search.values_of(plan.mean + plan.deviation * np.array([0.0, -1.0, 1.0]))
+    plans = note.plans
+    if values is not None:
+        low, high = sorted(values[1:].tolist())
+        plans = (*plans, Forecast(n_settled, len(plan.names), float(values[0]), low, high))
+    rows = search.attention(plan)
+    return replace(note, plans=plans, attention={"critic": rows} if rows else {})
+
+
+def with_path_plan(
+    note: AgentRecord, plan: ConfigurationPlan, path: Path, search: ConfigurationPlanner
+) -> AgentRecord:
+    """The note with what the critic expects of a plan for an objective of any kind, as `with_plan`.
+
+    Args:
+        note: Of the trial so far.
+        plan: The one that ``search`` made last.
+        path: What the trial had when it was made.
+        search: What made it.
+    """
+    values = search.values_of(plan.mean + plan.deviation * np.array([0.0, -1.0, 1.0]))
+    plans = note.plans
+    if values is not None:
+        low, high = sorted(values[1:].tolist())
+        n_settled, n_steps = len(steps_of(path.names, [])), len(steps_of(plan.path.names, []))
+        plans = (*plans, Forecast(n_settled, n_steps, float(values[0]), low, high))
+    rows = search.attention(plan)
+    return replace(note, plans=plans, attention={"critic": rows} if rows else {})
+
+
+def with_episode(
+    note: AgentRecord,
+    trial: FrozenTrial,
+    seen: ReportMarks,
+    agent: DDPG,
+    replay: Replay,
+    weights: np.ndarray,
+) -> AgentRecord:
+    """The note with what actor and critic make of a trial that has all its steps.
+
+    Args:
+        note: Of the trial so far.
+        trial: The trial, at its end.
+        seen: When it reported what.
+        agent: Actor and critic.
+        replay: What is remembered.
+        weights: ``[K]`` what the trial weighs its objectives by.
+    """
+    last = max(trial.intermediate_values, default=-1)
+    if last > max((step for _, step in seen), default=-1):
+        seen = [*seen, (len(trial.params), last)]  # for the step that would have come next
+    episode = read_episode(trial, seen)
+    if not len(episode):
+        return note
+    insight = agent.explain(replay.state(episode, weights))
+    return replace(
+        note,
+        q=tuple(insight.values.mean(axis=1).tolist()),
+        spread=tuple(insight.values.std(axis=1).tolist()),
+        bootstrapped=agent.config.progressive_reward,
+        attention={"actor": insight.actor, "critic": insight.critic},
+    )

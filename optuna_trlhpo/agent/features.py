@@ -1,0 +1,151 @@
+"""Networks -> rows of numbers that a kernel can compare.
+
+Notation: N networks, S steps, A action slots, F features.
+
+A parameter stands in a column of its own by its name, "the filters of layer 2", as its category or as its
+value. Where the same parameter comes once a layer, a second set of features forgets the place: how many
+layers there are of each kind, and the mean of their values. The first says what a network is, the second
+what sort of network. A third set, where somebody can tell, says what the network comes to as a whole: its
+depth, its size. And where something is known from elsewhere, from earlier studies or from a prior for layers,
+what is expected of it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from optuna_trlhpo.agent.gaussian_process import LINEAR, Features
+from optuna_trlhpo.agent.sequences import Networks
+
+N_PARTS = 3
+_IN_PLACE, _ANYWHERE, _WHOLE = range(N_PARTS)
+_SIGNED, _EXPECTING = -10, -1000
+"""Base names of descriptors and of expectations; each of their numbers is a group of its own."""
+_WHOLE_WEIGHT = 0.3
+_DISTANCE = 2.4
+"""The weighted squared distance that is expected between networks which differ in every parameter."""
+
+
+class FeatureMap:
+    """Gives every parameter it is shown columns of its own, for good.
+
+    Example:
+        >>> one = np.zeros((1, 1, 1), dtype=np.int64)
+        >>> nothing = np.zeros((1, 0))
+        >>> network = Networks(one + 0.5, one, one, one * 0, np.full((1, 1), np.nan), nothing, nothing)
+        >>> features = FeatureMap()
+        >>> features.learn(network, categorical=np.array([False]))
+        >>> features(network).shape
+        (1, 2)
+    """
+
+    def __init__(self) -> None:
+        self._columns: dict[tuple[int, int], int] = {}  # (stem, index) -> column
+        self._anywhere: dict[int, int] = {}  # stem -> column of what forgets the place
+        self._first: list[int] = []  # by column: its first feature
+        self._n: list[int] = []  # by column: its categories, 0 for a number
+        self._part: list[int] = []  # by feature
+        self._column: list[int] = []
+        self._group: list[int] = []
+        self._groups: dict[tuple[int, int], int] = {}  # (part, stem) -> group
+        self._means: dict[int, float] = {}  # by column: the mean of its weight, in deviations
+        self._n_slots = 1.0
+        self._n_steps = 1
+
+    def learn(self, networks: Networks, categorical: np.ndarray, means: np.ndarray | None = None) -> None:
+        """Make columns for what is new.
+
+        Args:
+            networks: What is to have columns.
+            categorical: Whether a stem's values have no order, by its number.
+            means: ``[X]`` of the weights of ``networks.expected``.
+        """
+        filled = networks.names >= 0
+        self._n_slots = max(float(filled.sum(axis=(1, 2)).mean()), 1.0)
+        self._n_steps = max(self._n_steps, int(networks.lengths.max(initial=1)))
+        stems, indices, counts = (array[filled] for array in networks[1:4])
+        for stem, index, count in np.unique(np.stack([stems, indices, counts], axis=1), axis=0):
+            if (stem, index) not in self._columns:
+                repeated = any(other == stem for other, _ in self._columns)
+                n = int(count) if categorical[stem] else 0
+                self._columns[stem, index] = self._add(_IN_PLACE, stem, n)
+                if repeated and stem not in self._anywhere:
+                    self._anywhere[stem] = self._add(_ANYWHERE, stem, n)
+        for number in range(networks.network_descriptor.shape[1]):
+            if (_SIGNED, number) not in self._columns:
+                self._columns[_SIGNED, number] = self._add(_WHOLE, _SIGNED - number, 0)
+        for number in range(networks.expected.shape[1]):
+            if (_EXPECTING, number) not in self._columns:
+                column = self._add(LINEAR, _EXPECTING - number, 1)
+                self._columns[_EXPECTING, number] = column
+                self._means[column] = 0.0 if means is None else float(means[number])
+        for step in np.flatnonzero(~np.isnan(networks.context).all(axis=0)):
+            if (-1, step) not in self._columns:
+                self._columns[-1, int(step)] = self._add(_IN_PLACE, -1, 0)
+
+    def _add(self, part: int, stem: int, n: int) -> int:
+        column = len(self._first)
+        group = self._groups.setdefault((part, int(stem)), len(self._groups))
+        self._first.append(len(self._part))
+        self._n.append(n)
+        width = n or 2  # a number: whether it is there, and how large it is
+        self._part += [part] * width
+        self._column += [column] * width
+        self._group += [group] * width
+        return column
+
+    def repeated(self, n: int) -> np.ndarray:
+        """``[n]`` whether a parameter comes once a layer, by its stem's number; the last is that of no
+        stem."""
+        return np.array([stem in self._anywhere for stem in range(n - 1)] + [False])
+
+    def column_of(self, stem: int, index: int) -> int:
+        """The column of a parameter in its place; -1 if it was never learned."""
+        return self._columns.get((stem, index), -1)
+
+    @property
+    def features(self) -> Features:
+        part = np.array(self._part)
+        column = np.array(self._column)
+        weights = np.array([_DISTANCE / self._n_slots, _DISTANCE, _WHOLE_WEIGHT, 1.0])  # the last: LINEAR
+        means = np.array([self._means.get(number, 0.0) for number in range(len(self._first))])
+        return Features(part, column, np.array(self._group), np.log(weights)[part], means[column])
+
+    def __call__(self, networks: Networks) -> np.ndarray:
+        """``[N, F]``; parameters that were never learned leave no trace."""
+        N = len(networks.names)
+        x = np.zeros((N, len(self._part)))
+        n, s, a = np.nonzero(networks.names >= 0)
+        stems, indices, actions = (
+            networks.names[n, s, a],
+            networks.indices[n, s, a],
+            networks.actions[n, s, a],
+        )
+        first, categories = np.array([*self._first, -1]), np.array([*self._n, 0])
+        pairs = zip(stems.tolist(), indices.tolist(), strict=True)
+        in_place = np.array([self._columns.get(pair, -1) for pair in pairs], dtype=np.int64)
+        _write(x, n, first[in_place], categories[in_place], actions, 1.0)
+        anywhere = np.array([self._anywhere.get(stem, -1) for stem in stems.tolist()], dtype=np.int64)
+        _write(x, n, first[anywhere], categories[anywhere], actions, np.sqrt(2.0) / self._n_steps)
+        n, s = np.nonzero(~np.isnan(networks.context))
+        context = np.array([self._columns.get((-1, step), -1) for step in s.tolist()], dtype=np.int64)
+        _write(x, n, first[context], categories[context], networks.context[n, s], 2.0)
+        for number, values in enumerate(networks.network_descriptor.T):
+            if (_SIGNED, number) in self._columns:
+                x[:, self._first[self._columns[_SIGNED, number]] + 1] = 2 * np.nan_to_num(values)
+        for number, values in enumerate(networks.expected.T):
+            x[:, self._first[self._columns[_EXPECTING, number]]] = np.nan_to_num(values)
+        return x
+
+
+def _write(
+    x: np.ndarray, rows: np.ndarray, first: np.ndarray, n: np.ndarray, actions: np.ndarray, size: float
+) -> None:
+    """Add parameters to rows of ``x``: a category is one of n features, a number two."""
+    known, counted = first >= 0, n > 0
+    bins = np.minimum(np.floor(actions * n), n - 1).astype(np.int64)
+    here = known & counted
+    np.add.at(x, (rows[here], (first + bins)[here]), size / np.sqrt(2))
+    here = known & ~counted
+    np.add.at(x, (rows[here], first[here]), size / np.sqrt(2))
+    np.add.at(x, (rows[here], first[here] + 1), size * (2 * actions[here] - 1))

@@ -1,0 +1,192 @@
+"""What the critic knows: a Gaussian process over networks, an exact posterior from few trials.
+
+Notation: N networks with a known value, C candidates, F features of a network, G groups of features.
+
+The kernel is a sum of parts, each a Matern-5/2 function of a weighted distance over some of the features::
+
+    k(x, x') = c + sum_p a_p M(sum_{f in p} w_f (x_f - x'_f)^2) + a_l sum_{f in l} w_f x_f x'_f
+
+The features of the part l are what is expected from elsewhere. They act linearly, and their weights have a
+mean m other than 0, so before anything is known the mean of the process is not 0 either::
+
+    m(x) = sqrt(a_l) sum_{f in l} m_f sqrt(w_f) x_f
+
+How far such expectations are trusted, a_l, is learned like all the rest.
+
+The weight w of a feature is that of its group times its own, both learned, the first with the wider prior:
+what is known of a parameter in one layer says something about the same parameter in another. All that is
+learned is found at the maximum of the posterior density, from where the last fit ended.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from optuna_trlhpo._threads import one_thread
+
+_JITTER = 1e-3
+"""The least variance of noise, of targets with variance 1."""
+_LEARNING_RATE = 0.1
+NOISE_OF_TRAINING = -1.5
+"""Logarithm of the variance of noise that is expected where networks are trained; scores have variance 1."""
+LINEAR = -1
+"""The part of the kernel that is linear."""
+
+
+class Features(NamedTuple):
+    """What the columns of a feature matrix are."""
+
+    part: np.ndarray  # [F] which part of the kernel, 0 to P - 1 or LINEAR
+    column: np.ndarray  # [F] features of one parameter share a column
+    group: np.ndarray  # [F] parameters of one stem share a group
+    base: np.ndarray  # [F] logarithm of the weight that is expected before anything is known
+    mean: np.ndarray  # [F] m, of linear features
+
+
+class GaussianProcess:
+    """A Gaussian process with learned weights.
+
+    Args:
+        n_parts: P, parts of the kernel, the linear one apart.
+        noise: Logarithm of the variance of the noise that is expected before anything is known.
+
+    Example:
+        >>> features = Features(*np.zeros((3, 1), dtype=np.int64), base=np.zeros(1), mean=np.zeros(1))
+        >>> posterior = GaussianProcess(n_parts=1)
+        >>> posterior.fit(np.array([[0.0], [1.0], [2.0]]), np.array([-1.0, 0.0, 1.0]), features, steps=30)
+        >>> mean, deviation = posterior.predict(np.array([[1.5], [9.0]]))
+        >>> bool(0 < mean[0] < 1), bool(deviation[1] > deviation[0])
+        (True, True)
+    """
+
+    def __init__(self, *, n_parts: int, noise: float = NOISE_OF_TRAINING) -> None:
+        self._n_parts = n_parts
+        # Logarithms: of the variances of the parts, of the linear one, of a constant, of the noise.
+        self._variances0 = torch.tensor([0.0] * (n_parts + 1) + [math.log(0.1), noise], dtype=torch.float64)
+        self._variances = self._variances0.clone()
+        self._columns = torch.zeros(0, dtype=torch.float64)
+        self._groups = torch.zeros(0, dtype=torch.float64)
+
+    @one_thread()
+    def fit(self, x: np.ndarray, y: np.ndarray, features: Features, *, steps: int) -> None:
+        """Condition on networks ``x`` ``[N, F]`` with values ``y`` ``[N]``, after ``steps`` of learning.
+
+        What columns and groups are called may not change between calls; there may be more of them.
+        """
+        parts = (*range(self._n_parts), LINEAR)
+        self._part = [torch.from_numpy(np.flatnonzero(features.part == p)) for p in parts]
+        self._mean = torch.from_numpy(features.mean)
+        self._column = torch.from_numpy(features.column)
+        self._group = torch.from_numpy(features.group)
+        self._base = torch.from_numpy(features.base)
+        self._columns = _longer(self._columns, int(features.column.max()) + 1)
+        self._groups = _longer(self._groups, int(features.group.max()) + 1)
+        self._x, targets = torch.from_numpy(x), torch.from_numpy(y).unsqueeze(-1)
+        if steps:
+            self._learn(targets, steps)
+        with torch.no_grad():
+            self._scale = self._scales(self._columns, self._groups)
+            covariance = self._covariance(self._x, self._x, self._scale, self._variances)
+            self._factor = torch.linalg.cholesky(covariance + self._noise(self._variances, len(x)))
+            residual = targets - self._expected(self._x, self._scale, self._variances)
+            self._weights = torch.cholesky_solve(residual, self._factor)
+
+    @one_thread()
+    def predict(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and standard deviation ``[C]`` of the values of ``x`` ``[C, F]``, without noise."""
+        with torch.no_grad():
+            z = torch.from_numpy(x)
+            across = self._covariance(z, self._x, self._scale, self._variances)
+            mean = (across @ self._weights + self._expected(z, self._scale, self._variances)).squeeze(-1)
+            explained = torch.linalg.solve_triangular(self._factor, across.T, upper=False).square().sum(dim=0)
+            linear = (z * self._scale)[:, self._part[-1]].square().sum(dim=1)
+            variances = self._variances.exp()
+            whole = variances[: self._n_parts].sum() + variances[-2] + variances[-3] * linear
+            variance = whole - explained
+        return mean.numpy(), variance.clamp(min=1e-9).sqrt().numpy()
+
+    @one_thread()
+    def sample(self, x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """One function drawn from the posterior, at ``x`` ``[C, F]``: ``[C]`` (Thompson sampling)."""
+        with torch.no_grad():
+            z = torch.from_numpy(x)
+            across = self._covariance(z, self._x, self._scale, self._variances)
+            half = torch.linalg.solve_triangular(self._factor, across.T, upper=False)
+            covariance = self._covariance(z, z, self._scale, self._variances) - half.T @ half
+            factor = torch.linalg.cholesky(covariance + 1e-5 * torch.eye(len(z), dtype=torch.float64))
+            mean = (across @ self._weights + self._expected(z, self._scale, self._variances)).squeeze(-1)
+            return (mean + factor @ torch.from_numpy(rng.standard_normal(len(z)))).numpy()
+
+    def attention(self, x: np.ndarray) -> None:
+        """It has none; an `ensemble.Ensemble` of transformers does."""
+
+    @property
+    def noise(self) -> float:
+        """Standard deviation of the noise on a value."""
+        return math.sqrt(math.exp(float(self._variances[-1])) + _JITTER)
+
+    def _learn(self, targets: Tensor, steps: int) -> None:
+        learned = [self._columns, self._groups, self._variances]
+        for tensor in learned:
+            tensor.requires_grad_(True)
+        optimizer = torch.optim.Adam(learned, lr=_LEARNING_RATE)
+        for _ in range(steps):
+            scale = self._scales(self._columns, self._groups)
+            covariance = self._covariance(self._x, self._x, scale, self._variances)
+            factor = torch.linalg.cholesky(covariance + self._noise(self._variances, len(targets)))
+            residual = targets - self._expected(self._x, scale, self._variances)
+            fit = (residual * torch.cholesky_solve(residual, factor)).sum()
+            # Normal priors: of standard deviation 1 on groups and variances, of 0.5 on columns.
+            prior = (
+                (self._groups**2).sum()
+                + 4 * (self._columns**2).sum()
+                + ((self._variances - self._variances0) ** 2).sum()
+            )
+            loss = 0.5 * fit + factor.diagonal().log().sum() + 0.5 * prior
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        for tensor in learned:
+            tensor.requires_grad_(False)
+
+    def _scales(self, columns: Tensor, groups: Tensor) -> Tensor:
+        """``[F]`` square roots of the weights."""
+        return (0.5 * (self._base + columns[self._column] + groups[self._group])).exp()
+
+    def _covariance(self, x: Tensor, z: Tensor, scale: Tensor, variances: Tensor) -> Tensor:
+        a, b = x * scale, z * scale
+        covariance = variances[-2].exp()
+        *parts, linear = self._part
+        for p, part in enumerate(parts):
+            if len(part):
+                covariance = covariance + variances[p].exp() * _matern(a[:, part], b[:, part])
+            else:
+                covariance = covariance + variances[p].exp()
+        if len(linear):
+            covariance = covariance + variances[-3].exp() * a[:, linear] @ b[:, linear].T
+        return covariance * x.new_ones(len(x), len(z))
+
+    def _expected(self, x: Tensor, scale: Tensor, variances: Tensor) -> Tensor:
+        """``[N, 1]`` m(x)."""
+        linear = self._part[-1]
+        mean = (x * scale)[:, linear] @ self._mean[linear]
+        return ((0.5 * variances[-3]).exp() * mean).unsqueeze(-1)
+
+    @staticmethod
+    def _noise(variances: Tensor, n: int) -> Tensor:
+        return (variances[-1].exp() + _JITTER) * torch.eye(n, dtype=torch.float64)
+
+
+def _matern(a: Tensor, b: Tensor) -> Tensor:
+    squared = a.square().sum(dim=1, keepdim=True) + b.square().sum(dim=1) - 2 * a @ b.T
+    distance = (5 * squared.clamp(min=1e-12)).sqrt()
+    return (1 + distance + distance.square() / 3) * (-distance).exp()
+
+
+def _longer(values: Tensor, n: int) -> Tensor:
+    return torch.cat([values, values.new_zeros(max(n - len(values), 0))])

@@ -1,0 +1,161 @@
+"""What is known about layers before the first training: a transformer that has seen other tasks.
+
+Notation: N networks, S layers, O features of a layer (`LayerSpace.layer_features`), W width, E numbers that
+embed a network, T tasks.
+
+The transformer was trained on tables of networks, of several tasks at once: it embeds a network in E numbers,
+and what the network scores on task t is a linear function of them, with weights of that task alone. So what
+carries over between tasks is in the embedding, and what does not is in the weights. Of a new task only the
+mean and the spread of the weights over the tasks seen are known. That is a prior distribution of functions,
+and it enters the posterior as its linear part (`posterior`): each embedded number, times its weight's
+deviation, is a feature whose weight has deviation 1, and a mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load
+from torch import Tensor, nn
+
+from optuna_trlhpo._threads import making_modules, one_thread
+from optuna_trlhpo.agent.config import AgentConfig
+from optuna_trlhpo.agent.transformer import Block, sinusoids
+
+EMBEDDING = 8
+"""E."""
+N_LAYER_FEATURES = 11
+"""O, of the layers that files tell of."""
+_CONFIG = AgentConfig(width=32, heads=4, blocks=2, expansion=2)
+
+
+class LayerTransformer(nn.Module):
+    """Embeds networks, given as the features of their layers."""
+
+    def __init__(self, n_features: int) -> None:
+        super().__init__()
+        self.inputs = nn.Linear(n_features, _CONFIG.width)
+        self.blocks = nn.ModuleList(Block(_CONFIG) for _ in range(_CONFIG.blocks))
+        self.norm = nn.LayerNorm(_CONFIG.width)
+        self.output = nn.Sequential(
+            nn.Linear(2 * _CONFIG.width, _CONFIG.width), nn.GELU(), nn.Linear(_CONFIG.width, EMBEDDING)
+        )
+
+    def forward(self, features: Tensor, filled: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Embeddings ``[N, E]`` and attention ``[N, H, S, S]`` per block.
+
+        Args:
+            features: ``[N, S, O]``.
+            filled: ``[N, S]`` True where there is a layer.
+        """
+        N, S, _ = features.shape
+        x = self.inputs(features) + sinusoids(torch.arange(S), _CONFIG.width)
+        visible = filled.unsqueeze(1) | torch.eye(S, dtype=torch.bool)  # an empty place sees itself
+        weights = []
+        for block in self.blocks:
+            x, w = block(x, visible)
+            weights.append(w)
+        x = self.norm(x)
+        n = filled.sum(dim=1)
+        mean = (x * filled.unsqueeze(-1)).sum(dim=1) / n.unsqueeze(-1)
+        last = x[torch.arange(N), n - 1]
+        return self.output(torch.cat([mean, last], dim=-1)), weights
+
+
+class LayerPrior:
+    """The expectations of a `LayerTransformer` that was trained on other tasks.
+
+    Args:
+        tensors: Its weights; ``mean`` and ``deviation`` ``[E]`` of a task's linear weights; and ``unit``: so
+            much in logarithms of the error is a score of 1.
+
+    Attributes:
+        means: ``[E + 1]`` means of the linear weights, in deviations; the last belongs to a constant.
+        unit: What a score of 1 is on a task like those seen, in logarithms of the error.
+    """
+
+    def __init__(self, tensors: dict[str, Tensor]) -> None:
+        tensors = dict(tensors)
+        mean, deviation = tensors.pop("mean"), tensors.pop("deviation")
+        self.unit = float(tensors.pop("unit"))
+        self._deviation = deviation.double().numpy()
+        self.means = np.append((mean / deviation).double().numpy(), 0.0)
+        with (
+            making_modules(),
+            torch.random.fork_rng(devices=[]),
+        ):  # what it is made with is overwritten, but drawn
+            self._transformer = LayerTransformer(tensors["inputs.weight"].shape[1]).eval()
+        self._transformer.load_state_dict(tensors)
+
+    @classmethod
+    def load(cls, path: Path | None = None) -> LayerPrior:
+        """The prior that comes with the package, or another one.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            ValueError: If it is no prior for layers; it names the file, what is wrong in it and what is
+                allowed.
+        """
+        if path is None:
+            return cls(load((resources.files(__package__) / "layer-prior.safetensors").read_bytes()))
+        content = path.read_bytes()
+        try:
+            tensors = load(content)
+        except Exception as error:  # whatever a file of another kind leads to
+            raise ValueError(
+                f"{path} is not a prior for layers: it must be a safetensors file ({error})"
+            ) from error
+        wrong = _what_is_wrong(tensors)
+        if wrong:
+            raise ValueError(f"{path} is not a prior for layers: {wrong}")
+        return cls(tensors)
+
+    @one_thread()
+    @torch.inference_mode()
+    def __call__(self, features: Sequence[np.ndarray]) -> np.ndarray:
+        """``[N, E + 1]`` numbers of networks, each described by ``[S, O]``; the last is 1."""
+        embedded, _ = self._transformer(*padded(features))
+        return np.pad(embedded.double().numpy() * self._deviation, [(0, 0), (0, 1)], constant_values=1.0)
+
+
+def _what_is_wrong(tensors: Mapping[str, Tensor]) -> str:
+    """What keeps these tensors from being a prior, and what is allowed; empty if nothing does."""
+    with making_modules(), torch.random.fork_rng(devices=[]):
+        shapes = {name: it.shape for name, it in LayerTransformer(N_LAYER_FEATURES).state_dict().items()}
+    shapes |= {name: torch.Size([EMBEDDING]) for name in ("mean", "deviation")} | {"unit": torch.Size([])}
+    if missing := sorted(shapes.keys() - tensors.keys()):
+        return f"it has no tensor {missing[0]!r}; it must have {len(shapes)}, as `pretrain` writes them"
+    if unknown := sorted(tensors.keys() - shapes.keys()):
+        return f"it has a tensor {unknown[0]!r}; it must have {len(shapes)} others, as `pretrain` writes them"
+    for name, shape in shapes.items():
+        tensor = tensors[name]
+        if tensor.shape != shape:
+            return f"the tensor {name!r} has shape {list(tensor.shape)}; it must be {list(shape)}"
+        if tensor.dtype != torch.float32:
+            return f"the tensor {name!r} is of {tensor.dtype}; it must be of {torch.float32}"
+        if not tensor.isfinite().all():
+            worst = tensor[~tensor.isfinite()][0]
+            return f"the tensor {name!r} has the value {worst:g}; its values must be finite"
+    deviation, unit = tensors["deviation"], tensors["unit"]
+    if not (deviation > 0).all():
+        return f"'deviation' has the value {deviation.min():g}; its values must be above 0"
+    if not (tensors["mean"] / deviation).isfinite().all():
+        return f"'deviation' has the value {deviation.min():g}; 'mean' divided by it must be finite"
+    if not unit > 0:
+        return f"'unit' is {unit:g}; it must be above 0"
+    found = LayerPrior(dict(tensors))([np.zeros((1, N_LAYER_FEATURES)), np.ones((2, N_LAYER_FEATURES))])
+    if not np.isfinite(found).all():
+        return "its weights make numbers of a network that are not finite; they must be smaller"
+    return ""
+
+
+def padded(features: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
+    """Outlines of different lengths ``[N, S, O]``, and where there is a layer ``[N, S]``."""
+    S = max(map(len, features))
+    filled = torch.tensor([[k < len(layers) for k in range(S)] for layers in features])
+    rows = [np.pad(layers, [(0, S - len(layers)), (0, 0)]) for layers in features]
+    return torch.from_numpy(np.array(rows)).float(), filled

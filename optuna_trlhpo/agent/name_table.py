@@ -1,0 +1,85 @@
+"""The names of parameters as numbers, the same for all that is remembered in a study and in earlier ones.
+
+Notation: S steps, A action slots.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from optuna_trlhpo.agent.tokens import NAME_CODE
+from optuna_trlhpo.layers import ACTION_SLOTS
+from optuna_trlhpo.trials.episode import Episode
+from optuna_trlhpo.trials.parameters import ParameterSpec
+
+
+class NameTable:
+    """Gives every stem a number, in the order in which they come.
+
+    Attributes:
+        categorical: Whether a stem's values have no order, by its number; the last is that of no name.
+        codes: ``[n + 1, NAME_CODE]`` numbers that stand for a stem; the last row is that of no name.
+
+    Example:
+        >>> names = NameTable()
+        >>> names.learn(ParameterSpec("x", 0, 3, categorical=True))
+        0
+        >>> names.learn(ParameterSpec("y", 0, 0, categorical=False))
+        1
+    """
+
+    def __init__(self) -> None:
+        self._numbers: dict[tuple[str, bool], int] = {}  # stem, and whether it is categorical
+        self._uneven: dict[
+            tuple[int, int], ParameterSpec
+        ] = {}  # (number, index) of integers on a logarithmic scale
+        self.codes = torch.zeros(1, NAME_CODE, dtype=torch.float32)
+        self.categorical = np.zeros(1, dtype=bool)
+
+    def learn(self, slot: ParameterSpec) -> int:
+        """The number of the slot's stem, a new one if it has none."""
+        name = slot.stem, slot.categorical
+        if name not in self._numbers:
+            # A name's code depends on nothing but itself: the same in every study and process.
+            seed = zlib.crc32(slot.stem.encode(errors="surrogatepass"))
+            code = np.random.default_rng(seed).standard_normal(NAME_CODE)
+            self._numbers[name] = len(self._numbers)
+            self.codes = torch.cat([self.codes[:-1], torch.tensor(code).float()[None], self.codes[-1:]])
+            self.categorical = np.append(self.categorical[:-1], [slot.categorical, False])
+        if slot.log_range is not None:
+            self._uneven[self._numbers[name], slot.index] = slot
+        return self._numbers[name]
+
+    def number(self, slot: ParameterSpec) -> int:
+        """The number of the slot's stem, -1 if it has none."""
+        return self._numbers.get((slot.stem, slot.categorical), -1)
+
+    def numbers(self, slots: Sequence[ParameterSpec]) -> np.ndarray:
+        """``[A]`` the numbers of the slots' stems, -1 where there is none."""
+        numbers = [self.number(slot) for slot in slots]
+        return np.array(numbers + [-1] * (ACTION_SLOTS - len(numbers)), dtype=np.int64)
+
+    def learn_all(self, episode: Episode) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """``[S, A]`` each: numbers of stems, indices, numbers of values."""
+        shape = (len(episode), ACTION_SLOTS)
+        names, indices = np.full(shape, -1, dtype=np.int64), np.full(shape, -1, dtype=np.int64)
+        n_values = np.zeros(shape, dtype=np.int64)
+        for k, slots in enumerate(episode.slots):
+            names[k, : len(slots)] = [self.learn(slot) for slot in slots]
+            indices[k, : len(slots)] = [slot.index for slot in slots]
+            n_values[k, : len(slots)] = [slot.n_values for slot in slots]
+        return names, indices, n_values
+
+    def category(self, stem: str) -> int:
+        """The number of a stem whose values have no order; -1 if there is none."""
+        return self._numbers.get((stem, True), -1)
+
+    def settle(self, number: int, index: int, action: float) -> float:
+        """The action that stands for the same value of an integer on a logarithmic scale; of others
+        itself."""
+        slot = self._uneven.get((number, index))
+        return action if slot is None else slot.settle(action)

@@ -1,0 +1,280 @@
+"""Decides for networks that grow: a planner proposes layers, or the paper's actor does."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial
+
+from optuna_trlhpo.agent.config import AgentConfig
+from optuna_trlhpo.agent.configurations.running import PlannedTrial
+from optuna_trlhpo.agent.ddpg import DDPG
+from optuna_trlhpo.agent.explain import with_episode, with_plan
+from optuna_trlhpo.agent.generators import make_generator
+from optuna_trlhpo.agent.layer_prior import LayerPrior
+from optuna_trlhpo.agent.noise import ornstein_uhlenbeck
+from optuna_trlhpo.agent.planner import Planner
+from optuna_trlhpo.agent.prior_knowledge import GrowthContext, PriorKnowledge
+from optuna_trlhpo.agent.replay import Replay
+from optuna_trlhpo.agent.sequences import DecisionPoint, Plan
+from optuna_trlhpo.agent.transfer import NetworkSource
+from optuna_trlhpo.layers import ACTION_SLOTS
+from optuna_trlhpo.trials.agent_record import AgentRecord
+from optuna_trlhpo.trials.earlier_study import EarlierStudy
+from optuna_trlhpo.trials.episode import ReportMarks, Request, read_episode, read_request
+from optuna_trlhpo.trials.parameters import decode, encode
+from optuna_trlhpo.trials.performance import PERFORMANCE_VALUES
+from optuna_trlhpo.trials.rewards import signed_outcomes
+
+_logger = optuna.logging.get_logger("optuna.trlhpo.sampler")
+
+_CATCH_UP = 10
+"""An agent that meets many finished trials at once updates as often as for this many."""
+_ROUNDING = 1e-6
+"""An action that is carried out is the one that was planned, but for so much."""
+_MOST_PENDING = 32
+"""Plans of other running trials whose outcome is imagined: the latest."""
+_MINIMUM_TRIALS = 2
+"""Finished trials before the first update."""
+
+
+class Proposal(NamedTuple):
+    """A proposed value."""
+
+    value: Any  # which may be None, as a category
+
+
+@dataclass
+class Course:
+    """What the agent keeps of a running trial.
+
+    Attributes:
+        configuration: The trial as a configuration, and the plan for it.
+        plan: The network that the trial should become, where it grows one.
+        n_marks: Reports that the plan was made with.
+        record: What is to be kept of the trial; None until the agent has decided something.
+    """
+
+    configuration: PlannedTrial
+    plan: Plan | None = None
+    n_marks: int = 0
+    record: AgentRecord | None = None
+
+
+class NetworkAgent:
+    """Learns networks with their values, and proposes the layers of running trials.
+
+    Args:
+        config: The settings.
+        directions: Of the study's K objectives.
+        seed: Of everything random.
+        n_exploration_trials: Trials over which the noise on the actor fades; None: it never does.
+        earlier: Earlier studies, to transfer from.
+        prior: What is known about layers, whatever the task.
+
+    Attributes:
+        replay: Finished trials as episodes.
+        knowledge: What is known of networks beforehand.
+        planner: Plans networks.
+        ddpg: The paper's actor and critic; None where plans are ranked.
+    """
+
+    def __init__(
+        self,
+        config: AgentConfig,
+        directions: Sequence[StudyDirection],
+        seed: int,
+        *,
+        n_exploration_trials: int | None = None,
+        earlier: Sequence[EarlierStudy] = (),
+        prior: LayerPrior | None = None,
+    ) -> None:
+        self._config, self._directions, self._seed = config, directions, seed
+        self._n_exploration_trials = n_exploration_trials
+        self.replay = Replay(config, directions, seed)
+        names = self.replay.names
+        sources = [NetworkSource(config, study, directions, seed, names) for study in earlier]
+        self.knowledge = PriorKnowledge(names, self.replay.n_weights, seed, sources, prior)
+        self.planner = Planner(config, self.replay, seed, self.knowledge)
+        self.ddpg: DDPG | None = None
+        if config.n_candidates == 0:
+            self.ddpg = DDPG(
+                config,
+                n_slots=ACTION_SLOTS,
+                n_performance=PERFORMANCE_VALUES,
+                n_weights=self.replay.n_weights,
+                seed=seed % 2**63,
+            )
+        self._losses: tuple[float, float | None] | None = None  # of critic and actor, at the last learning
+
+    def observe(self, trial: FrozenTrial, marks: ReportMarks) -> bool:
+        """Remember a finished trial that reported as ``marks`` say; returns whether it teaches something."""
+        episode = read_episode(trial, marks)
+        outcomes = signed_outcomes(trial, episode, self._directions)
+        if outcomes is None:
+            return False
+        self.replay.add(trial.number, episode, outcomes)
+        return True
+
+    def learn(self, n_before: int, n_new: int) -> None:
+        """Update the paper's actor and critic; a planner learns as it plans.
+
+        Args:
+            n_before: Trials of the study that had finished at the last update.
+            n_new: Trials since, from which something can be learned.
+        """
+        self._losses = None
+        if self.ddpg is None or len(self.replay) < _MINIMUM_TRIALS:
+            return
+        rng = make_generator(self._seed, "learn", n_before)
+        updates = range(min(n_new, _CATCH_UP) * self._config.updates)
+        losses = [self.ddpg.update(self.replay.batch(rng)) for _ in updates]
+        if losses:
+            of_actor = [loss.actor for loss in losses if loss.actor is not None]
+            of_critic = [loss.critic for loss in losses]
+            self._losses = statistics.fmean(of_critic), statistics.fmean(of_actor) if of_actor else None
+            _logger.debug(f"Learned from {n_new} trials; critic loss {self._losses[0]:.4f}.")
+
+    def propose(
+        self,
+        trial: FrozenTrial,
+        marks: ReportMarks,
+        course: Course,
+        name: str,
+        distribution: BaseDistribution,
+        context: GrowthContext | None,
+        pending: Sequence[Plan],
+    ) -> Proposal | None:
+        """A value for the parameter that a running trial asks for; None if nothing is known of it.
+
+        Args:
+            trial: The trial, with its parameters in order.
+            marks: When it reported what.
+            course: What is kept of it; the plan in it is brought up to date.
+            name: Of the parameter.
+            distribution: Its distribution.
+            context: The space that the trial grows layers of, if it does.
+            pending: Plans of other running trials.
+        """
+        request = read_request(trial, marks, name, distribution)
+        if not self.knowledge.has_prior(context) and not self.replay.knows(request.slots):
+            return None
+        self.knowledge.enter(context)
+        point = self.replay.settled(request)
+        if self.ddpg is not None:
+            exploration = self._exploration(trial.number)
+            course.record = course.record or AgentRecord(
+                "actor", losses=self._losses, exploration=exploration
+            )
+            return Proposal(decode(name, distribution, self._act(trial, request, point)[point.slot]))
+        if point.names[point.step, point.slot] < 0:
+            return None
+        plan = course.plan
+        if plan is not None and not plan.answers(point):
+            self.planner.exclude(plan)
+            plan = None
+        if plan is None or course.n_marks != len(marks):
+            plan = course.plan = self._plan(trial, point, request.before.reports, pending)
+            course.n_marks = len(marks)
+            if plan is not None:
+                record = course.record or AgentRecord(self._config.critic)
+                course.record = with_plan(record, plan, point.step, self.planner)
+        if plan is None:
+            if not self.replay.knows(request.slots):
+                return None
+            rng = make_generator(self._seed, "chance", trial.number, len(trial.params))
+            return Proposal(decode(name, distribution, rng.random()))
+        action = plan.actions[point.step, point.slot]
+        value = decode(name, distribution, action)
+        carried_out = encode(name, distribution, value)
+        if abs(carried_out - action) > _ROUNDING:
+            self.planner.exclude(plan)
+        plan.actions[point.step, point.slot] = carried_out
+        return Proposal(value)
+
+    def worth_training(self, trial: FrozenTrial, marks: ReportMarks, course: Course) -> bool:
+        """Whether the network that a running trial has grown to is the one that was planned, or deeper; in a
+        trial without a plan every one is worth a training."""
+        return course.plan is None or len(course.plan.names) <= len(read_episode(trial, marks))
+
+    def worth_growing(
+        self,
+        trial: FrozenTrial,
+        marks: ReportMarks,
+        course: Course,
+        context: GrowthContext | None,
+        pending: Sequence[Plan],
+    ) -> bool:
+        """Whether a deeper network promises as much as the best of all that a new trial could try."""
+        if course.plan is None:
+            return True
+        if not self.replay.reports_are_values:
+            return False
+        episode = read_episode(trial, marks)
+        reports = episode.reports.copy()
+        if trial.intermediate_values:
+            reports[-1] = trial.intermediate_values[max(trial.intermediate_values)]
+        self.knowledge.enter(context)
+        grown = self.replay.settled(Request(episode, (), np.empty(0)))
+        deeper = self._plan(trial, grown, reports, pending)
+        anything = self.replay.settled(Request(episode.first(0), (), np.empty(0)))
+        another = self._plan(trial, anything, reports, pending, running=grown)
+        return deeper is not None and another is not None and deeper.score >= another.score
+
+    def record(self, trial: FrozenTrial, marks: ReportMarks, record: AgentRecord) -> AgentRecord:
+        """``record`` with what actor and critic make of a trial that ends."""
+        if self.ddpg is None:
+            return record
+        return with_episode(record, trial, marks, self.ddpg, self.replay, self.weights(trial.number))
+
+    def weights(self, number: int) -> np.ndarray:
+        """``[K]`` what a trial weighs its objectives by."""
+        return self.replay.draw_weights(make_generator(self._seed, "weights", number), 1)[0]
+
+    def _plan(
+        self,
+        trial: FrozenTrial,
+        point: DecisionPoint,
+        reports: np.ndarray,
+        pending: Sequence[Plan],
+        *,
+        running: DecisionPoint | None = None,
+    ) -> Plan | None:
+        """The network that the trial should become; ``reports`` ``[steps]`` are those behind its steps, or
+        behind those of ``running`` if the plan need not go on with them."""
+        return self.planner.plan(
+            point,
+            reports,
+            self.weights(trial.number),
+            make_generator(self._seed, "propose", trial.number, len(trial.params)),
+            pending[-_MOST_PENDING:],
+            running,
+        )
+
+    def _act(self, trial: FrozenTrial, request: Request, point: DecisionPoint) -> np.ndarray:
+        """``[A]`` what the actor does, with noise."""
+        assert self.ddpg is not None
+        weights = self.weights(trial.number)
+        state = self.replay.state(request.before, weights)
+        names = np.where(np.arange(ACTION_SLOTS) < 1, point.names[-1], -1)
+        query = self.replay.candidates(np.full((1, ACTION_SLOTS), np.nan), names[None], weights)
+        noise = ornstein_uhlenbeck(
+            make_generator(self._seed, "noise", trial.number),
+            point.step + 1,
+            size=ACTION_SLOTS,
+            theta=self._config.noise_theta,
+            sigma=self._config.noise_sigma,
+        )[-1]
+        return np.clip(self.ddpg.act(state, query).numpy() + self._exploration(trial.number) * noise, 0, 1)
+
+    def _exploration(self, number: int) -> float:
+        """The share of the noise that is on the actor."""
+        n_explore = self._n_exploration_trials
+        return 1.0 if n_explore is None else max(0.0, 1 - number / max(n_explore, 1))

@@ -1,0 +1,241 @@
+"""From what is remembered to the network that is tried next: the critic is conditioned on every network with
+a value, and plans are ranked by what it expects of them.
+
+Notation as in `_agent.planning`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from optuna_trlhpo.agent.acquisition import acquire
+from optuna_trlhpo.agent.config import AgentConfig
+from optuna_trlhpo.agent.features import FeatureMap
+from optuna_trlhpo.agent.neighbourhood import Neighbourhood
+from optuna_trlhpo.agent.prior_knowledge import PriorKnowledge
+from optuna_trlhpo.agent.replay import Replay
+from optuna_trlhpo.agent.sequences import (
+    Candidate,
+    DecisionPoint,
+    Networks,
+    Plan,
+    as_networks,
+    as_one,
+    joined,
+    network_key,
+)
+from optuna_trlhpo.agent.surrogate import Surrogate, make_surrogate
+from optuna_trlhpo.trials.parameters import ParameterSpec
+
+_FIRST_STEPS = 60
+"""Steps of learning at the first fit."""
+_LEAST = 3
+"""Networks with a value before the critic learns its kernel."""
+_MANY = 100
+"""Networks from which on the kernel is learned in fewer steps."""
+_WHOLE_TRIALS = 100
+"""Finished trials that plans take pieces from, beside the networks that have a value."""
+_BEST_OF_GENERATION = 10
+_DEPTH = ParameterSpec("n_layers", 0, 0, False)
+"""What `LayerSpace.suggest` asks for first."""
+
+
+class Planner:
+    """Plans networks from a `Replay`.
+
+    Args:
+        config: The agent's settings.
+        replay: What is remembered; read, never changed.
+        seed: Of an ensemble of critics.
+        knowledge: What is known from elsewhere.
+    """
+
+    def __init__(
+        self,
+        config: AgentConfig,
+        replay: Replay,
+        seed: int,
+        knowledge: PriorKnowledge,
+    ) -> None:
+        self._config = config
+        self._replay = replay
+        self.knowledge = knowledge
+        self._features = FeatureMap()
+        self._critic: Surrogate = make_surrogate(config, seed)
+        self._excluded: set[bytes] = set()
+        self._n_fitted = 0  # trials that were known at the last fit
+        self._has_learned = False
+
+    def plan(
+        self,
+        settled: DecisionPoint,
+        own: np.ndarray,
+        weights: np.ndarray,
+        rng: np.random.Generator,
+        pending: Sequence[Plan],
+        running: DecisionPoint | None = None,
+    ) -> Plan | None:
+        """The network to try next, or None if nothing is known of what is asked for.
+
+        Args:
+            settled: The running trial and what it asks for.
+            own: ``[steps]`` what the trial has reported behind each step, NaN where nothing.
+            weights: ``[K]`` what it weighs its objectives by.
+            rng: The generator.
+            pending: Plans of other trials that are running; what they will bring is taken as it is expected.
+            running: The trial that has reported ``own``, if the plan need not go on with it.
+        """
+        replay, config = self._replay, self._config
+        networks, values = replay.networks(rng, weights, unit=self.knowledge.unit)
+        prefixes, prefix_values = self._prefixes(settled if running is None else running, own)
+        networks = self.knowledge.with_prior_features(joined([networks, prefixes]))
+        values = np.concatenate([values, prefix_values])
+        donors, n_whole = self._templates(rng)
+        self._features.learn(joined([networks, donors]), replay.names.categorical, self.knowledge.means)
+        x = self._features(networks)
+        self._fit(x, values)
+        if pending:
+            plans = [as_one(plan, np.zeros_like(plan.names)) for plan in pending]
+            others = self._features(self.knowledge.with_prior_features(joined(plans)))
+            values = np.concatenate([values, self._critic.predict(others)[0]])
+            x = np.concatenate([x, others])
+            self._critic.fit(x, values, self._features.features, steps=0)
+        of_networks = self._critic.predict(x)[0]
+        # Trials are donors alone: those with a value are among the networks.
+        of_donors = np.full(len(donors.names), -np.inf)
+        if len(of_donors) > n_whole:
+            unseen = donors.rows(np.arange(n_whole, len(of_donors)))
+            of_donors[n_whole:] = self._critic.predict(self._features(unseen))[0]
+        categorical = replay.names.categorical
+        planner = Neighbourhood(
+            joined([networks, donors]),
+            np.concatenate([of_networks[: len(networks.names)], of_donors]),
+            settled,
+            categorical,
+            self._features.repeated(len(categorical)),
+            self._complete(networks, settled.step),
+            replay.names.settle,
+            None if self.knowledge.context is None else self.knowledge.contains,
+            self.knowledge.layer_kind,
+            replay.names.number(_DEPTH)
+            if self.knowledge.context is not None and self.knowledge.context.whole
+            else -2,
+        )
+        parents = planner.parents()
+        if not parents:
+            return None
+        drafts = planner.resample(rng, config.n_candidates // 2) + self._untried(parents)
+        excluded = self._excluded.union(network_key(p.names, p.indices, p.actions) for p in pending)
+        excluded.update(
+            network_key(n, i, a)
+            for n, i, a in zip(prefixes.names, prefixes.indices, prefixes.actions, strict=True)
+        )
+        chosen, score, features = None, -np.inf, np.zeros((0, 0))
+        for _ in range(config.n_generations):
+            if config.mutations:
+                drafts = drafts + planner.mutate(parents, rng, config.n_candidates)
+            else:
+                drafts = drafts + planner.resample(rng, config.n_candidates)
+            unique = {draft.key(): draft for draft in drafts}
+            drafts = [draft for k, draft in unique.items() if not replay.has_value(k) and k not in excluded]
+            if not drafts:
+                drafts = list(unique.values())
+            if not drafts:
+                break
+            z = self._features(self.knowledge.with_prior_features(as_networks(drafts, settled.context)))
+            scores = acquire(config.acquisition, self._critic, z, of_networks, values, rng)
+            order = np.argsort(-scores, kind="stable")
+            chosen, score, features = drafts[order[0]], float(scores[order[0]]), z[order[:1]]
+            parents = drafts = [drafts[i] for i in order[:_BEST_OF_GENERATION]]
+        if chosen is None:
+            chosen = parents[0]
+            features = self._features(
+                self.knowledge.with_prior_features(as_networks([chosen], settled.context))
+            )
+        (mean,), (deviation,) = self._critic.predict(features)
+        actions, names, indices = chosen.actions.copy(), chosen.names.copy(), chosen.indices.copy()
+        return Plan(actions, names, indices, score, chosen.key(), float(mean), float(deviation))
+
+    def values_of(self, scores: np.ndarray) -> np.ndarray | None:
+        """The objective's values that have these scores; None where a score stands for no single value."""
+        return self._replay.values_of(scores)
+
+    def attention(self, plan: Plan) -> list[np.ndarray]:
+        """What the critic attends to as it judges the first k steps of the plan that was made last.
+
+        Rows k = 1 to S, each ``[H, k + 1]``: what the parameters of each step get together, and last what the
+        question and what is known of the network as a whole get. No rows where the critic has no attention.
+        """
+        if self._config.critic != "transformer":
+            return []
+        S = len(plan.names)
+        prefixes = [
+            Plan(plan.actions[:k], plan.names[:k], plan.indices[:k], 0.0, b"") for k in range(1, S + 1)
+        ]
+        networks = joined([as_one(prefix, np.zeros_like(prefix.names)) for prefix in prefixes])
+        weights = self._critic.attention(
+            self._features(self.knowledge.with_prior_features(networks))
+        )  # [S, H, 1 + columns]
+        assert weights is not None
+        rows = []
+        for k in range(1, S + 1):
+            row = np.zeros((weights.shape[1], k + 1))
+            for step in range(k):
+                pairs = zip(plan.names[step].tolist(), plan.indices[step].tolist(), strict=True)
+                columns = {self._features.column_of(*pair) for pair in pairs if pair[0] >= 0} - {-1}
+                row[:, step] = weights[k - 1][:, [1 + column for column in sorted(columns)]].sum(axis=1)
+            row[:, k] = weights[k - 1].sum(axis=1) - row[:, :k].sum(axis=1)
+            rows.append(row)
+        return rows
+
+    def exclude(self, plan: Plan) -> None:
+        """Never make this plan again: the objective did not offer a value that it needs."""
+        self._excluded.add(plan.key)
+
+    def _templates(self, rng: np.random.Generator) -> tuple[Networks, int]:
+        """Networks to take pieces from, beside those that have a value; and how many of them were trials."""
+        parts = [self._replay.whole(rng, _WHOLE_TRIALS), *(source.best for source in self.knowledge.sources)]
+        if self.knowledge.space_samples is not None:
+            parts.append(self.knowledge.space_samples)
+        return self.knowledge.with_prior_features(joined(parts)), len(parts[0].names)
+
+    def _untried(self, parents: list[Candidate]) -> list[Candidate]:
+        """Networks of earlier studies and of imagination are candidates as they are."""
+        return parents[:_BEST_OF_GENERATION] if self.knowledge.has_prior(self.knowledge.context) else []
+
+    # The critic -------------------------------------------------------------------------------------------
+
+    def _fit(self, x: np.ndarray, values: np.ndarray) -> None:
+        n = len(self._replay)
+        steps = 0
+        if n != self._n_fitted and len(values) >= _LEAST:
+            # A step takes longer the more networks there are, and each of them changes less.
+            often = max(1, round(self._config.fit_steps * min(1.0, _MANY / len(values))))
+            steps = often if self._has_learned else _FIRST_STEPS
+            self._has_learned = True
+        self._n_fitted = n
+        self._critic.fit(x, values, self._features.features, steps=steps)
+
+    def _prefixes(self, settled: DecisionPoint, own: np.ndarray) -> tuple[Networks, np.ndarray]:
+        """What the running trial has reported, as networks with values."""
+        steps: list[int] = []
+        if self._replay.reports_are_values:
+            steps = np.flatnonzero(~np.isnan(own)).tolist()
+        values = np.array([self._replay.score_report(own[k]) for k in steps])
+        plans = [
+            Plan(settled.actions[: k + 1], settled.names[: k + 1], settled.indices[: k + 1], 0.0, b"")
+            for k in steps
+        ]
+        if not plans:
+            whole = Plan(settled.actions, settled.names, settled.indices, 0.0, b"")
+            return as_one(whole, settled.n_values).rows(np.arange(0)), values
+        return joined([as_one(plan, settled.n_values[: len(plan.names)]) for plan in plans]), values
+
+    @staticmethod
+    def _complete(networks: Networks, step: int) -> Callable[[int], bool]:
+        """Whether a network of so many steps, more than ``step``, is likely to get a value."""
+        lengths = set(networks.lengths.tolist())
+        longest = max(lengths, default=0)
+        return lambda n: n > step and (n in lengths or longest <= step)

@@ -1,0 +1,224 @@
+"""What is known of networks before they are tried, from their space, a prior and earlier studies.
+
+Notation: N networks, X expectations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from optuna_trlhpo.agent.layer_prior import LayerPrior
+from optuna_trlhpo.agent.name_table import NameTable
+from optuna_trlhpo.agent.sequences import (
+    Networks,
+    Plan,
+    as_one,
+    joined,
+)
+from optuna_trlhpo.agent.transfer import NetworkSource
+from optuna_trlhpo.layers import Vocabulary
+from optuna_trlhpo.trials.episode import Episode, episode_of
+
+_DOUBT = 0.5
+"""By how much, as a deviation, scores may follow those of an earlier study more or less than one to one:
+where it misleads, its weight has to come to 0 or below within a few trials."""
+_OFFSET = 10.0
+"""How far the scores of two studies may be apart, as a deviation: scores count from a study's own median."""
+_N_SPACE_SAMPLES = 150
+"""Random networks of a space that plans begin with, where something is expected of networks that nobody has
+tried yet."""
+
+
+class NetworkSpace(Protocol):
+    """What is asked of a `LayerSpace`."""
+
+    @property
+    def max_layers(self) -> int: ...
+
+    @property
+    def kind_base_name(self) -> str: ...
+
+    @property
+    def has_layer_features(self) -> bool: ...
+
+    @property
+    def vocabulary(self) -> Vocabulary: ...
+
+    def network_descriptor(self, actions: np.ndarray) -> np.ndarray | None: ...
+
+    def layer_features(self, actions: np.ndarray) -> np.ndarray | None: ...
+
+    def draw_actions(self, rng: np.random.Generator) -> np.ndarray: ...
+
+
+class GrowthContext(NamedTuple):
+    """A trial that grows layers of a space."""
+
+    space: NetworkSpace
+    whole: bool
+    """Whether it is asked for the depth first."""
+
+
+class _Known(NamedTuple):
+    """What is known of layers that nobody has tried."""
+
+    network_descriptor: np.ndarray
+    expected: np.ndarray  # by the prior
+
+
+class PriorKnowledge:
+    """Adds to networks what is known of them from elsewhere.
+
+    Args:
+        names: Of parameters, as numbers.
+        n_weights: Weights of the study's objectives; 0 where it has one.
+        seed: Of the networks that are drawn from a space.
+        sources: Earlier studies.
+        prior: What is known about layers, whatever the task.
+
+    Attributes:
+        context: The trial that plans are made for; None: one that grows no layers of a space.
+        space_samples: Random networks of its space; None where nothing is known of them.
+    """
+
+    def __init__(
+        self,
+        names: NameTable,
+        n_weights: int,
+        seed: int,
+        sources: Sequence[NetworkSource],
+        prior: LayerPrior | None,
+    ) -> None:
+        self._names, self._n_weights, self._seed = names, n_weights, seed
+        self.sources = sources
+        self._prior = prior
+        self._known: dict[bytes, _Known | None] = {}  # about networks of the space
+        self._descriptors: dict[bytes, np.ndarray | None] = {}  # of networks of the space
+        self.context: GrowthContext | None = None
+        self._is_set = False
+        self.space_samples: Networks | None = None
+
+    def has_prior(self, context: GrowthContext | None) -> bool:
+        """Whether something is known before the first trial has finished."""
+        return bool(self.sources) or self._active_prior(context) is not None
+
+    def only_transfer(self, context: GrowthContext | None) -> bool:
+        """Whether all that is known was said by earlier studies, of which any may mislead."""
+        return bool(self.sources) and self._active_prior(context) is None
+
+    def _active_prior(self, context: GrowthContext | None) -> LayerPrior | None:
+        """The prior, where its kinds of layers are grown for their accuracy alone: of what else there may be
+        to weigh it knows nothing, and would mislead."""
+        if context is None or not context.space.has_layer_features or self._n_weights:
+            return None
+        return self._prior
+
+    def enter(self, context: GrowthContext | None) -> None:
+        """From now on plans are for such a trial; None: one that has entered no space, or none yet."""
+        if self._is_set and context in (None, self.context):
+            return
+        self._is_set = True
+        self.context = context
+        self._known.clear()
+        self._descriptors.clear()
+        self.space_samples = None
+        if context is not None and self.has_prior(context):
+            rng = np.random.default_rng((self._seed, context.whole))
+            depth = context.space.max_layers if context.whole else None
+            drawn = (context.space.draw_actions(rng) for _ in range(_N_SPACE_SAMPLES))
+            episodes = [episode_of(actions, depth, context.space.vocabulary) for actions in drawn]
+            self.space_samples = joined([self._as_network(episode) for episode in episodes])
+        for source in self.sources:
+            n_prior = 0 if self._prior is None else len(self._prior.means)
+            source.learn(
+                self._with_descriptors(source.networks),
+                self._names.categorical,
+                self.means[:n_prior],
+            )
+
+    @property
+    def layer_kind(self) -> int:
+        """The number of the stem that every layer of the space begins with; -1 if there is none."""
+        return -1 if self.context is None else self._names.category(self.context.space.kind_base_name)
+
+    @property
+    def unit(self) -> float | None:
+        """Of the scores, where one is known beforehand."""
+        known = [source.unit for source in self.sources if source.unit is not None]
+        if (prior := self._active_prior(self.context)) is not None:
+            known.append(prior.unit)
+        return max(known, default=None)
+
+    @property
+    def means(self) -> np.ndarray:
+        """``[X]`` of the weights of what `with_prior_features` tells is expected."""
+        of_prior = self._prior.means if self._prior is not None else np.zeros(0)
+        if not self.sources:
+            return of_prior
+        return np.concatenate([of_prior, np.full(len(self.sources), 1 / _DOUBT / len(self.sources)), [0.0]])
+
+    def with_prior_features(self, networks: Networks) -> Networks:
+        """The same, each with what it comes to and what is expected of it."""
+        networks = self._with_descriptors(networks)
+        if not self.sources:
+            return networks
+        columns = [_DOUBT * source.expect(networks)[:, None] for source in self.sources]
+        constant = np.full((len(networks.names), 1), _OFFSET)
+        return networks._replace(expected=np.concatenate([networks.expected, *columns, constant], axis=1))
+
+    def _with_descriptors(self, networks: Networks) -> Networks:
+        """The same, each with what it comes to, and what the prior expects of it."""
+        n_prior = 0 if self._prior is None else len(self._prior.means)
+        if self.context is None:
+            return networks._replace(expected=np.zeros((len(networks.names), n_prior)))
+        known = self._know(self._layers(networks))
+        width = max((len(one.network_descriptor) for one in known if one is not None), default=0)
+        nothing = _Known(np.full(width, np.nan), np.zeros(n_prior))
+        table = [nothing if one is None else one for one in known]
+        return networks._replace(
+            network_descriptor=np.array([one.network_descriptor for one in table]).reshape(len(table), width),
+            expected=np.array([one.expected for one in table]).reshape(len(table), n_prior),
+        )
+
+    def _layers(self, networks: Networks) -> list[np.ndarray]:
+        layer = self.layer_kind
+        pairs = zip(networks.actions, networks.names, strict=True)
+        return [
+            np.ascontiguousarray(actions[(names[:, 0] == layer) & (layer >= 0)]) for actions, names in pairs
+        ]
+
+    def _know(self, some: list[np.ndarray]) -> list[_Known | None]:
+        """What the space and the prior say of layers ``[S, 4]``; None for what the space does not have."""
+        assert self.context is not None
+        space = self.context.space
+        keys = [layers.tobytes() for layers in some]
+        new = {key: layers for key, layers in zip(keys, some, strict=True) if key not in self._known}
+        valid = {key: layers for key, layers in new.items() if self._descriptor(layers) is not None}
+        n_prior = 0 if self._prior is None else len(self._prior.means)
+        expected = [np.zeros(n_prior)] * len(valid)
+        prior = self._active_prior(self.context)
+        if prior is not None and valid:  # all at once, which takes hardly longer than one
+            features = [row for layers in valid.values() if (row := space.layer_features(layers)) is not None]
+            expected = list(prior(features))
+        found = dict(zip(valid, expected, strict=True))
+        for key, layers in new.items():
+            network_descriptor = self._descriptor(layers)
+            self._known[key] = None if network_descriptor is None else _Known(network_descriptor, found[key])
+        return [self._known[key] for key in keys]
+
+    def _descriptor(self, layers: np.ndarray) -> np.ndarray | None:
+        assert self.context is not None
+        key = layers.tobytes()
+        if key not in self._descriptors:
+            self._descriptors[key] = self.context.space.network_descriptor(layers)
+        return self._descriptors[key]
+
+    def contains(self, layers: np.ndarray) -> bool:
+        return self._descriptor(np.ascontiguousarray(layers)) is not None
+
+    def _as_network(self, episode: Episode) -> Networks:
+        names, indices, n_values = self._names.learn_all(episode)
+        return as_one(Plan(episode.actions, names, indices, 0.0, b""), n_values)

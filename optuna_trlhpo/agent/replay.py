@@ -1,0 +1,390 @@
+"""What the agent remembers of finished trials, and how it is turned into its tensors.
+
+Episodes are kept as they were (actions, reports, worths). Ranks are taken when they are read, against all
+that is known by then, so that what is acted upon and what is learned from always stand on the same scale.
+
+Notation: B trials, S steps, A action slots, P performance values, K objectives, M members of the critic.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from optuna.study import StudyDirection
+from torch import Tensor
+
+from optuna_trlhpo.agent.config import AgentConfig
+from optuna_trlhpo.agent.ddpg import Batch
+from optuna_trlhpo.agent.name_table import NameTable
+from optuna_trlhpo.agent.ring_buffer import RingBuffer
+from optuna_trlhpo.agent.sequences import DecisionPoint, Networks, network_key
+from optuna_trlhpo.agent.tokens import Steps
+from optuna_trlhpo.layers import ACTION_SLOTS
+from optuna_trlhpo.trials.episode import Episode, Request
+from optuna_trlhpo.trials.outcome_transforms import (
+    HIGHEST_SCORE,
+    EmpiricalCDF,
+    OutcomeTransform,
+    normal_scores,
+    ranks_of_scores,
+    scalarise,
+)
+from optuna_trlhpo.trials.parameters import ParameterSpec
+from optuna_trlhpo.trials.performance import PERFORMANCE_VALUES
+from optuna_trlhpo.trials.rewards import returns_of, rewards_of, signs_of
+
+_MEMBER_SHARE = 0.7
+"""The share of the trials that each member of the critic learns from, so that they differ (bootstrap)."""
+_BATCH_STEPS = 256
+"""Steps in a batch at most: where trials are long a batch has fewer, so that learning takes no longer."""
+_BEST, _LATEST, _OTHERS = 150, 150, 100
+"""Networks that the critic is conditioned on, where there are more than these together."""
+
+_RANK_BINS = (4, 8, 20)
+assert sum(_RANK_BINS) == PERFORMANCE_VALUES
+_RANK_CENTRES = np.concatenate([(np.arange(n) + 0.5) / n for n in _RANK_BINS])
+_RANK_WIDTHS = np.concatenate([np.full(n, 1.0 / n) for n in _RANK_BINS])
+
+
+class Replay:
+    """Remembers episodes; gives states, batches and memories of steps.
+
+    Args:
+        config: The agent's settings.
+        directions: Of the study's K objectives.
+        seed: Of what is drawn per trial.
+        names: Shared by all whose networks are compared; None: names of its own.
+    """
+
+    def __init__(
+        self,
+        config: AgentConfig,
+        directions: Sequence[StudyDirection],
+        seed: int,
+        names: NameTable | None = None,
+    ) -> None:
+        self._config = config
+        self._seed = seed
+        self._signs = signs_of(directions)
+        self.n_weights = len(directions) if len(directions) > 1 else 0
+        self._outcomes = [EmpiricalCDF() for _ in directions]
+        self._reports: list[EmpiricalCDF] = []  # by step
+        self.names = NameTable() if names is None else names
+        self._known: Counter[tuple[int, int]] = Counter()  # place of a step, name -> in how many steps
+        filling = dict(
+            actions=np.nan,
+            names=-1,
+            indices=-1,
+            n_values=0,
+            valued=0.0,
+            context=np.nan,
+            reports=np.nan,
+            performance=np.nan,
+            worths=np.nan,
+            mask=0.0,
+            outcome=np.nan,
+        )
+        self._n_added = 0
+        self._valued: dict[bytes, np.ndarray] = {}  # networks by `_key` -> what they were last worth
+        self._scores_of = OutcomeTransform(np.full(1, -9.0))  # of a single objective; so far of no errors
+        self._known_worths = np.zeros(0)
+        self.reports_are_values = True
+        """Whether the last trial that reported something between its steps reported what these were worth."""
+        self._ring = RingBuffer(capacity=config.replay_capacity, filling=filling)
+
+    def __len__(self) -> int:
+        return len(self._ring)
+
+    def add(self, number: int, episode: Episode, worths: np.ndarray) -> None:
+        """Remember the finished trial ``number``; ``worths`` ``[S, K]`` as `reward.worths_of` gives them."""
+        names, indices, n_values = self.names.learn_all(episode)
+        best = np.fmax.reduce(worths, axis=0)
+        for scale, worth in zip(self._outcomes, best, strict=True):
+            scale.add(worth)
+        reports = self._signs[0] * episode.reports
+        for k, report in enumerate(reports):
+            if k == len(self._reports):
+                self._reports.append(EmpiricalCDF())
+            if not np.isnan(report):
+                self._reports[k].add(report)
+        rng = np.random.default_rng((self._seed, number))
+        mask = rng.random(self._config.n_critics) < _MEMBER_SHARE
+        mask[rng.integers(len(mask))] = True  # every trial teaches somebody
+        self._known.update(_places(names))
+        if self._n_added >= self._config.replay_capacity:  # this one's row is the oldest one's
+            row = np.array([self._n_added % self._config.replay_capacity])
+            self._known.subtract(_places(self._ring.rows(row, "names")["names"][0]))
+        self._n_added += 1
+        between = ~np.isnan(reports)
+        are_values = between & ~np.isnan(worths[:, 0])
+        if between[:-1].any():
+            self.reports_are_values = bool(are_values[:-1].any())
+        self._ring.add(
+            dict(
+                actions=episode.actions,
+                names=names,
+                indices=indices,
+                n_values=n_values,
+                valued=self._new_values(names, indices, episode.actions, worths),
+                context=np.where(are_values, np.nan, reports),
+                reports=reports,
+                performance=episode.performance.astype(np.float32),
+                worths=worths,
+                mask=np.tile(mask.astype(np.float32), (len(episode), 1)),
+                outcome=np.tile(best, (len(episode), 1)),
+            )
+        )
+
+    # NameTable --------------------------------------------------------------------------------------------
+
+    def rows(self, rows: np.ndarray, *names: str) -> dict[str, np.ndarray]:
+        """Arrays of remembered trials by name, all or those named; see `RingBuffer.rows`."""
+        return self._ring.rows(rows, *names)
+
+    def knows(self, slots: Sequence[ParameterSpec]) -> bool:
+        """Whether the last of ``slots`` is in a remembered trial, at that place of a step."""
+        place, number = len(slots) - 1, self.names.number(slots[-1])
+        return self._known[place, number] > 0
+
+    # Networks -----------------------------------------------------------------------------------------
+
+    def _new_values(
+        self, names: np.ndarray, indices: np.ndarray, actions: np.ndarray, worths: np.ndarray
+    ) -> np.ndarray:
+        """``[S]`` 1 where the network up to that step got a value that it had not had before."""
+        new = np.zeros(len(names))
+        for k in np.flatnonzero(~np.isnan(worths).any(axis=1)):
+            key = network_key(names[: k + 1], indices[: k + 1], actions[: k + 1])
+            if key not in self._valued or not np.array_equal(self._valued[key], worths[k]):
+                self._valued[key] = worths[k]
+                new[k] = 1
+        return new
+
+    @property
+    def n_values(self) -> int:
+        """How many networks have a value."""
+        return len(self._valued)
+
+    def has_value(self, key: bytes) -> bool:
+        """Whether the network that `network_key` gave this key has a value already."""
+        return key in self._valued
+
+    def networks(
+        self, rng: np.random.Generator, weights: np.ndarray, *, unit: float | None = None
+    ) -> tuple[Networks, np.ndarray]:
+        """Networks with a value, and their values ``[N]`` as scores.
+
+        Of many the best, the latest and some others are taken.
+
+        Args:
+            rng: The generator.
+            weights: ``[K]`` as in `state`.
+            unit: See `OutcomeTransform`.
+        """
+        if not len(self):
+            return Networks.empty(0, 1), np.zeros(0)
+        rows = self._ring.rows(np.arange(len(self._ring)), "worths", "valued")
+        trial, step = np.nonzero(rows["valued"] > 0)
+        worths = rows["worths"][trial, step]
+        if worths.shape[1] == 1 and self._config.targets == "log_error":
+            self._scores_of = OutcomeTransform(worths[:, 0], unit)
+            values = self._scores_of(worths[:, 0])
+        else:
+            ranks = scalarise(np.stack([_ranked(column) for column in worths.T], axis=-1), weights[None])
+            values = normal_scores(_ranked(ranks))
+            self._known_worths = worths[:, 0]
+        if len(values) > _BEST + _LATEST + _OTHERS:
+            order = np.argsort(-values, kind="stable")
+            best, rest = order[:_BEST], np.sort(order[_BEST:])
+            others = rng.choice(rest[:-_LATEST], _OTHERS, replace=False)
+            chosen = np.sort(np.concatenate([best, rest[-_LATEST:], others]))
+            trial, step, values = trial[chosen], step[chosen], values[chosen]
+        return self._cut(trial, step), values
+
+    @property
+    def unit(self) -> float | None:
+        """That of the scores of the last `networks`, in logarithms of the error; None where it is not."""
+        return self._scores_of.unit if self._scores_of.of_errors and len(self) else None
+
+    def whole(self, rng: np.random.Generator, n: int) -> Networks:
+        """Up to ``n`` finished trials, all that they had."""
+        rows = np.arange(len(self._ring))
+        if not len(rows):
+            return Networks.empty(0, 1)
+        if len(rows) > n:
+            rows = np.sort(rng.choice(rows, n, replace=False))
+        return self._cut(rows, np.full(len(rows), 10**6))
+
+    def score_report(self, report: float) -> float:
+        """The score of a network with that report, on the scale of the last `networks`."""
+        worth = self._signs[:1] * report
+        if self._config.targets == "log_error":
+            return float(self._scores_of(worth)[0])
+        return float(normal_scores(_ranked(np.append(self._known_worths, worth)))[-1])
+
+    def values_of(self, scores: np.ndarray) -> np.ndarray | None:
+        """The objective's values that have these scores, the inverse of `score_report`; None where nothing
+        has a value yet, and where there are several objectives, which a score is made of."""
+        if self.n_weights or not len(self):
+            return None
+        if self._config.targets == "log_error":
+            return self._signs[0] * self._scores_of.worths(scores)
+        return self._signs[0] * np.quantile(self._known_worths, ranks_of_scores(scores))
+
+    def settled(self, request: Request) -> DecisionPoint:
+        """A running trial and what it asks for, in numbers; a request without slots asks for anything."""
+        steps = [*request.before.slots, request.slots]
+        shape = (len(steps), ACTION_SLOTS)
+        names, indices = np.full(shape, -1, dtype=np.int64), np.full(shape, -1, dtype=np.int64)
+        n_values, actions = np.zeros(shape, dtype=np.int64), np.full(shape, np.nan)
+        for k, slots in enumerate(steps):
+            names[k] = self.names.numbers(slots)
+            indices[k, : len(slots)] = [slot.index for slot in slots]
+            n_values[k, : len(slots)] = [slot.n_values for slot in slots]
+        actions[:-1] = request.before.actions
+        actions[-1, : len(request.actions)] = request.actions
+        context = np.full(len(steps), np.nan)
+        if not self.reports_are_values:
+            context[:-1] = self._rank_reports(self._signs[0] * request.before.reports[None])[0]
+        return DecisionPoint(actions, names, indices, n_values, context, len(steps) - 1, len(request.actions))
+
+    def _cut(self, trial: np.ndarray, step: np.ndarray) -> Networks:
+        """The networks of those trials up to those steps."""
+        rows = self._ring.rows(trial, "actions", "names", "indices", "n_values", "context")
+        behind = np.arange(rows["names"].shape[1]) > step[:, None]
+        context = self._rank_reports(rows["context"])
+        context[np.arange(context.shape[1]) >= step[:, None]] = np.nan
+        return Networks(
+            np.where(behind[..., None], np.nan, rows["actions"]),
+            np.where(behind[..., None], -1, rows["names"]),
+            np.where(behind[..., None], -1, rows["indices"]),
+            np.where(behind[..., None], 0, rows["n_values"]),
+            context,
+            np.zeros((len(trial), 0)),
+            np.zeros((len(trial), 0)),
+        )
+
+    # Tensors ------------------------------------------------------------------------------------------
+
+    def state(self, episode: Episode, weights: np.ndarray) -> Steps:
+        """The steps of a running trial, ``[1, S]``; ``weights`` ``[K]`` is what it weighs its objectives
+        by."""
+        names = self._state_names(episode)
+        reports = self._signs[0] * episode.reports
+        return self._steps(
+            episode.actions[None], names[None], reports[None], episode.performance[None], weights[None]
+        )
+
+    def candidates(self, actions: np.ndarray, names: np.ndarray, weights: np.ndarray) -> Steps:
+        """Actions ``[C, A]`` as queries ``[1, C]``."""
+        reports = np.full((1, len(actions)), np.nan)
+        performance = np.full((1, len(actions), PERFORMANCE_VALUES), np.nan)
+        return self._steps(actions[None], names[None], reports, performance, weights[None])
+
+    def batch(self, rng: np.random.Generator) -> Batch:
+        """What one update of the agent learns from."""
+        n = self._config.batch_size
+        if not self._config.progressive_reward:
+            n = min(n, max(_BATCH_STEPS // len(self._reports), 1))
+        rows = self._ring.rows(self._ring.sample(rng, n))
+        B, S = rows["reports"].shape
+        step = np.arange(S)[None, :]
+        weights = self.draw_weights(rng, B)
+        learned = step < rows["length"][:, None]
+        if self._config.progressive_reward:  # single transitions, as published
+            learned = step == np.floor(rng.random(B) * rows["length"]).astype(np.int64)[:, None]
+            rewards, returns = rewards_of(self._unit_worths(rows["worths"], weights)), np.zeros((B, S))
+        else:
+            rewards, returns = np.zeros((B, S)), self._scores(rows["worths"], weights)
+        return Batch(
+            steps=self._steps(rows["actions"], rows["names"], rows["reports"], rows["performance"], weights),
+            learned=_tensor(learned),
+            mask=_tensor(rows["mask"][:, 0]),
+            returns=_tensor(np.nan_to_num(returns)),
+            rewards=_tensor(rewards),
+            done=_tensor(step == rows["length"][:, None] - 1),
+        )
+
+    def _state_names(self, episode: Episode) -> np.ndarray:
+        names = [self.names.numbers(slots) for slots in episode.slots]
+        return np.array(names, dtype=np.int64).reshape(-1, ACTION_SLOTS)
+
+    def draw_weights(self, rng: np.random.Generator, n: int) -> np.ndarray:
+        """``[n, K]`` weights of the objectives, or ``[n, 0]`` where there is one alone."""
+        if self.n_weights == 0:
+            return np.zeros((n, 0))
+        return rng.dirichlet(np.ones(self.n_weights), size=n) + 1e-3
+
+    def _steps(
+        self,
+        actions: np.ndarray,
+        names: np.ndarray,
+        reports: np.ndarray,
+        performance: np.ndarray,
+        weights: np.ndarray,
+    ) -> Steps:
+        described, measured = self._describe(reports, performance)
+        B, S = reports.shape
+        filled = ~np.isnan(actions)
+        return Steps(
+            actions=_tensor(np.nan_to_num(actions)),
+            filled=_tensor(filled),
+            names=self.names.codes[torch.from_numpy(names)],
+            performance=_tensor(described),
+            measured=_tensor(measured),
+            weights=_tensor(np.broadcast_to(weights[:, None, :], (B, S, weights.shape[-1]))),
+        )
+
+    def _describe(self, reports: np.ndarray, performance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Performances ``[B, S, P]`` as the agent sees them, and where there are any, ``[B, S]``."""
+        measured = ~np.isnan(reports)
+        if self._config.progressive_reward:
+            # The paper's: accuracies on 32 batches, or where these were not given, what was reported, 32
+            # times.
+            alone = self._outcomes[0].unit(reports)[..., None]
+            values = np.where(np.isnan(performance), alone, performance)
+        else:
+            # A report's rank among those at the same step, told apart by overlapping bins, coarse and fine.
+            ranks = self._rank_reports(reports)
+            values = np.maximum(1 - np.abs(ranks[..., None] - _RANK_CENTRES) / _RANK_WIDTHS, 0)
+        return np.where(measured[..., None], np.nan_to_num(values), 0), measured
+
+    def _rank_reports(self, reports: np.ndarray) -> np.ndarray:
+        """Reports ``[B, S]`` as ranks among those at the same step."""
+        ranks = np.full(reports.shape, np.nan)
+        for k, scale in enumerate(self._reports[: reports.shape[1]]):
+            ranks[:, k] = scale.rank(reports[:, k])
+        return ranks
+
+    def _ranks(self, worths: np.ndarray) -> np.ndarray:
+        return np.stack([scale.rank(worths[..., i]) for i, scale in enumerate(self._outcomes)], axis=-1)
+
+    def _scores(self, worths: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """Returns ``[B, S]`` of worths ``[B, S, K]`` in [-1, 1]."""
+        return normal_scores(scalarise(self._ranks(returns_of(worths)), weights[:, None, :])) / HIGHEST_SCORE
+
+    def _unit_worths(self, worths: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """Worths ``[B, S]`` of worths ``[B, S, K]`` in [0, 1]: accuracies as they are, all else by rank."""
+        if self.n_weights:
+            return scalarise(self._ranks(worths), weights[:, None, :])
+        return self._outcomes[0].unit(worths[..., 0])
+
+
+def _places(names: np.ndarray) -> list[tuple[int, int]]:
+    """Where the names ``[S, A]`` stand: place in its step, and number, of each."""
+    return [(place, number) for step in names.tolist() for place, number in enumerate(step) if number >= 0]
+
+
+def _ranked(values: np.ndarray) -> np.ndarray:
+    """The share of ``values`` ``[N]`` that lies below each, ties counted half."""
+    ordered = np.sort(values)
+    return (np.searchsorted(ordered, values, "left") + np.searchsorted(ordered, values, "right")) / (
+        2 * len(values)
+    )
+
+
+def _tensor(array: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))

@@ -1,0 +1,172 @@
+"""Networks as arrays: those with a value, plans, candidates, and the point at which a running trial stands.
+
+Notation: N networks, S steps, A action slots, E numbers of a descriptor, X expectations.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from optuna_trlhpo.layers import ACTION_SLOTS
+
+_FILLINGS = (np.nan, -1, -1, 0, np.nan, np.nan, 0.0)
+"""What an empty slot of each array of `Networks` holds."""
+
+
+class Networks(NamedTuple):
+    """Sequences of steps: finished trials, their prefixes, and plans. Empty slots hold `_FILLINGS`."""
+
+    actions: np.ndarray  # [N, S, A] in [0, 1]
+    names: np.ndarray  # [N, S, A] numbers of stems
+    indices: np.ndarray  # [N, S, A] which of the parameters with this stem
+    n_values: np.ndarray  # [N, S, A] how many values there are; 0 where they are continuous
+    context: np.ndarray  # [N, S] what was reported behind a step and is no network's value, in [0, 1]
+    network_descriptor: (
+        np.ndarray
+    )  # [N, E] what the network comes to, about [0, 1]; E = 0 where nobody can tell
+    expected: np.ndarray  # [N, X] what is expected of the network from elsewhere, each with deviation 1
+
+    @property
+    def lengths(self) -> np.ndarray:
+        return (self.names[:, :, 0] >= 0).sum(axis=1)
+
+    def rows(self, rows: np.ndarray) -> Networks:
+        return Networks(*(array[rows] for array in self))
+
+    @staticmethod
+    def empty(N: int, S: int, A: int = ACTION_SLOTS) -> Networks:
+        """``N`` networks of ``S`` steps whose slots are empty, without descriptor and expectations."""
+        shapes = ((N, S, A),) * 4 + ((N, S), (N, 0), (N, 0))
+        types = (float, np.int64, np.int64, np.int64, float, float, float)
+        arrays = zip(shapes, _FILLINGS, types, strict=True)
+        return Networks(*(np.full(shape, filling, dtype) for shape, filling, dtype in arrays))
+
+
+class DecisionPoint(NamedTuple):
+    """What a running trial has, and what it asks for: the slot ``slot`` of step ``step``."""
+
+    actions: np.ndarray  # [step + 1, A], NaN where free
+    names: np.ndarray  # [step + 1, A], also of the slot asked for; -1 where unknown, there any will do
+    indices: np.ndarray  # [step + 1, A]
+    n_values: np.ndarray  # [step + 1, A]
+    context: np.ndarray  # [step + 1]
+    step: int
+    slot: int
+
+
+class Candidate:
+    """A network that is being put together; rows of the arrays are its steps."""
+
+    __slots__ = ("actions", "names", "indices", "n_values")
+
+    def __init__(self, actions: np.ndarray, names: np.ndarray, indices: np.ndarray, n_values: np.ndarray):
+        self.actions, self.names, self.indices, self.n_values = actions, names, indices, n_values
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def copy(self) -> Candidate:
+        return Candidate(self.actions.copy(), self.names.copy(), self.indices.copy(), self.n_values.copy())
+
+    def steps(self, start: int, stop: int | None = None, shift: int = 0) -> Candidate:
+        part = slice(start, stop)
+        indices = self.indices[part]
+        indices = np.where(indices >= 0, indices + shift, indices)
+        return Candidate(self.actions[part], self.names[part], indices, self.n_values[part])
+
+    def then(self, other: Candidate) -> Candidate:
+        return Candidate(
+            *(np.concatenate([getattr(self, name), getattr(other, name)]) for name in self.__slots__)
+        )
+
+    def key(self) -> bytes:
+        return network_key(self.names, self.indices, self.actions)
+
+
+@dataclass
+class Plan:
+    """A whole network, of which the running trial has settled the beginning."""
+
+    actions: np.ndarray  # [S, A]
+    names: np.ndarray  # [S, A] numbers of stems
+    indices: np.ndarray  # [S, A]
+    score: float
+    """What the acquisition function holds of it; greater is better, comparable within one fit."""
+    key: bytes
+    """Tells networks apart; it stays that of the plan as it was made."""
+    mean: float = math.nan
+    """The score that the critic expects of it."""
+    deviation: float = math.nan
+    """How far off the critic holds that it may be."""
+
+    def answers(self, settled: DecisionPoint) -> bool:
+        """Whether the plan begins with what is settled, and goes on with what is asked for."""
+        step, slot = settled.step, settled.slot
+        if len(self.names) <= step:
+            return False
+        filled = settled.names >= 0
+        return (
+            np.array_equal(self.names[: step + 1][filled], settled.names[filled])
+            and np.array_equal(self.indices[: step + 1][filled], settled.indices[filled])
+            and bool((self.names[:step] >= 0).sum() == (settled.names[:step] >= 0).sum())
+            and not np.isnan(self.actions[step, slot])
+            and np.allclose(
+                np.nan_to_num(self.actions[: step + 1]) * filled * ~np.isnan(settled.actions),
+                np.nan_to_num(settled.actions),
+            )
+        )
+
+
+def network_key(names: np.ndarray, indices: np.ndarray, actions: np.ndarray) -> bytes:
+    """Steps ``[S, A]`` as bytes; the same for the same network."""
+    return np.concatenate([names, indices, actions], axis=-1, dtype=np.float32).tobytes()
+
+
+def as_networks(drafts: list[Candidate], context: np.ndarray) -> Networks:
+    """Candidates as arrays; ``context`` ``[K]`` belongs to the first K steps of each."""
+    S, A = max(map(len, drafts)), drafts[0].names.shape[1]
+    networks = Networks.empty(len(drafts), S, A)
+    for row, draft in enumerate(drafts):
+        n = len(draft)
+        networks.actions[row, :n], networks.names[row, :n] = draft.actions, draft.names
+        networks.indices[row, :n], networks.n_values[row, :n] = draft.indices, draft.n_values
+    k = min(S, len(context))
+    networks.context[:, :k] = context[:k]
+    return networks
+
+
+def as_one(plan: Plan, n_values: np.ndarray) -> Networks:
+    """A plan as the only one of N networks; ``n_values`` ``[S, A]`` belongs to its slots."""
+    one = Networks.empty(1, *plan.names.shape)
+    return one._replace(
+        actions=plan.actions[None],
+        names=plan.names[None],
+        indices=plan.indices[None],
+        n_values=n_values[None],
+    )
+
+
+def joined(parts: Sequence[Networks]) -> Networks:
+    """Networks of different lengths in one."""
+    S = max(part.names.shape[1] for part in parts)
+    E = max(part.network_descriptor.shape[1] for part in parts)
+    X = max(part.expected.shape[1] for part in parts)
+    widths = (S, S, S, S, S, E, X)
+    padded = []
+    for part in parts:
+        padded.append(
+            [
+                np.pad(
+                    array,
+                    [(0, 0), (0, width - array.shape[1]), (0, 0)][: array.ndim],
+                    constant_values=filling,
+                )
+                for array, width, filling in zip(part, widths, _FILLINGS, strict=True)
+            ]
+        )
+    return Networks(*(np.concatenate(arrays) for arrays in zip(*padded, strict=True)))

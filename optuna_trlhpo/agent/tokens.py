@@ -1,0 +1,94 @@
+"""Steps of a trial as tokens of a transformer."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from optuna_trlhpo.agent.config import AgentConfig
+
+NAME_CODE = 16
+"""N: numbers that stand for a name."""
+_BINS = 8
+
+
+class Steps(NamedTuple):
+    """Layers, or candidates for one. Positions that hold nothing are 0."""
+
+    actions: Tensor  # [B, S, A] in [0, 1]
+    filled: Tensor  # [B, S, A] 1 where there is an action, else 0
+    names: Tensor  # [B, S, A, N] codes of the parameters' names
+    performance: Tensor  # [B, S, P]
+    measured: Tensor  # [B, S] 1 where the performance is known, else 0
+    weights: Tensor  # [B, S, K] what this trial weighs the objectives by; K = 0 where there is one alone
+
+    def unmeasured(self) -> Steps:
+        """The same, before anything was trained: what a critic is asked about."""
+        return self._replace(
+            performance=torch.zeros_like(self.performance), measured=torch.zeros_like(self.measured)
+        )
+
+    def unfilled(self) -> Steps:
+        """Only the name of the first parameter: what an actor is asked for."""
+        first = torch.zeros_like(self.filled)
+        first[..., 0] = 1
+        return self.unmeasured()._replace(
+            actions=torch.zeros_like(self.actions),
+            filled=torch.zeros_like(self.filled),
+            names=self.names * first.unsqueeze(-1),
+        )
+
+    def at(self, start: int, stop: int) -> Steps:
+        return Steps(*(tensor[:, start:stop] for tensor in self))
+
+
+class FrozenIMR(nn.Module):
+    """Intermediate model representation: tanh(W1 action + W2 performance), random and never trained
+    (section IV)."""
+
+    def __init__(self, config: AgentConfig, *, n_slots: int, n_performance: int, n_weights: int) -> None:
+        super().__init__()
+        self.n_features = n_slots + n_performance + n_weights
+        self.linear = nn.Linear(self.n_features, config.width, bias=False)  # W1 and W2 side by side
+        self.requires_grad_(False)
+
+    def forward(self, steps: Steps) -> Tensor:
+        return torch.tanh(self.linear(self.features(steps)))  # [B, S, W]
+
+    def features(self, steps: Steps) -> Tensor:
+        return torch.cat([steps.actions * steps.filled, steps.performance, steps.weights], dim=-1)
+
+
+class LearnedIMR(nn.Module):
+    """Intermediate model representation that is learned, and knows what each slot is called.
+
+    A slot is its action, that action's place among eight overlapping bins (so that a choice among a few can
+    be told from its neighbours, and still has a gradient), and its name.
+    """
+
+    centres: Tensor
+
+    def __init__(self, config: AgentConfig, *, n_slots: int, n_performance: int, n_weights: int) -> None:
+        super().__init__()
+        self.n_features = n_slots * (2 + _BINS + NAME_CODE) + n_performance + 1 + n_weights
+        self.layers = nn.Sequential(
+            nn.Linear(self.n_features, 2 * config.width), nn.GELU(), nn.Linear(2 * config.width, config.width)
+        )
+        self.register_buffer("centres", (torch.arange(_BINS) + 0.5) / _BINS)
+
+    def forward(self, steps: Steps) -> Tensor:
+        return self.layers(self.features(steps))  # [B, S, W]
+
+    def features(self, steps: Steps) -> Tensor:
+        bins = torch.relu(1 - _BINS * (steps.actions.unsqueeze(-1) - self.centres).abs())  # [B, S, A, bins]
+        filled = steps.filled.unsqueeze(-1)
+        slots = torch.cat([filled, filled * steps.actions.unsqueeze(-1), filled * bins, steps.names], dim=-1)
+        parts = [slots.flatten(-2), steps.performance, steps.measured.unsqueeze(-1), steps.weights]
+        return torch.cat(parts, dim=-1)
+
+
+def make_imr(config: AgentConfig, n_slots: int, n_performance: int, n_weights: int) -> FrozenIMR | LearnedIMR:
+    cls = LearnedIMR if config.learned_imr else FrozenIMR
+    return cls(config, n_slots=n_slots, n_performance=n_performance, n_weights=n_weights)

@@ -1,0 +1,77 @@
+"""What is known from earlier studies: `warm_start`.
+
+An earlier study is learned once. What its critic expects of a network is one more thing that the critic of
+the running study knows about the network; how far it is to be trusted is learned there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from optuna.study import StudyDirection
+
+from optuna_trlhpo.agent.config import AgentConfig
+from optuna_trlhpo.agent.features import N_PARTS, FeatureMap
+from optuna_trlhpo.agent.gaussian_process import GaussianProcess
+from optuna_trlhpo.agent.name_table import NameTable
+from optuna_trlhpo.agent.replay import Replay
+from optuna_trlhpo.agent.sequences import Networks
+from optuna_trlhpo.trials.earlier_study import EarlierStudy
+
+_N_BEST = 100
+_STEPS = 80
+
+
+class NetworkSource:
+    """An earlier study that has been learned.
+
+    Args:
+        config: The agent's settings.
+        study: The earlier study.
+        directions: Of the study that is running; there must be as many.
+        seed: The sampler's.
+        names: Shared with the running study.
+
+    Attributes:
+        networks: ``[N]`` its networks with a value.
+        best: The best of them.
+        unit: Of its scores, where they are of errors; see `Scores`.
+
+    Raises:
+        ValueError: If the studies have different numbers of objectives.
+    """
+
+    def __init__(
+        self,
+        config: AgentConfig,
+        study: EarlierStudy,
+        directions: Sequence[StudyDirection],
+        seed: int,
+        names: NameTable,
+    ) -> None:
+        K = len(directions)
+        if len(study.directions) != K:
+            raise ValueError(
+                f"warm_start: the number of objectives of study {study.name!r} is {len(study.directions)}; "
+                f"it must be that of the study that is optimised, {K}"
+            )
+        replay = Replay(config, study.directions, seed, names)
+        for number, episode, outcomes in study.episodes():
+            replay.add(number, episode, outcomes)
+        weights = np.ones(K) if K > 1 else np.zeros(0)
+        rng = np.random.default_rng(seed)
+        self.networks, self._values = replay.networks(rng, weights)
+        self.unit = replay.unit
+        self.best = self.networks.rows(np.argsort(-self._values, kind="stable")[:_N_BEST])
+
+    def learn(self, networks: Networks, categorical: np.ndarray, means: np.ndarray) -> None:
+        """Learn ``networks``, which are ``self.networks`` with all that is known of them."""
+        self._features, self._posterior = FeatureMap(), GaussianProcess(n_parts=N_PARTS)
+        self._features.learn(networks, categorical, means)
+        x = self._features(networks)
+        self._posterior.fit(x, self._values, self._features.features, steps=_STEPS)
+
+    def expect(self, networks: Networks) -> np.ndarray:
+        """``[N]`` the score that is expected of each network, in the earlier study."""
+        return self._posterior.predict(self._features(networks))[0]

@@ -1,0 +1,68 @@
+"""Rows: the outcome of one study each, as lines of JSON."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import optuna
+import torch
+
+from optuna_trlhpo import __version__
+
+Row = dict[str, Any]
+
+
+def read_rows(path: str | Path, *, repair: bool = False) -> list[Row]:
+    """The rows of a file, or of all ``PROBLEM/SAMPLER.jsonl`` in a folder; none if there is nothing.
+
+    A last line that was cut off is passed over and, with ``repair``, taken out of the file.
+
+    Raises:
+        ValueError: For any other line that is not a row.
+    """
+    path = Path(path)
+    rows: list[Row] = []
+    for file in sorted(path.glob("*/*.jsonl")) if path.is_dir() else [path] if path.exists() else []:
+        text = file.read_bytes()
+        whole = text[: text.rfind(b"\n") + 1]
+        if repair and whole != text:
+            with file.open("r+b") as opened:
+                opened.truncate(len(whole))
+        for number, line in enumerate(whole.splitlines(), start=1):
+            try:
+                row = json.loads(line)
+                row_identity(row)
+            except (ValueError, TypeError, KeyError) as error:
+                raise ValueError(f"{file}, line {number} is not a row of a benchmark") from error
+            rows.append(row)
+    return rows
+
+
+def versions() -> dict[str, str]:
+    """The versions that results depend on."""
+    return {
+        "python": platform.python_version(),
+        "optuna": optuna.__version__,
+        "torch": str(torch.__version__),
+        "optuna_trlhpo": __version__,
+    }
+
+
+def row_file(out: str | Path, problem: str, sampler: str) -> Path:
+    return Path(out) / problem / f"{sampler}.jsonl"
+
+
+def row_identity(row: Row) -> tuple[str, str, str, int]:
+    return row["problem"], row["form"], row["sampler"], row["seed"]
+
+
+def check_names(what: str, names: Iterable[str], allowed: Iterable[str]) -> None:
+    """Raise a ``ValueError`` that lists what is allowed, if any of ``names`` is not."""
+    allowed = list(allowed)
+    unknown = [name for name in names if name not in allowed]
+    if unknown:
+        raise ValueError(f"unknown {what} {', '.join(unknown)}; there are {', '.join(allowed)}")

@@ -1,0 +1,86 @@
+"""The samplers that the benchmarks compare, by name: ours, Optuna's and the rivals."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.samplers import BaseSampler
+
+from optuna_trlhpo.agent.config import AgentConfig
+from optuna_trlhpo.sampler import TRLHPOSampler
+
+SamplerFactory = Callable[..., BaseSampler]
+"""Called with the keyword ``seed``, and with ``budget``, the trainings of the study, if it takes that. It
+must be picklable, for it is sent to other processes."""
+
+
+_DIGITS_PRIOR = Path(__file__).parents[1] / "data" / "digits-prior.safetensors"
+PRIOR = _DIGITS_PRIOR if _DIGITS_PRIOR.exists() else False
+"""The prior for layers that is played with. It has seen digits alone, for `mnist-layers` is made of MNIST."""
+
+
+def ours(
+    *,
+    seed: int,
+    layer_prior: Path | bool = PRIOR,
+    sampler: type[TRLHPOSampler] = TRLHPOSampler,
+    **settings: Any,
+) -> BaseSampler:
+    """Our sampler, with settings of `AgentConfig`."""
+    return sampler(
+        seed=seed,
+        agent=AgentConfig(**settings),
+        layer_prior=layer_prior,
+        warn_independent_sampling=False,
+    )
+
+
+def _paper(*, seed: int) -> BaseSampler:
+    return TRLHPOSampler.paper(seed=seed, warn_independent_sampling=False)
+
+
+def _baseline(name: str, *, seed: int) -> BaseSampler:
+    module = importlib.import_module("optuna_trlhpo.baselines")
+    if not hasattr(module, name):
+        raise ImportError(f"optuna_trlhpo.baselines has no {name}")
+    sampler: BaseSampler = getattr(module, name)(seed=seed)
+    return sampler
+
+
+def _smac(*, seed: int, budget: int) -> BaseSampler:
+    from optuna_trlhpo.baselines import SMACSampler
+
+    return SMACSampler(seed=seed, n_trials=budget)  # its initial design is a share of the budget
+
+
+# All at their own defaults but for what is named here; warnings apart, which would fill the screen.
+OPTUNA_SAMPLERS: dict[str, SamplerFactory] = {
+    "random": optuna.samplers.RandomSampler,
+    "tpe": optuna.samplers.TPESampler,  # since Optuna 5 this is multivariate=True without groups
+    "tpe-multivariate": functools.partial(optuna.samplers.TPESampler, multivariate=True, group=True),
+    "tpe-univariate": functools.partial(optuna.samplers.TPESampler, multivariate=False),
+    "gp": functools.partial(optuna.samplers.GPSampler, warn_independent_sampling=False),
+    "cmaes": functools.partial(optuna.samplers.CmaEsSampler, warn_independent_sampling=False),
+    "nsga2": optuna.samplers.NSGAIISampler,
+}
+BASELINES: dict[str, SamplerFactory] = {
+    "regularized-evolution": functools.partial(_baseline, "RegularizedEvolutionSampler"),
+    "local-search": functools.partial(_baseline, "LocalSearchSampler"),
+    "greedy-growth": functools.partial(_baseline, "GreedyGrowthSampler"),
+    "beam-growth": functools.partial(_baseline, "BeamGrowthSampler"),
+    "bananas": functools.partial(_baseline, "BananasSampler"),
+    "smac": _smac,
+}
+OURS: dict[str, SamplerFactory] = {
+    "trlhpo": functools.partial(ours, layer_prior=False),
+    "trlhpo-prior": ours,
+    "trlhpo-paper": _paper,
+}
+SAMPLERS: dict[str, SamplerFactory] = {**OURS, **OPTUNA_SAMPLERS, **BASELINES}
+if not PRIOR:
+    del SAMPLERS["trlhpo-prior"]

@@ -1,0 +1,152 @@
+"""Trains the prior for layers (`_agent.prior`) on tables of networks that `training_table` has made.
+
+Notation: N networks, E numbers that embed a network, T tasks.
+
+A task's networks are scored as an agent would score them. The transformer and the linear weights of all
+tasks are learned together; the weights are drawn towards their mean, so that the embedding carries what the
+tasks share.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from optuna_trlhpo.agent.layer_prior import EMBEDDING, LayerTransformer, padded
+from optuna_trlhpo.benchmarks.harness.studies import seed_number, select
+from optuna_trlhpo.benchmarks.problems.mnist_layers import TabulatedTraining, read_table
+from optuna_trlhpo.benchmarks.problems.tasks import TASKS
+from optuna_trlhpo.layers import parse
+from optuna_trlhpo.space.descriptors import LAYER_FEATURES
+from optuna_trlhpo.trials.outcome_transforms import OutcomeTransform
+
+EPOCHS = 60
+_BATCH_SIZE = 64  # of each task
+_LEARNING_RATE = 2e-3
+_WEIGHT_DECAY = 0.05
+_SHARED = 0.3
+"""How strongly the weights of tasks are drawn towards their mean."""
+_NOISE = 0.1
+"""Added to the features in training, against learning networks by heart."""
+_LEAST_DEVIATION = 0.3
+"""Of a task's weight from the mean, as a share of the typical weight: there are few tasks to tell it from."""
+
+DATA = Path(__file__).parents[1] / "data"
+
+
+def read_tasks(names: Sequence[str], folder: Path = DATA) -> dict[str, list[TabulatedTraining]]:
+    """The tables of tasks, by name.
+
+    Raises:
+        FileNotFoundError: If one is not there.
+    """
+    return {name: read_table(folder / f"{name}-layers.csv.gz") for name in names}
+
+
+def tasks_with_table(folder: Path = DATA) -> list[str]:
+    """Names of the tasks whose tables come with the package."""
+    return [name for name in TASKS if (folder / f"{name}-layers.csv.gz").exists()]
+
+
+def pretrain(
+    tables: Mapping[str, Sequence[TabulatedTraining]],
+    *,
+    seed: int = 0,
+    epochs: int = EPOCHS,
+    progress: bool = False,
+) -> dict[str, Tensor]:
+    """The tensors of a `LayerPrior` that has learned ``tables``, by the name of the task."""
+    tasks = [_read(name, table) for name, table in tables.items()]
+    rng = np.random.default_rng(seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        transformer = LayerTransformer(LAYER_FEATURES)
+        weights = nn.Parameter(0.1 * torch.randn(len(tasks), EMBEDDING))
+        shared = nn.Parameter(torch.ones(EMBEDDING) / EMBEDDING**0.5)
+        constants = nn.Parameter(torch.zeros(len(tasks)))
+        parameters = [*transformer.parameters(), weights, shared, constants]
+        optimizer = torch.optim.AdamW(parameters, lr=_LEARNING_RATE, weight_decay=_WEIGHT_DECAY)
+        steps = max(len(task.values) for task in tasks) // _BATCH_SIZE + 1
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _LEARNING_RATE, total_steps=epochs * steps)
+        for _ in tqdm(range(epochs * steps), disable=not progress, unit="step"):
+            loss = _SHARED * weights.square().mean()
+            for t, task in enumerate(tasks):
+                rows = torch.from_numpy(rng.integers(len(task.values), size=_BATCH_SIZE))
+                features = task.features[rows] + _NOISE * torch.randn(task.features[rows].shape)
+                embedded, _ = transformer(features, task.filled[rows])
+                predicted = embedded @ (shared + weights[t]) + constants[t]
+                loss = loss + (predicted - task.values[rows]).square().mean() / len(tasks)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+    mean = (shared + weights.mean(dim=0)).detach()
+    least = _LEAST_DEVIATION * mean.square().mean().sqrt()
+    spread = weights.detach().std(dim=0) if len(tasks) > 1 else torch.zeros(EMBEDDING)
+    return {
+        **{name: tensor.detach().contiguous() for name, tensor in transformer.state_dict().items()},
+        "mean": mean,
+        "deviation": (spread.square() + least.square()).sqrt(),
+        "unit": torch.tensor(float(np.mean([task.unit for task in tasks]))),
+    }
+
+
+class _Learned:
+    """A task as tensors."""
+
+    def __init__(self, features: Sequence[np.ndarray], values: np.ndarray, unit: float) -> None:
+        self.features, self.filled = padded(features)
+        self.values = torch.from_numpy(values).float()
+        self.unit = unit
+
+
+def _read(name: str, table: Sequence[TabulatedTraining]) -> _Learned:
+    space = TASKS[name].space
+    accuracies: dict[str, list[float]] = defaultdict(list)
+    for row in table:
+        accuracies[row.architecture].append(row.accuracy)
+    features = []
+    for architecture in accuracies:
+        described = space.layer_features(space.encode(parse(architecture)))
+        assert described is not None, architecture
+        features.append(described)
+    scores = OutcomeTransform(np.array([np.mean(values) for values in accuracies.values()]))
+    return _Learned(features, scores(np.array([np.mean(v) for v in accuracies.values()])), scores.unit)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the command takes, and that `handle` runs it."""
+    parser.description = (
+        "Train the prior for layers on the tables that come with the package, and write it to a file that "
+        "`TRLHPOSampler(layer_prior=FILE)` takes."
+    )
+    parser.add_argument("file", type=Path, metavar="FILE", help="a .safetensors file to write")
+    parser.add_argument(
+        "--tasks",
+        nargs="+",
+        default=["*"],
+        metavar="NAME",
+        help="names, or patterns in which * stands for anything (default: all that have a table)",
+    )
+    parser.add_argument("--seed", type=seed_number, default=0, metavar="N", help="default: %(default)s")
+    parser.set_defaults(handle=handle)
+
+
+def handle(arguments: argparse.Namespace) -> int:
+    """Train the prior, and write it."""
+    from safetensors.torch import save_file
+
+    names = select("task", arguments.tasks, tasks_with_table())
+    tables = read_tasks(names)
+    save_file(pretrain(tables, seed=arguments.seed, progress=True), arguments.file)
+    size = arguments.file.stat().st_size / 1000
+    networks = ", ".join(f"{name} {len(table):,}" for name, table in tables.items())
+    print(f"wrote {arguments.file} ({size:.0f} kB), from trainings of {networks}")
+    return 0

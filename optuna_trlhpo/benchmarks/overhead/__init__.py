@@ -1,0 +1,1 @@
+"""What the sampler and the figures themselves cost.."""

@@ -1,0 +1,109 @@
+"""What the sampler itself costs, per suggestion and per trial, as a study grows."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import statistics
+import time
+from typing import Any, NamedTuple
+
+import optuna
+import torch
+from optuna.distributions import BaseDistribution
+from optuna.study import Study
+from optuna.trial import FrozenTrial
+
+from optuna_trlhpo.benchmarks.harness.studies import positive
+from optuna_trlhpo.benchmarks.problems.synthetic import synthetic_layers
+from optuna_trlhpo.sampler import TRLHPOSampler
+
+_WINDOW = 20
+"""Trials measured at each length of the study."""
+
+
+class _Stopwatch(TRLHPOSampler):
+    """Times its own suggestions. A trial's first one includes learning from the trials before."""
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.seconds: dict[int, list[float]] = {}
+
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        start = time.perf_counter()
+        value = super().sample_independent(study, trial, param_name, param_distribution)
+        self.seconds.setdefault(trial.number, []).append(time.perf_counter() - start)
+        return value
+
+
+class Overhead(NamedTuple):
+    """What the sampler takes in a study of ``trials`` trials, in seconds."""
+
+    trials: int
+    suggestion: float
+    """Median of all suggestions but the first of each trial."""
+    planning: float
+    """Their 95th percentile: those at which the agent plans a layer."""
+    learning: float
+    """Median of the first suggestion of each trial, which learns from the trial before."""
+
+
+def measure_overhead(lengths: list[int], *, seed: int = 0) -> list[Overhead]:
+    """What the sampler takes at each length of one study.
+
+    The trials in between are random ones, added from outside, so that a long study is measured in minutes;
+    the sampler has learned from all of them before it is measured.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    objective = synthetic_layers(seed)
+    filler = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed))
+    filler.optimize(objective, n_trials=max(lengths))
+    sampler = _Stopwatch(seed=seed)
+    study = optuna.create_study(direction="maximize", sampler=sampler)
+    rows = []
+    for length in sorted(lengths):
+        n_missing = max(length - len(study.get_trials(deepcopy=False)) - 1, 0)
+        study.add_trials(filler.get_trials(deepcopy=False)[:n_missing])
+        study.optimize(objective, n_trials=1 + _WINDOW)  # the first one catches up, and is not measured
+        measured = [sampler.seconds[number] for number in sorted(sampler.seconds)[-_WINDOW:]]
+        suggestions = [seconds for trial in measured for seconds in trial[1:]]
+        rows.append(
+            Overhead(
+                trials=length,
+                suggestion=statistics.median(suggestions),
+                planning=statistics.quantiles(suggestions, n=20)[-1],
+                learning=statistics.median(trial[0] for trial in measured),
+            )
+        )
+    return rows
+
+
+def main(lengths: list[int]) -> None:
+    """Print the measurement as a table, on one thread."""
+    torch.set_num_threads(1)
+    print(
+        f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, one thread; Python "
+        f"{platform.python_version()}, torch {torch.__version__}, optuna {optuna.__version__}; "
+        f"medians over {_WINDOW} trials of six layers"
+    )
+    print(f"{'trials':>7}  {'suggestion':>12}  {'95 % of them':>12}  {'first of a trial, with learning':>32}")
+    for row in measure_overhead(lengths):
+        print(
+            f"{row.trials:>7}  {1000 * row.suggestion:>9.2f} ms  {1000 * row.planning:>9.2f} ms  "
+            f"{1000 * row.learning:>29.1f} ms"
+        )
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the command takes, and that `handle` runs it."""
+    parser.add_argument("--trials", type=positive, nargs="+", default=[100, 1000, 5000], metavar="N")
+    parser.set_defaults(handle=handle)
+
+
+def handle(arguments: argparse.Namespace) -> int:
+    """Measure and print."""
+    main(arguments.trials)
+    return 0

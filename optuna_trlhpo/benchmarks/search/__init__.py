@@ -1,0 +1,1 @@
+"""What samplers find: protocols, tables, figures, criteria.."""

@@ -1,0 +1,154 @@
+"""What each part of the agent is worth: the whole agent against the agent without that part.
+
+Every problem is played in its progressive form, if it has one: there all parts have something to do.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from optuna_trlhpo.benchmarks.harness.rows import Row, check_names
+from optuna_trlhpo.benchmarks.harness.samplers import SamplerFactory, ours
+from optuna_trlhpo.benchmarks.problems import tables
+from optuna_trlhpo.benchmarks.search import report, runner
+from optuna_trlhpo.benchmarks.search.protocols import SEQUENCES, Share
+from optuna_trlhpo.benchmarks.search.results import Results, p_text, ratio
+from optuna_trlhpo.sampler import TRLHPOSampler
+
+WHOLE = "whole"
+
+
+class AllPrefixes(TRLHPOSampler):
+    """Has every network trained on the way to a deeper one, and grows as deep as the objective allows."""
+
+    def worth_training(self, *_: Any, **__: Any) -> bool:
+        return True
+
+    def worth_growing(self, *_: Any, **__: Any) -> bool:
+        return True
+
+
+@dataclass(frozen=True)
+class Variant:
+    """The agent without one of its parts.
+
+    Attributes:
+        what: What is switched off, and what takes its place.
+        factory: Makes the sampler.
+        problems: Where that makes a difference; None: everywhere.
+    """
+
+    what: str
+    factory: SamplerFactory
+    problems: tuple[str, ...] | None = None
+
+
+def _without(what: str, *problems: str, **settings: Any) -> Variant:
+    return Variant(what, functools.partial(ours, **settings), problems or None)
+
+
+VARIANTS: dict[str, Variant] = {
+    WHOLE: _without("the whole agent"),
+    "actor-alone": _without("no critic: the actor decides alone", n_candidates=0),
+    "critic-transformers": _without(
+        "an ensemble of transformers for the exact posterior", critic="transformer"
+    ),
+    "critic-perceptrons": _without("an ensemble of perceptrons for it: no attention", critic="perceptron"),
+    "expected-improvement": _without(
+        "expected improvement, with no regard to noise, for the gain of the incumbent",
+        acquisition="expected_improvement",
+    ),
+    "thompson": _without("Thompson sampling for the gain of the incumbent", acquisition="thompson"),
+    "no-mutations": _without("no variations of the best networks", mutations=False),
+    "rank-targets": _without("ranks for the logarithm of the error", targets="rank"),
+    "reports-unread": _without("reports unread: final values alone", *SEQUENCES, read_reports=False),
+    "all-prefixes": _without("every prefix trained", *SEQUENCES, sampler=AllPrefixes),
+    "no-random-trials": _without("no trials at random but the first", "mnist-layers", random_interval=0),
+    "no-layer-prior": _without("no prior about layers", "mnist-layers", layer_prior=False),
+}
+"""By name, first the whole agent."""
+
+
+def run(
+    problems: Sequence[str],
+    variants: Iterable[str],
+    *,
+    seeds: int,
+    budget: int,
+    out: str | Path,
+    jobs: int = 1,
+    data_root: str | Path | None = None,
+    progress: bool = False,
+) -> list[Row]:
+    """Run the whole agent and the variants, each where it makes a difference; see `runner.run`.
+
+    Raises:
+        ValueError: For an unknown name.
+    """
+    names = list(dict.fromkeys([WHOLE, *variants]))
+    check_names("variant", names, VARIANTS)
+    check_names("problem", problems, tables.problems())
+    shares = []
+    for problem in problems:
+        here = tuple(name for name in names if problem in (VARIANTS[name].problems or problems))
+        form = tables.load(problem, data_root).forms[0]
+        shares.append(Share((problem,), here, seeds, budget, forms=(form,)))
+    factories = {name: VARIANTS[name].factory for name in names}
+    return runner.run_protocol(shares, factories, out=out, jobs=jobs, data_root=data_root, progress=progress)
+
+
+def markdown(results: Results) -> str:
+    """A table for each problem: the regret of the whole agent, and what it comes to without each part."""
+    parts = [
+        "# What each part is worth\n\nThe mean regret ± its standard error of the whole agent, and how many "
+        "times that it is without a part: above 1 the part helps. p is Wilcoxon's over paired seeds, after "
+        "Holm over the variants; a p of .05 or more is a tie."
+    ]
+    for problem in results.problems:
+        checkpoints = results.checkpoints(problem)
+        rows = [_whole_row(results, problem, checkpoints)]
+        for name in VARIANTS:
+            if name != WHOLE and name in results.samplers(problem):
+                rows.append(_variant_row(results, problem, name, checkpoints))
+        form = next(row["form"] for row in results.rows if row["problem"] == problem)
+        unit = next(row["unit"] for row in results.rows if row["problem"] == problem)
+        heads = ["variant", "what", "seeds", *map(report.head, checkpoints), "CPU s a study"]
+        parts.append(f"## {problem}\n\nIn its {form} form; regret in {unit}.\n\n{report.table(heads, rows)}")
+    parts.append(f"Versions: {report.versions_text(results)}.")
+    return "\n\n".join(parts) + "\n"
+
+
+def _whole_row(results: Results, problem: str, checkpoints: Sequence[int]) -> list[str]:
+    cells = [results.cell(problem, WHOLE, at) for at in checkpoints]
+    texts = ["" if cell is None else _mean_text(list(cell.regrets.values())) for cell in cells]
+    return _row(results, problem, WHOLE, texts)
+
+
+def _variant_row(results: Results, problem: str, name: str, checkpoints: Sequence[int]) -> list[str]:
+    texts = []
+    for at in checkpoints:
+        whole, cell = results.cell(problem, WHOLE, at), results.cell(problem, name, at)
+        if whole is None or cell is None:
+            texts.append("")
+            continue
+        compared = results.comparisons(problem, at, WHOLE)[name]
+        texts.append(f"{ratio(cell, whole):.2f}, {compared.word}, p {p_text(compared.corrected)}")
+    return _row(results, problem, name, texts)
+
+
+def _row(results: Results, problem: str, name: str, texts: list[str]) -> list[str]:
+    studies = [row for row in results.rows if (row["problem"], row["sampler"]) == (problem, name)]
+    seconds = np.mean([row["seconds"] for row in studies])
+    return [name, VARIANTS[name].what, str(len(studies)), *texts, f"{seconds:.1f}"]
+
+
+def _mean_text(regrets: Sequence[float]) -> str:
+    if len(regrets) == 1:
+        return f"{regrets[0]:.3f}"
+    return f"{np.mean(regrets):.3f} ± {np.std(regrets, ddof=1) / np.sqrt(len(regrets)):.3f}"

@@ -1,0 +1,323 @@
+"""Samplers on the `idioms`: ``python -m optuna_trlhpo.benchmarks idioms``.
+
+Each sampler plays each idiom with each seed. It is judged by the true value, free of noise, of the trial that
+looked best: what a user takes home. Values of different idioms have different units, so samplers are compared
+by their ranks: within one idiom and seed, and the mean of these over all idioms is one number for each seed.
+
+A row is the outcome of one study: ``problem`` is the idiom, ``form`` "study", ``budget`` its trials.
+
+==================  =======================================================================================
+``curve``           pairs ``[trials, value]``, one wherever another trial looks best: from so many trials on,
+                    this is the true value of the one with the best observed value
+``unit``            of the value, and ``direction``
+``trials``          trials of the study; ``pruned`` is a part of them
+``seconds``         of the study, by the clock, trainings included
+``versions``        and ``machine``: what ran
+``error``           in place of all after ``budget``: why the study failed
+==================  =======================================================================================
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import optuna
+from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState
+
+from optuna_trlhpo.benchmarks.harness.rows import Row, check_names, read_rows, versions
+from optuna_trlhpo.benchmarks.harness.samplers import SAMPLERS as ALL_SAMPLERS
+from optuna_trlhpo.benchmarks.harness.samplers import SamplerFactory
+from optuna_trlhpo.benchmarks.harness.studies import (
+    add_common_arguments,
+    add_seeds,
+    check_positive,
+    check_samplers,
+    collect,
+    failures_text,
+    latest,
+    machines_text,
+    mean_text,
+    positive,
+    select,
+    table,
+    this_machine,
+)
+from optuna_trlhpo.benchmarks.problems.idioms import IDIOMS, Observer
+
+SAMPLERS = ("trlhpo", "tpe", "tpe-multivariate", "random")
+REFERENCE = "trlhpo"
+SEEDS, TRIALS = 20, 50
+
+
+@dataclass(frozen=True)
+class _IdiomRun:
+    """One study to be run; it is sent to another process."""
+
+    idiom: str
+    sampler: str
+    seed: int
+    trials: int
+    factory: SamplerFactory
+
+    @property
+    def key(self) -> Row:
+        return {
+            **{"problem": self.idiom, "form": "study"},
+            **{"sampler": self.sampler, "seed": self.seed, "budget": self.trials},
+        }
+
+
+def run(
+    idioms: Sequence[str] = tuple(IDIOMS),
+    samplers: Mapping[str, SamplerFactory] | Sequence[str] = SAMPLERS,
+    *,
+    seeds: Iterable[int] = range(SEEDS),
+    trials: int = TRIALS,
+    out: str | Path = "idioms-rows",
+    jobs: int = 1,
+    progress: bool = False,
+) -> list[Row]:
+    """Run each sampler on each idiom with each seed, unless that has been done, and keep a row of each.
+
+    Args:
+        idioms: Names out of `idioms.IDIOMS`.
+        samplers: Names out of `samplers.SAMPLERS`, or factories by names of their own.
+        seeds: Of the sampler and of the noise alike.
+        trials: Of a study.
+        out: The folder of the rows; those of other commands belong in another one.
+        jobs: Processes, each with one thread.
+        progress: Whether to show a bar.
+
+    Returns:
+        The rows that this call has added.
+
+    Raises:
+        ValueError: For an unknown name or a number out of range.
+        ImportError: If scikit-learn is missing.
+    """
+    check_positive(trials=trials, jobs=jobs)
+    check_names("idiom", idioms, IDIOMS)
+    factories = check_samplers(samplers)
+    runs = [
+        _IdiomRun(idiom, name, seed, trials, factory)
+        for seed in seeds
+        for idiom in idioms
+        for name, factory in factories.items()
+    ]
+    return collect(_study, runs, out=out, jobs=jobs, progress=progress)
+
+
+def _study(it: _IdiomRun) -> Row:
+    idiom, watch = IDIOMS[it.idiom], Observer(it.seed)
+    curve: list[list[float]] = []
+
+    def follow(study: Study, trial: FrozenTrial) -> None:
+        complete = trial.state == TrialState.COMPLETE  # else there may be no best trial
+        if complete and study.best_trial.number == trial.number:
+            curve.append([trial.number + 1, round(watch.truths[trial.number], 9)])
+
+    start = time.perf_counter()
+    study = optuna.create_study(
+        direction=idiom.direction, sampler=it.factory(seed=it.seed), pruner=idiom.pruner()
+    )
+    study.optimize(lambda trial: idiom.play(trial, watch), n_trials=it.trials, callbacks=[follow])
+    seconds = time.perf_counter() - start
+    trials = study.get_trials(deepcopy=False)
+    return {
+        "curve": curve,
+        "unit": idiom.unit,
+        "direction": idiom.direction,
+        "trials": len(trials),
+        "pruned": sum(trial.state == TrialState.PRUNED for trial in trials),
+        "seconds": round(seconds, 3),
+        "versions": versions(),
+        "machine": this_machine(),
+    }
+
+
+# Judging ------------------------------------------------------------------------------------------------
+
+
+Values = dict[str, dict[str, dict[int, float]]]
+"""By idiom, sampler and seed: what was found, the smaller the better."""
+
+
+def values_of(rows: Iterable[Row], at: int) -> Values:
+    """What each study had found after so many trials, turned about where large values are good."""
+    from optuna_trlhpo.benchmarks.search.results import regret_at  # needs the extra 'bench'
+
+    values: Values = {}
+    for row in rows:
+        sign = -1 if row["direction"] == "maximize" else 1
+        of_sampler = values.setdefault(row["problem"], {}).setdefault(row["sampler"], {})
+        of_sampler[row["seed"]] = sign * regret_at(row["curve"], at)
+    return values
+
+
+def ranks_by_seed(values: Values, samplers: Sequence[str]) -> dict[str, dict[int, float]]:
+    """By sampler and seed the mean over the idioms of its rank among ``samplers``; 1 is best, and equals
+    share the mean of their ranks.
+
+    Only seeds count of which every sampler has a study of every idiom.
+
+    Example:
+        >>> values = {"a": {"x": {0: 1.0}, "y": {0: 2.0}}, "b": {"x": {0: 3.0}, "y": {0: 3.0}}}
+        >>> ranks_by_seed(values, ["x", "y"])
+        {'x': {0: 1.25}, 'y': {0: 1.75}}
+    """
+    from scipy import stats
+
+    studies = [of_idiom.get(name, {}) for of_idiom in values.values() for name in samplers]
+    seeds = sorted(set.intersection(*map(set, studies))) if studies else []
+    ranks = {
+        seed: np.mean(
+            [
+                stats.rankdata([of_idiom[name][seed] for name in samplers], nan_policy="omit")
+                for of_idiom in values.values()
+            ],
+            axis=0,
+        )
+        for seed in seeds
+    }
+    return {name: {seed: float(ranks[seed][i]) for seed in seeds} for i, name in enumerate(samplers)}
+
+
+def report(rows: Iterable[Row], *, trials: int = TRIALS, reference: str = REFERENCE) -> str:
+    """The rows of one number of trials as tables in Markdown.
+
+    Args:
+        rows: Those of `run`.
+        trials: Of a study.
+        reference: Whom the others are compared with.
+    """
+    rows, failed = latest(rows, {"budget": trials})
+    if not rows:
+        return f"There is no whole study of {trials} trials.\n{failures_text(failed)}"
+    idioms = [name for name in IDIOMS if any(row["problem"] == name for row in rows)]
+    samplers = sorted({row["sampler"] for row in rows}, key=_place)
+    values = values_of(sorted(rows, key=lambda row: idioms.index(row["problem"])), trials)
+    parts = [
+        f"The true value of the trial that looked best after {trials} trials: mean ± standard error over "
+        "seeds; (+) where large values are good, (-) where small ones are.",
+        _values_table(rows, values, samplers, reference),
+        _ranks_text(rows, idioms, samplers, trials, reference),
+        f"{machines_text(rows)}{failures_text(failed)}",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _place(sampler: str) -> tuple[int, str]:
+    """Where a sampler stands in a table."""
+    return (SAMPLERS.index(sampler) if sampler in SAMPLERS else len(SAMPLERS)), sampler
+
+
+def _values_table(rows: Sequence[Row], values: Values, samplers: Sequence[str], reference: str) -> str:
+    from optuna_trlhpo.benchmarks.search.results import SIGNIFICANT, Cell, holm, p_text, wilcoxon
+
+    others = [name for name in samplers if name != reference]
+    lines = []
+    for idiom, of_idiom in values.items():
+        sign = -1 if IDIOMS[idiom].direction == "maximize" else 1
+        texts = [mean_text(sign * value for value in of_idiom.get(name, {}).values()) for name in samplers]
+        told: list[str] = []
+        if reference in of_idiom:
+            there = [name for name in others if name in of_idiom]
+            cells = {name: Cell("study", of_idiom[name]) for name in (reference, *there)}
+            corrected = holm([wilcoxon(cells[reference], cells[name]) for name in there])
+            for name, p in zip(there, corrected, strict=True):
+                if p < SIGNIFICANT:
+                    word = "better" if cells[reference].mean < cells[name].mean else "worse"
+                    told.append(f"{word} than {name}, {p_text(p)}")
+        mark = "+" if sign < 0 else "-"
+        lines.append([f"{idiom} ({mark})", *texts, "; ".join(told)])
+    return table(["idiom", *samplers, f"{reference} is, p after Holm"], lines)
+
+
+def _ranks_text(
+    rows: Sequence[Row], idioms: Sequence[str], samplers: Sequence[str], trials: int, reference: str
+) -> str:
+    """Mean ranks over all idioms on the way and at the end, and what they say."""
+    from optuna_trlhpo.benchmarks.search.results import Cell, friedman, holm, p_text, wilcoxon
+
+    everywhere = [
+        name
+        for name in samplers
+        if all(any((row["problem"], row["sampler"]) == (it, name) for row in rows) for it in idioms)
+    ]
+    marks = sorted({max(trials // 2, 1), trials})
+    ranks = {at: ranks_by_seed(values_of(rows, at), everywhere) for at in marks}
+    end = ranks[trials]
+    n_seeds = len(next(iter(end.values()), {}))
+    if len(everywhere) < 2 or not n_seeds:
+        return "No two samplers have played all idioms with one seed, so there are no ranks over them."
+    others = [name for name in everywhere if name != reference] if reference in everywhere else []
+    cells = {name: Cell("study", of_seed) for name, of_seed in end.items()}
+    ps = holm([wilcoxon(cells[reference], cells[name]) for name in others])
+    p_of = dict(zip(others, ps, strict=True))
+    lines = []
+    for name in sorted(everywhere, key=lambda name: cells[name].mean):
+        seconds = np.mean([row["seconds"] for row in rows if row["sampler"] == name])
+        texts = [f"{np.mean(list(ranks[at][name].values())):.2f}" for at in marks]
+        p = p_text(p_of[name]) if name in p_of else ""
+        lines.append([name, *texts, p, f"{seconds:.1f}"])
+    heads = ["sampler", *(f"@{at}" for at in marks), f"p against {reference}", "s a study"]
+    with np.errstate(invalid="ignore"):  # all may be equal
+        chance = friedman({name: list(of_seed.values()) for name, of_seed in end.items()})
+    text = (
+        f"Mean rank over {len(idioms)} idioms and {n_seeds} seeds. p: Wilcoxon's signed-rank test of the "
+        "mean ranks of each seed, two-sided, after Holm."
+    )
+    if np.isfinite(chance):
+        text += f" Friedman's p that all samplers are equally good: {p_text(chance)}."
+    return f"{text}\n\n{table(heads, lines)}"
+
+
+# Command line -------------------------------------------------------------------------------------------
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the command takes, and that `handle` runs it."""
+    for name, default, there in (
+        ("idioms", ["*"], IDIOMS),
+        ("samplers", list(SAMPLERS), ALL_SAMPLERS),
+    ):
+        parser.add_argument(
+            f"--{name}",
+            nargs="+",
+            default=default,
+            metavar="NAME",
+            help=f"names, or patterns in which * stands for anything, out of {', '.join(there)} "
+            f"(default: {' '.join(default)})",
+        )
+    parser.add_argument(
+        "--trials", type=positive, default=TRIALS, metavar="N", help="of a study (default: %(default)s)"
+    )
+    add_seeds(parser, SEEDS)
+    add_common_arguments(parser, out="benchmark-rows/idioms")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables there, too")
+    parser.set_defaults(handle=handle)
+
+
+def handle(arguments: argparse.Namespace) -> int:
+    """Run what is missing and print the tables; 1 if a study failed."""
+    new = run(
+        select("idiom", arguments.idioms, IDIOMS),
+        select("sampler", arguments.samplers, ALL_SAMPLERS),
+        seeds=range(arguments.first_seed, arguments.first_seed + arguments.seeds),
+        trials=arguments.trials,
+        out=arguments.out,
+        jobs=arguments.jobs,
+        progress=True,
+    )
+    text = report(read_rows(arguments.out), trials=arguments.trials)
+    print(text)
+    if arguments.markdown is not None:
+        arguments.markdown.parent.mkdir(parents=True, exist_ok=True)
+        arguments.markdown.write_text(text, encoding="utf-8")
+    return int(any("error" in row for row in new))

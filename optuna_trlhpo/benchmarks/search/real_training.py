@@ -1,0 +1,351 @@
+"""Samplers where every network is really trained: ``python -m optuna_trlhpo.benchmarks real``.
+
+A study trains networks on a task of `tasks`, by the function that made the table of ``mnist-layers``, and
+takes the one with the best observed validation accuracy. Only then is it fitted again, on the training and
+the validation images together, under several new seeds, with the epochs and all else as in the search; each
+of these refits is judged once on the dataset's test images, which nothing before has read.
+
+Cost is the number of networks trained; one that the study has trained before is free. The seed of a training
+is made of the study's seed and the network alone: samplers compared on one seed see the same values.
+
+A row is the outcome of one study:
+
+==================== =====================================================================================
+``problem`` ...      the task, with ``form``, ``sampler``, ``seed``, ``budget`` and ``refits``: which study
+``trainings``        networks trained
+``curve``            pairs ``[trainings, observed validation accuracy]``, one wherever the incumbent changes
+``incumbents``       the network of each pair; the last one is what the study found
+``parameters``       of that network, with its ``macs``
+``test_errors``      of each of its refits, a share of the test images
+``trials``           trials of the study; ``hits`` look-ups of networks trained before, which were free
+``seconds``          CPU seconds of the sampler, and Optuna's; beside them ``training_seconds``,
+                     ``refit_seconds``
+``versions``         and ``machine``: what ran
+``error``            in place of all after ``refits``: why the study failed
+==================== =====================================================================================
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import time
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from optuna_trlhpo.benchmarks.harness.rows import Row, check_names, read_rows
+from optuna_trlhpo.benchmarks.harness.samplers import SAMPLERS, SamplerFactory
+from optuna_trlhpo.benchmarks.harness.studies import (
+    add_common_arguments,
+    check_positive,
+    check_samplers,
+    collect,
+    failures_text,
+    find_root,
+    latest,
+    machines_text,
+    mean_text,
+    table,
+)
+from optuna_trlhpo.benchmarks.problems.problem import Form
+from optuna_trlhpo.benchmarks.problems.tasks import BATCH_SIZE, LEARNING_RATE, TASKS
+from optuna_trlhpo.benchmarks.search import runner
+from optuna_trlhpo.benchmarks.search.real_problem import (
+    RealTraining,
+    load_task,
+    load_test_images,
+    tasks_with_test_images,
+)
+from optuna_trlhpo.cnn.model import build_network
+from optuna_trlhpo.cnn.training.loop import predict_correct, train
+from optuna_trlhpo.layers import parse
+
+REFITS = 3
+CHECKPOINTS = (25, 50, 100)
+REFERENCE = "trlhpo"
+DEFAULT_SAMPLERS = tuple(name for name in ("trlhpo", "trlhpo-prior", "tpe", "random") if name in SAMPLERS)
+
+
+def refit_errors(name: str, network: str, *, seed: int, refits: int, data_root: str | Path) -> list[float]:
+    """Fit a network ``refits`` times on training and validation images; the share of wrong test images each.
+
+    Args:
+        name: One of `tasks.TASKS`.
+        network: As `describe` writes it.
+        seed: Of the study; the initial weights and the order of the images are made of it, the number of the
+            refit and the network.
+        refits: How many times.
+        data_root: Where MNIST's files lie.
+    """
+    task, data = TASKS[name], load_task(name, str(data_root))
+    images = torch.cat([data.train_images, data.validation_images])
+    labels = torch.cat([data.train_labels, data.validation_labels])
+    models = []
+    for refit in range(refits):
+        refit_seed = zlib.crc32(f"{seed} refit {refit} {network}".encode())
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(refit_seed)
+            model = build_network(parse(network), data.input_shape, data.num_classes, conv_activation="relu")
+        model.to(memory_format=torch.channels_last)
+        train(
+            model,
+            images,
+            labels,
+            epochs=task.epochs,
+            batch_size=BATCH_SIZE,
+            learning_rate=LEARNING_RATE,
+            generator=torch.Generator().manual_seed(refit_seed),
+        )
+        models.append(model)
+    unseen, truth = load_test_images(task, data, data_root)
+    return [1 - float(predict_correct(model, unseen, truth).double().mean()) for model in models]
+
+
+def default_form(sampler: str) -> Form:
+    """The form that a sampler plays unless told otherwise: progressive where it lives on the reports.
+
+    Example:
+        >>> default_form("trlhpo"), default_form("greedy-growth"), default_form("tpe")
+        ('progressive', 'progressive', 'terminal')
+    """
+    return "progressive" if sampler.startswith("trlhpo") or sampler.endswith("-growth") else "terminal"
+
+
+# Studies -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _TrainingRun:
+    """One study to be run; it is sent to another process."""
+
+    problem: str
+    form: Form
+    sampler: str
+    seed: int
+    budget: int
+    refits: int
+    factory: SamplerFactory
+    data_root: str
+
+    @property
+    def key(self) -> Row:
+        names = ("problem", "form", "sampler", "seed", "budget", "refits")
+        return {name: getattr(self, name) for name in names}
+
+
+def run(
+    name: str = "mnist",
+    samplers: Mapping[str, SamplerFactory] | Sequence[str] = DEFAULT_SAMPLERS,
+    *,
+    seeds: Iterable[int],
+    budget: int = 100,
+    form: Form | None = None,
+    refits: int = REFITS,
+    out: str | Path = "real-training-rows",
+    jobs: int = 1,
+    data_root: str | Path | None = None,
+    progress: bool = False,
+) -> list[Row]:
+    """Run each sampler with each seed, unless that has been done, and append a row to ``out`` for each.
+
+    Args:
+        name: One of `tasks_with_test_images`.
+        samplers: Names out of `harness.samplers.SAMPLERS`, or factories by names of their own.
+        seeds: Of the sampler, the trainings and the refits alike.
+        budget: Trainings of a study.
+        form: Of all samplers; None: of each its `default_form`.
+        refits: Of the network that a study found.
+        out: The folder of the rows; those of the runner belong in another one.
+        jobs: Processes, each with one thread.
+        data_root: Holds MNIST; None: the folder named in the environment variable ``TRLHPO_DATA_ROOT``, else
+            ``../shared/data``, else ``data``.
+        progress: Whether to show a bar.
+
+    Returns:
+        The rows that this call has added.
+
+    Raises:
+        ValueError: For an unknown name, or a number below 1.
+        FileNotFoundError: Before the first study, if MNIST is needed and not there.
+        ImportError: Likewise, if a package is missing.
+    """
+    check_names("task", [name], tasks_with_test_images())
+    check_positive(budget=budget, refits=refits, jobs=jobs)
+    factories = check_samplers(samplers)
+    root = find_root(data_root)
+    runs = [
+        _TrainingRun(name, form or default_form(sampler), sampler, seed, budget, refits, factory, root)
+        for seed in seeds  # outermost, so that what is there at any time is balanced
+        for sampler, factory in factories.items()
+    ]
+    if runs:
+        load_task(name, root)  # what is missing is told now
+    return collect(_study, runs, out=out, jobs=jobs, progress=progress)
+
+
+def _study(it: _TrainingRun) -> Row:
+    problem = RealTraining(it.problem, load_task(it.problem, it.data_root))
+    objective = problem.objective(it.form, it.seed, it.budget)
+    measured = runner.measure(objective, it.factory(seed=it.seed), it.budget)
+    incumbents = _incumbents(problem.trained)
+    _, found = incumbents[-1]
+    start = time.process_time()
+    test_errors = refit_errors(
+        it.problem, found["architecture"], seed=it.seed, refits=it.refits, data_root=it.data_root
+    )
+    return {
+        "trainings": measured["trainings"],
+        "curve": [[trainings, row["accuracy"]] for trainings, row in incumbents],
+        "incumbents": [row["architecture"] for _, row in incumbents],
+        "parameters": found["parameters"],
+        "macs": found["macs"],
+        "test_errors": [round(error, 6) for error in test_errors],
+        "trials": measured["trials"],
+        "hits": measured["hits"],
+        "seconds": measured["seconds"],
+        "training_seconds": round(objective.evaluator.seconds, 3),
+        "refit_seconds": round(time.process_time() - start, 3),
+        "versions": measured["versions"],
+        "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
+    }
+
+
+def _incumbents(trained: Mapping[str, Row]) -> list[tuple[int, Row]]:
+    """Wherever a network is the best so far: trainings until then, and what came of it."""
+    found: list[tuple[int, Row]] = []
+    for trainings, row in enumerate(trained.values(), start=1):
+        if not found or row["accuracy"] > found[-1][1]["accuracy"]:
+            found.append((trainings, row))
+    return found
+
+
+# Report ------------------------------------------------------------------------------------------------
+
+
+def report(rows: Iterable[Row], name: str = "mnist", *, budget: int = 100, refits: int = REFITS) -> str:
+    """The rows of one task, budget and number of refits as a table in Markdown, the best test error first.
+
+    Each sampler is compared with `REFERENCE` on the seeds that both have, by the difference of their test
+    errors and by Wilcoxon's signed-rank test (two-sided, p after Holm).
+    """
+    from optuna_trlhpo.benchmarks.search.results import Cell, holm, wilcoxon  # needs the extra 'bench'
+
+    rows, failed = latest(rows, {"problem": name, "budget": budget, "refits": refits})
+    if not rows:
+        return f"There is no whole study of {name} with {budget} trainings.\n"
+    studies: dict[tuple[str, str], dict[int, Row]] = {}
+    for row in rows:
+        studies.setdefault((row["sampler"], row["form"]), {})[row["seed"]] = row
+    tested = {
+        player: Cell(player[1], {seed: 100 * float(np.mean(row["test_errors"])) for seed, row in by.items()})
+        for player, by in studies.items()
+    }
+    players = sorted(tested, key=lambda player: tested[player].mean)
+    ours = (REFERENCE, default_form(REFERENCE))
+    others = [player for player in players if player != ours] if ours in tested else []
+    ps = holm([wilcoxon(tested[player], tested[ours]) for player in others])
+    p_of = dict(zip(others, ps, strict=True))
+
+    places = [at for at in CHECKPOINTS if at < budget] + [budget]
+    heads = ["sampler", "form", "seeds", *(f"validation error @{at}" for at in places), "test error"]
+    heads += [f"less {REFERENCE}'s", "p", "CPU s of trainings", "of the sampler"]
+    lines = []
+    for player in players:
+        by, cell = studies[player], tested[player]
+        line = [*player, str(len(by))]
+        line += [
+            mean_text([100 * (1 - _accuracy_at(row["curve"], at)) for row in by.values()]) for at in places
+        ]
+        line.append(mean_text(cell.regrets.values()))
+        if player in p_of:
+            shared = cell.regrets.keys() & tested[ours].regrets.keys()
+            line.append(mean_text([cell.regrets[seed] - tested[ours].regrets[seed] for seed in shared], "+"))
+            line.append(f"{p_of[player]:.3f}")
+        else:
+            line += ["", ""]
+        for seconds in ("training_seconds", "seconds"):
+            line.append(f"{np.mean([row[seconds] for row in by.values()]):.0f}")
+        lines.append(line)
+
+    task = TASKS[name]
+    fitted = task.train_size + task.validation_size
+    seeds = sorted({row["seed"] for row in rows})
+    text = (
+        f"## {name}, really trained\n\n"
+        f"{budget} trainings a study, of {task.train_size:,} images and {task.epochs} epochs each; validated "
+        f"on {task.validation_size:,} images; at most {task.max_macs:,.0f} MACs. Errors in %, mean ± "
+        "standard error over seeds. The validation error is that of the best observed network, lucky as it "
+        f"may be. The test error is the mean of {refits} refits of that network on all {fitted:,} training "
+        f"and validation images ({task.epochs} epochs, batches of {BATCH_SIZE}, Adam at {LEARNING_RATE:g} in "
+        f"one cycle), each judged once on the test images of {task.dataset}.\n\n"
+        f"{table(heads, lines)}\n\n"
+    )
+    if others:
+        text += (
+            f"p: Wilcoxon's signed-rank test against {REFERENCE}, two-sided, after Holm over {len(others)} "
+            f"comparisons; {len(seeds)} seeds cannot give less than {min(2.0 ** (1 - len(seeds)), 1):.2g} "
+            "before it.\n\n"
+        )
+    text += f"Seeds {', '.join(map(str, seeds))}. {machines_text(rows)}\n"
+    return text + failures_text(failed)
+
+
+def _accuracy_at(curve: Sequence[Sequence[float]], trainings: int) -> float:
+    return [accuracy for start, accuracy in curve if start <= trainings][-1]
+
+
+# Command line ------------------------------------------------------------------------------------------
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the command takes, and that `handle` runs it."""
+    parser.add_argument(
+        "--task", default="mnist", metavar="NAME", help="one of those with test images (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--samplers",
+        nargs="*",
+        default=list(DEFAULT_SAMPLERS),
+        metavar="NAME",
+        help="none: only report what is there (default: " + ", ".join(DEFAULT_SAMPLERS) + ")",
+    )
+    parser.add_argument("--seeds", type=int, default=5, metavar="N", help="default: %(default)s")
+    parser.add_argument(
+        "--budget", type=int, default=100, metavar="N", help="trainings of a study (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--form",
+        choices=["progressive", "terminal"],
+        help="of all samplers named (default: progressive for those that live on reports, else terminal)",
+    )
+    parser.add_argument(
+        "--refits", type=int, default=REFITS, metavar="N", help="of what a study found (default: %(default)s)"
+    )
+    add_common_arguments(parser, out="real-training-rows", holds="MNIST")
+    parser.set_defaults(handle=handle)
+
+
+def handle(arguments: argparse.Namespace) -> int:
+    """Run what is missing and print the table; 1 if a study failed."""
+    check_positive(seeds=arguments.seeds)
+    new = run(
+        arguments.task,
+        arguments.samplers,
+        seeds=range(arguments.seeds),
+        budget=arguments.budget,
+        form=arguments.form,
+        refits=arguments.refits,
+        out=arguments.out,
+        jobs=arguments.jobs,
+        data_root=arguments.data_root,
+        progress=True,
+    )
+    rows = read_rows(arguments.out)
+    print(report(rows, arguments.task, budget=arguments.budget, refits=arguments.refits))
+    return int(any("error" in row for row in new))

@@ -1,0 +1,194 @@
+"""Results as text: tables, headlines, and what falls short."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+from optuna_trlhpo.benchmarks.harness.samplers import OURS
+from optuna_trlhpo.benchmarks.problems import tables
+from optuna_trlhpo.benchmarks.search import criteria
+from optuna_trlhpo.benchmarks.search.criteria import Judgement
+from optuna_trlhpo.benchmarks.search.results import (
+    AREA,
+    CHECKPOINTS,
+    REFERENCE,
+    Cell,
+    Comparison,
+    Results,
+    friedman,
+    interval,
+    lead_of,
+    mean_or_inf,
+    p_text,
+)
+
+HEADLINE_AT = 50
+"""The checkpoint of a headline: no later one asks for more."""
+
+
+def markdown(
+    results: Results,
+    reference: str = REFERENCE,
+    *,
+    judgements: Sequence[Judgement] = (),
+    figures: Mapping[str, str] | None = None,
+) -> str:
+    """Everything as text: what falls short, two tables for each problem, ranks, versions, what failed.
+
+    Args:
+        results: The rows.
+        reference: Whom the others are compared with.
+        judgements: Of `judge`; a section tells of them.
+        figures: Where to find the figure of a problem, by its name.
+    """
+    parts = [
+        "# Results\n\nRegret is the true one of the network with the best observed value so far. Cost is the "
+        "number of networks trained; one that the study has trained before is free. p is that of Wilcoxon's "
+        "signed-rank test over paired seeds, two-sided."
+    ]
+    if judgements:
+        parts.append(shortfall(judgements))
+    for problem in results.problems:
+        parts.append(_problem_tables(results, problem, reference))
+        if figures is not None:
+            parts.append(f"![Regret of each sampler on {problem}]({figures[problem]})")
+    if len(results.problems) > 1:
+        parts.append(_rank_table(results))
+    if len(results.rows):
+        parts.append(f"Versions: {versions_text(results)}.")
+    if results.failed:
+        lines = [f"{len(results.failed)} studies failed:", ""]
+        lines += [
+            f"- {row['problem']} ({row['form']}), {row['sampler']}, seed {row['seed']}: {row['error']}"
+            for row in results.failed
+        ]
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts) + "\n"
+
+
+def headlines(results: Results, reference: str = REFERENCE) -> list[str]:
+    """A line for each problem: ``PROBLEM @N ratio R p P rank K of M``.
+
+    N is ``HEADLINE_AT`` or the smallest budget of the problem's rows, if that is less. R is the mean regret
+    over that of the best sampler of Optuna, P Wilcoxon's p against that one, K the rank by mean regret among
+    all M samplers; other settings of ours do not count.
+    """
+    lines = []
+    for problem in results.problems:
+        at = min(HEADLINE_AT, results.budget(problem))
+        lead = lead_of(results, problem, at, reference)
+        if lead is not None:
+            cells = results.cells(problem, at)
+            cells = {name: cell for name, cell in cells.items() if name == reference or name not in OURS}
+            rank = 1 + sum(cell.mean < cells[reference].mean for cell in cells.values())
+            lines.append(
+                f"{problem} @{at} ratio {lead.ratio:.3f} p {p_text(lead.p)} rank {rank} of {len(cells)}"
+            )
+    return lines
+
+
+def _problem_tables(results: Results, problem: str, reference: str) -> str:
+    checkpoints = results.checkpoints(problem)
+    columns = {at: results.cells(problem, at) for at in checkpoints}
+    two_forms = results.has_two_forms(problem)
+    samplers = sorted(results.samplers(problem), key=lambda name: mean_or_inf(columns[AREA].get(name)))
+    regrets = []
+    for sampler in samplers:
+        studies = [row for row in results.rows if (row["problem"], row["sampler"]) == (problem, sampler)]
+        seconds = np.mean([row["seconds"] for row in studies])
+        texts = [_cell_text(columns[at].get(sampler), two_forms) for at in checkpoints]
+        seeds = len({row["seed"] for row in studies})
+        regrets.append([sampler, str(seeds), *texts, f"{seconds:.1f}"])
+    heads = [head(at) for at in checkpoints]
+    unit = next(row["unit"] for row in results.rows if row["problem"] == problem)
+    text = f"## {problem}\n\nMean regret in {unit}, with its 95 % bootstrap interval"
+    if two_forms:
+        text += "; (p) where the progressive form is the better one, (t) where the terminal one is"
+    text += f". The area is the mean over 1 to {results.budget(problem)} trainings."
+    text += f"{_all_text(results, problem, reference)}\n\n"
+    text += table(["sampler", "seeds", *heads, "CPU s a study"], regrets)
+    compared = [results.comparisons(problem, at, reference) for at in checkpoints]
+    if any(compared):
+        against = [
+            [sampler, *(_comparison_text(column.get(sampler)) for column in compared)]
+            for sampler in samplers
+            if sampler != reference
+        ]
+        text += f"\n\nAgainst {reference}, with p after Holm:\n\n" + table(["sampler", *heads], against)
+    return text
+
+
+def _all_text(results: Results, problem: str, reference: str) -> str:
+    """What training all networks would come to, where that can be told."""
+    rows = [row for row in results.rows if row["problem"] == problem]
+    seeds = {row["seed"] for row in rows if row["sampler"] == reference} or {row["seed"] for row in rows}
+    try:
+        known = tables.load(problem)
+    except (KeyError, FileNotFoundError, ImportError):  # rows can be reported where the problem is not
+        return ""
+    regrets = [regret for seed in sorted(seeds) if (regret := known.regret_of_all(seed)) is not None]
+    if not regrets:
+        return ""
+    low, high = interval(np.array(regrets))
+    return (
+        f" Whoever trained every network there is would come to {np.mean(regrets):.3f} [{low:.3f}, "
+        f"{high:.3f}]: values are noisy, and the one that looks best need not be the best."
+    )
+
+
+def _rank_table(results: Results) -> str:
+    checkpoints = [
+        at for at in (*CHECKPOINTS, AREA) if all(at in results.checkpoints(p) for p in results.problems)
+    ]
+    columns = [results.ranks(results.problems, at) for at in checkpoints]
+    samplers = sorted({name for column in columns for name in column}, key=lambda n: _mean_rank(columns, n))
+    if not samplers:
+        return "No sampler has rows on all problems, so there are no ranks over them."
+    rows = [
+        [sampler, *(f"{np.mean(column[sampler]):.2f}" if sampler in column else "" for column in columns)]
+        for sampler in samplers
+    ]
+    rows.append(["*Friedman's p*", *(p_text(friedman(column)) for column in columns)])
+    text = f"## Ranks\n\nMean rank over {len(results.problems)} problems: {', '.join(results.problems)}.\n\n"
+    return text + table(["sampler", *map(head, checkpoints)], rows)
+
+
+def _mean_rank(columns: Sequence[Mapping[str, Sequence[float]]], sampler: str) -> float:
+    return float(np.mean([np.mean(column[sampler]) for column in columns if sampler in column]))
+
+
+def _cell_text(cell: Cell | None, two_forms: bool) -> str:
+    if cell is None:
+        return ""
+    low, high = interval(np.array(list(cell.regrets.values())))
+    form = f" ({cell.form[0]})" if two_forms else ""
+    return f"{cell.mean:.3f} [{low:.3f}, {high:.3f}]{form}"
+
+
+def _comparison_text(comparison: Comparison | None) -> str:
+    return "" if comparison is None else f"{comparison.word}, {p_text(comparison.corrected)}"
+
+
+def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def head(at: int) -> str:
+    return "area" if at == AREA else f"@{at}"
+
+
+def shortfall(judgements: Sequence[Judgement]) -> str:
+    """A section on what is to be reached; what falls short comes first."""
+    rows = sorted(judgements, key=lambda judgement: judgement.holds)
+    text = f"## What is to be reached\n\n{sum(row.holds for row in rows)} of {len(rows)} criteria hold."
+    if len(rows) < len(criteria.CRITERIA):
+        text += f" {len(criteria.CRITERIA) - len(rows)} more are judged by other protocols."
+    return f"{text}\n\n" + table(["criterion", "measured", "falls short"], rows)
+
+
+def versions_text(results: Results) -> str:
+    texts = {", ".join(f"{name} {v}" for name, v in row["versions"].items()) for row in results.rows}
+    return "; ".join(sorted(texts))

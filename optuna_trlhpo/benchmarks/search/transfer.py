@@ -1,0 +1,222 @@
+"""What an earlier study saves: trainings that a warm start needs less, and what a misleading one costs.
+
+The prior for layers is switched off, so all that is known beforehand comes from the one earlier study.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import optuna
+from optuna.samplers import BaseSampler
+from optuna.study import StudyDirection
+from optuna.trial import TrialState, create_trial
+
+from optuna_trlhpo.benchmarks.harness.rows import Row, check_names
+from optuna_trlhpo.benchmarks.harness.samplers import SamplerFactory, ours
+from optuna_trlhpo.benchmarks.layer_prior.pretraining import DATA
+from optuna_trlhpo.benchmarks.problems import tables
+from optuna_trlhpo.benchmarks.problems.mnist_layers import read_table
+from optuna_trlhpo.benchmarks.problems.problem import Problem
+from optuna_trlhpo.benchmarks.problems.tasks import TASKS
+from optuna_trlhpo.benchmarks.search import report, runner
+from optuna_trlhpo.benchmarks.search.protocols import Share
+from optuna_trlhpo.benchmarks.search.results import Results, p_text
+from optuna_trlhpo.benchmarks.search.runner import TRIALS_PER_TRAINING
+from optuna_trlhpo.layers import describe, parse
+from optuna_trlhpo.sampler import TRLHPOSampler
+from optuna_trlhpo.space import LayerSpace
+
+COLD = "cold"
+REVERSED = "reversed"
+"""A misleading study: of the problem itself, with good and bad exchanged."""
+SHUFFLED = "shuffled"
+"""A misleading study: of the problem itself, with the values dealt out anew."""
+DIGITS = "digits-28"
+"""The task whose really trained networks are an earlier study for `mnist-layers`."""
+EARLIER: dict[str, tuple[str, ...]] = {
+    "nb201-cifar10": ("nb201-cifar100", "nb201-imagenet", REVERSED, SHUFFLED),
+    "nb201-cifar100": ("nb201-cifar10", "nb201-imagenet", REVERSED, SHUFFLED),
+    "nb201-imagenet": ("nb201-cifar10", "nb201-cifar100", REVERSED, SHUFFLED),
+    "mnist-layers": (DIGITS, REVERSED, SHUFFLED),
+}
+"""By problem, the earlier studies that it is begun with, one at a time."""
+N_EARLIER = 100
+"""Trainings of an earlier study."""
+_OTHER_SEED = 10_000
+"""Added to a seed for the earlier study, so that its noise is another."""
+
+
+def earlier_study(source: str, problem: str, *, seed: int, data_root: Path | None = None) -> optuna.Study:
+    """A study of ``source`` with `N_EARLIER` trainings, which has another noise than any with that seed.
+
+    A study of a problem is one of the sampler's own, begun cold, in the problem's first form; a misleading
+    one is of random networks, for nobody would search long for bad ones. Networks of digits are drawn from
+    their table, each with all that it grew from.
+
+    Args:
+        source: One of ``EARLIER[problem]``.
+        problem: The problem that it is for.
+        seed: Of the study.
+        data_root: See `tables.problems`.
+    """
+    if source == DIGITS:
+        return _of_table(np.random.default_rng(_OTHER_SEED + seed))
+    if source in (REVERSED, SHUFFLED):
+        study = _played(tables.load(problem, data_root), optuna.samplers.RandomSampler(seed), seed)
+        return _misled(study, source, np.random.default_rng(_OTHER_SEED + seed))
+    return _played(tables.load(source, data_root), _cold(seed=seed), seed)
+
+
+def _played(problem: Problem, sampler: BaseSampler, seed: int) -> optuna.Study:
+    study = optuna.create_study(direction=problem.direction, sampler=sampler)
+    objective = problem.objective(problem.forms[0], _OTHER_SEED + seed, N_EARLIER)
+    for _ in range(TRIALS_PER_TRAINING * N_EARLIER):  # a small problem has fewer networks
+        study.optimize(objective, n_trials=1)
+        if objective.evaluator.exhausted:
+            break
+    return study
+
+
+def _misled(study: optuna.Study, how: str, rng: np.random.Generator) -> optuna.Study:
+    """The same networks: with the direction turned, or with what came of one taken for that of another."""
+    trials = study.get_trials(states=(TrialState.COMPLETE,))
+    if how == REVERSED:
+        maximised = study.direction == StudyDirection.MAXIMIZE
+        misled = optuna.create_study(direction="minimize" if maximised else "maximize")
+        misled.add_trials(trials)
+        return misled
+    misled = optuna.create_study(direction=study.direction)
+    values = [trial.value for trial in trials]
+    for trial, place in zip(trials, rng.permutation(len(trials)), strict=True):
+        # Reports belong to the layers of their own trial, so only final values can change places.
+        trial.value, trial.intermediate_values = values[place], {}
+        misled.add_trial(trial)
+    return misled
+
+
+def _of_table(rng: np.random.Generator) -> optuna.Study:
+    task, table = TASKS[DIGITS], read_table(DATA / f"{DIGITS}-layers.csv.gz")
+    space = LayerSpace(
+        input_shape=(1, task.resolution, task.resolution),
+        num_classes=task.num_classes,
+        max_macs=task.max_macs,
+    )
+    accuracies = {row.architecture: row.accuracy for row in table}
+    study, trained = optuna.create_study(direction="maximize"), set[str]()
+    for architecture in rng.permutation(list(accuracies)).tolist():
+        recorded = optuna.trial.FixedTrial(space.to_params(parse(architecture)))
+        way = [describe(network) for network in space.grow(recorded)]
+        reports = {step: accuracies[prefix] for step, prefix in enumerate(way)}
+        trial = create_trial(
+            params=recorded.params,
+            distributions=recorded.distributions,
+            value=max(reports.values()),
+            intermediate_values=reports,
+        )
+        study.add_trial(trial)
+        trained.update(way)
+        if len(trained) >= N_EARLIER:
+            break
+    return study
+
+
+_cold = functools.partial(ours, layer_prior=False)
+
+
+def _warm(source: str, problem: str, data_root: Path | None, *, seed: int) -> BaseSampler:
+    study = earlier_study(source, problem, seed=seed, data_root=data_root)
+    return TRLHPOSampler(seed=seed, layer_prior=False, warm_start=[study], warn_independent_sampling=False)
+
+
+def run(
+    problems: Sequence[str],
+    *,
+    seeds: int,
+    budget: int,
+    out: str | Path,
+    jobs: int = 1,
+    data_root: Path | None = None,
+    progress: bool = False,
+) -> list[Row]:
+    """Run the sampler cold, and behind each of the earlier studies; see `runner.run`.
+
+    Raises:
+        ValueError: For a problem that has no earlier study.
+    """
+    check_names("problem", problems, EARLIER)
+    rows = []
+    for problem in problems:
+        factories: dict[str, SamplerFactory] = {COLD: _cold}
+        for source in EARLIER[problem]:
+            factories[source] = functools.partial(_warm, source, problem, data_root)
+        form = tables.load(problem, data_root).forms[0]
+        share = Share((problem,), tuple(factories), seeds, budget, forms=(form,))
+        rows += runner.run_protocol(
+            [share], factories, out=out, jobs=jobs, data_root=data_root, progress=progress
+        )
+    return rows
+
+
+def markdown(results: Results, at: Iterable[int] = (10, 25, 50)) -> str:
+    """A table for each problem: what is found with and without an earlier study, and what that saves."""
+    at = list(at)
+    parts = [
+        "# What an earlier study saves\n\nThe mean regret ± its standard error, and in brackets how many "
+        "trainings earlier the mean regret is where a cold start has it (negative: later). p is Wilcoxon's "
+        "over paired seeds against the cold start, after Holm; a p of .05 or more is a tie. An earlier study "
+        f"has {N_EARLIER} trainings and noise of its own. Two are misleading, of random networks of the "
+        f"problem itself: {REVERSED}, with good and bad exchanged, and {SHUFFLED}, with the values dealt out "
+        "anew."
+    ]
+    for problem in results.problems:
+        form = next(row["form"] for row in results.rows if row["problem"] == problem)
+        budget = results.budget(problem)
+        marks = [n for n in at if n <= budget]
+        curves = {
+            name: results.curves(problem, name, form, budget).mean(axis=0)
+            for name in results.samplers(problem)
+        }
+        rows = []
+        for name in (COLD, *EARLIER[problem]):
+            if name not in curves:
+                continue
+            cells = [str(len(results.curves(problem, name, form)))]
+            for n in marks:
+                cells.append(_cell(results, problem, name, n, curves))
+            rows.append([name, *cells])
+        unit = next(row["unit"] for row in results.rows if row["problem"] == problem)
+        heads = ["begun with", "seeds", *map(report.head, marks)]
+        parts.append(f"## {problem}\n\nIn its {form} form; regret in {unit}.\n\n{report.table(heads, rows)}")
+    parts.append(f"Versions: {report.versions_text(results)}.")
+    return "\n\n".join(parts) + "\n"
+
+
+def _cell(results: Results, problem: str, name: str, n: int, curves: dict[str, np.ndarray]) -> str:
+    cell = results.cell(problem, name, n)
+    assert cell is not None
+    regrets = list(cell.regrets.values())
+    error = np.std(regrets, ddof=1) / np.sqrt(len(regrets)) if len(regrets) > 1 else float("nan")
+    text = f"{np.mean(regrets):.3f} ± {error:.3f}"
+    if name == COLD or COLD not in curves:
+        return text
+    compared = results.comparisons(problem, n, COLD)[name]
+    p = p_text(compared.corrected)
+    return f"{text} ({saved_text(curves[COLD], curves[name], n)}, {compared.word}, p {p})"
+
+
+def saved_text(cold: np.ndarray, warm: np.ndarray, n: int) -> str:
+    """How many trainings earlier ``warm`` ``[budget]`` is where ``cold`` ``[budget]`` is after ``n``.
+
+    Example:
+        >>> cold, warm = np.array([9.0, 8, 7, 6, 5]), np.array([9.0, 6, 5, 5, 5])
+        >>> saved_text(cold, warm, 4), saved_text(warm, cold, 2), saved_text(warm, cold + 1, 5)
+        ('+2', '-2', 'not within 5')
+    """
+    reached = np.flatnonzero(warm <= cold[n - 1])
+    if not len(reached):
+        return f"not within {len(warm)}"
+    return f"{n - (int(reached[0]) + 1):+d}"

@@ -1,0 +1,1 @@
+"""How fast networks are trained, and what training less costs.."""

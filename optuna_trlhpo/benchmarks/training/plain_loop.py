@@ -1,0 +1,104 @@
+"""The training loop of a PyTorch tutorial, to compare with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+BATCH_SIZE, LEARNING_RATE = 128, 1e-3
+
+_MEAN, _STD = 0.1307, 0.3081
+"""Of MNIST's pixels, as tutorials write them."""
+
+
+class _Images(Dataset[Any]):
+    """What `torchvision.datasets.MNIST` is, from images in memory: a PIL image at a time."""
+
+    def __init__(self, images: Tensor, labels: Tensor, transform: Callable[[Any], Tensor]) -> None:
+        self.images, self.labels, self.transform = images, labels, transform
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        from PIL import Image
+
+        return self.transform(Image.fromarray(self.images[index].numpy())), int(self.labels[index])
+
+
+def load_pixels(n: int, data_root: str | Path | None) -> tuple[Tensor, Tensor, str]:
+    """``n`` images ``[n, 28, 28]`` uint8 with labels, and what they are: MNIST where it lies under
+    ``data_root``, else random ones, which take as long."""
+    if data_root is not None and (Path(data_root) / "MNIST").is_dir():
+        from torchvision.datasets import MNIST
+
+        part = MNIST(str(data_root), train=True)
+        return part.data[:n], part.targets[:n], "MNIST"
+    rng = np.random.default_rng(0)
+    images = torch.from_numpy(rng.integers(256, size=(n, 28, 28), dtype=np.uint8))
+    return images, torch.from_numpy(rng.integers(10, size=n)), "random images"
+
+
+def standardised(images: Tensor, device: torch.device) -> Tensor:
+    """As `plain_loop` feeds them: ``[N, 1, 28, 28]`` float32."""
+    return ((images[:, None].float() / 255 - _MEAN) / _STD).to(device)
+
+
+def plain_loop(
+    model: nn.Module,
+    train_part: tuple[Tensor, Tensor],
+    test_part: tuple[Tensor, Tensor],
+    *,
+    epochs: int = 1,
+    batch_size: int = BATCH_SIZE,
+    learning_rate: float = LEARNING_RATE,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Train and evaluate as a tutorial of PyTorch does.
+
+    Args:
+        model: On its device.
+        train_part: Images ``[N, 28, 28]`` uint8, of any size, and labels ``[N]``.
+        test_part: Likewise.
+        epochs: Passes over the first part.
+        batch_size: Images in a step.
+        learning_rate: Adam's.
+        generator: Of the order of the images; None: PyTorch's.
+
+    Returns:
+        Whether each image of ``test_part`` is classified correctly.
+    """
+    from torchvision import transforms
+
+    transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize((_MEAN,), (_STD,))])
+    train_loader = DataLoader(
+        _Images(*train_part, transform), batch_size=batch_size, shuffle=True, generator=generator
+    )
+    test_loader = DataLoader(_Images(*test_part, transform), batch_size=batch_size)
+    device = next(model.parameters()).device
+    criterion = nn.CrossEntropyLoss()
+    optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
+    for _ in range(epochs):
+        model.train()
+        running_loss = 0.0
+        for images, labels in train_loader:
+            images, labels = images.to(device), labels.to(device)
+            optimizer.zero_grad()
+            loss = criterion(model(images), labels)
+            loss.backward()
+            optimizer.step()
+            running_loss += loss.item()
+    model.eval()
+    correct, outcomes = 0, []
+    with torch.no_grad():
+        for images, labels in test_loader:
+            images, labels = images.to(device), labels.to(device)
+            outcomes.append(model(images).argmax(dim=1) == labels)
+            correct += outcomes[-1].sum().item()
+    return torch.cat(outcomes)

@@ -1,0 +1,359 @@
+"""What training less saves, and what it costs in ranking: ``python -m optuna_trlhpo.benchmarks train-less``.
+
+Random networks of Table I are grown layer by layer on few images of MNIST, in each of `WAYS`: with every
+prefix trained from scratch for all epochs, which is the measure of all others, and with less. What counts of
+a way is its CPU seconds, and how far it ranks the finished networks as the whole training does, by Spearman's
+and Kendall's rank correlation over all of them and over the better half (by the whole training). Of that the
+way ``again`` is the bound: the whole training under another seed, whose ranking differs by luck alone.
+
+Growth in blocks trains the same from scratch, only less of it; its rows are part of those of the whole way.
+What is learnt about networks on the way has no part in the table, and in blocks there are fewer of them.
+
+A row is what came of one network in one way:
+
+==================  =======================================================================================
+``way``             with ``network`` and ``images``: which
+``depths``          of the prefixes that were trained, the network itself the last; for each of them
+``accuracies``      on the validation images, and
+``seconds``         CPU seconds of training and validation
+``curves``          accuracies after each epoch but the last, where an early stop was possible, and
+``stopped``         whether there was one
+``versions``        and ``machine``: what ran
+==================  =======================================================================================
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from optuna.pruners import BasePruner, MedianPruner, PercentilePruner
+from tqdm.auto import tqdm
+
+from optuna_trlhpo.benchmarks.harness.rows import Row, check_names, versions
+from optuna_trlhpo.benchmarks.harness.studies import (
+    add_common_arguments,
+    check_positive,
+    find_root,
+    machines_text,
+    table,
+)
+from optuna_trlhpo.benchmarks.harness.workers import quiet
+from optuna_trlhpo.benchmarks.layer_prior.training_table import read_rows
+from optuna_trlhpo.benchmarks.problems.tasks import BATCH_SIZE, LEARNING_RATE
+from optuna_trlhpo.cnn.data.datasets import ImageData, load_data
+from optuna_trlhpo.cnn.training.early_stopping import Curves, Watch
+from optuna_trlhpo.cnn.training.trainer import Trainer
+from optuna_trlhpo.cnn.training.weight_inheritance import Lineage as Ancestors
+from optuna_trlhpo.cnn.training.weight_inheritance import LineageStep
+from optuna_trlhpo.layers import Network, describe
+from optuna_trlhpo.space import LayerSpace
+
+EPOCHS = 4
+TRAIN_IMAGES, VALIDATION_IMAGES = 2000, 4000
+DEPTHS = (2, 4)
+"""The fewest and the most layers of a network."""
+MAX_MACS = 2.5e5
+
+_BOOTSTRAPS = 500
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """How networks are trained.
+
+    Attributes:
+        epochs: Passes for a network from scratch.
+        inherited_epochs: For one that inherits; None: none does.
+        pruner: What stops hopeless networks.
+        block: Layers before a training.
+        seed: Of the trainings.
+    """
+
+    epochs: int = EPOCHS
+    inherited_epochs: int | None = None
+    pruner: Callable[[], BasePruner] | None = None
+    block: int = 1
+    seed: int = 0
+
+
+def _median() -> BasePruner:
+    return MedianPruner(n_startup_trials=5)
+
+
+def _quarter() -> BasePruner:
+    return PercentilePruner(75.0, n_startup_trials=5)
+
+
+FULL = "whole"
+AGAIN = "again"
+WAYS: dict[str, Lineage] = {
+    FULL: Lineage(),
+    AGAIN: Lineage(seed=1),
+    "half the epochs": Lineage(epochs=EPOCHS // 2),
+    "inherited": Lineage(inherited_epochs=EPOCHS),
+    "inherited, half the epochs": Lineage(inherited_epochs=EPOCHS // 2),
+    "inherited, a quarter of the epochs": Lineage(inherited_epochs=EPOCHS // 4),
+    "early stop of the worse half": Lineage(pruner=_median),
+    "early stop of the worst quarter": Lineage(pruner=_quarter),
+    "blocks of 2, inherited, half the epochs": Lineage(block=2, inherited_epochs=EPOCHS // 2),
+    "all three": Lineage(block=2, inherited_epochs=EPOCHS // 2, pruner=_quarter),
+}
+BLOCKS = {"blocks of 2": 2, "blocks of 3": 3}
+"""Ways that train what the whole way does, but not at every depth."""
+
+
+def load(data_root: str | Path, *, images: int = TRAIN_IMAGES) -> ImageData:
+    """MNIST with few images."""
+    return load_data(
+        "mnist",
+        data_root=data_root,
+        train_size=images,
+        validation_size=VALIDATION_IMAGES * images // TRAIN_IMAGES,
+        device="cpu",
+    )
+
+
+def draw(n: int, input_shape: tuple[int, ...] = (1, 28, 28)) -> list[Network]:
+    """The first ``n`` of the networks that are trained."""
+    space = LayerSpace(input_shape=input_shape, max_layers=DEPTHS[1], max_macs=MAX_MACS)
+    rng = np.random.default_rng(0)
+    networks: dict[str, Network] = {}
+    while len(networks) < n:
+        network = space.draw(rng, depth=int(rng.integers(DEPTHS[0], DEPTHS[1] + 1)))
+        networks.setdefault(describe(network), network)
+    return list(networks.values())
+
+
+def run(
+    ways: Sequence[str],
+    *,
+    networks: int = 60,
+    images: int = TRAIN_IMAGES,
+    out: str | Path,
+    data_root: str | Path,
+    progress: bool = False,
+) -> None:
+    """Train in each way, and append what is missing to ``out/WAY.jsonl``.
+
+    Raises:
+        ValueError: For an unknown way, or a number below 1.
+        FileNotFoundError: If MNIST is not there.
+    """
+    check_names("way", ways, WAYS)
+    check_positive(networks=networks, images=images)
+    if not ways:  # what is there is only reported
+        return
+    data = load(data_root, images=images)
+    drawn = draw(networks, data.input_shape)
+    torch.set_num_threads(1)
+    with quiet(), tqdm(total=len(ways) * networks, unit="network", disable=not progress) as bar:
+        for name in ways:
+            path = Path(out) / f"{name.replace(', ', '-').replace(' ', '-')}.jsonl"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            kept = [row for row in read_rows(path) if row["images"] == images]
+            done = {row["network"] for row in kept}
+            bar.update(sum(describe(network) in done for network in drawn))
+            missing = [network for network in drawn if describe(network) not in done]
+            with path.open("a") as file:
+                for row in _train(name, missing, data, kept):
+                    file.write(json.dumps(row) + "\n")
+                    file.flush()
+                    bar.update()
+
+
+def _train(name: str, networks: Iterable[Network], data: ImageData, kept: Iterable[Row]) -> Iterator[Row]:
+    way = WAYS[name]
+    trainer = Trainer(
+        data=data,
+        conv_activation="relu",
+        epochs=way.epochs,
+        batch_size=BATCH_SIZE,
+        learning_rate=LEARNING_RATE,
+        schedule="one_cycle",
+        precision="float32",
+        threads=1,
+        seed=way.seed,
+        inherits=way.inherited_epochs is not None,
+        inherited_epochs=way.inherited_epochs or 0,
+    )
+    curves = None if way.pruner is None else Curves(way.pruner())
+    if curves is not None:
+        for row in kept:  # what was seen before it was broken off
+            for depth, curve, stopped in zip(row["depths"], row["curves"], row["stopped"], strict=True):
+                curves.add(depth=depth, curve=curve, stopped=stopped)
+    for network in networks:
+        yield {
+            "way": name,
+            "network": describe(network),
+            "images": len(data.train_labels),
+            **_grow(network, way, trainer, curves),
+            "versions": versions(),
+            "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
+        }
+
+
+def _grow(network: Network, way: Lineage, trainer: Trainer, curves: Curves | None) -> Row:
+    depths = _depths(len(network), way.block)
+    row: Row = {"depths": depths, "accuracies": [], "seconds": [], "curves": [], "stopped": []}
+    ancestors: Ancestors = ()
+    for depth in depths:
+        layers, watch = network[:depth], None
+        epochs = trainer.inherited_epochs if ancestors else way.epochs
+        start = time.process_time()
+        if curves is not None:
+            watch = Watch(curves, depth, epochs, trainer.data)
+        correct = trainer.validate(layers, seed=way.seed, way=ancestors, watch=watch)
+        assert correct is not None, "networks as small as these fit in memory"
+        if watch is not None:
+            watch.close()
+        row["seconds"].append(round(time.process_time() - start, 4))
+        row["accuracies"].append(float(correct.mean()))
+        row["curves"].append([] if watch is None else watch.curve)
+        row["stopped"].append(watch is not None and watch.stopped)
+        if trainer.inherits:
+            ancestors = (
+                *ancestors,
+                LineageStep(layers, None if watch is None else watch.epochs_until_stopped),
+            )
+    return row
+
+
+def _depths(layers: int, block: int) -> list[int]:
+    return [k for k in range(1, layers + 1) if k % block == 0 or k == layers]
+
+
+def _in_blocks(row: Row, block: int) -> Row:
+    """Of a network that was trained at every depth, what blocks would have trained."""
+    places = [row["depths"].index(depth) for depth in _depths(row["depths"][-1], block)]
+    return row | {name: [row[name][k] for k in places] for name in ("depths", "accuracies", "seconds")}
+
+
+# Report ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """How far one order is like another, -1 to 1."""
+
+    spearman: float
+    kendall: float
+    error: float
+    """Of Spearman's, its standard deviation when the networks are drawn anew (bootstrap)."""
+
+    @classmethod
+    def of(cls, values: Sequence[float], whole: Sequence[float]) -> Ranking:
+        """Of ``values`` against ``whole``, network by network.
+
+        Example:
+            >>> Ranking.of([1.0, 2.0, 4.0, 3.0], [0.1, 0.2, 0.3, 0.4]).spearman
+            0.8
+        """
+        from scipy.stats import kendalltau, spearmanr  # the extra 'bench'
+
+        a, b = np.array(values), np.array(whole)
+        rng, again = np.random.default_rng(0), []
+        for _ in range(_BOOTSTRAPS):
+            drawn = rng.integers(len(a), size=len(a))
+            if len(set(a[drawn])) > 1 and len(set(b[drawn])) > 1:
+                again.append(spearmanr(a[drawn], b[drawn]).statistic)
+        spearman = float(spearmanr(a, b).statistic)
+        return cls(round(spearman, 6), float(kendalltau(a, b).statistic), float(np.std(again)))
+
+
+def report(rows: Iterable[Row], *, images: int = TRAIN_IMAGES) -> str:
+    """The rows as a table in Markdown, of the networks that every way has trained."""
+    of_way: dict[str, dict[str, Row]] = {}
+    for row in rows:
+        if row["images"] == images:
+            of_way.setdefault(row["way"], {})[row["network"]] = row
+    if FULL not in of_way:
+        return "There is nothing to compare with: no network was trained the whole way.\n"
+    networks = [it for it in of_way[FULL] if all(it in trained for trained in of_way.values())]
+    if len(networks) < 4:
+        return f"Only {len(networks)} networks were trained in every way; at least 4 are needed.\n"
+    for name, block in BLOCKS.items():
+        of_way[name] = {it: _in_blocks(of_way[FULL][it], block) for it in networks}
+    whole = [of_way[FULL][it]["accuracies"][-1] for it in networks]
+    better = np.argsort(whole)[len(whole) // 2 :]
+    heads = ["way", "CPU s a network", "saved", "Spearman", "Kendall", "Spearman, better half"]
+    heads += ["Kendall, better half", "mean accuracy"]
+    lines = []
+    base = np.mean([sum(of_way[FULL][it]["seconds"]) for it in networks])
+    for name in [*WAYS, *BLOCKS]:
+        if name not in of_way:
+            continue
+        own = [of_way[name][it] for it in networks]
+        values, seconds = (
+            [row["accuracies"][-1] for row in own],
+            np.mean([sum(row["seconds"]) for row in own]),
+        )
+        line = [name, f"{seconds:.2f}", f"{1 - seconds / base:.0%}".replace("%", " %")]
+        if name == FULL:
+            line += ["1", "1", "1", "1"]
+        else:
+            for places in (np.arange(len(whole)), better):
+                it = Ranking.of([values[k] for k in places], [whole[k] for k in places])
+                line += [f"{it.spearman:.3f} ± {it.error:.3f}", f"{it.kendall:.3f}"]
+        lines.append([*line, f"{np.mean(values):.4f}"])
+    least, most = DEPTHS
+    shown = [row for trained in of_way.values() for row in trained.values()]
+    return (
+        "# What training less saves, and what it costs\n\n"
+        f"{len(networks)} random networks of Table I of {least} to {most} layers and at most {MAX_MACS:,.0f} "
+        f"MACs, grown layer by layer on {images:,} images of MNIST; whole is {EPOCHS} epochs from scratch "
+        "for every prefix. Seconds are for a network with all that was trained on its way. Rank correlations "
+        "are with the accuracies of the whole training on "
+        f"{VALIDATION_IMAGES * images // TRAIN_IMAGES:,} validation images; `{AGAIN}`, the same under "
+        "another seed, is the bound. ±: one standard error, by bootstrap over networks.\n\n"
+        f"{table(heads, lines)}\n\n"
+        f"{machines_text(shown)}\n"
+    )
+
+
+# Command line ------------------------------------------------------------------------------------------
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the command takes, and that `handle` runs it."""
+    parser.add_argument(
+        "--ways", nargs="*", default=list(WAYS), metavar="NAME", help="none: only report (default: all)"
+    )
+    parser.add_argument("--networks", type=int, default=60, metavar="N", help="default: %(default)s")
+    parser.add_argument(
+        "--images",
+        type=int,
+        default=TRAIN_IMAGES,
+        metavar="N",
+        help="to train on; twice as many to validate (default: %(default)s)",
+    )
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table there too")
+    add_common_arguments(parser, out="benchmark-rows/train-less", holds="MNIST", jobs=False)
+    parser.set_defaults(handle=handle)
+
+
+def handle(arguments: argparse.Namespace) -> int:
+    """Train what is missing and print the table."""
+    run(
+        arguments.ways,
+        networks=arguments.networks,
+        images=arguments.images,
+        out=arguments.out,
+        data_root=find_root(arguments.data_root),
+        progress=True,
+    )
+    rows = [row for path in sorted(arguments.out.glob("*.jsonl")) for row in read_rows(path)]
+    text = report(rows, images=arguments.images)
+    print(text)
+    if arguments.markdown is not None:
+        arguments.markdown.parent.mkdir(parents=True, exist_ok=True)
+        arguments.markdown.write_text(text, encoding="utf-8")
+    return 0

@@ -1,0 +1,158 @@
+"""The best network of a finished trial: trained anew, counted, cut in two. What `CNNObjective` does with it.
+
+A study keeps no weights; all there is of a network is its architecture. Notation as in `objective`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from optuna.trial import BaseTrial, FrozenTrial
+from torch import nn
+
+from optuna_trlhpo._texts import brief
+from optuna_trlhpo.cnn.data.datasets import ImageData
+from optuna_trlhpo.cnn.deploy.cost import Cost, count_parameters, measure_cost
+from optuna_trlhpo.cnn.deploy.partition import Budget, Partition, choose, cuts, write_parts
+from optuna_trlhpo.cnn.model import classifier_modules, layer_modules
+from optuna_trlhpo.cnn.results import Confirmed, Refit
+from optuna_trlhpo.cnn.timing_lock import TIMING_LOCK
+from optuna_trlhpo.cnn.training.loop import cpu_threads, predict_correct
+from optuna_trlhpo.cnn.training.trainer import INITIALISING, Trainer
+from optuna_trlhpo.layers import Network, Shape
+from optuna_trlhpo.space import LayerSpace
+from optuna_trlhpo.trials.attributes import ARCHITECTURE_ATTRIBUTE, read_architecture
+from optuna_trlhpo.trials.training_record import accuracies
+
+_NOT_ITS_NETWORK = "network is not the trial's; it must be one that refit made of this trial"
+
+
+def network_of(trial: BaseTrial | Confirmed) -> tuple[str, Network]:
+    """The architecture of the best network, as text and as layers.
+
+    Raises:
+        ValueError: If it is no trial, or one whose user attribute ``architecture`` is no network.
+    """
+    if isinstance(trial, Confirmed):
+        return trial.architecture, trial.layers
+    if not isinstance(trial, BaseTrial):
+        raise ValueError(f"trial is {trial!r}; it must be a trial, or a row of what confirm returns")
+    found = read_architecture(trial)
+    if found is None:
+        given = trial.user_attrs.get(ARCHITECTURE_ATTRIBUTE)
+        raise ValueError(
+            f"the trial has the user attributes {sorted(trial.user_attrs)}; it must have 'architecture', "
+            "as a trial has in which a CNNObjective has trained a network"
+            if given is None
+            else f"the trial's user attribute 'architecture' is {brief(given)}; it must be a network, "
+            "as CNNObjective writes it, such as 'Conv(8,3,1) > FCL(16,relu,bias)'"
+        )
+    return found
+
+
+def refit(
+    trial: BaseTrial | Confirmed, trainer: Trainer, space: LayerSpace, *, epochs: int, seed: int
+) -> Refit:
+    """See `CNNObjective.refit`."""
+    architecture, layers = network_of(trial)
+    data = trainer.data
+    start = time.perf_counter()
+    images = torch.cat([data.train_images, data.validation_images])
+    labels = torch.cat([data.train_labels, data.validation_labels])
+    with TIMING_LOCK.training(), cpu_threads(trainer.threads):
+        network = trainer.train(layers, images, labels, epochs=epochs, seed=seed)
+    if data.device.type == "cuda":
+        torch.cuda.synchronize(data.device)
+    seconds = time.perf_counter() - start
+    test_accuracy = None
+    if data.test_images is not None and data.test_labels is not None:
+        with cpu_threads(trainer.threads):
+            correct = predict_correct(network, data.test_images, data.test_labels)
+        test_accuracy = float(correct.double().mean())
+    return Refit(
+        network=network.eval(),
+        architecture=architecture,
+        layers=layers,
+        parameters=count_parameters(network),
+        macs=space.macs(layers),
+        test_accuracy=test_accuracy,
+        seconds=seconds,
+    )
+
+
+def untrained(layers: Network, trainer: Trainer, space: LayerSpace) -> dict[str, nn.Module]:
+    """The modules of each layer, and of the classifier, on the device of the data."""
+    shapes: tuple[Shape, ...] = (space.input_shape, *space.shapes(layers))
+    with INITIALISING, torch.random.fork_rng(devices=[]):
+        modules: dict[str, nn.Module] = {
+            f"{k} {layer}": nn.Sequential(
+                *layer_modules(layer, shape, conv_activation=trainer.conv_activation)
+            )
+            for k, (layer, shape) in enumerate(zip(layers, shapes, strict=False), start=1)
+        }
+        modules["classifier"] = nn.Sequential(*classifier_modules(shapes[-1], space.num_classes))
+    return {name: module.to(trainer.data.device) for name, module in modules.items()}
+
+
+def cost(layers: Network, trainer: Trainer, space: LayerSpace, *, latency: bool, **how: Any) -> Cost:
+    """Of an untrained network, layer by layer; see `measure_cost`, which is given ``how``."""
+    modules = untrained(layers, trainer, space)
+    with TIMING_LOCK.measuring() if latency else contextlib.nullcontext():
+        return measure_cost(modules, space.input_shape, latency=latency, **how)
+
+
+def check_is_network_of(
+    trial: BaseTrial | Confirmed, network: Any, trainer: Trainer, space: LayerSpace
+) -> None:
+    """Raise a ``ValueError`` unless ``network`` can be the trial's, as far as shapes tell."""
+    _, layers = network_of(trial)
+    modules = untrained(layers, trainer, space).values()
+    own = [parameter.shape for module in modules for parameter in module.parameters()]
+    if not isinstance(network, nn.Module) or [it.shape for it in network.parameters()] != own:
+        raise ValueError(_NOT_ITS_NETWORK)
+
+
+def partition(
+    trial: BaseTrial | Confirmed,
+    trained: Callable[[], nn.Module],
+    budget: Budget,
+    trainer: Trainer,
+    space: LayerSpace,
+    *,
+    folder: str | Path | None,
+    latency: bool,
+) -> Partition:
+    """See `CNNObjective.partition`; ``trained`` is asked for the network if a cut is to be written."""
+    _, layers = network_of(trial)
+    counted = cost(layers, trainer, space, latency=latency)
+    known = accuracies(trial) if isinstance(trial, FrozenTrial) else {}
+    found = cuts(counted, space.input_shape, known)
+    cut = choose(found, budget)
+    if folder is None:
+        return Partition(cut, found, None, None, counted.setting)
+    shapes: tuple[Shape, ...] = (space.input_shape, *space.shapes(layers))
+    modules = [
+        len(layer_modules(layer, shape, conv_activation=trainer.conv_activation))
+        for layer, shape in zip(layers, shapes, strict=False)
+    ]
+    network = trained()
+    if not isinstance(network, nn.Sequential) or len(network) <= sum(modules):
+        raise ValueError(_NOT_ITS_NETWORK)
+    files = write_parts(network, cut, modules, shapes, Path(folder), metadata=metadata(trial, trainer.data))
+    return Partition(cut, found, *files, counted.setting)
+
+
+def metadata(trial: BaseTrial | Confirmed, data: ImageData) -> dict[str, Any]:
+    """What a reader of an exported network should know."""
+    return {
+        "architecture": network_of(trial)[0],
+        "data": data.name,
+        "input": "(x - mean) / std, in the pixel scale of the data (0 to 1 where it came as uint8)",
+        "mean": [float(f"{value:.8g}") for value in data.mean],
+        "std": [float(f"{value:.8g}") for value in data.std],
+    }

@@ -1,0 +1,172 @@
+"""The leaders of a study, trained again and ranked by their mean: what `CNNObjective.confirm` does."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import statistics
+from collections.abc import Callable
+from typing import Any
+
+import optuna
+from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState
+
+from optuna_trlhpo.cnn.results import Confirmation, Confirmed
+from optuna_trlhpo.cnn.text_table import shape_text
+from optuna_trlhpo.cnn.training.trainer import Trainer
+from optuna_trlhpo.layers import Network, describe, parse
+from optuna_trlhpo.space import LayerSpace
+from optuna_trlhpo.trials.attributes import finite, read_architecture
+
+CONFIRMED_ATTRIBUTE = "confirmed_accuracies"
+"""The user attribute of a study that keeps what was measured: setting -> architecture -> accuracies in the
+order of the repeats."""
+
+_logger = optuna.logging.get_logger("optuna.trlhpo.cnn")  # outside the "optuna." tree INFO would be lost
+
+
+def confirm(
+    study: Study,
+    trainer: Trainer,
+    space: LayerSpace,
+    *,
+    top: int,
+    repeats: int,
+    worth: Callable[[float, Network], float],
+    is_fast: Callable[[Network], bool],
+) -> Confirmation:
+    """See `CNNObjective.confirm`; ``worth`` is what a network of some accuracy is worth, ``is_fast`` whether
+    it is fast enough, which is asked of the leaders alone."""
+    found = _leaders(study, space, worth)
+    leaders = list(itertools.islice((it for it in found if is_fast(parse(_text(it[0])))), top))
+    if not leaders:
+        raise ValueError(f"no network of study {study.study_name!r} is within the objective's max_latency")
+    setting = trainer.setting
+    rows = Confirmation()
+    for place, (trial, observed) in enumerate(leaders, start=1):
+        architecture = _text(trial)
+        layers = parse(architecture)
+        accuracies = _kept_accuracies(study, setting).get(architecture, [])
+        for repeat in range(len(accuracies), repeats):
+            # A text, so that it is the seed of no trial and of no refit.
+            correct = trainer.validate(layers, seed=f"{trainer.seed} confirm {repeat}")
+            if correct is None:
+                _logger.warning(
+                    f"Out of memory while training {describe(layers)} on {trainer.data.device}; confirm "
+                    "leaves it out."
+                )
+                break
+            accuracies.append(float(correct.mean()))
+            _keep_accuracies(study, setting, architecture, accuracies)
+            _logger.info(
+                f"Network {place} of {len(leaders)}, training {repeat + 1} of {repeats}: "
+                f"{accuracies[-1]:.4f} (trial {trial.number} observed {observed:.4f}), {architecture}"
+            )
+        if len(accuracies) < repeats:
+            continue
+        accuracies = accuracies[:repeats]  # an earlier call may have had more
+        spread = statistics.stdev(accuracies) if repeats > 1 else None
+        rows.append(
+            Confirmed(
+                architecture=architecture,
+                layers=layers,
+                trial=trial.number,
+                observed=observed,
+                mean=statistics.fmean(accuracies),
+                standard_error=None if spread is None else spread / math.sqrt(repeats),
+                accuracies=tuple(accuracies),
+                parameters=space.parameters(layers),
+                macs=space.macs(layers),
+            )
+        )
+    # Rounded, lest the order of equal means be settled by how their sums are rounded.
+    rows.sort(key=lambda row: (-round(worth(row.mean, row.layers), 9), row.macs, row.trial))
+    return rows
+
+
+def _leaders(
+    study: Study, space: LayerSpace, worth: Callable[[float, Network], float]
+) -> list[tuple[FrozenTrial, float]]:
+    """Each network of the space that is the best prefix of a finished trial, as the trial that observed the
+    highest accuracy of it and that accuracy; what is worth most first, of equals the earliest.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    leaders: dict[str, tuple[FrozenTrial, float]] = {}
+    # A network counts whatever became of its trial in the end.
+    finished = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+    for trial in study.get_trials(deepcopy=False, states=finished):
+        found = read_architecture(trial)
+        if found is None:
+            continue
+        architecture, layers = found
+        # The report of that very prefix; a trial that was added from elsewhere may have its value alone.
+        reported = trial.intermediate_values.get(len(layers) - 1, trial.value)
+        accuracy = finite(trial.user_attrs.get("accuracy"))
+        observed = finite(reported) if accuracy is None else accuracy
+        if observed is None:
+            continue
+        if architecture not in leaders or observed > leaders[architecture][1]:
+            leaders[architecture] = (trial, observed)
+    if not leaders:
+        raise ValueError(
+            f"study {study.study_name!r} has no finished trial with an accuracy and the user attribute "
+            "'architecture', as a trial has in which a CNNObjective has trained a network"
+        )
+    beyond = {text: reason for text in leaders if (reason := _reason_against(text, space))}
+    if len(beyond) == len(leaders):
+        text, reason = next(iter(beyond.items()))
+        raise ValueError(
+            f"no network of study {study.study_name!r} is of the objective's space for inputs of shape "
+            f"{shape_text(space.input_shape)}: trial {leaders[text][0].number} holds {text!r}, and {reason}; "
+            "confirm with the objective of the study"
+        )
+    if beyond:
+        _logger.info(f"{len(beyond)} networks beyond the objective's limits are left out.")
+    worths = {text: worth(leaders[text][1], parse(text)) for text in leaders if text not in beyond}
+    ranked = sorted(worths, key=lambda text: (-worths[text], leaders[text][0].number))
+    return [leaders[text] for text in ranked]
+
+
+def _text(trial: FrozenTrial) -> str:
+    found = read_architecture(trial)
+    assert found is not None, "a leader has a network"
+    return found[0]
+
+
+def _reason_against(architecture: str, space: LayerSpace) -> str:
+    """Why the space has no such network; empty if it has."""
+    try:
+        space.check(parse(architecture))
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def _kept_accuracies(study: Study, setting: str) -> dict[str, list[float]]:
+    """Per network what `confirm` has measured in this setting; the attribute may be damaged, or anybody's."""
+    found = _dictionary(_dictionary(study.user_attrs.get(CONFIRMED_ATTRIBUTE)).get(setting))
+    return {
+        architecture: list(map(float, accuracies))
+        for architecture, accuracies in found.items()
+        if isinstance(accuracies, list) and all(map(_is_share, accuracies))
+    }
+
+
+def _keep_accuracies(study: Study, setting: str, architecture: str, accuracies: list[float]) -> None:
+    # Read again before each write, so that two processes do not undo one another's work.
+    kept = dict(_dictionary(study.user_attrs.get(CONFIRMED_ATTRIBUTE)))
+    # A study in memory keeps what it is given.
+    kept[setting] = {**_dictionary(kept.get(setting)), architecture: list(accuracies)}
+    study.set_user_attr(CONFIRMED_ATTRIBUTE, kept)
+
+
+def _dictionary(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _is_share(value: Any) -> bool:
+    number = finite(value)
+    return number is not None and 0 <= number <= 1

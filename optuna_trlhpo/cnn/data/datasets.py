@@ -1,0 +1,207 @@
+"""Datasets: anything with images and labels -> standardised, split tensors on the device.
+
+Notation: N images, C channels, H height, W width. Images are float32 ``[N, C, H, W]``, standardised per
+channel with the mean and the standard deviation of the training split; labels are int64 ``[N]``. In the place
+of images there may be rows of a table, ``[N, F]`` of F features, or sequences, ``[N, T, F]`` of T steps; they
+are standardised per feature.
+
+The splits are disjoint, drawn without replacement, stratified, and fixed by the seed. The test images are for
+`CNNObjective.refit` alone: nothing is chosen by them.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from optuna_trlhpo._checks import is_integer
+from optuna_trlhpo.cnn.data.reading import TORCHVISION, RawData, image_bytes, read_data, scaled
+from optuna_trlhpo.cnn.data.splitting import split_sizes, stratified_split
+
+PAPER_SIZES = (20_000, 10_000)
+"""Training and validation images of the paper; the default for torchvision's datasets."""
+
+
+@dataclass(frozen=True, eq=False)
+class ImageData:
+    """One dataset, split and standardised, on one device.
+
+    Attributes:
+        name: The dataset's name; ``"arrays"`` or the class's name for data of the user's own.
+        num_classes: Labels are 0 to ``num_classes - 1``.
+        train_images: ``[N, C, H, W]`` float32, or of fewer axes; so are the other images.
+        train_labels: ``[N]`` int64; so are the other labels.
+        validation_images: What networks are compared by.
+        validation_labels: See ``validation_images``.
+        test_images: Read once, at the end; None if the dataset came without.
+        test_labels: See ``test_images``.
+        mean: Per channel or feature, of the training split; an image of your own is fed to a network as
+            ``(image - mean) / std``, in the pixel scale of the dataset (0-1 where it came as uint8).
+        std: Per channel or feature; 1 for one that is constant.
+        fingerprint: Of the training and validation images before they are standardised, which is the same on
+            any machine; 0: not known.
+    """
+
+    name: str
+    num_classes: int
+    train_images: Tensor
+    train_labels: Tensor
+    validation_images: Tensor
+    validation_labels: Tensor
+    test_images: Tensor | None
+    test_labels: Tensor | None
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    fingerprint: int = 0
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """``(channels, height, width)`` of one image, ``(steps, features)`` or ``(features,)``."""
+        return tuple(self.train_images.shape[1:])
+
+    @property
+    def device(self) -> torch.device:
+        """Where every tensor lies."""
+        return self.train_images.device
+
+
+def load_data(
+    data: Any,
+    *,
+    data_root: str | Path = "data",
+    download: bool = False,
+    train_size: int | None = None,
+    validation_size: int | None = None,
+    num_classes: int | None = None,
+    seed: int = 0,
+    device: str | torch.device | None = None,
+    axes: int = 3,
+) -> ImageData:
+    """Read, check, split and standardise a dataset, and put it on the device.
+
+    Args:
+        data: One of `DATASETS`; ``(images, labels)`` or ``(images, labels, test_images, test_labels)``,
+            arrays or tensors, images ``[N, H, W]`` or ``[N, C, H, W]``, uint8 (scaled to 0-1) or floats (as
+            they are); or a map-style ``Dataset`` of (image, label), an image being a tensor, an array or a
+            PIL image.
+        data_root: Where torchvision's files lie or go.
+        download: Whether torchvision may fetch what is missing.
+        train_size: Training images. Default: 20,000 for torchvision's datasets, else two thirds of what
+            there is, or all that ``validation_size`` leaves.
+        validation_size: Validation images. Default: 10,000 for torchvision's, else one third, or all that
+            ``train_size`` leaves.
+        num_classes: Default: the highest label + 1.
+        seed: Of the splits.
+        device: Default: the GPU if there is one.
+        axes: 3 for images; 2 for sequences, arrays ``[N, T, F]``; 1 for rows of a table, ``[N, F]``.
+
+    Raises:
+        ValueError: If the data cannot be used as they are; it says what was found and what is allowed.
+        FileNotFoundError: If the files are not under ``data_root`` and ``download`` is off.
+        OSError: If a download fails.
+        ImportError: If torchvision or scikit-learn is needed and not installed.
+
+    Example:
+        >>> images = np.zeros((30, 8, 8), dtype=np.uint8)
+        >>> data = load_data((images, np.arange(30) % 3), device="cpu")
+        >>> data.train_images.shape, len(data.validation_labels), data.num_classes, data.input_shape
+        (torch.Size([20, 1, 8, 8]), 10, 3, (1, 8, 8))
+    """
+    device = resolve_device(device)
+    rng = np.random.default_rng(seed)
+    if not isinstance(data_root, str | Path):
+        raise ValueError(f"data_root is {data_root!r}; it must be the path of a directory")
+    raw = read_data(data, Path(data_root).expanduser(), download, rng, axes)
+    num_classes = _check_labels(raw, num_classes)
+
+    default = PAPER_SIZES if raw.name in TORCHVISION else None
+    sizes = split_sizes(len(raw.labels), train_size, validation_size, default)
+    train, validation = stratified_split(raw.labels.numpy(), sizes, rng)
+
+    train_images, validation_images = scaled(raw.images[train]), scaled(raw.images[validation])
+    over = {3: (0, 2, 3), 2: (0, 1), 1: (0,)}[axes]
+    std, mean = torch.std_mean(train_images, dim=over, correction=0)
+    std = torch.where(std > 0, std, 1.0)
+    behind = (slice(None), None, None) if axes == 3 else slice(None)  # features are the last axis
+
+    def standardised(images: Tensor) -> Tensor:
+        return ((images - mean[behind]) / std[behind]).to(device)
+
+    return ImageData(
+        name=raw.name,
+        num_classes=num_classes,
+        train_images=standardised(train_images),
+        train_labels=raw.labels[train].to(device),
+        validation_images=standardised(validation_images),
+        validation_labels=raw.labels[validation].to(device),
+        test_images=None if raw.test_images is None else standardised(scaled(raw.test_images)),
+        test_labels=None if raw.test_labels is None else raw.test_labels.to(device),
+        mean=tuple(mean.tolist()),
+        std=tuple(std.tolist()),
+        fingerprint=zlib.crc32(image_bytes(validation_images), zlib.crc32(image_bytes(train_images))),
+    )
+
+
+def resolve_device(device: str | torch.device | None) -> torch.device:
+    """The device asked for, if it can be used; None: the GPU if there is one, else the CPU.
+
+    Raises:
+        ValueError: If there is no such device here.
+    """
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        resolved = torch.device(device)
+        torch.zeros(1, device=resolved)
+    except (AssertionError, NotImplementedError, RuntimeError, TypeError):
+        resolved = torch.device("meta")
+    if resolved.type == "meta":  # holds no numbers, so it stands for "none" here
+        available = "'cpu' or 'cuda'" if torch.cuda.is_available() else "'cpu', for no GPU is available here"
+        raise ValueError(f"device is {str(device)!r}; it must be {available}")
+    return resolved
+
+
+# Checking -------------------------------------------------------------------------------------------------
+
+
+def _check_labels(raw: RawData, num_classes: int | None) -> int:
+    """The number of classes; a ``ValueError`` if images and labels do not belong together."""
+    parts = [("images", raw.images, "labels", raw.labels)]
+    if raw.test_images is not None and raw.test_labels is not None:
+        parts.append(("test_images", raw.test_images, "test_labels", raw.test_labels))
+        if raw.test_images.shape[1:] != raw.images.shape[1:]:
+            raise ValueError(
+                f"test_images have shape {tuple(raw.test_images.shape[1:])} and images "
+                f"{tuple(raw.images.shape[1:])}; they must have the same (C, H, W)"
+            )
+    for images_name, images, labels_name, labels in parts:
+        if len(images) != len(labels):
+            raise ValueError(
+                f"there are {len(images)} {images_name} and {len(labels)} {labels_name}; there must be one "
+                "label for each image"
+            )
+    if num_classes is None:
+        num_classes = max(int(raw.labels.max()) + 1, 2)
+    elif not is_integer(num_classes, least=2):
+        raise ValueError(f"num_classes is {num_classes!r}; it must be an integer of at least 2, or None")
+    for _, _, labels_name, labels in parts:
+        low, high = int(labels.min()), int(labels.max())
+        if low < 0 or high >= num_classes:
+            raise ValueError(
+                f"{labels_name} hold {low if low < 0 else high}; with {num_classes} classes they must be "
+                f"integers from 0 to {num_classes - 1}"
+            )
+    counts = torch.bincount(raw.labels, minlength=num_classes)
+    rarest = int(counts.argmin())
+    if counts[rarest] < 2:
+        raise ValueError(
+            f"class {rarest} has {int(counts[rarest])} of the images; each of the {num_classes} classes "
+            f"(0 to {num_classes - 1}) needs at least 2, one to train on and one to validate on"
+        )
+    return int(num_classes)

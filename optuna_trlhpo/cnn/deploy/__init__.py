@@ -1,0 +1,1 @@
+"""What a network costs on a device, and the files that run there.."""

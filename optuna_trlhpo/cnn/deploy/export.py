@@ -1,0 +1,326 @@
+"""A trained network -> a file that needs nothing of this package: ONNX, `torch.export`, or Python source.
+
+Each file is read back and run before it counts as written: what it gives must be what the network gives.
+The number of inputs in a batch is free in all of them.
+
+Notation: B inputs in a batch.
+"""
+
+from __future__ import annotations
+
+import ast
+import copy
+import importlib.util
+import inspect
+import json
+import re
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, fx, nn
+from torch.fx.passes.shape_prop import ShapeProp
+
+from optuna_trlhpo.layers import blocks
+
+TOLERANCE = 1e-4
+"""How far the outputs of a file and of its network may be apart, where these are of the order of 1."""
+
+FORMATS = {".onnx": "ONNX", ".pt2": "torch.export", ".py": "Python source"}
+"""What is written, by the ending of the path."""
+
+_EXTRA = 'it needs an optional extra: pip install "optuna-trlhpo[export]"'
+
+
+class Exported(NamedTuple):
+    """A network that was written to a file, read back and run.
+
+    Attributes:
+        format: One of the values of `FORMATS`.
+        files: The one that was asked for, and behind a ``.py`` its weights, a ``.safetensors``.
+        bytes: Of all files.
+        difference: The most that an output of the file was apart from that of the network.
+    """
+
+    format: str
+    files: tuple[Path, ...]
+    bytes: int
+    difference: float
+
+
+def export_network(
+    network: nn.Module,
+    path: str | Path,
+    input_shape: Sequence[int],
+    *,
+    output: str = "logits",
+    metadata: Mapping[str, Any] | None = None,
+) -> Exported:
+    """Write a trained network to a file, as the ending of ``path`` says, and check it.
+
+    - ``.onnx``: for onnxruntime and all else that reads ONNX. Input ``"input"``, one output.
+    - ``.pt2``: a `torch.export` program, for ``torch.export.load(path).module()``.
+    - ``.py``: readable source that needs PyTorch and safetensors alone: a class ``Network`` and a function
+      ``load()`` that gives it its weights, which lie beside it, ``.safetensors``. It can be trained on.
+
+    Args:
+        network: Any module of one input and one output; it is left as it is, and written in evaluation mode.
+        path: A file of that name is replaced.
+        input_shape: Of one input, without the batch axis.
+        output: The name of the output in ONNX.
+        metadata: What else a reader should know, as JSON can write it; it goes into the file.
+
+    Raises:
+        ValueError: For another ending, or if the network cannot be written in this form.
+        ImportError: If ONNX is asked for and not installed.
+        RuntimeError: If what was written gives other numbers than the network.
+
+    Example:
+        >>> import tempfile
+        >>> network = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(288, 10))
+        >>> exported = export_network(network, Path(tempfile.mkdtemp()) / "net.py", (1, 8, 8))
+        >>> exported.format, [path.name for path in exported.files], exported.difference < TOLERANCE
+        ('Python source', ['net.py', 'net.safetensors'], True)
+    """
+    path = Path(path)
+    check_format(path)
+    notes = {
+        key: value if isinstance(value, str) else json.dumps(value) for key, value in (metadata or {}).items()
+    }
+    still = copy.deepcopy(network).cpu().eval().to(memory_format=torch.contiguous_format)
+    generator = torch.Generator().manual_seed(0)
+    batches = [torch.randn(size, *input_shape, generator=generator) for size in (2, 1, 5)]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write = {".onnx": _write_onnx, ".pt2": _write_program, ".py": _write_source}[path.suffix]
+    files, run = write(still, path, batches[0], output, notes)
+    with torch.inference_mode():
+        difference = max(_difference(run(batch), still(batch)) for batch in batches)
+    if not difference <= TOLERANCE:
+        raise RuntimeError(
+            f"what was written to {str(path)!r} gives outputs that are up to {difference:.2g} apart from "
+            "those of the network; do not use it"
+        )
+    return Exported(FORMATS[path.suffix], files, sum(file.stat().st_size for file in files), difference)
+
+
+def check_format(path: str | Path) -> None:
+    """Raise unless a file of this name can be written here: of a known ending, and with what that needs."""
+    suffix = Path(path).suffix
+    if suffix not in FORMATS:
+        known = ", ".join(f"{ending} ({name})" for ending, name in FORMATS.items())
+        raise ValueError(f"path is {str(path)!r}; it must end in {known}")
+    needed = ("onnx", "onnxruntime", "onnxscript") if suffix == ".onnx" else ()
+    missing = [name for name in needed if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ImportError(f"to write {str(path)!r}, {', '.join(missing)} must be installed; {_EXTRA}")
+
+
+_Run = Callable[[Tensor], Tensor]
+
+
+def _difference(found: Tensor, wanted: Tensor) -> float:
+    """The greatest, relative where outputs are large; NaN or infinite if shapes or numbers are not right."""
+    if found.shape != wanted.shape:
+        return float("inf")
+    return float(((found - wanted).abs() / wanted.abs().clamp(min=1)).max())
+
+
+def _quiet_export(network: nn.Module, inputs: Tensor) -> torch.export.ExportedProgram:
+    with warnings.catch_warnings():
+        # Of PyTorch's own making: its LSTM, and names that its exporter will replace.
+        warnings.simplefilter("ignore")
+        sizes = ({0: torch.export.Dim("batch")},)
+        return torch.export.export(network, (inputs,), dynamic_shapes=sizes)
+
+
+def _write_onnx(
+    network: nn.Module, path: Path, inputs: Tensor, output: str, notes: Mapping[str, str]
+) -> tuple[tuple[Path, ...], _Run]:
+    import onnxruntime
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            network,
+            (inputs,),
+            dynamo=True,
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            input_names=["input"],
+            output_names=[output],
+            verbose=False,
+        )
+    assert program is not None
+    program.model.metadata_props.update(notes)
+    program.save(str(path), external_data=False)
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return (path,), lambda batch: torch.from_numpy(session.run(None, {"input": batch.numpy()})[0])
+
+
+def _write_program(
+    network: nn.Module, path: Path, inputs: Tensor, output: str, notes: Mapping[str, str]
+) -> tuple[tuple[Path, ...], _Run]:
+    torch.export.save(_quiet_export(network, inputs), path, extra_files={"metadata.json": json.dumps(notes)})
+    return (path,), torch.export.load(path).module()
+
+
+def _write_source(
+    network: nn.Module, path: Path, inputs: Tensor, output: str, notes: Mapping[str, str]
+) -> tuple[tuple[Path, ...], _Run]:
+    from safetensors.torch import save_file
+
+    source, state = network_source(network, inputs, notes)
+    weights = path.with_suffix(".safetensors")
+    path.write_text(source, encoding="utf-8")
+    save_file(state, weights, metadata=dict(notes))
+    namespace: dict[str, Any] = {"__file__": str(path), "__name__": path.stem}
+    try:
+        exec(compile(source, str(path), "exec"), namespace)
+        loaded = namespace["load"]()
+    except Exception as error:
+        raise _unwritable(error) from error
+    return (path, weights), loaded
+
+
+# Source ----------------------------------------------------------------------------------------------------
+
+
+class _Tracer(fx.Tracer):
+    def is_leaf_module(self, module: nn.Module, name: str) -> bool:
+        return isinstance(module, blocks.SeededDropout) or super().is_leaf_module(module, name)
+
+
+def network_source(
+    network: nn.Module, inputs: Tensor, notes: Mapping[str, str]
+) -> tuple[str, dict[str, Tensor]]:
+    """Python source of a network, and its weights by the names that they have there.
+
+    Modules of one's own are written out as what they call, so that only those of PyTorch remain.
+
+    Args:
+        network: In evaluation mode.
+        inputs: A batch of any numbers, to tell the shapes.
+        notes: For the docstring.
+
+    Raises:
+        ValueError: If the network does not always take the same way from input to output.
+    """
+    try:
+        traced = _Tracer().trace(network)
+    except Exception as error:  # whatever a module of somebody else's does with what it is given
+        raise _unwritable(error) from error
+    ShapeProp(fx.GraphModule(network, traced)).propagate(inputs)
+    graph, modules = _renamed(network, traced)
+    shapes = {node.name: _shape(node) for node in graph.nodes}
+    forward = []
+    _, _, body = graph.python_code("self").src.partition("):\n")
+    for line in body.splitlines():
+        line = re.sub(r";  .* = None$", "", line.rstrip())  # that is for graphs too large to keep
+        shape = shapes.get(line.split("=")[0].strip())
+        if line.strip():
+            forward.append(f"    {line}" + (f"  # {shape}" if shape and "return" not in line else ""))
+    try:
+        members = [f"        self.{name} = {_constructor(module)}" for name, module in modules.items()]
+    except Exception as error:
+        raise _unwritable(error) from error
+    state = {
+        f"{name}.{key}": tensor.contiguous()
+        for name, module in modules.items()
+        for key, tensor in module.state_dict().items()
+    }
+    lines = "\n".join(f"{key}: {value}" for key, value in notes.items())
+    docstring = f"A network, for inputs [B, {', '.join(map(str, inputs.shape[1:]))}].\n\n{lines}".rstrip()
+    source = _SOURCE.format(
+        docstring=docstring.replace("\\", "\\\\").replace('"""', "'''"),
+        imports="import torch\n" if any(" torch." in line for line in forward) else "",
+        members="\n".join(members),
+        forward="\n".join(forward),
+    )
+    return source, state
+
+
+_SOURCE = '''"""{docstring}
+"""
+
+from pathlib import Path
+
+{imports}from safetensors.torch import load_file
+from torch import nn
+
+
+class Network(nn.Module):
+    def __init__(self):
+        super().__init__()
+{members}
+
+    def forward(self, x):
+{forward}
+
+
+def load(path=Path(__file__).with_suffix(".safetensors")):
+    """The trained network, in evaluation mode."""
+    network = Network()
+    network.load_state_dict(load_file(path))
+    return network.eval()
+'''
+
+
+def _unwritable(reason: object) -> ValueError:
+    return ValueError(f"the network cannot be written as source ({reason}); write .onnx or .pt2")
+
+
+def _renamed(network: nn.Module, traced: fx.Graph) -> tuple[fx.Graph, dict[str, nn.Module]]:
+    """The graph with a name like ``conv2d_1`` for every module, and the modules by these names, in order."""
+    graph = fx.Graph()
+    names: dict[str, str] = {}
+    modules: dict[str, nn.Module] = {}
+    count: dict[str, int] = {}
+    copies: dict[fx.Node, fx.Node] = {}
+    for node in traced.nodes:
+        if node.op == "call_module":
+            target = str(node.target)
+            if target not in names:
+                module = network.get_submodule(target)
+                kind = type(module).__name__.lower()
+                count[kind] = count.get(kind, 0) + 1
+                names[target] = f"{kind}_{count[kind]}"
+                modules[names[target]] = module
+            new = graph.call_module(
+                names[target],
+                fx.map_arg(node.args, copies.__getitem__),
+                fx.map_arg(node.kwargs, copies.__getitem__),
+            )
+            new.meta = dict(node.meta)
+        elif node.op == "placeholder":
+            new = graph.placeholder("x")
+        elif node.op == "get_attr":
+            raise _unwritable(f"it has a tensor of its own, {node.target!r}")
+        else:
+            new = graph.node_copy(node, copies.__getitem__)
+        copies[node] = new
+    return graph, modules
+
+
+def _constructor(module: nn.Module) -> str:
+    """The call that makes such a module: PyTorch's own print themselves as one."""
+    if isinstance(module, blocks.SeededDropout):
+        return f"nn.Dropout{'2d' if module.channels else ''}({module.share})"
+    call = ast.parse(str(module), mode="eval").body
+    assert isinstance(call, ast.Call), f"{type(module).__name__} does not print itself as a call"
+    # Without what is as it would be anyway: another version of PyTorch may not know it.
+    defaults = inspect.signature(type(module)).parameters
+    call.keywords = [
+        word
+        for word in call.keywords
+        if word.arg is None
+        or word.arg not in defaults
+        or ast.literal_eval(word.value) != defaults[word.arg].default
+    ]
+    return f"nn.{ast.unparse(call)}"
+
+
+def _shape(node: fx.Node) -> str:
+    tensor = node.meta.get("tensor_meta")
+    shape = getattr(tensor, "shape", None)
+    return "" if shape is None else f"[B, {', '.join(map(str, shape[1:]))}]"  # an LSTM gives several

@@ -1,0 +1,102 @@
+"""One network of the search: looked up or trained, judged, and noted in its trial."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import optuna
+from optuna.pruners import BasePruner
+from optuna.trial import BaseTrial, Trial
+
+from optuna_trlhpo.cnn.training.cache import Trained, TrainingCache, note_training
+from optuna_trlhpo.cnn.training.early_stopping import EarlyStop
+from optuna_trlhpo.cnn.training.trainer import Trainer
+from optuna_trlhpo.cnn.training.weight_inheritance import Lineage
+from optuna_trlhpo.layers import Network, describe
+from optuna_trlhpo.trials.performance import report_performance
+
+_logger = optuna.logging.get_logger("optuna.trlhpo.cnn")
+
+PERFORMANCE_BATCHES, PERFORMANCE_BATCH_SIZE = 32, 16
+"""The performance of a network, as the paper's agent sees it: its accuracy on 32 validation batches of 16."""
+
+PERFORMANCE_BATCHES, PERFORMANCE_BATCH_SIZE = 32, 16
+"""The performance of a network, as the paper's agent sees it: its accuracy on 32 validation batches of 16."""
+
+
+class Evaluation:
+    """Finds what comes of a network, once for each network and setting.
+
+    Args:
+        trainer: Trains networks.
+        epochs: Of a training that inherits nothing.
+        seed: Of the initial weights, and of the batches that performance is measured on.
+        early_stop: Ends hopeless trainings; None: none is ended.
+
+    Attributes:
+        trainer: Trains networks.
+        cache: Finds what was trained before.
+        batches: Indices of the validation images of each batch that performance is measured on.
+    """
+
+    def __init__(self, trainer: Trainer, *, epochs: int, seed: int, early_stop: BasePruner | None) -> None:
+        self.trainer, self._epochs, self._seed = trainer, epochs, seed
+        setting = trainer.search_setting
+        self.cache = TrainingCache(setting, inherits=trainer.inherits, stopped=early_stop is not None)
+        self._early_stop = None if early_stop is None else EarlyStop(early_stop, setting, trainer.data)
+        n_images = len(trainer.data.validation_labels)
+        self.batches = performance_batches(n_images, np.random.default_rng(seed))
+
+    def __call__(self, trial: BaseTrial, layers: Network, way: Lineage = ()) -> Trained | None:
+        """What comes of the network, noted in the trial; None, and that is noted too, if memory ran out."""
+        with self.cache.turn(layers, way):
+            return self._look_up_or_train_in_turn(trial, layers, way)
+
+    def _look_up_or_train_in_turn(self, trial: BaseTrial, layers: Network, way: Lineage) -> Trained | None:
+        known = self.cache.find(trial.study, layers, way) if isinstance(trial, Trial) else None
+        trained = self._train_and_judge(trial, layers, way) if known is None else known
+        if trained is None:
+            _logger.warning(
+                f"Out of memory while training {describe(layers)} on {self.trainer.data.device}; "
+                "the trial fails."
+            )
+            trial.set_user_attr("failed", f"out of memory while training {describe(layers)}")
+            return None
+        step = len(layers) - 1
+        report_performance(trial, trained.performance, step)
+        note_training(trial, self.trainer.search_setting, step, trained, looked_up=known is not None)
+        return trained
+
+    def _train_and_judge(self, trial: BaseTrial, layers: Network, way: Lineage) -> Trained | None:
+        """Train a network of the search; None if memory ran out."""
+        start = time.perf_counter()
+        watch = None
+        if self._early_stop is not None and isinstance(trial, Trial):
+            epochs = self.trainer.inherited_epochs if way else self._epochs
+            watch = self._early_stop.watch(trial.study, trial, depth=len(layers), epochs=epochs)
+        try:
+            correct = self.trainer.validate(layers, seed=self._seed, way=way, watch=watch)
+        finally:
+            if watch is not None:
+                watch.close()
+        if correct is None:
+            return None
+        performance = [float(correct[batch].mean()) for batch in self.batches]
+        trained = Trained(float(correct.mean()), performance, time.perf_counter() - start)
+        return trained if watch is None else trained._replace(curve=tuple(watch.curve), stopped=watch.stopped)
+
+
+def performance_batches(images: int, rng: np.random.Generator) -> list[np.ndarray]:
+    """Indices of 32 batches of 16 of the validation images; of fewer than 512 the batches are smaller.
+
+    With fewer than 32 images, batches of 16 are drawn with replacement.
+
+    Example:
+        >>> [len(batch) for batch in performance_batches(100, np.random.default_rng(0))][:6]
+        [4, 4, 4, 4, 3, 3]
+    """
+    if images < PERFORMANCE_BATCHES:
+        return list(rng.integers(images, size=(PERFORMANCE_BATCHES, PERFORMANCE_BATCH_SIZE)))
+    chosen = rng.permutation(images)[: PERFORMANCE_BATCHES * PERFORMANCE_BATCH_SIZE]
+    return np.array_split(chosen, PERFORMANCE_BATCHES)

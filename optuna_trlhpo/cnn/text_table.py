@@ -1,0 +1,56 @@
+"""Tables of text, with columns that line up."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+
+from optuna_trlhpo.layers import Network, Shape
+from optuna_trlhpo.space import LayerSpace
+
+
+def layer_table(space: LayerSpace, layers: Network, reports: Mapping[int, float]) -> str:
+    """A row per layer: its output, accuracy, reward and costs; see `CNNObjective.table`."""
+    rows = [("layer", "output", "accuracy", "reward", "parameters", "MACs")]
+    shapes: tuple[Shape, ...] = (space.input_shape, *space.shapes(layers))
+    previous = 0.0
+    for k, layer in enumerate(layers):
+        scores = ("-", "-")
+        if k in reports:
+            scores = (f"{reports[k]:.4f}", f"{reports[k] - previous:+.4f}")
+            previous = reports[k]
+        costs = f"{layer.parameters(shapes[k]):,}", f"{layer.macs(shapes[k]):,}"
+        rows.append((str(layer), shape_text(shapes[k + 1]), *scores, *costs))
+    classes, features = space.num_classes, math.prod(shapes[-1])
+    costs = f"{(features + 1) * classes:,}", f"{features * classes:,}"
+    rows.append(("classifier", str(classes), "", "", *costs))
+    final = f"{previous:.4f}" if previous else "-"
+    rows.append(("total", "", final, "", f"{space.parameters(layers):,}", f"{space.macs(layers):,}"))
+    return aligned(rows, left={0, 1})
+
+
+def shape_text(shape: Shape) -> str:
+    """``"8x6x6"``."""
+    return "x".join(map(str, shape))
+
+
+def aligned(rows: Sequence[Sequence[str]], *, left: Collection[int]) -> str:
+    """The rows as text, a rule below the first: the columns in ``left`` to the left, the others to the right.
+
+    Example:
+        >>> print(aligned([("layer", "MACs"), ("FCL", "90"), ("Conv", "1,080")], left={0}))
+        layer   MACs
+        ------------
+        FCL       90
+        Conv   1,080
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        "  ".join(
+            cell.ljust(width) if column in left else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    ]
+    lines.insert(1, "-" * len(lines[0]))
+    return "\n".join(line.rstrip() for line in lines)

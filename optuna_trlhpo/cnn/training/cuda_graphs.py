@@ -1,0 +1,128 @@
+"""Training steps on a GPU: captured once as a CUDA graph, then replayed; one by one where that fails.
+
+A step of a small network is dozens of kernels that take less time than launching them. A graph launches them
+all at once. `train` hands in what a step is; what is here only repeats it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import threading
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor, nn
+
+from optuna_trlhpo.layers.blocks import SeededDropout
+
+_WARM_UP = 3
+"""Steps before a capture, which PyTorch asks for: libraries choose their kernels in them."""
+
+_CAPTURING = threading.Lock()
+"""One capture at a time; other threads may compute meanwhile."""
+
+
+@contextlib.contextmanager
+def own_stream(device: torch.device) -> Iterator[None]:
+    """Within, what the calling thread computes on a GPU overlaps with what other threads do.
+
+    At the end it has been computed. On a CPU nothing is done.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    stream = torch.cuda.Stream(device)
+    stream.wait_stream(torch.cuda.current_stream(device))
+    try:
+        with torch.cuda.stream(stream):
+            yield
+    finally:
+        stream.synchronize()
+
+
+class CapturedSteps:
+    """Steps of Adam on whole batches, replayed from a graph; other batches are computed one by one.
+
+    Without a graph, for a model that cannot be captured, all are. A capture leaves weights, buffers and the
+    optimiser as they were.
+
+    Args:
+        model: On a GPU.
+        loss_of: The loss on the images of these indices, ``[B]`` on that GPU.
+        batch_size: Of a whole batch.
+
+    Attributes:
+        graph: None where steps are computed one by one.
+        reason: Why there is no graph; empty where there is one.
+    """
+
+    def __init__(self, model: nn.Module, loss_of: Callable[[Tensor], Tensor], batch_size: int) -> None:
+        device = next(model.parameters()).device
+        self._model, self._loss_of = model, loss_of
+        self._rate = torch.ones((), device=device)
+        self._optimizer = torch.optim.Adam(model.parameters(), lr=self._rate, fused=True, capturable=True)
+        self._batch = torch.zeros(batch_size, dtype=torch.long, device=device)
+        self._gradients: list[Tensor | None] = []  # a graph writes to where they were
+        self.graph: torch.cuda.CUDAGraph | None = None
+        self.reason = ""
+        self._tried = False
+
+    def __call__(self, batch: Tensor, rate: float) -> None:
+        self._rate.fill_(rate)
+        if len(batch) != len(self._batch):
+            self._step(batch)
+            return
+        if not self._tried:
+            self._tried = True
+            self._try_to_capture(batch)
+        if self.graph is None:
+            self._step(batch)
+        else:
+            self._batch.copy_(batch)
+            self.graph.replay()
+
+    def _step(self, batch: Tensor) -> None:
+        self._optimizer.zero_grad()
+        self._loss_of(batch).backward()
+        self._optimizer.step()
+
+    def _try_to_capture(self, batch: Tensor) -> None:
+        if any(isinstance(part, SeededDropout) for part in self._model.modules()):
+            self.reason = "it draws from a generator of its own"
+            return
+        self._batch.copy_(batch)
+        before = copy.deepcopy(self._model.state_dict())
+        moments = copy.deepcopy(self._optimizer.state_dict()["state"])
+        graph = torch.cuda.CUDAGraph()
+        try:
+            with _CAPTURING:
+                for _ in range(_WARM_UP):
+                    self._step(self._batch)
+                self._optimizer.zero_grad()
+                # Other threads may allocate while this one captures.
+                with torch.cuda.graph(
+                    graph,
+                    stream=torch.cuda.current_stream(self._rate.device),
+                    capture_error_mode="thread_local",
+                ):
+                    self._loss_of(self._batch).backward()
+                    self._optimizer.step()
+            self._gradients = [parameter.grad for parameter in self._model.parameters()]
+            self.graph = graph
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:  # of CUDA or of an operation that cannot be captured
+            self.reason = str(error).splitlines()[0]
+        self._model.load_state_dict(before)  # into the tensors that the graph knows
+        self._restore(moments)
+
+    def _restore(self, moments: dict[int, dict[str, Tensor]]) -> None:
+        """Set the optimiser back, in its own tensors; what it has begun since the capture begins at zero."""
+        parameters = list(self._model.parameters())
+        for k, parameter in enumerate(parameters):
+            for name, value in self._optimizer.state.get(parameter, {}).items():
+                if k in moments:
+                    value.copy_(moments[k][name])
+                else:
+                    value.zero_()

@@ -1,0 +1,106 @@
+"""The base class of every layer, and what a network is.
+
+A *network* is a tuple of layers, first to last. The classifier (one linear layer) that every network ends
+with is not part of it.
+
+Notation: shapes without the batch axis: ``(channels, height, width)``, or ``(features,)`` behind a fully
+connected layer. MACs are multiply-accumulates for one image.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from optuna_trlhpo.layers.hyperparameter import Hyperparameter
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+# PyTorch is imported where a layer becomes a module: to search needs none of it.
+
+ACTION_SLOTS = 4
+"""A: the numbers in [0, 1] that describe one layer (section IV of the paper)."""
+
+Shape = tuple[int, ...]
+
+
+class Layer:
+    """A kind of layer: what it is called, its hyper-parameters, what it does to a shape, and what it is in
+    PyTorch.
+
+    A subclass is a frozen dataclass whose fields are its hyper-parameters, in order (at most three). It
+    belongs to a `Vocabulary`. Costs are counted on its modules, unless it knows better.
+
+    Example:
+        >>> from dataclasses import dataclass
+        >>> from optuna_trlhpo.layers import TABLE_I, Conv, Hyperparameter, Vocabulary, parse
+        >>> @dataclass(frozen=True)
+        ... class Squash(Layer):  # a 1x1 convolution, followed by tanh
+        ...     kind, prefix = "Squash", "squash"
+        ...     hyperparameters = (Hyperparameter("filters", (8, 16, 24)),)
+        ...     filters: int
+        ...     def output_shape(self, shape):
+        ...         return (self.filters, *shape[1:]) if len(shape) == 3 else None
+        ...     def modules(self, shape):
+        ...         from torch import nn
+        ...         return [nn.Conv2d(shape[0], self.filters, 1), nn.Tanh()]
+        >>> Squash(8).parameters((3, 5, 5)), Squash(8).macs((3, 5, 5))
+        (32, 600)
+        >>> mine = Vocabulary("mine", (*TABLE_I.kinds, Squash), first=(Conv,))
+        >>> parse("Conv(8,3,1) > Squash(16)")[1]
+        Squash(filters=16)
+    """
+
+    kind: ClassVar[str]
+    """How it is written: ``"Conv"``."""
+    prefix: ClassVar[str]
+    """How its parameters' names begin behind ``layer<k>_``: ``"conv"``."""
+    hyperparameters: ClassVar[tuple[Hyperparameter, ...]]
+
+    def __init__(self, *values: Any) -> None:  # what the dataclasses make; said here for the type checker
+        raise NotImplementedError
+
+    def output_shape(self, shape: Shape) -> Shape | None:
+        """The shape behind this layer, or None where it cannot stand on ``shape``."""
+        raise NotImplementedError
+
+    def modules(self, shape: Shape) -> list[nn.Module]:
+        """What it is in PyTorch where it stands on ``shape``: modules that are called one after the other."""
+        raise NotImplementedError
+
+    def macs(self, shape: Shape) -> int:
+        """Multiply-accumulates for one input of ``shape``."""
+        return _counted(self, shape)[0]
+
+    def parameters(self, shape: Shape) -> int:
+        """Weights and biases where it stands on ``shape``."""
+        return _counted(self, shape)[1]
+
+    @property
+    def values(self) -> tuple[Any, ...]:
+        """The values of its hyper-parameters, in order."""
+        return tuple(getattr(self, hp.name) for hp in self.hyperparameters)
+
+    def __str__(self) -> str:
+        written = [hp.write(value) for hp, value in zip(self.hyperparameters, self.values, strict=True)]
+        return f"{self.kind}({','.join(written)})"
+
+
+@functools.lru_cache(maxsize=65536)
+def _counted(layer: Layer, shape: Shape) -> tuple[int, int]:
+    """MACs and parameters of a layer's modules, as PyTorch counts them."""
+    import torch
+    from torch import nn
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with torch.device("meta"):  # shapes alone are worked out
+        body = nn.Sequential(*layer.modules(shape)).eval()
+        image = torch.empty(1, *shape)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        body(image)
+    return counter.get_total_flops() // 2, sum(parameter.numel() for parameter in body.parameters())
+
+
+Network = tuple[Layer, ...]

@@ -1,0 +1,156 @@
+"""The layers of Table I of the paper: convolution, max pooling, fully connected."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from optuna_trlhpo.layers.hyperparameter import Hyperparameter, integers
+from optuna_trlhpo.layers.layer import Layer, Shape
+from optuna_trlhpo.layers.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True)
+class Conv(Layer):
+    """A convolution without padding (Table I, "CNN"). It has no activation of its own."""
+
+    kind = "Conv"
+    prefix = "conv"
+    hyperparameters = (
+        integers("filters", 8, 128, 8),
+        integers("kernel", 3, 7, 2),
+        integers("stride", 1, 3),
+    )
+
+    filters: int
+    kernel: int
+    stride: int
+
+    def output_shape(self, shape: Shape) -> Shape | None:
+        if len(shape) != 3 or min(shape[1:]) < self.kernel:
+            return None
+        return (self.filters, *((size - self.kernel) // self.stride + 1 for size in shape[1:]))
+
+    def macs(self, shape: Shape) -> int:
+        out = self.output_shape(shape)
+        assert out is not None
+        return math.prod(out) * shape[0] * self.kernel**2
+
+    def parameters(self, shape: Shape) -> int:
+        return self.filters * (shape[0] * self.kernel**2 + 1)
+
+    def modules(self, shape: Shape) -> list[nn.Module]:
+        from torch import nn
+
+        return [nn.Conv2d(shape[0], self.filters, self.kernel, self.stride)]
+
+
+@dataclass(frozen=True)
+class MaxPool(Layer):
+    """Maximum pooling (Table I). Padding is at most half the kernel, as PyTorch demands."""
+
+    kind = "MaxPool"
+    prefix = "pool"
+    hyperparameters = (
+        integers("kernel", 2, 8),
+        integers("stride", 1, 3),
+        integers("padding", 0, 3),
+    )
+
+    kernel: int
+    stride: int
+    padding: int
+
+    def output_shape(self, shape: Shape) -> Shape | None:
+        # On a single pixel pooling could only copy or pad.
+        if len(shape) != 3 or min(shape[1:]) < 2 or self.padding > self.kernel // 2:
+            return None
+        if min(shape[1:]) + 2 * self.padding < self.kernel:
+            return None
+        return (
+            shape[0],
+            *((size + 2 * self.padding - self.kernel) // self.stride + 1 for size in shape[1:]),
+        )
+
+    def macs(self, shape: Shape) -> int:
+        return 0
+
+    def parameters(self, shape: Shape) -> int:
+        return 0
+
+    def modules(self, shape: Shape) -> list[nn.Module]:
+        from torch import nn
+
+        return [nn.MaxPool2d(self.kernel, self.stride, self.padding)]
+
+
+ACTIVATIONS = ("none", "relu", "leakyrelu", "tanh", "sigmoid", "elu", "gelu")
+"""The activations of Table I."""
+
+
+def activation(name: str) -> list[nn.Module]:
+    """The module of an activation of Table I, with PyTorch's own parameters; none for ``"none"``.
+
+    Raises:
+        ValueError: For an unknown one.
+    """
+    from torch import nn
+
+    classes: dict[str, type[nn.Module]] = {
+        "relu": nn.ReLU,
+        "leakyrelu": nn.LeakyReLU,
+        "tanh": nn.Tanh,
+        "sigmoid": nn.Sigmoid,
+        "elu": nn.ELU,
+        "gelu": nn.GELU,
+    }
+    if name not in ACTIVATIONS:
+        raise ValueError(f"activation {name!r} is not one of {', '.join(ACTIVATIONS)}")
+    return [] if name == "none" else [classes[name]()]
+
+
+def flatten(shape: Shape) -> list[nn.Module]:
+    """What makes features of an image or a sequence; nothing of features."""
+    from torch import nn
+
+    return [nn.Flatten()] if len(shape) > 1 else []
+
+
+@dataclass(frozen=True)
+class FCL(Layer):
+    """A fully connected layer with its activation (Table I); it flattens what comes before."""
+
+    kind = "FCL"
+    prefix = "fcl"
+    hyperparameters = (
+        integers("neurons", 16, 512, 8),
+        Hyperparameter("activation", ACTIVATIONS, ACTIVATIONS),
+        Hyperparameter("bias", (False, True), ("nobias", "bias")),
+    )
+
+    neurons: int
+    activation: str
+    bias: bool
+
+    def output_shape(self, shape: Shape) -> Shape | None:
+        return (self.neurons,)
+
+    def macs(self, shape: Shape) -> int:
+        return math.prod(shape) * self.neurons
+
+    def parameters(self, shape: Shape) -> int:
+        return self.neurons * (math.prod(shape) + self.bias)
+
+    def modules(self, shape: Shape) -> list[nn.Module]:
+        from torch import nn
+
+        linear = nn.Linear(math.prod(shape), self.neurons, bias=self.bias)
+        return [*flatten(shape), linear, *activation(self.activation)]
+
+
+TABLE_I = Vocabulary("", (Conv, MaxPool, FCL), first=(Conv,))
+"""The three kinds of layer of the paper, in the order of their bins."""

@@ -1,0 +1,367 @@
+"""Which parameter a define-by-run objective asks for next, with which distribution: learned from its trials.
+
+The model looks at the last parameter that was asked for. It keeps, for each template of names, what followed
+it, relative to its places: behind ``units_2`` came ``units_3``, or ``lr``, or nothing. Where that differs, a
+decision tree tells from the values so far. So what is learned at layer 2 holds at layer 7. A loop that
+asks for ``n`` layers is one split: on how many of ``n`` are left. The distribution of the next parameter is
+learned alike; a bound may also be the value of another parameter, plus or times a constant.
+
+Where the values so far decide nothing that was seen, the answer is "unknown".
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import itertools
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    IntDistribution,
+)
+from optuna.trial import FrozenTrial
+
+from optuna_trlhpo.search_space.question import Feature, PathPosition, Question, range_label
+from optuna_trlhpo.trials.parameter_names import Name, parse_name
+from optuna_trlhpo.trials.path import Path
+from optuna_trlhpo.trials.values import value_key
+
+_MOST_FEATURES = 60
+_MOST_PAIRED = 6
+"""Integers whose differences are features, too."""
+_FURTHER = 20
+"""A path may be expected to have so many more parameters than the longest that was seen."""
+_MOST_CHANGES = 2
+"""A distribution that has changed more often than this depends on values."""
+_MOST_REMEMBERED = 200
+"""First parameters of a path behind which it is remembered what was asked for."""
+
+
+class Next(NamedTuple):
+    """The parameter that comes next."""
+
+    name: str
+    distribution: BaseDistribution
+    sure: bool
+    """Whether the distribution is one that the model has seen, or that follows from a relation."""
+
+
+class _End:
+    def __repr__(self) -> str:
+        return "END"
+
+    def __reduce__(self) -> str:
+        return "END"  # a copy is the same object
+
+
+END = _End()
+"""What `SpaceModel.next` answers where a trial asks for nothing more."""
+
+
+class SpaceModel:
+    """Learns paths; tells what comes next.
+
+    Example:
+        >>> from optuna.distributions import IntDistribution
+        >>> model, depth, units = SpaceModel(), IntDistribution(1, 8), IntDistribution(4, 64)
+        >>> for n in (1, 2, 5):
+        ...     path = Path()
+        ...     path.push("depth", depth, n)
+        ...     for i in range(n):
+        ...         path.push(f"units_{i}", units, 8)
+        ...     model.learn(path, ended=True)
+        >>> path = Path()
+        >>> path.push("depth", depth, 7)  # never seen
+        >>> [model.roll(path, lambda name, distribution: 8).names[-1], len(path)]
+        ['units_6', 1]
+    """
+
+    def __init__(self) -> None:
+        self._following: dict[str | None, Question] = {}
+        self._ranges: dict[str, Question] = {}
+        self._order: tuple[str, ...] | None = None  # of all paths that ended, while it is one order
+        self._distributions: dict[str, BaseDistribution] = {}  # by name, the latest
+        self._changes: Counter[str] = Counter()  # by name, how often its distribution was another one
+        self._dependent: set[str] = set()  # templates whose distributions follow from values
+        self._n_ended = 0
+        self._kinds: dict[str, bool] = {}  # by name, whether its values are integers or have no order
+        self._longest = 0
+        # By the digest of a path, what was asked for behind it; None: nothing.
+        self._seen: dict[bytes, tuple[str, BaseDistribution] | None] = {}
+
+    @property
+    def flat(self) -> Sequence[str] | None:
+        """The names, in order, where every trial asks for the same ones, whatever their values."""
+        return self._order if self._n_ended and not self._dependent else None
+
+    def latest(self, name: str) -> BaseDistribution:
+        """The distribution that ``name`` had last."""
+        return self._distributions[name]
+
+    @property
+    def n_ended(self) -> int:
+        """How many whole trials were learned."""
+        return self._n_ended
+
+    @classmethod
+    def of(cls, trials: Iterable[FrozenTrial]) -> SpaceModel:
+        """A model of trials that asked for all that they would."""
+        model = cls()
+        for trial in trials:
+            model.learn(Path.of_trial(trial), ended=True)
+        return model
+
+    def learn(self, path: Path, *, ended: bool) -> None:
+        """Learn a trial; ``ended`` tells whether it asked for all that it would."""
+        for position in range(len(path)):
+            self._note(path, position)
+        asked = [*zip(path.names, path.distributions, strict=True), *([None] if ended else [])]
+        self._seen.update(zip(_digests(path), asked, strict=False))
+        names = tuple(path.names)
+        self._longest = max(self._longest, len(path))
+        if ended:
+            self._ask_next(path.names[-1] if names else None, path, len(path)).add(
+                PathPosition(path, len(path), _places_of(path, len(path))), (END,), (END,)
+            )
+            if self._n_ended == 0 and self._order is None:
+                self._order = names
+            elif self._order != names:
+                self._order = None
+            self._n_ended += 1
+        elif self._order is not None and names != self._order[: len(names)]:
+            self._order = None
+
+    def correct(self, path: Path, name: str, distribution: BaseDistribution) -> None:
+        """Learn at once that ``name`` is asked for behind ``path``, which still grows."""
+        seen = path.copy()
+        seen.push(name, distribution, None)
+        for position, known in enumerate(path.names):
+            if known not in self._distributions:  # nobody was asked for it: it has but one value, or is fixed
+                self._note(seen, position)
+        self._note(seen, len(path))
+        if len(digests := _digests(path)) > len(path):
+            self._seen[digests[-1]] = name, distribution
+        if self._order is not None and tuple(seen.names) != self._order[: len(seen)]:
+            self._order = None
+
+    def _note(self, path: Path, position: int) -> None:
+        name, distribution = path.names[position], path.distributions[position]
+        parsed = parse_name(name)
+        if self._distributions.setdefault(name, distribution) != distribution:
+            self._distributions[name] = distribution
+            self._changes[name] += 1
+            if self._changes[name] > _MOST_CHANGES:
+                self._dependent.add(parsed.template)
+        discrete = isinstance(distribution, CategoricalDistribution | IntDistribution)
+        self._kinds[name] = discrete and not (isinstance(distribution, IntDistribution) and distribution.log)
+        last = path.names[position - 1] if position else None
+        before = PathPosition(path, position, _places_of(path, position))
+        self._ask_next(last, path, position).add(
+            before, _relative(before.places, parsed), ("absolute", *parsed)
+        )
+        label = range_label(distribution)
+        if parsed.template not in self._ranges:
+            self._ranges[parsed.template] = Question(self.features)
+        self._ranges[parsed.template].add(PathPosition(path, position, parsed.places), label, label)
+
+    def _ask_next(self, last: str | None, path: Path, position: int) -> Question:
+        key = None if last is None else parse_name(last).template
+        if key not in self._following:
+            self._following[key] = Question(self.features)
+        return self._following[key]
+
+    def next(self, path: Path) -> Next | _End | None:
+        """What is asked for behind ``path``: a parameter, `END`, or None where that is not known."""
+        order = self.flat
+        if order is not None:  # without a branch anywhere, the order is all there is to know
+            n = len(path)
+            if n > len(order) or (n and path.names[-1] != order[n - 1]):
+                return None
+            return END if n == len(order) else Next(order[n], self._distributions[order[n]], True)
+        if len(path) > self._longest + _FURTHER:
+            return None  # a loop whose end was never seen
+        last = path.names[-1] if len(path) else None
+        question = self._following.get(None if last is None else parse_name(last).template)
+        if question is None:
+            return None
+        place = PathPosition(path, len(path), _places_of(path, len(path)))
+        label = question.answer(place)
+        if label is None:
+            return None
+        if label == (END,):
+            return END
+        name = _resolve(label, place.places)
+        if name is None or name.text in path.values:
+            return None
+        ranges = self._ranges.get(name.template)
+        if ranges is None:
+            return None
+        here = PathPosition(path, len(path), name.places)
+        if self._changes[name.text] and name.template not in self._dependent:  # the code has changed
+            return Next(name.text, self._distributions[name.text], True)
+        found = ranges.answer_range(here)
+        return None if found is None else Next(name.text, *found)
+
+    def chance(self, path: Path, start: int, *, ended: bool) -> float:
+        """How likely an objective asks for all of ``path`` behind its first ``start`` parameters, in [0, 1].
+
+        What was seen behind the same values is certain. All else is as likely as it was among the examples
+        that the trees found alike.
+
+        Args:
+            path: Parameters, as planned.
+            start: Parameters that are settled.
+            ended: Whether nothing may follow.
+        """
+        if self.flat is not None:
+            return 1.0
+        chance, digests = 1.0, _digests(path)
+        for position in range(start, len(path) + ended):
+            asked = path.names[position] if position < len(path) else None
+            if position < len(digests) and digests[position] in self._seen:
+                expected = None if asked is None else (asked, path.distributions[position])
+                if self._seen[digests[position]] == expected:
+                    continue
+            question = self._following.get(
+                None if position == 0 else parse_name(path.names[position - 1]).template
+            )
+            if question is None:
+                continue
+            place = PathPosition(path, position, _places_of(path, position))
+            if asked is None:
+                chance *= question.chance(place, lambda label: label == (END,))
+                continue
+            parsed = parse_name(asked)
+            chance *= question.chance(place, functools.partial(_leads_to, place.places, parsed))
+            ranges = self._ranges.get(parsed.template)
+            if ranges is not None and parsed.template in self._dependent:
+                here = PathPosition(path, position, parsed.places)
+                chance *= ranges.chance_in_range(here, path.values[asked])
+        return chance
+
+    def roll(self, path: Path, choose: Any) -> Path:
+        """``path`` grown to its end, or as far as is known; ``choose(name, distribution)`` gives values."""
+        path = path.copy()
+        while isinstance(following := self.next(path), Next):
+            value = choose(following.name, following.distribution)
+            path.push(following.name, following.distribution, value)
+        return path
+
+    def play(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """What a trial would make of ``values``: those that it would ask for, in its order.
+
+        Example:
+            >>> model, path = SpaceModel(), Path()
+            >>> path.push("x", IntDistribution(0, 3), 1)
+            >>> model.learn(path, ended=True)
+            >>> model.play({"y": 2, "x": 3})
+            {'x': 3}
+        """
+        path = Path()
+        while isinstance(following := self.next(path), Next) and following.name in values:
+            path.push(following.name, following.distribution, values[following.name])
+        return path.values
+
+    def in_order(self, params: Mapping[str, Any], distributions: Mapping[str, Any]) -> list[str]:
+        """The names of ``params`` in the order in which the objective would ask for them.
+
+        Names that the model does not expect come last, in natural order.
+        """
+        path = Path()
+        while True:
+            following = self.next(path)
+            if not isinstance(following, Next) or following.name not in params:
+                break
+            path.push(following.name, distributions[following.name], params[following.name])
+        rest = [name for name in params if name not in path.values]
+        return [*path.names, *sorted(rest, key=lambda name: (parse_name(name).places, name))]
+
+    def counters(self) -> dict[str, str]:
+        """By the template of the last parameter of a place, that of the integer which counts the places."""
+        found = {}
+        for last, question in self._following.items():
+            asked = [f for f in question.asked() if f[0] == "left"]
+            if last is not None and asked:
+                found[last] = asked[0][1]
+        return found
+
+    def is_dependent(self, name: str) -> bool:
+        """Whether the distribution of ``name`` follows from values."""
+        return parse_name(name).template in self._dependent
+
+    # Features of a place ------------------------------------------------------------------------------
+
+    def features(self, places: Sequence[PathPosition]) -> list[Feature]:
+        """What may decide: integers and categories first, relative to the place before absolute ones."""
+        n_places = len(places[0].places)
+        names: dict[str, None] = {}
+        for place in places[:50]:
+            names.update(dict.fromkeys(place.path.names[: place.position]))
+        templates = {(parsed := parse_name(name)).template: len(parsed.places) for name in names}
+        discrete = {parse_name(name).template for name in names if self._kinds.get(name)}
+        order = [*(t for t in templates if t in discrete), *(t for t in templates if t not in discrete)]
+        found: list[Feature] = []
+        for template in order:
+            m = templates[template]
+            if template in discrete and m < n_places:
+                found += [("left", template, j) for j in range(m, n_places)]
+        found += [("place", j) for j in range(n_places)]
+        for template in order:
+            m = templates[template]
+            if m == 0:
+                found.append(("value", template, ()))
+            elif m <= n_places:
+                found += [("near", template, offset) for offset in (0, -1, 1)]
+        single = [t for t in order if t in discrete and templates[t] == 0][:_MOST_PAIRED]
+        found += [("minus", one, other) for one, other in itertools.combinations(single, 2)]
+        absolute = [name for name in names if parse_name(name).places and self._kinds.get(name)]
+        if len(absolute) <= _MOST_FEATURES:
+            found += [("value", parse_name(name).template, parse_name(name).places) for name in absolute]
+        return found[: 4 * _MOST_FEATURES]
+
+
+def _digests(path: Path) -> list[bytes]:
+    """Of the first 0, 1, ... parameters of a path, what tells them and their values from others."""
+    running = hashlib.blake2b(digest_size=8)
+    found = [running.digest()]
+    for name in path.names[:_MOST_REMEMBERED]:
+        running.update(repr((name, value_key(path.values[name]))).encode("utf-8", "surrogatepass"))
+        found.append(running.digest())
+    return found
+
+
+def _places_of(path: Path, position: int) -> tuple[int, ...]:
+    return parse_name(path.names[position - 1]).places if position else ()
+
+
+def _relative(last: tuple[int, ...], name: Name) -> tuple[Any, ...]:
+    """The name behind a name with the places ``last``: what each place adds to that of the last one."""
+    moves = tuple(
+        ("by", place - last[j]) if j < len(last) else ("at", place) for j, place in enumerate(name.places)
+    )
+    # Behind a place that has moved, an inner loop begins anew.
+    for j, (how, much) in enumerate(moves):
+        if how == "by" and much != 0:
+            moves = (*moves[: j + 1], *(("at", place) for place in name.places[j + 1 :]))
+            break
+    return ("relative", name.template, moves)
+
+
+def _resolve(label: Any, last: tuple[int, ...]) -> Name | None:
+    if label[0] == "absolute":
+        return Name(*label[1:])
+    _, template, moves = label
+    places = []
+    for j, (how, much) in enumerate(moves):
+        if how == "by" and j >= len(last):
+            return None
+        places.append(last[j] + much if how == "by" else much)
+    return Name(template, tuple(places)) if min(places, default=0) >= 0 else None
+
+
+def _leads_to(last: tuple[int, ...], name: Name, label: Any) -> bool:
+    return label != (END,) and _resolve(label, last) == name

@@ -1,0 +1,5 @@
+"""Which networks there are, and how a trial grows one."""
+
+from optuna_trlhpo.space.layer_space import LayerSpace
+
+__all__ = ["LayerSpace"]

@@ -1,0 +1,258 @@
+"""Which layer may follow which, within the limits of a space, and random networks of it.
+
+Notation as in `layers`.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from optuna_trlhpo._checks import is_integer, is_number
+from optuna_trlhpo.layers import TABLE_I, Layer, Network, Shape, Vocabulary, describe
+from optuna_trlhpo.space.limits import (
+    BYTES,
+    Position,
+    allowed_values,
+    classifier_parameters,
+    every_layer,
+    least_parameters,
+    shape_behind,
+)
+
+_DRAWS = 1000
+"""After so many random networks beyond a limit the space counts as empty."""
+_INPUTS = {
+    3: "three positive integers, (channels, height, width), such as (1, 28, 28)",
+    2: "two positive integers, (steps, features), such as (50, 3)",
+    1: "one positive integer in a tuple, (features,), such as (20,)",
+}
+"""The inputs of a vocabulary, by their number of axes."""
+UNITS = {
+    "max_macs": "MACs",
+    "max_parameters": "parameters",
+    "max_activation_bytes": "bytes of activations",
+}
+"""What each limit counts."""
+
+
+class Grammar:
+    """The networks of a `LayerSpace`: a vocabulary, the order of its kinds, and limits.
+
+    `LayerSpace` describes the arguments.
+
+    Raises:
+        ValueError: For an argument out of range, or a space without a single network.
+    """
+
+    def __init__(
+        self,
+        *,
+        input_shape: Shape = (1, 28, 28),
+        num_classes: int = 10,
+        max_layers: int = 6,
+        max_macs: float | None = None,
+        max_parameters: int | None = None,
+        max_activation_bytes: int | None = None,
+        narrowing: bool = False,
+        vocabulary: Vocabulary = TABLE_I,
+    ) -> None:
+        if not isinstance(vocabulary, Vocabulary):
+            raise ValueError(f"vocabulary is {vocabulary!r}; it must be a Vocabulary, such as TABLE_I")
+        self.vocabulary = vocabulary
+        if (
+            not isinstance(input_shape, Sequence)
+            or len(input_shape) != vocabulary.axes
+            or not all(is_integer(size, least=1) for size in input_shape)
+        ):
+            raise ValueError(f"input_shape is {input_shape!r}; it must be {_INPUTS[vocabulary.axes]}")
+        for name, value, least in (("num_classes", num_classes, 2), ("max_layers", max_layers, 1)):
+            if not is_integer(value, least=least):
+                raise ValueError(f"{name} is {value!r}; it must be an integer of at least {least}")
+        limits = dict(
+            max_macs=max_macs, max_parameters=max_parameters, max_activation_bytes=max_activation_bytes
+        )
+        for name, limit in limits.items():
+            if limit is not None and not (is_number(limit) and limit > 0):
+                raise ValueError(f"{name} is {limit!r}; it must be positive, or None for no limit")
+        self.input_shape = tuple(int(size) for size in input_shape)
+        self.num_classes = num_classes
+        self.max_layers = max_layers
+        self.max_macs = max_macs
+        self.max_parameters = max_parameters
+        self.max_activation_bytes = max_activation_bytes
+        self.narrowing = narrowing
+        if not self.kinds(()):
+            self._raise_empty_space()
+
+    def kinds(self, layers: Sequence[Layer]) -> tuple[type[Layer], ...]:
+        """The kinds that may follow ``layers``; none where the network cannot grow."""
+        if len(layers) >= self.max_layers:
+            return ()
+        grammar = self.vocabulary.kinds if layers else self.vocabulary.first
+        return tuple(cls for cls in grammar if self._may_stand(layers, cls))
+
+    def _may_stand(self, layers: Sequence[Layer], cls: type[Layer]) -> bool:
+        """Whether some layer of the kind may come next."""
+        if cls.hyperparameters:
+            return bool(self.allowed(layers, cls))
+        return self.position(layers).fits(cls())
+
+    def allowed(self, layers: Sequence[Layer], cls: type[Layer], *chosen: Any) -> tuple[Any, ...]:
+        """The values that the next hyper-parameter may take, behind ``layers`` and the values ``chosen``."""
+        # mypy does not see that a class is hashable.
+        return allowed_values(cls, chosen, self.position(layers))  # type: ignore[arg-type]
+
+    def position(self, layers: Sequence[Layer]) -> Position:
+        """The position behind ``layers``: what fits there."""
+        start = Position(
+            self.vocabulary,
+            self.input_shape,
+            self.num_classes,
+            _or_inf(self.max_macs),
+            _or_inf(self.max_parameters),
+            _or_inf(self.max_activation_bytes),
+            layers_left=0 if self.max_parameters is None else self.max_layers - 1,
+            narrowing=self.narrowing,
+        )
+        return functools.reduce(Position.after, layers, start)
+
+    def shapes(self, layers: Sequence[Layer]) -> tuple[Shape, ...]:
+        """The shape behind each layer."""
+        behind = itertools.accumulate(
+            layers, lambda shape, layer: shape_behind(layer, shape), initial=self.input_shape
+        )
+        return tuple(behind)[1:]
+
+    def macs(self, layers: Sequence[Layer]) -> int:
+        """MACs of the network for one image, classifier included."""
+        shapes = (self.input_shape, *self.shapes(layers))
+        body = sum(layer.macs(shape) for layer, shape in zip(layers, shapes, strict=False))
+        return body + math.prod(shapes[-1]) * self.num_classes
+
+    def parameters(self, layers: Sequence[Layer]) -> int:
+        """Weights and biases of the network, classifier included."""
+        shapes = (self.input_shape, *self.shapes(layers))
+        body = sum(layer.parameters(shape) for layer, shape in zip(layers, shapes, strict=False))
+        return body + classifier_parameters(shapes[-1], self.num_classes)
+
+    def activation_bytes(self, layers: Sequence[Layer]) -> int:
+        """The most that input and output of one layer, or of the classifier, take together for one input, in
+        numbers of 32 bits."""
+        sizes = [math.prod(shape) for shape in (self.input_shape, *self.shapes(layers))]
+        return BYTES * max(a + b for a, b in itertools.pairwise([*sizes, self.num_classes]))
+
+    def fits(self, layers: Sequence[Layer]) -> bool:
+        """Whether the network, as it stands, is within all limits. On the way to a deeper one a network may
+        exceed ``max_parameters``, and no other."""
+        return not self.excess(layers)
+
+    def excess(self, layers: Sequence[Layer]) -> dict[str, float]:
+        """By how much the network exceeds the limits that it does exceed."""
+        counts = {
+            "max_macs": self.macs,
+            "max_parameters": self.parameters,
+            "max_activation_bytes": self.activation_bytes,
+        }
+        limits = {name: limit for name in counts if (limit := getattr(self, name)) is not None}
+        excess = {name: counts[name](layers) - limit for name, limit in limits.items()}
+        return {name: much for name, much in excess.items() if much > 0}
+
+    def check(self, layers: Sequence[Layer]) -> None:
+        """Raise a ``ValueError`` that names the first layer that may not stand where it stands."""
+        if len(layers) > self.max_layers:
+            raise ValueError(
+                f"{describe(layers)!r} has {len(layers)} layers; at most {self.max_layers} are allowed"
+            )
+        for k, layer in enumerate(layers):
+            before, cls, values = layers[:k], type(layer), layer.values
+            kinds = self.kinds(before)
+            if cls not in kinds:
+                names = ", ".join(kind.kind for kind in kinds) or "none"
+                raise ValueError(f"layer {k + 1}, {layer}, is not allowed there; allowed kinds: {names}")
+            for i, (hp, value) in enumerate(zip(cls.hyperparameters, values, strict=True)):
+                allowed = self.allowed(before, cls, *values[:i])
+                if value not in allowed:
+                    span = f"{allowed[0]} to {allowed[-1]}" if allowed else "none"
+                    if hp.labels:
+                        span = ", ".join(map(hp.write, allowed))
+                    raise ValueError(
+                        f"layer {k + 1}, {layer}: {hp.name} {value!r} is not allowed there ({span})"
+                    )
+        for name, excess in self.excess(layers).items() if layers else ():
+            limit = getattr(self, name)
+            raise ValueError(
+                f"{describe(layers)!r} has {limit + excess:,.0f} {UNITS[name]}; at most {limit:,.0f} are "
+                "allowed"
+            )
+
+    def draw(self, rng: np.random.Generator, *, depth: int | None = None) -> Network:
+        """A random network; of ``depth`` layers, or of a random number of them, if so many fit.
+
+        Raises:
+            ValueError: If limits that can be met one by one can hardly be met together.
+
+        Example:
+            >>> len(Grammar().draw(np.random.default_rng(0), depth=2))
+            2
+        """
+        depth = int(rng.integers(1, self.max_layers + 1)) if depth is None else depth
+        for _ in range(_DRAWS):  # several limits together may leave nothing to grow on with
+            layers: Network = ()
+            while (len(layers) < depth or not self.fits(layers)) and (kinds := self.kinds(layers)):
+                layers = (*layers, self.draw_layer(rng, layers, kinds[rng.integers(len(kinds))]))
+            if self.fits(layers):
+                return layers
+        raise ValueError(f"none of {_DRAWS:,} random networks was within all limits of {self!r}")
+
+    def draw_layer(self, rng: np.random.Generator, before: Network, cls: type[Layer]) -> Layer:
+        """A random layer of the kind ``cls`` behind the layers ``before``."""
+        values: list[Any] = []
+        for _ in cls.hyperparameters:
+            allowed = self.allowed(before, cls, *values)
+            values.append(allowed[rng.integers(len(allowed))])
+        return cls(*values)
+
+    def _raise_empty_space(self) -> None:
+        """Raise a ``ValueError`` that says which limit no network meets, and the least that would do."""
+        shape, classes = self.input_shape, self.num_classes
+        firsts = [
+            (layer, out)
+            for layer in every_layer(self.vocabulary.first)
+            if (out := layer.output_shape(shape)) is not None
+        ]
+        if not firsts:
+            names = " or ".join(cls.kind for cls in self.vocabulary.first)
+            raise ValueError(
+                f"input_shape is {shape}; it is too small for any {names}, with which every network begins"
+            )
+        least = {
+            "max_macs": min(layer.macs(shape) + math.prod(out) * classes for layer, out in firsts),
+            "max_parameters": min(
+                layer.parameters(shape) + least_parameters(self.vocabulary, out, classes, self.max_layers - 1)
+                for layer, out in firsts
+            ),
+            "max_activation_bytes": min(
+                BYTES * max(math.prod(shape) + math.prod(out), math.prod(out) + classes) for _, out in firsts
+            ),
+        }
+        limits = {name: limit for name in least if (limit := getattr(self, name)) is not None}
+        broken = [name for name, limit in limits.items() if least[name] > limit]
+        if broken:
+            name = broken[0]
+            # To parameters a network is held when it is trained, to the others at each layer on the way.
+            what = "network of this space" if name == "max_parameters" else "first layer with a classifier"
+            raise ValueError(
+                f"{name} is {limits[name]:,.0f}; the cheapest {what} takes {least[name]:,} {UNITS[name]}"
+            )
+        told = " and ".join(f"{name} {limit:,.0f}" for name, limit in limits.items())
+        raise ValueError(f"no network of this space meets {told} at once")
+
+
+def _or_inf(limit: float | None) -> float:
+    return math.inf if limit is None else limit

@@ -1,0 +1,304 @@
+"""`LayerSpace`: the networks that can be grown layer by layer, and how a trial plays them.
+
+The same network has four forms, each the inverse of the others on every valid network:
+
+===========  ==========================================================================================
+layers       ``(Conv(32, 5, 1), MaxPool(2, 2, 0), FCL(128, "relu", True))``
+text         ``"Conv(32,5,1) > MaxPool(2,2,0) > FCL(128,relu,bias)"``
+parameters   ``{"layer1_kind": "Conv", "layer1_conv_filters": 32, "layer1_conv_kernel": 5, ...}``
+actions      ``[S, 4]`` floats in [0, 1]: the layer's kind, then up to three hyper-parameters
+===========  ==========================================================================================
+
+Notation as in `layers`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from optuna.trial import BaseTrial
+
+from optuna_trlhpo._checks import is_integer, is_number
+from optuna_trlhpo._texts import brief
+from optuna_trlhpo.layers import TABLE_I, Layer, Network, Shape, Vocabulary, vocabulary_named
+from optuna_trlhpo.space import encoding, growth
+from optuna_trlhpo.space.descriptors import layer_features_of, network_descriptor_of, walk
+from optuna_trlhpo.space.grammar import Grammar
+
+_MOST = {"max_layers": 100, "num_classes": 10**6, "input_shape": 10**6}
+"""The most that is believed of settings, which may be damaged; of other integers 10**15."""
+_SETTINGS = (
+    "num_classes",
+    "max_layers",
+    "min_improvement",
+    "min_accuracy",
+    "max_macs",
+    "max_parameters",
+    "max_activation_bytes",
+    "narrowing",
+    "train_prefixes",
+)
+
+
+class LayerSpace(Grammar):
+    """The networks that can be grown layer by layer: Table I of the paper, its grammar and its stop rules.
+
+    Only what is valid at that point is ever suggested, so any Optuna sampler can play: the first layer is a
+    convolution; behind a fully connected layer come only fully connected ones; kernels fit the image; padding
+    is at most half the kernel; no network exceeds ``max_macs``. With another vocabulary other kinds of layer
+    are grown, each where its shape rule lets it stand.
+
+    Args:
+        input_shape: ``(channels, height, width)`` of one image; of other inputs as the vocabulary wants it.
+        num_classes: Outputs of the classifier behind the last layer.
+        max_layers: The most layers of a network; 6 in the paper.
+        min_improvement: `grow` stops at a layer that adds less accuracy than this; 0.001 in the paper. None:
+            never.
+        min_accuracy: `grow` stops below this accuracy; 0.60 in the paper. None: never.
+        max_macs: The most MACs of a network, classifier included, for one image; on the way to a deeper
+            network, too. None: no limit.
+        max_parameters: The most weights and biases of a network, classifier included. On the way to a deeper
+            network the classifier may take more: such a network is not trained. None: no limit.
+        max_activation_bytes: The most that input and output of one layer, or of the classifier, may take
+            together, for one image; on the way to a deeper network, too. None: no limit.
+        train_prefixes: Which networks `grow` yields on the way to a deeper one: "all"; every so many layers;
+            or "auto", those that the study's sampler holds worth a training, which it decides network by
+            network if it is a `TRLHPOSampler`, and all of them if it has no opinion.
+        narrowing: Whether a fully connected layer may not be wider than the one before it.
+        vocabulary: The kinds of layer: Table I of the paper, one of `kinds`, or one of your own.
+
+    Raises:
+        ValueError: For an argument out of range, or a space without a single network.
+
+    Example:
+        >>> from optuna_trlhpo.layers import parse
+        >>> space = LayerSpace(input_shape=(1, 28, 28), num_classes=10)
+        >>> network = parse("Conv(32,5,1) > MaxPool(2,2,0) > FCL(128,relu,bias)")
+        >>> space.shapes(network)
+        ((32, 24, 24), (32, 12, 12), (128,))
+        >>> space.from_params(space.to_params(network)) == network
+        True
+        >>> space.decode(space.encode(network)) == network
+        True
+    """
+
+    def __init__(
+        self,
+        *,
+        input_shape: Shape = (1, 28, 28),
+        num_classes: int = 10,
+        max_layers: int = 6,
+        min_improvement: float | None = 0.001,
+        min_accuracy: float | None = 0.60,
+        max_macs: float | None = None,
+        max_parameters: int | None = None,
+        max_activation_bytes: int | None = None,
+        narrowing: bool = False,
+        train_prefixes: int | str = "auto",
+        vocabulary: Vocabulary = TABLE_I,
+    ) -> None:
+        for name, limit in (("min_improvement", min_improvement), ("min_accuracy", min_accuracy)):
+            if limit is not None and not (is_number(limit) and 0 <= limit <= 1):
+                raise ValueError(f"{name} is {limit!r}; it must be between 0 and 1, or None")
+        if train_prefixes not in ("auto", "all") and not is_integer(train_prefixes, least=1):
+            raise ValueError(
+                f"train_prefixes is {train_prefixes!r}; it must be 'auto', 'all' or a positive integer"
+            )
+        self.min_improvement = min_improvement
+        self.min_accuracy = min_accuracy
+        self.train_prefixes = train_prefixes
+        super().__init__(
+            input_shape=input_shape,
+            num_classes=num_classes,
+            max_layers=max_layers,
+            max_macs=max_macs,
+            max_parameters=max_parameters,
+            max_activation_bytes=max_activation_bytes,
+            narrowing=narrowing,
+            vocabulary=vocabulary,
+        )
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, LayerSpace) and vars(self) == vars(other)
+
+    def __hash__(self) -> int:
+        return hash((self.input_shape, self.num_classes, self.max_layers))
+
+    def __repr__(self) -> str:
+        settings = {name: value for name, value in vars(self).items() if value != TABLE_I}
+        return f"LayerSpace({', '.join(f'{name}={value!r}' for name, value in settings.items())})"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The arguments that the space was made with, as JSON can hold them; `from_settings` is the inverse.
+
+        Example:
+            >>> space = LayerSpace(max_layers=3)
+            >>> LayerSpace.from_settings(space.settings) == space
+            True
+        """
+        own = {name: _plain(getattr(self, name)) for name in _SETTINGS}
+        return own | {"input_shape": list(self.input_shape), "vocabulary": self.vocabulary.name}
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any]) -> LayerSpace:
+        """The space that has these `settings`.
+
+        Raises:
+            ValueError: If they are not settings of a space, or nobody has made its vocabulary.
+        """
+        names = {*_SETTINGS, "input_shape", "vocabulary"}
+        if not isinstance(settings, Mapping) or set(settings) != names:
+            raise ValueError(
+                f"settings are {brief(settings)}; they must have the keys {', '.join(sorted(names))}"
+            )
+        shape, vocabulary = settings["input_shape"], settings["vocabulary"]
+        if not isinstance(shape, list | tuple) or not isinstance(vocabulary, str):
+            raise ValueError(
+                f"input_shape is {brief(shape)} and vocabulary {brief(vocabulary)}; they must "
+                "be a list and a text"
+            )
+        if not isinstance(settings["narrowing"], bool):
+            raise ValueError(f"narrowing is {brief(settings['narrowing'])}; it must be True or False")
+        others = {name: settings[name] for name in _SETTINGS}
+        for name, size in [*others.items(), *(("input_shape", size) for size in shape)]:
+            most = _MOST.get(name, 10**15)
+            if isinstance(size, int) and size > most:
+                raise ValueError(f"{name} is beyond {most:,}, the most that is believed of a study")
+        return cls(input_shape=tuple(shape), vocabulary=vocabulary_named(vocabulary), **others)
+
+    # Playing with Optuna ------------------------------------------------------------------------------
+
+    def grow(self, trial: BaseTrial) -> Iterator[Network]:
+        """Yield a deeper network each time round, until the paper's rules stop it.
+
+        Train what is yielded and report its validation accuracy, ``trial.report(accuracy, step=len(layers) -
+        1)``, before the next round. Networks that are not worth a training on the way to a deeper one are not
+        yielded (``train_prefixes``), nor are those beyond a limit. Growth stops where the sampler sees no
+        gain in a deeper network, at ``max_layers``, at a layer that adds less than ``min_improvement``, and
+        below ``min_accuracy``. In a study that minimises, the report is read as an error rate, 1 - accuracy.
+
+        Raises:
+            ValueError: If a yielded network that may grow further was not reported, or its report is not a
+                number, or not in [0, 1] while ``min_accuracy`` is set.
+            optuna.TrialPruned: If several limits together left no network to train, which is rare; the trial
+                has a constraint of the name of each limit that is broken then, and is infeasible.
+            optuna.exceptions.UpdateFinishedTrialError: If another worker has finished the trial meanwhile, as
+                Optuna does with a trial whose heartbeat is missed.
+
+        Example:
+            >>> import optuna
+            >>> space, study = LayerSpace(max_layers=2), optuna.create_study(direction="maximize")
+            >>> trial = study.ask()
+            >>> for layers in space.grow(trial):
+            ...     trial.report(0.7 + 0.1 * len(layers), step=len(layers) - 1)
+            >>> len(layers)
+            2
+        """
+        rules = growth.StopRules(self.min_improvement, self.min_accuracy, self.train_prefixes)
+        with growth.announce_space(trial, self, self.settings, depth_first=False):
+            yield from growth.grow(self, rules, trial)
+
+    def suggest(self, trial: BaseTrial) -> Network:
+        """A whole network at once: its depth first (``n_layers``), then its layers; nothing need be reported.
+
+        For objectives that train only the finished network, and for studies with several objectives, where
+        Optuna does not take reports. A network that cannot grow any further ends before its depth, and one
+        that is beyond ``max_parameters`` there grows on until it is not.
+
+        Raises:
+            optuna.TrialPruned: As in `grow`.
+        """
+        with growth.announce_space(trial, self, self.settings, depth_first=True):
+            return growth.suggest(self, trial)
+
+    # The other forms of a network ---------------------------------------------------------------------
+
+    def to_params(self, layers: Sequence[Layer]) -> dict[str, Any]:
+        """The parameters of a trial that grows ``layers``, for ``study.enqueue_trial``."""
+        return encoding.to_params(self, layers)
+
+    def from_params(self, params: Mapping[str, Any]) -> Network:
+        """The network that a trial's ``params`` stand for; parameters of other names are passed over."""
+        return encoding.from_params(self, params)
+
+    def encode(self, layers: Sequence[Layer]) -> np.ndarray:
+        """Actions ``[S, 4]`` in [0, 1]; a kind with fewer than three hyper-parameters leaves zeros."""
+        return encoding.encode(self.vocabulary, layers)
+
+    def decode(self, actions: np.ndarray) -> Network:
+        """The network of ``actions`` ``[S, 4]``; what is not allowed becomes the nearest that is.
+
+        Raises:
+            ValueError: If the actions are not ``[S, 4]`` numbers in [0, 1].
+        """
+        return encoding.decode(self, actions)
+
+    def draw_actions(self, rng: np.random.Generator) -> np.ndarray:
+        """``[S, 4]`` actions of a random network."""
+        return self.encode(self.draw(rng))
+
+    def network_descriptor(self, actions: np.ndarray) -> np.ndarray | None:
+        """Describe a network by `NETWORK_DESCRIPTOR` numbers of about [0, 1]; None if it is of another space.
+
+        Depth, logarithms of the MACs, of the numbers that leave the network and of the fewest that pass
+        anywhere; of the last convolution or pooling the channels, the height and the numbers that leave it;
+        and the height behind the first layer. Networks of different layers with equal descriptors behave much
+        alike.
+
+        Args:
+            actions: ``[S, 4]``, as `encode` gives them; nothing is made to fit, unlike in `decode`.
+
+        Example:
+            >>> space = LayerSpace(max_macs=1e6)
+            >>> space.network_descriptor(np.array([[0.1, 0.1, 0.1, 0.1]])).round(2).tolist()
+            [0.17, 0.59, 0.81, 0.81, 0.57, 0.98, 0.81, 0.98]
+            >>> space.network_descriptor(np.array([[0.9, 0.1, 0.1, 0.1]])) is None  # an FCL comes first
+            True
+        """
+        walked = walk(self, actions)
+        if walked is None:
+            return None
+        _, shapes, macs = walked
+        return network_descriptor_of(
+            self.input_shape, shapes, macs[-1], num_classes=self.num_classes, max_layers=self.max_layers
+        )
+
+    @property
+    def kind_base_name(self) -> str:
+        """The name of the choice of a kind, without the number of the layer."""
+        return f"layer_{self.vocabulary.kind_field}"
+
+    @property
+    def has_layer_features(self) -> bool:
+        """Whether `layer_features` knows the layers of the space: those of Table I."""
+        return self.vocabulary == TABLE_I
+
+    def layer_features(self, actions: np.ndarray) -> np.ndarray | None:
+        """Describe each layer of Table I by ``[S, LAYER_FEATURES]`` numbers of about [0, 1].
+
+        None as in `network_descriptor`, and in a space of another vocabulary.
+
+        Its kind (three numbers), its hyper-parameters (three, 0 where it has fewer); logarithms of the height
+        and the channels of what leaves it, of how many numbers that are, and of the MACs up to it; and the
+        height of the input. Unlike a descriptor they mean the same in spaces of different images.
+
+        Args:
+            actions: ``[S, 4]``, as `encode` gives them.
+
+        Example:
+            >>> LayerSpace().layer_features(np.array([[0.1, 0.1, 0.1, 0.1]])).round(2).tolist()
+            [[1.0, 0.0, 0.0, 0.1, 0.1, 0.1, 0.98, 0.57, 0.81, 0.55, 1.0]]
+        """
+        walked = walk(self, actions) if self.has_layer_features else None
+        if walked is None:
+            return None
+        layers, shapes, macs = walked
+        return layer_features_of(self.input_shape, layers, actions, shapes, macs, vocabulary=self.vocabulary)
+
+
+def _plain(value: Any) -> Any:
+    """A number of NumPy as one of Python, all else as it is."""
+    return value.item() if isinstance(value, np.generic) else value

@@ -1,0 +1,1 @@
+"""Reading a study: trials as sequences of steps, with rewards. No torch."""

@@ -1,0 +1,187 @@
+"""What the agent expected of a trial and attended to, as it is kept with the trial."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+from optuna.trial import FrozenTrial
+
+from optuna_trlhpo.trials.attributes import finite_number, is_integer
+
+AGENT_ATTRIBUTE = "trlhpo:agent"
+
+MOST_CHARACTERS = 2000
+"""Of an `AgentRecord` as it is stored."""
+_DIGITS = 3
+_MOST = 16**_DIGITS - 1
+"""Weights of attention are kept as hexadecimal numbers of three digits."""
+_PLACES = 16 ** np.arange(_DIGITS)[::-1]
+_NIBBLES = np.zeros(256)
+_NIBBLES[np.frombuffer(b"0123456789abcdef", np.uint8)] = np.arange(16)
+_ROWS = re.compile(rf"([1-9][0-9]{{0,3}}):((?:[0-9a-f]{{{_DIGITS}}})+)")
+_MOST_STEPS = 32
+"""Of which expectations are kept."""
+
+
+# The agent ----------------------------------------------------------------------------------------------
+
+
+class Forecast(NamedTuple):
+    """What the critic expected of the network that it planned, in the unit of the study's values.
+
+    Attributes:
+        settled: Steps that the trial had when the plan was made.
+        steps: Steps of the planned network.
+        value: The mean.
+        low: A standard deviation below it.
+        high: A standard deviation above it.
+    """
+
+    settled: int
+    steps: int
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class AgentRecord:
+    """What the agent made of one trial.
+
+    Attributes:
+        by: What decided: "actor", or the critic that ranked plans: "posterior", "transformer", "perceptron".
+        plans: Of a critic that ranks plans: one `Forecast` for each plan, in order.
+        q: ``[S]`` of the paper's critic: Q(state, action) of each step as it was carried out, the mean of
+            its members, in [-1, 1].
+        spread: ``[S]`` the standard deviation of its members.
+        bootstrapped: Whether Q is of rewards, the paper's; else of scores of ranks.
+        exploration: The share in [0, 1] of the noise that was on the actor.
+        losses: Of critic and actor, means over the updates before this trial; None for an actor that was
+            left alone.
+        attention: By "actor" and "critic" rows k = 1 to S, each ``[H, k + 1]``: the weights of the first k
+            steps, and the weight of what is asked about. Asked is the step behind these k (where a critic
+            ranks plans: what the network of these k steps is worth). Weights of a row sum to 1.
+    """
+
+    by: str
+    plans: tuple[Forecast, ...] = ()
+    q: tuple[float, ...] = ()
+    spread: tuple[float, ...] = ()
+    bootstrapped: bool = True
+    exploration: float | None = None
+    losses: tuple[float, float | None] | None = None
+    attention: Mapping[str, Sequence[np.ndarray]] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """As it is stored; what is empty is left out.
+
+        Where heads would make it larger than `MOST_CHARACTERS` their mean is kept, and if that is still too
+        large, none of the attention.
+        """
+        stored: dict[str, Any] = {"by": self.by}
+        plans = [plan for plan in self.plans if all(map(math.isfinite, plan))]  # JSON knows no others
+        if plans:
+            last = plans[-_MOST_STEPS:]
+            stored["plans"] = [_of_plan(plan) for plan in last]
+        if self.q and all(map(math.isfinite, (*self.q, *self.spread))):
+            stored["q"] = [_rounded(value) for value in self.q[:_MOST_STEPS]]
+            stored["bootstrapped"] = self.bootstrapped
+            if any(self.spread):
+                stored["spread"] = [_rounded(value) for value in self.spread[:_MOST_STEPS]]
+        if self.exploration is not None:
+            stored["exploration"] = _rounded(self.exploration)
+        if self.losses is not None and all(value is None or math.isfinite(value) for value in self.losses):
+            stored["losses"] = [None if value is None else _rounded(value) for value in self.losses]
+        room = MOST_CHARACTERS - len(str(stored)) - 60
+        for average in (False, True):
+            written = {whose: _written(rows, average) for whose, rows in self.attention.items() if rows}
+            if written and sum(map(len, written.values())) <= room:
+                stored["attention"] = written
+                break
+        return stored
+
+
+def read_agent(trial: FrozenTrial) -> AgentRecord | None:
+    """What the agent noted of ``trial``; None if there is no note, or one of which a part is not valid."""
+    stored = trial.system_attrs.get(AGENT_ATTRIBUTE)
+    try:
+        return _read_agent(stored) if isinstance(stored, dict) else None
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError):
+        return None
+
+
+def _read_agent(stored: dict[str, Any]) -> AgentRecord:
+    """Raises anything but what `read_agent` expects for nothing that JSON can hold."""
+    by, bootstrapped = stored["by"], stored.get("bootstrapped", True)
+    if not isinstance(by, str) or not isinstance(bootstrapped, bool):
+        raise ValueError("these are no texts and switches")
+    q, spread = (tuple(map(finite_number, stored.get(name, ()))) for name in ("q", "spread"))
+    if len(spread) not in (0, len(q)) or min(spread, default=0.0) < 0:
+        raise ValueError("there must be a spread for each Q")
+    exploration = None if stored.get("exploration") is None else finite_number(stored["exploration"])
+    if exploration is not None and not 0 <= exploration <= 1:
+        raise ValueError("exploration must be between 0 and 1")
+    losses = None
+    if stored.get("losses") is not None:
+        of_critic, of_actor = stored["losses"]
+        losses = finite_number(of_critic), None if of_actor is None else finite_number(of_actor)
+    attention = stored.get("attention", {})
+    if not isinstance(attention, dict):
+        raise ValueError("attention must be by actor and critic")
+    return AgentRecord(
+        by=by,
+        plans=tuple(map(_read_plan, stored.get("plans", ()))),
+        q=q,
+        spread=spread,
+        bootstrapped=bootstrapped,
+        exploration=exploration,
+        losses=losses,
+        attention={whose: _rows_of(attention[whose]) for whose in attention if whose in ("actor", "critic")},
+    )
+
+
+def _read_plan(stored: Any) -> Forecast:
+    settled, steps, *values = stored
+    value, low, high = map(finite_number, values)
+    if not (is_integer(settled, least=0) and is_integer(steps, least=1) and low <= value <= high):
+        raise ValueError("a plan has numbers of steps, and a value between low and high")
+    return Forecast(settled, steps, value, low, high)
+
+
+def _rounded(value: float, digits: int = 4) -> float:
+    return float(f"{value:.{digits}g}")
+
+
+def _of_plan(plan: Forecast) -> list[float]:
+    # Values may lie close together, far from 0.
+    return [plan.settled, plan.steps, *(_rounded(value, 6) for value in plan[2:])]
+
+
+def _written(rows: Sequence[np.ndarray], average: bool) -> str:
+    """``"<H>:<digits>"``."""
+    if average:
+        rows = [row.mean(axis=0, keepdims=True) for row in rows]
+    digits = "".join(f"{round(_MOST * float(weight)):0{_DIGITS}x}" for row in rows for weight in row.flat)
+    return f"{len(rows[0])}:{digits}"
+
+
+def _rows_of(text: Any) -> list[np.ndarray]:
+    match = _ROWS.fullmatch(text)
+    if match is None:
+        raise ValueError("attention has another form")
+    H = int(match[1])
+    # As `bytes.fromhex`, which knows pairs alone.
+    weights = _NIBBLES[np.frombuffer(match[2].encode(), np.uint8)].reshape(-1, _DIGITS) @ _PLACES / _MOST
+    rows, start, k = [], 0, 1
+    while start < len(weights):
+        row = weights[start : start + H * (k + 1)].reshape(H, k + 1)
+        if (np.abs(row.sum(axis=1) - 1) > (k + 1) / _MOST).any():  # twice what rounding can do
+            raise ValueError("the weights of a row must sum to 1")
+        rows.append(row)
+        start, k = start + H * (k + 1), k + 1
+    return rows

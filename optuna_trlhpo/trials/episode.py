@@ -1,0 +1,203 @@
+"""A trial as the agent sees it: a sequence of steps, each of up to four actions in [0, 1].
+
+Notation: S steps, A action slots (4), P performance values (32).
+
+A *step* is one layer of a `LayerSpace`, or the consecutive parameters that share an index in their names
+(``n_units_l0``, ``dropout_l0``), or a single parameter; a report between two parameters ends a step too.
+Names are compared by their *stem*, the name without its places (`parameters`), so that what is learned about
+layer 2 helps at layer 3.
+
+What the objective reported is known here by the note that the sampler keeps while a trial runs: ``seen``
+lists pairs ``(n, r)``, "when the trial had n parameters, step r was the last that had been reported".
+Reports that no parameter followed are not in it: they may be the epochs of a training, not the values of
+layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from optuna.distributions import (
+    BaseDistribution,
+)
+from optuna.trial import FrozenTrial
+
+from optuna_trlhpo.layers import ACTION_SLOTS, TABLE_I, Vocabulary, unmasked
+from optuna_trlhpo.trials.parameter_names import parse_name
+from optuna_trlhpo.trials.parameters import ParameterSpec, encode, parameter_spec
+from optuna_trlhpo.trials.performance import PERFORMANCE_VALUES, read_performance
+
+ReportMarks = Sequence[tuple[int, int]]
+
+
+@dataclass(frozen=True)
+class Episode:
+    """The steps of one trial. Empty slots, and what was not reported, are NaN.
+
+    Attributes:
+        slots: S tuples of up to A slots.
+        actions: ``[S, A]`` in [0, 1].
+        reports: ``[S]`` the last report that arrived between this step and the next.
+        performance: ``[S, P]`` accuracies on validation batches, in [0, 1], where the objective gives them.
+        last_seen: The last step reported before the last parameter; -1 where there was none.
+    """
+
+    slots: tuple[tuple[ParameterSpec, ...], ...]
+    actions: np.ndarray
+    reports: np.ndarray
+    performance: np.ndarray
+    last_seen: int
+
+    def __len__(self) -> int:
+        return len(self.slots)
+
+    def first(self, n: int) -> Episode:
+        """The first ``n`` steps."""
+        return Episode(
+            self.slots[:n], self.actions[:n], self.reports[:n], self.performance[:n], self.last_seen
+        )
+
+
+@dataclass(frozen=True)
+class Request:
+    """A running trial that asks for a parameter.
+
+    Attributes:
+        before: The steps that are complete.
+        slots: The slots of the step that the parameter belongs to; its own is the last.
+        actions: ``[len(slots) - 1]`` the actions of that step that are settled.
+    """
+
+    before: Episode
+    slots: tuple[ParameterSpec, ...]
+    actions: np.ndarray
+
+
+def read_episode(trial: FrozenTrial, seen: ReportMarks) -> Episode:
+    """The steps of ``trial``, finished or running, rebuilt from its parameters alone.
+
+    Example:
+        >>> import optuna
+        >>> space = {f"n_units_l{i}": IntDistribution(1, 4) for i in range(2)}
+        >>> params = {"n_units_l0": 1, "n_units_l1": 4}
+        >>> trial = optuna.create_trial(params=params, distributions=space, value=1)
+        >>> read_episode(trial, seen=[(1, 0)]).actions[:, 0].tolist()
+        [0.125, 0.875]
+    """
+    return _read_steps(trial, steps_of(list(trial.params), seen), seen)
+
+
+def episode_of(
+    layers: np.ndarray, max_layers: int | None = None, vocabulary: Vocabulary = TABLE_I
+) -> Episode:
+    """Layers of a `LayerSpace` as the steps of a trial that grows them.
+
+    Args:
+        layers: ``[S, 4]`` actions.
+        max_layers: If it is not None, the trial is asked for the depth first, of at most so many layers.
+        vocabulary: The kinds of the layers.
+
+    Example:
+        >>> episode = episode_of(np.array([[0.1, 0.1, 0.1, 0.1]]), max_layers=2)
+        >>> [slot.stem for slots in episode.slots for slot in slots][:3], float(episode.actions[0, 0])
+        (['n_layers', 'layer_kind', 'layer_conv_filters'], 0.25)
+    """
+    steps, actions = [], np.full((len(layers), ACTION_SLOTS), np.nan)
+    for k, row in enumerate(layers, start=1):
+        cls = vocabulary.by_kind[vocabulary.kind.decode(row[0])]
+        n = len(cls.hyperparameters)
+        mine = [
+            ParameterSpec(f"layer_{cls.prefix}_{hp.name}", k, len(hp.values), bool(hp.labels))
+            for hp in cls.hyperparameters
+        ]
+        kind = ParameterSpec(f"layer_{vocabulary.kind_field}", k, len(vocabulary.kinds), True)
+        steps.append((kind, *mine))
+        actions[k - 1, : 1 + n] = row[: 1 + n]
+    if max_layers is not None:
+        steps.insert(0, (ParameterSpec("n_layers", 0, max_layers, False),))
+        first = np.full((1, ACTION_SLOTS), np.nan)
+        first[0, 0] = (len(layers) - 0.5) / max_layers
+        actions = np.concatenate([first, actions])
+    nothing = np.full(len(steps), np.nan)
+    performance = np.full((len(steps), PERFORMANCE_VALUES), np.nan)
+    return Episode(tuple(steps), actions, nothing, performance, last_seen=-1)
+
+
+def read_request(trial: FrozenTrial, seen: ReportMarks, name: str, distribution: BaseDistribution) -> Request:
+    """What is known when a running ``trial`` asks for the parameter ``name``."""
+    *before, (*settled, _) = steps_of([*trial.params, name], seen)
+    distributions = trial.distributions
+    slots = tuple(parameter_spec(other, distributions[other]) for other in settled)
+    actions = np.array([encode(other, distributions[other], trial.params[other]) for other in settled])
+    return Request(_read_steps(trial, before, seen), (*slots, parameter_spec(name, distribution)), actions)
+
+
+def infer_report_position(names: Sequence[str], earliest: int) -> int:
+    """How many parameters a trial had when it reported, where that is not known to the last one.
+
+    A sampler is not asked for parameters that are fixed or without alternative, so all it knows of a report
+    that it did not see before is a stretch: not before ``earliest`` parameters, and before the last of
+    ``names``, which it is asked for now. The report belongs where, in that stretch, the last step begins.
+
+    Example:
+        >>> infer_report_position(["units_l0", "kind_l1", "units_l1"], earliest=1)
+        1
+    """
+    last = len(names) - 1
+    for n in range(last, max(earliest, 1) - 1, -1):
+        if not continues_step(names[n], [names[n - 1]], reported=False):
+            return n
+    return last
+
+
+def steps_of(names: Sequence[str], seen: ReportMarks) -> list[list[str]]:
+    """The names of a trial's parameters, step by step.
+
+    Example:
+        >>> steps_of(["n_units_l0", "dropout_l0", "n_units_l1"], seen=[])
+        [['n_units_l0', 'dropout_l0'], ['n_units_l1']]
+    """
+    reported_at = dict(seen)
+    steps: list[list[str]] = []
+    for n, name in enumerate(names):
+        if not steps or not continues_step(name, steps[-1], reported=n in reported_at):
+            steps.append([])
+        steps[-1].append(name)
+    return steps
+
+
+def _read_steps(trial: FrozenTrial, steps: Sequence[Sequence[str]], seen: ReportMarks) -> Episode:
+    reported_at = dict(seen)
+    actions = np.full((len(steps), ACTION_SLOTS), np.nan)
+    reports = np.full(len(steps), np.nan)
+    performance = np.full((len(steps), PERFORMANCE_VALUES), np.nan)
+    batches = read_performance(trial)
+    end = 0
+    for k, names in enumerate(steps):
+        end += len(names)
+        for i, name in enumerate(names):
+            actions[k, i] = encode(name, trial.distributions[name], trial.params[name])
+        if end in reported_at:
+            reports[k] = trial.intermediate_values.get(reported_at[end], np.nan)
+            performance[k] = batches.get(reported_at[end], np.nan)
+    slots = tuple(tuple(parameter_spec(name, trial.distributions[name]) for name in names) for names in steps)
+    return Episode(slots, actions, reports, performance, last_seen=max(reported_at.values(), default=-1))
+
+
+def continues_step(name: str, step: Sequence[str], *, reported: bool) -> bool:
+    """Whether parameter ``name`` belongs to the step that so far has the parameters ``step``.
+
+    ``reported`` says whether a report arrived since the last of them.
+
+    Example:
+        >>> continues_step("dropout_l0", ["n_units_l0"], reported=False)
+        True
+        >>> continues_step("n_units_l1", ["n_units_l0", "dropout_l0"], reported=False)
+        False
+    """
+    if reported or len(step) == ACTION_SLOTS:
+        return False
+    places = parse_name(unmasked(name)).places
+    return bool(places) and places == parse_name(unmasked(step[-1])).places

@@ -1,0 +1,75 @@
+"""The network that a trial was given before it began, by `Study.enqueue_trial` or as a retry."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from optuna.study import Study
+from optuna.trial import FrozenTrial
+
+from optuna_trlhpo.layers import unmasked
+from optuna_trlhpo.trials.attributes import fixed_params
+
+
+class FixedNetwork(NamedTuple):
+    """The network that a trial was given before it began, by `Study.enqueue_trial` or as a retry.
+
+    Attributes:
+        depth: How many layers, or steps, it has.
+        ends_trial: Whether the trial ends with it: the trial retries one that had reported something, and has
+            itself reported this network.
+    """
+
+    depth: int
+    ends_trial: bool
+
+
+def fixed_network(study: Study, trial: FrozenTrial) -> FixedNetwork | None:
+    """What the parameters that were fixed for a running trial name; None if they name no network.
+
+    They name one if their names have numbers, as those of layers have, and all numbered parameters that the
+    trial has so far are among them. Parameters with the same number are one layer.
+
+    Args:
+        study: The study.
+        trial: A running trial of it.
+
+    Example:
+        >>> import optuna
+        >>> from optuna_trlhpo.space.sampler_hooks import frozen
+        >>> study = optuna.create_study()
+        >>> study.enqueue_trial({"units_l0": 8, "units_l1": 4, "rate": 0.5})
+        >>> trial = study.ask()
+        >>> trial.suggest_int("units_l0", 1, 9)
+        8
+        >>> fixed_network(study, frozen(trial))
+        FixedNetwork(depth=2, ends_trial=False)
+    """
+    names = set(fixed_params(trial))
+    retried = _retried(study, trial)
+    if retried:  # the parameters of the last of them were there from the start
+        names.update(retried[-1].params)
+    depth = _depth(names)
+    if depth == 0 or any(re.search(r"\d", unmasked(name)) for name in trial.params if name not in names):
+        return None
+    had_reports = any(other.intermediate_values for other in retried)
+    return FixedNetwork(depth, had_reports and max(trial.intermediate_values, default=-1) >= depth - 1)
+
+
+def _retried(study: Study, trial: FrozenTrial) -> list[FrozenTrial]:
+    """The failed trials that `optuna.storages.RetryHeartbeatStaleTrialCallback` made this one of."""
+    history: Any = trial.system_attrs.get("retry_history")
+    if not isinstance(history, list) or not history:
+        return []
+    return [other for other in study.get_trials(deepcopy=False) if other.number in history]
+
+
+def _depth(names: Iterable[str]) -> int:
+    """How many numbers come first in names that are equal but for their numbers."""
+    numbers: dict[str, set[str]] = {}
+    for name in map(unmasked, names):
+        if (first := re.search(r"\d+", name)) is not None:
+            numbers.setdefault(re.sub(r"\d+", "", name), set()).add(first[0])
+    return max(map(len, numbers.values()), default=0)

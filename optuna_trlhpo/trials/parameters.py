@@ -1,0 +1,142 @@
+"""Parameters of a step as slots in [0, 1], and back."""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import dataclass
+
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalChoiceType,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+
+from optuna_trlhpo.layers import hyperparameter_of, unmasked
+from optuna_trlhpo.trials.parameter_names import parse_name
+from optuna_trlhpo.trials.values import MOST_COUNTED, on_grid
+
+
+@dataclass(frozen=True)
+class ParameterSpec:
+    """What is fixed about a parameter, whatever its value: its name, and how many values it can take."""
+
+    stem: str
+    index: int
+    """The places in its name, one after the other in groups of three digits; 0 where there are none."""
+    n_values: int
+    """How many values there are; 0 where they are continuous or too many to tell apart."""
+    categorical: bool
+    log_range: tuple[int, int] | None = None
+    """The lowest and the highest of integers on a logarithmic scale: countable, but in bins of unequal
+    width."""
+
+    def settle(self, action: float) -> float:
+        """The action that stands for the same value as ``action``: the middle of its bin."""
+        if self.n_values:
+            return (min(int(action * self.n_values), self.n_values - 1) + 0.5) / self.n_values
+        if self.log_range is None:
+            return action
+        distribution = IntDistribution(*self.log_range, log=True)
+        return encode("", distribution, decode("", distribution, action))
+
+
+def parameter_spec(name: str, distribution: BaseDistribution) -> ParameterSpec:
+    """What the agent knows of a parameter before it has a value."""
+    hyperparameter = hyperparameter_of(name, distribution)
+    if hyperparameter is not None:
+        # A masked set has a name of its own in Optuna; here it is the same question.
+        layer, _, field = unmasked(name).removeprefix("layer").partition("_")
+        return ParameterSpec(
+            f"layer_{field}", int(layer), len(hyperparameter.values), bool(hyperparameter.labels)
+        )
+    stem, places = parse_name(name)
+    index = functools.reduce(lambda whole, place: 1000 * whole + place, places, 0)
+    if isinstance(distribution, CategoricalDistribution):
+        return ParameterSpec(stem, index, len(distribution.choices), True)
+    log_range = None
+    if isinstance(distribution, IntDistribution) and distribution.log:
+        log_range = distribution.low, distribution.high
+    return ParameterSpec(stem, index, _n_values(distribution), False, log_range)
+
+
+def encode(name: str, distribution: BaseDistribution, value: CategoricalChoiceType) -> float:
+    """The action in [0, 1] that stands for ``value``; `decode` is its inverse.
+
+    A parameter of a `LayerSpace` is encoded on the scale of Table I, another one on its own: in equal bins
+    where its values can be counted, else linearly, or logarithmically where its distribution is.
+    """
+    hyperparameter = hyperparameter_of(name, distribution)
+    if hyperparameter is not None:
+        return hyperparameter.encode(value)
+    if isinstance(distribution, CategoricalDistribution):
+        return (distribution.to_internal_repr(value) + 0.5) / len(distribution.choices)
+    assert isinstance(value, int | float)
+    n, low, high = _n_values(distribution), *_bounds(distribution)
+    if n:
+        # A range may have changed since (Optuna allows it), so what is stored is told apart by position
+        # alone.
+        return (round((value - low) / _step(distribution)) + 0.5) / n
+    transform = math.log if _is_log(distribution) else float
+    start, span = transform(low), transform(high) - transform(low)
+    if span == 0:
+        return 0.5
+    place = transform(min(max(value, low), high))
+    share = (place - start) / span if math.isfinite(span) else (place / 2 - start / 2) / (high / 2 - low / 2)
+    return min(max(share, 0.0), 1.0)
+
+
+def decode(name: str, distribution: BaseDistribution, action: float) -> CategoricalChoiceType:
+    """The value within ``distribution`` that ``action`` stands for, or the nearest to it.
+
+    Example:
+        >>> decode("dropout_l0", FloatDistribution(0.0, 0.5), 0.5)
+        0.25
+    """
+    action = float(action)
+    hyperparameter = hyperparameter_of(name, distribution)
+    if isinstance(distribution, CategoricalDistribution):
+        n = len(distribution.choices)
+        if hyperparameter is not None:
+            return hyperparameter.nearest(action, distribution.choices)
+        return distribution.choices[min(int(action * n), n - 1)]
+    assert isinstance(distribution, IntDistribution | FloatDistribution)
+    if hyperparameter is not None:
+        assert isinstance(distribution, IntDistribution)
+        allowed = range(distribution.low, distribution.high + 1, distribution.step)
+        return hyperparameter.nearest(action, allowed)
+    n, low, high = _n_values(distribution), *_bounds(distribution)
+    if n:
+        value = low + min(int(action * n), n - 1) * _step(distribution)
+    elif _is_log(distribution):
+        value = math.exp(math.log(low) + action * (math.log(high) - math.log(low)))
+    else:
+        value = low * (1 - action) + action * high
+    return on_grid(distribution, value)
+
+
+def _n_values(distribution: BaseDistribution) -> int:
+    if _is_log(distribution) or _step(distribution) == 0:
+        return 0
+    low, high = _bounds(distribution)
+    n = round((high - low) / _step(distribution)) + 1
+    return n if n <= MOST_COUNTED else 0
+
+
+def _step(distribution: BaseDistribution) -> float:
+    assert isinstance(distribution, IntDistribution | FloatDistribution)
+    return distribution.step or 0
+
+
+def _is_log(distribution: BaseDistribution) -> bool:
+    assert isinstance(distribution, IntDistribution | FloatDistribution)
+    return distribution.log
+
+
+def _bounds(distribution: BaseDistribution) -> tuple[float, float]:
+    assert isinstance(distribution, IntDistribution | FloatDistribution)
+    if isinstance(distribution, IntDistribution) and distribution.log:
+        return distribution.low - 0.5, distribution.high + 0.5  # each integer gets its own stretch
+    return distribution.low, distribution.high

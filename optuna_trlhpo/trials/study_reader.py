@@ -1,0 +1,197 @@
+"""Reads a study for an agent: what has finished since the last reading, and what a running trial is at.
+
+The reader keeps what a storage does not: the order in which a running trial was asked for its parameters, and
+which report came before which of them. It writes both down, for other processes and for later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import optuna
+from optuna.study import Study, StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from optuna_trlhpo.trials.announcements import PLAN_ATTRIBUTE, digest_of
+from optuna_trlhpo.trials.attributes import SEEN_ATTRIBUTE, fixed_params, report_marks, write_to_trial
+from optuna_trlhpo.trials.episode import infer_report_position
+from optuna_trlhpo.trials.order import ORDER_ATTRIBUTE, in_order, keeps_order, order_note, reordered
+from optuna_trlhpo.trials.path import Path
+from optuna_trlhpo.trials.rewards import signs_of
+from optuna_trlhpo.trials.running_trial import RunningTrial
+
+_logger = optuna.logging.get_logger("optuna.trlhpo.sampler")
+
+_MOST_RUNNING = 200
+"""Other running trials that are read, the latest: of older ones nobody knows whether they still run."""
+
+
+class Reading(NamedTuple):
+    """What a study says when a running trial asks for something."""
+
+    trial: FrozenTrial
+    """The trial, with its parameters in the order in which they were asked for."""
+    running: RunningTrial
+    """What was seen of it while it ran."""
+    directions: Sequence[StudyDirection]
+    """Of the study's objectives."""
+    is_new_study: bool
+    """Whether all that was read before is of another study."""
+    finished: list[FrozenTrial] | None
+    """The trials that have finished since, as the storage gives them; None within a trial."""
+    keeps_order: bool
+    """Whether the storage lists their parameters in the order in which they were asked for."""
+    given: list[str]
+    """The parameters that the trial got since the last call without asking the sampler."""
+    others: Callable[[], list[FrozenTrial]]
+    """Reads the trials that run now, or have ended since the last reading."""
+    announce: Callable[[Mapping[str, Any]], None]
+    """Writes which parameters the trial will have, for other processes."""
+
+
+class StudyReader:
+    """Reads one study at a time; at another one it forgets the first.
+
+    Args:
+        read_reports: Whether reports are looked at.
+    """
+
+    def __init__(self, *, read_reports: bool) -> None:
+        self._read_reports = read_reports
+        self.forget()
+
+    def forget(self) -> None:
+        """Read everything anew at the next call."""
+        self._study: tuple[str, tuple[StudyDirection, ...]] | None = None
+        self._read: dict[int, datetime | None] = {}  # number of a finished trial -> when it was begun
+        self._n_done = 0  # all trials of lower numbers have been read
+        self._running: dict[int, RunningTrial] = {}
+
+    def read(self, study: Study, trial: FrozenTrial, name: str | None = None) -> Reading:
+        """What the study says now.
+
+        Args:
+            study: The study.
+            trial: A running trial of it.
+            name: The parameter that it asks for; None: it asks for no parameter.
+        """
+        directions = tuple(study.directions)
+        is_new_study = (study.study_name, directions) != self._study or self._is_another(trial)
+        if is_new_study:
+            self._begin(study)
+        finished = None
+        if trial.number not in self._running:
+            is_another, finished = self._news(study)
+            is_new_study = is_new_study or is_another
+            # The marks are in the storage if another process began this trial.
+            marks = [(n, step) for n, step in report_marks(trial)]
+            running = RunningTrial(trial.number, fixed_params(trial), marks=marks, n_written=len(marks))
+            self._running[trial.number] = running
+        ordered, given = self._follow(trial, name)
+        running = self._running[trial.number]
+        if name is not None:
+            self._note_reports(study, ordered, running, name)
+        return Reading(
+            ordered,
+            running,
+            directions,
+            is_new_study,
+            finished,
+            keeps_order(study),
+            given,
+            lambda: self._others(study, trial.number),
+            lambda params: self._write(study, trial, PLAN_ATTRIBUTE, digest_of(params)),
+        )
+
+    def close(self, study: Study, trial: FrozenTrial) -> Reading | None:
+        """Write down what cannot be seen in a trial that ends; None if it was not followed."""
+        if self._study is None or self._study[0] != study.study_name or trial.number not in self._running:
+            return None
+        reading = self.read(study, trial)
+        marks = reading.running.marks
+        # An empty note, too, says that the sampler saw the reports.
+        unnoted = trial.intermediate_values and self._read_reports and not marks
+        if reading.running.n_written < len(marks) or unnoted:
+            write_to_trial(study, trial, SEEN_ATTRIBUTE, marks)
+        names = list(reading.trial.params)
+        if list(trial.params) != names or not reading.keeps_order:
+            write_to_trial(study, trial, ORDER_ATTRIBUTE, order_note(names))
+        return reading
+
+    def _begin(self, study: Study) -> None:
+        self.forget()
+        self._study = study.study_name, tuple(study.directions)
+
+    def _is_another(self, trial: FrozenTrial) -> bool:
+        """Whether ``trial`` has the number of one that was read, and is not that one."""
+        return self._read.get(trial.number, trial.datetime_start) != trial.datetime_start
+
+    def _news(self, study: Study) -> tuple[bool, list[FrozenTrial]]:
+        """Whether the study is another one of the same name, and the trials that have finished since."""
+        trials = study.get_trials(deepcopy=False)
+        if trials and trials[-1].number == len(trials) - 1:  # the whole study, not a bracket of Hyperband's
+            trials = trials[max(self._n_done - 1, 0) :]
+        is_another = any(self._is_another(trial) for trial in trials)
+        if is_another:
+            self._begin(study)
+            trials = study.get_trials(deepcopy=False)
+        finished = []
+        for trial in trials:
+            if trial.number in self._read or not trial.state.is_finished():
+                continue
+            self._running.pop(trial.number, None)
+            self._read[trial.number] = trial.datetime_start
+            finished.append(trial)
+        while self._n_done in self._read:
+            self._n_done += 1
+        return is_another, finished
+
+    def _follow(self, trial: FrozenTrial, name: str | None) -> tuple[FrozenTrial, list[str]]:
+        """The running ``trial`` with its parameters in the order in which they were asked for, and those that
+        it got without asking; ``name`` is asked for now."""
+        trial = in_order(trial)
+        running = self._running[trial.number]
+        last = running.path.names[-1:]
+        if any(known not in trial.params for known in last) or len(trial.params) < len(running.path):
+            running = replace(running, path=Path(), reports=[], asked=None)  # it has begun anew
+            self._running[trial.number] = running
+        given = running.catch_up(trial.params, trial.distributions)
+        running.asked = name
+        return reordered(trial, running.path.names), given
+
+    def _note_reports(self, study: Study, trial: FrozenTrial, running: RunningTrial, name: str) -> None:
+        """Note that the trial reported something before it asked for this parameter.
+
+        Optuna keeps no order between reports and parameters, so it can be seen only now.
+        """
+        if not self._read_reports:
+            return
+        names = [*trial.params, name]
+        earliest, running.n_asked = running.n_asked, len(names)
+        last = max(trial.intermediate_values, default=-1)
+        if len(names) == 1 or last <= max((step for _, step in running.marks), default=-1):
+            return
+        n = infer_report_position(names, earliest)
+        running.marks.append((n, last))
+        sign = float(signs_of(study.directions)[0])
+        running.reports.append((n, sign * trial.intermediate_values[last]))
+        # Written whole each time, so only when it has doubled, and at the end of the trial.
+        if len(running.marks) >= 2 * running.n_written:
+            self._write(study, trial, SEEN_ATTRIBUTE, running.marks)
+            running.n_written = len(running.marks)
+
+    def _others(self, study: Study, number: int) -> list[FrozenTrial]:
+        states = (TrialState.RUNNING, TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+        trials = study.get_trials(deepcopy=False, states=states)
+        others = (other for other in trials if other.number != number and other.number not in self._read)
+        return list(others)[-_MOST_RUNNING:]
+
+    @staticmethod
+    def _write(study: Study, trial: FrozenTrial, name: str, value: Any) -> None:
+        try:
+            write_to_trial(study, trial, name, value)
+        except Exception as error:  # from here it would fail the trial, which can do without
+            _logger.warning(f"The note {name!r} of trial#{trial.number} was not written: {error!r}")

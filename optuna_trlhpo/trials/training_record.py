@@ -1,0 +1,116 @@
+"""Which trainings a trial took, as it is kept with the trial."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from optuna.study import Study
+from optuna.trial import BaseTrial, FrozenTrial
+
+from optuna_trlhpo.trials.attributes import finite
+
+TRAININGS_ATTRIBUTE = "trainings"
+
+
+# Trainings ----------------------------------------------------------------------------------------------
+
+
+class Training(NamedTuple):
+    """A network of a trial: the one of ``step + 1`` layers."""
+
+    step: int
+    accuracy: float
+    seconds: float
+    looked_up: bool
+    """Whether it was not trained, for another trial had trained it."""
+    curve: tuple[float, ...] = ()
+    """Accuracies after each epoch but the last, where they were watched."""
+    stopped: bool = False
+    """Whether the training was stopped early."""
+
+
+def write_training(before: str, training: Training) -> str:
+    """``before``, the attribute as it was (at first a key of the setting), with one training more.
+
+    Example:
+        >>> write_training("1f2e3d4c", Training(0, 0.9125, 2.514, looked_up=False))
+        '1f2e3d4c 0:0.9125:2.51'
+    """
+    mark = "=" if training.looked_up else ""
+    entry = f"{training.step}:{training.accuracy!r}:{mark}{training.seconds:.3g}"
+    if training.curve:
+        entry += f":{'/'.join(map(repr, training.curve))}{'!' if training.stopped else ''}"
+    return f"{before} {entry}"
+
+
+def read_trainings(trial: BaseTrial) -> tuple[str, list[Training]]:
+    """The key of the setting, and the trainings; an empty key if there is no such note."""
+    text = trial.user_attrs.get(TRAININGS_ATTRIBUTE)
+    if not isinstance(text, str):
+        return "", []
+    key, *entries = text.split(" ")
+    trainings = [training for entry in entries if (training := _training(entry)) is not None]
+    return (key, trainings) if len(trainings) == len(entries) else ("", [])
+
+
+_NUMBER = r"[0-9]+(?:\.[0-9]+)?(?:e[+-]?[0-9]{1,3})?"
+_TRAINING = re.compile(
+    rf"([0-9]{{1,4}}):({_NUMBER}):(=?)({_NUMBER})(?::({_NUMBER}(?:/{_NUMBER})*)(!?))?", re.ASCII
+)
+
+
+def _training(entry: str) -> Training | None:
+    match = _TRAINING.fullmatch(entry)
+    if match is None:
+        return None
+    step, accuracy, mark, seconds, points, stopped = match.groups()
+    curve = tuple(map(float, points.split("/"))) if points else ()
+    if not all(0 <= share <= 1 for share in (float(accuracy), *curve)) or finite(float(seconds)) is None:
+        return None
+    return Training(int(step), float(accuracy), float(seconds), bool(mark), curve, bool(stopped))
+
+
+class Savings(NamedTuple):
+    """What looking networks up has saved in a study.
+
+    Attributes:
+        trained: Networks that were trained.
+        looked_up: Networks that had been trained before in the study, and were not trained again.
+        seconds: Of the trainings.
+        seconds_saved: That the trainings would have taken which were not run.
+
+    Example:
+        >>> print(Savings(trained=60, looked_up=20, seconds=30.0, seconds_saved=12.5))
+        60 networks trained in 30.0 s; 20 of 80 (25 %) looked up, which saved 12.5 s
+    """
+
+    trained: int
+    looked_up: int
+    seconds: float
+    seconds_saved: float
+
+    @property
+    def hit_rate(self) -> float:
+        """The share of networks, 0 to 1, that were looked up."""
+        return self.looked_up / max(self.trained + self.looked_up, 1)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.trained} networks trained in {self.seconds:.1f} s; {self.looked_up} of "
+            f"{self.trained + self.looked_up} ({self.hit_rate:.0%}) looked up, which saved "
+            f"{self.seconds_saved:.1f} s"
+        ).replace("%)", " %)")
+
+
+def savings(study: Study) -> Savings:
+    """What was trained and what was looked up, over all trials of a study."""
+    entries = [entry for trial in study.get_trials(deepcopy=False) for entry in read_trainings(trial)[1]]
+    trained = [entry.seconds for entry in entries if not entry.looked_up]
+    saved = [entry.seconds for entry in entries if entry.looked_up]
+    return Savings(len(trained), len(saved), sum(trained), sum(saved))
+
+
+def accuracies(trial: FrozenTrial) -> dict[int, float]:
+    """Accuracies, 0-1, of the trial's networks, by number of layers; those that it trained or looked up."""
+    return {training.step + 1: training.accuracy for training in read_trainings(trial)[1]}

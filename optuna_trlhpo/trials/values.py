@@ -1,0 +1,123 @@
+"""Values of parameters and the distributions they come from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+
+MOST_COUNTED = 10**12
+"""A range of more values is treated as a continuous one."""
+
+
+def n_values(distribution: BaseDistribution) -> int:
+    """How many values a distribution has; 0 where they are continuous or too many to count.
+
+    Example:
+        >>> n_values(IntDistribution(1, 9, step=2)), n_values(FloatDistribution(0, 1))
+        (5, 0)
+    """
+    if isinstance(distribution, CategoricalDistribution):
+        return len(distinct_choices(distribution))
+    assert isinstance(distribution, IntDistribution | FloatDistribution)
+    if distribution.single():
+        return 1
+    if distribution.step is None:
+        return 0
+    n = round((distribution.high - distribution.low) / distribution.step) + 1
+    return n if n <= MOST_COUNTED else 0
+
+
+def distinct_choices(distribution: CategoricalDistribution) -> list[Any]:
+    """The choices that Optuna can tell apart: of equal ones a trial always gets the first.
+
+    Example:
+        >>> distinct_choices(CategoricalDistribution([1, True, "1", 1.0, 0]))
+        [1, '1', 0]
+    """
+    found: dict[Any, Any] = {}
+    for choice in distribution.choices:
+        found.setdefault(value_key(choice), choice)
+    return list(found.values())
+
+
+def contains(distribution: BaseDistribution, value: Any) -> bool:
+    """Whether ``value`` is one of a distribution's, on its grid.
+
+    Example:
+        >>> contains(IntDistribution(0, 8, step=4), 4), contains(IntDistribution(0, 8, step=4), 12)
+        (True, False)
+    """
+    if isinstance(distribution, CategoricalDistribution):
+        return value_key(value) in map(value_key, distribution.choices)
+    assert isinstance(distribution, IntDistribution | FloatDistribution)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    if not distribution.low <= value <= distribution.high:
+        return False
+    return distribution.step is None or on_grid(distribution, value) == value
+
+
+def on_grid(distribution: IntDistribution | FloatDistribution, value: float) -> int | float:
+    """The value of ``distribution`` nearest to ``value``.
+
+    Example:
+        >>> on_grid(IntDistribution(0, 15_000_000, step=3), 1000.4)
+        999
+    """
+    low, high, step = distribution.low, distribution.high, distribution.step
+    value = min(max(value, low), high)
+    if isinstance(distribution, IntDistribution):
+        return min(low + round((value - low) / distribution.step) * distribution.step, distribution.high)
+    if step is None:
+        return float(value)
+    k = min(round((value - low) / step), math.floor((high - low) / step + 1e-8))
+    return float(min(low + k * step, high))
+
+
+def fixed_value(fixed: Mapping[str, Any], name: str, distribution: BaseDistribution) -> list[Any]:
+    """The value that a parameter will have, whatever is suggested; none where it is not fixed, or cannot have
+    the value.
+
+    Example:
+        >>> fixed_value({"n": 2.0}, "n", IntDistribution(1, 4)), fixed_value({}, "n", IntDistribution(1, 4))
+        ([2], [])
+    """
+    if name not in fixed:
+        return []
+    try:
+        return [distribution.to_external_repr(distribution.to_internal_repr(fixed[name]))]
+    except (TypeError, ValueError, OverflowError):
+        return []
+
+
+def value_key(value: Any) -> Any:
+    """A value as a key, by which two are equal if Optuna takes them for the same choice.
+
+    True, 1 and 1.0 are one, for a trial gets the first of them. NaN is equal to itself. A list is equal
+    to the tuple of its members, as which it may have been given before a storage kept it as JSON.
+
+    Example:
+        >>> value_key(1) == value_key(True), value_key(math.nan) == value_key(math.nan)
+        (True, True)
+        >>> value_key([1, [2]]) == value_key((1, (2,))), value_key("1") == value_key(1)
+        (True, False)
+    """
+    if type(value) is int or type(value) is str:
+        return value
+    if isinstance(value, list | tuple):
+        return "list", tuple(map(value_key, value))
+    if isinstance(value, dict):
+        return "dict", tuple(sorted((str(name), repr(value_key(of))) for name, of in value.items()))
+    try:
+        hash(value)
+        return value if value == value else ("NaN",)
+    except (TypeError, ValueError):
+        return type(value).__name__, repr(value)
