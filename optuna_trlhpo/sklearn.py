@@ -13,8 +13,8 @@ from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
 from optuna_trlhpo._checks import check_positive_integer
+from optuna_trlhpo._threads import cpu_threads
 from optuna_trlhpo.cnn.objective import CNNObjective
-from optuna_trlhpo.cnn.training.loop import cpu_threads
 from optuna_trlhpo.layers import TABLE_I, Vocabulary
 from optuna_trlhpo.layers.kinds import MLP
 from optuna_trlhpo.sampler import TRLHPOSampler

@@ -29,24 +29,14 @@ ALLOWED: dict[str, set[str]] = {
     "search_space": {"trials"},
     "agent": {"_threads", "layers", "trials", "search_space"},
     "sampler": {"_checks", "_threads", "space", "trials", "agent"},
-    "cnn": {"_checks", "_texts", "layers", "space", "trials"},
-    "sklearn": {"_checks", "layers", "space", "trials", "cnn", "sampler"},
+    "cnn": {"_checks", "_texts", "_threads", "layers", "space", "trials"},
+    "sklearn": {"_checks", "_threads", "layers", "space", "trials", "cnn", "sampler"},
     "baselines": {"_checks", "trials", "search_space"},
     "visualization": {"_texts", "layers", "space", "trials"},
     "dashboard": {"_checks", "_texts", "layers", "trials", "cnn", "visualization"},
     "benchmarks": {
-        *(
-            "",
-            "_checks",
-            "layers",
-            "space",
-            "trials",
-            "agent",
-            "sampler",
-            "cnn",
-            "baselines",
-            "visualization",
-        ),
+        *("", "_checks", "_threads", "layers", "space", "trials", "agent", "sampler", "cnn", "baselines"),
+        "visualization",
     },
     "": {"layers", "space", "trials", "agent", "sampler"},  # the package's own __init__
 }

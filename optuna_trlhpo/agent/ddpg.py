@@ -83,13 +83,6 @@ class DDPG:
 
     @one_thread()
     @torch.inference_mode()
-    def score(self, state: Steps, candidates: Steps) -> Tensor:
-        """``[Q, M]`` what each member of the critic expects of each of ``candidates`` ``[1, Q]`` behind
-        ``state``."""
-        return self.critic(state, candidates, self._behind(state, candidates.actions.shape[1]))[0]
-
-    @one_thread()
-    @torch.inference_mode()
     def explain(self, steps: Steps) -> Insight:
         """What actor and critic attend to, and what the critic expects, at each of ``steps`` ``[1, S]``.
 

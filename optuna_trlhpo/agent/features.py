@@ -16,6 +16,7 @@ import numpy as np
 
 from optuna_trlhpo.agent.gaussian_process import LINEAR, Features
 from optuna_trlhpo.agent.sequences import Networks
+from optuna_trlhpo.layers.bins import bins_of
 
 N_PARTS = 3
 _IN_PLACE, _ANYWHERE, _WHOLE = range(N_PARTS)
@@ -143,7 +144,7 @@ def _write(
 ) -> None:
     """Add parameters to rows of ``x``: a category is one of n features, a number two."""
     known, counted = first >= 0, n > 0
-    bins = np.minimum(np.floor(actions * n), n - 1).astype(np.int64)
+    bins = bins_of(actions, n).astype(np.int64)
     here = known & counted
     np.add.at(x, (rows[here], (first + bins)[here]), size / np.sqrt(2))
     here = known & ~counted

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from optuna_trlhpo.agent.sequences import Candidate, DecisionPoint, Networks
+from optuna_trlhpo.layers.bins import bin_of, middle_of
 
 _SMALLEST, _LARGEST = 0.005, 0.25
 """How far a value in [0, 1] is nudged, as a standard deviation."""
@@ -124,7 +125,7 @@ class Neighbourhood:
     def _fit(self, draft: Candidate, k: int, i: int) -> None:
         n = draft.n_values[k, i]
         if n > 0:
-            draft.actions[k, i] = (min(math.floor(draft.actions[k, i] * n), n - 1) + 0.5) / n
+            draft.actions[k, i] = middle_of(bin_of(draft.actions[k, i], n), n)
         elif draft.names[k, i] >= 0:
             name, index = int(draft.names[k, i]), int(draft.indices[k, i])
             draft.actions[k, i] = self._settle(name, index, float(draft.actions[k, i]))

@@ -29,6 +29,7 @@ from optuna_trlhpo.trials.outcome_transforms import (
     EmpiricalCDF,
     OutcomeTransform,
     normal_scores,
+    ranks_of,
     ranks_of_scores,
     scalarise,
 )
@@ -85,7 +86,6 @@ class Replay:
             performance=np.nan,
             worths=np.nan,
             mask=0.0,
-            outcome=np.nan,
         )
         self._n_added = 0
         self._valued: dict[bytes, np.ndarray] = {}  # networks by `_key` -> what they were last worth
@@ -134,7 +134,6 @@ class Replay:
                 performance=episode.performance.astype(np.float32),
                 worths=worths,
                 mask=np.tile(mask.astype(np.float32), (len(episode), 1)),
-                outcome=np.tile(best, (len(episode), 1)),
             )
         )
 
@@ -193,8 +192,8 @@ class Replay:
             self._scores_of = OutcomeTransform(worths[:, 0], unit)
             values = self._scores_of(worths[:, 0])
         else:
-            ranks = scalarise(np.stack([_ranked(column) for column in worths.T], axis=-1), weights[None])
-            values = normal_scores(_ranked(ranks))
+            ranks = scalarise(np.stack([ranks_of(column) for column in worths.T], axis=-1), weights[None])
+            values = normal_scores(ranks_of(ranks))
             self._known_worths = worths[:, 0]
         if len(values) > _BEST + _LATEST + _OTHERS:
             order = np.argsort(-values, kind="stable")
@@ -223,7 +222,7 @@ class Replay:
         worth = self._signs[:1] * report
         if self._config.targets == "log_error":
             return float(self._scores_of(worth)[0])
-        return float(normal_scores(_ranked(np.append(self._known_worths, worth)))[-1])
+        return float(normal_scores(ranks_of(np.append(self._known_worths, worth)))[-1])
 
     def values_of(self, scores: np.ndarray) -> np.ndarray | None:
         """The objective's values that have these scores, the inverse of `score_report`; None where nothing
@@ -376,14 +375,6 @@ class Replay:
 def _places(names: np.ndarray) -> list[tuple[int, int]]:
     """Where the names ``[S, A]`` stand: place in its step, and number, of each."""
     return [(place, number) for step in names.tolist() for place, number in enumerate(step) if number >= 0]
-
-
-def _ranked(values: np.ndarray) -> np.ndarray:
-    """The share of ``values`` ``[N]`` that lies below each, ties counted half."""
-    ordered = np.sort(values)
-    return (np.searchsorted(ordered, values, "left") + np.searchsorted(ordered, values, "right")) / (
-        2 * len(values)
-    )
 
 
 def _tensor(array: np.ndarray) -> Tensor:

@@ -23,7 +23,7 @@ from optuna.trial import FrozenTrial, TrialState
 from optuna_trlhpo._checks import check_integer
 from optuna_trlhpo.baselines._planned import History, PlannedSampler, RivalPlan, note_of
 from optuna_trlhpo.baselines._values import all_values, is_valid, n_values, random_value
-from optuna_trlhpo.trials.episode import infer_report_position
+from optuna_trlhpo.trials.episode import new_mark
 
 _COUNTABLE = 1000
 """Of a parameter of more values one is drawn, and drawn anew if it is spent; at most ``_DRAWS`` times."""
@@ -197,12 +197,11 @@ class GrowthSampler(PlannedSampler):
 
         Optuna keeps no order between reports and parameters, so it can be seen only now.
         """
-        names = [*trial.params, name]
-        earliest, plan.n_asked = plan.n_asked, len(names)
         seen = plan.note.setdefault("seen", [])
-        last = max(trial.intermediate_values, default=-1)
-        if len(names) > 1 and last > max((step for _, step in seen), default=-1):
-            seen.append([infer_report_position(names, earliest), last])
+        mark = new_mark(trial, name, plan.n_asked, seen)
+        plan.n_asked = len(trial.params) + 1
+        if mark is not None:
+            seen.append(list(mark))
             self._write_note(study, trial, plan)
         return max((n for n, _ in seen), default=0)
 

@@ -16,13 +16,14 @@ from optuna.trial import BaseTrial, FrozenTrial
 from torch import nn
 
 from optuna_trlhpo._texts import brief
+from optuna_trlhpo._threads import cpu_threads
 from optuna_trlhpo.cnn.data.datasets import ImageData
 from optuna_trlhpo.cnn.deploy.cost import Cost, count_parameters, measure_cost
 from optuna_trlhpo.cnn.deploy.partition import Budget, Partition, choose, cuts, write_parts
 from optuna_trlhpo.cnn.model import classifier_modules, layer_modules
 from optuna_trlhpo.cnn.results import Confirmed, Refit
 from optuna_trlhpo.cnn.timing_lock import TIMING_LOCK
-from optuna_trlhpo.cnn.training.loop import cpu_threads, predict_correct
+from optuna_trlhpo.cnn.training.loop import predict_correct
 from optuna_trlhpo.cnn.training.trainer import INITIALISING, Trainer
 from optuna_trlhpo.layers import Network, Shape
 from optuna_trlhpo.space import LayerSpace

@@ -52,13 +52,13 @@ def build_network(
     modules: list[nn.Module] = []
     shape: Shape = input_shape
     for k, layer in enumerate(layers):
-        out = shape_behind(layers[: k + 1], input_shape)
+        out = output_shape_of(layers[: k + 1], input_shape)
         modules += layer_modules(layer, shape, conv_activation=conv_activation)
         shape = out
     return nn.Sequential(*modules, *classifier_modules(shape, num_classes))
 
 
-def shape_behind(layers: Sequence[Layer], input_shape: Shape) -> Shape:
+def output_shape_of(layers: Sequence[Layer], input_shape: Shape) -> Shape:
     """The shape behind the last layer.
 
     Raises:

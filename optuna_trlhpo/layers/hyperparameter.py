@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from optuna.trial import BaseTrial
 
+from optuna_trlhpo.layers.bins import bin_of
+
 if TYPE_CHECKING:
     pass
 
@@ -72,7 +74,7 @@ class Hyperparameter:
         return (self.values.index(value) + 0.5) / len(self.values)
 
     def decode(self, action: float) -> Any:
-        return self.values[min(int(action * len(self.values)), len(self.values) - 1)]
+        return self.values[bin_of(action, len(self.values))]
 
     def nearest(self, action: float, allowed: Sequence[Any]) -> Any:
         """The one of ``allowed`` that lies nearest to what ``action`` stands for."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from optuna_trlhpo.layers.counting import count_macs
 from optuna_trlhpo.layers.hyperparameter import Hyperparameter
 
 if TYPE_CHECKING:
@@ -93,14 +94,10 @@ def _counted(layer: Layer, shape: Shape) -> tuple[int, int]:
     """MACs and parameters of a layer's modules, as PyTorch counts them."""
     import torch
     from torch import nn
-    from torch.utils.flop_counter import FlopCounterMode
 
     with torch.device("meta"):  # shapes alone are worked out
-        body = nn.Sequential(*layer.modules(shape)).eval()
-        image = torch.empty(1, *shape)
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        body(image)
-    return counter.get_total_flops() // 2, sum(parameter.numel() for parameter in body.parameters())
+        body = nn.Sequential(*layer.modules(shape))
+    return count_macs(body, shape), sum(parameter.numel() for parameter in body.parameters())
 
 
 Network = tuple[Layer, ...]

@@ -15,6 +15,7 @@ from optuna.distributions import (
     IntDistribution,
 )
 
+from optuna_trlhpo.layers.bins import bin_of, bins_of
 from optuna_trlhpo.trials.parameter_names import parse_name
 from optuna_trlhpo.trials.values import MOST_COUNTED, distinct_choices, on_grid, value_key
 
@@ -110,8 +111,7 @@ class NumberAxis(Axis):
 
     def settle(self, actions: np.ndarray) -> np.ndarray:
         if self.n_values:
-            bins = np.clip(np.floor(actions * self.n_values), 0, self.n_values - 1)
-            return (bins + 0.5) / self.n_values
+            return (bins_of(actions, self.n_values) + 0.5) / self.n_values
         if self.log and self._is_integer:
             raw = np.exp(self._low + actions * (self._high - self._low))
             return self.actions(np.clip(np.rint(raw), self.low, self.high))
@@ -158,18 +158,18 @@ class LabelAxis(Axis):
 
     def value(self, action: float, distribution: BaseDistribution) -> Any:
         assert isinstance(distribution, CategoricalDistribution)
-        label = self._labels[min(max(int(action * len(self._labels)), 0), len(self._labels) - 1)]
+        label = self._labels[bin_of(action, len(self._labels))]
         key = value_key(label)
         for choice in distribution.choices:
             if value_key(choice) == key:
                 return choice
         # Not on offer: the same place among those that are.
         n = len(distribution.choices)
-        return distribution.choices[min(max(int(action * n), 0), n - 1)]
+        return distribution.choices[bin_of(action, n)]
 
     def settle(self, actions: np.ndarray) -> np.ndarray:
         n = len(self._labels)
-        return (np.clip(np.floor(actions * n), 0, n - 1) + 0.5) / n
+        return (bins_of(actions, n) + 0.5) / n
 
 
 def family_of(name: str, distribution: CategoricalDistribution) -> str:

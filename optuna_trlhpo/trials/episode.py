@@ -80,6 +80,7 @@ def read_episode(trial: FrozenTrial, seen: ReportMarks) -> Episode:
 
     Example:
         >>> import optuna
+        >>> from optuna.distributions import IntDistribution
         >>> space = {f"n_units_l{i}": IntDistribution(1, 4) for i in range(2)}
         >>> params = {"n_units_l0": 1, "n_units_l1": 4}
         >>> trial = optuna.create_trial(params=params, distributions=space, value=1)
@@ -132,6 +133,25 @@ def read_request(trial: FrozenTrial, seen: ReportMarks, name: str, distribution:
     slots = tuple(parameter_spec(other, distributions[other]) for other in settled)
     actions = np.array([encode(other, distributions[other], trial.params[other]) for other in settled])
     return Request(_read_steps(trial, before, seen), (*slots, parameter_spec(name, distribution)), actions)
+
+
+def new_mark(trial: FrozenTrial, name: str, earliest: int, marks: ReportMarks) -> tuple[int, int] | None:
+    """Where a trial reported since the last mark, seen as it asks for a parameter; None if it did not.
+
+    Args:
+        trial: The running trial, with its parameters in order.
+        name: The parameter that it asks for.
+        earliest: Parameters that it had, with the one asked for, at the last call.
+        marks: The marks so far.
+
+    Returns:
+        The number of parameters before the report, and the last step reported.
+    """
+    names = [*trial.params, name]
+    last = max(trial.intermediate_values, default=-1)
+    if len(names) == 1 or last <= max((step for _, step in marks), default=-1):
+        return None
+    return infer_report_position(names, earliest), last
 
 
 def infer_report_position(names: Sequence[str], earliest: int) -> int:

@@ -9,6 +9,22 @@ from statistics import NormalDist
 import numpy as np
 
 
+def share_below(known: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Share of the ascending ``known`` ``[N]`` that lies below each value, ties counted half.
+
+    Example:
+        >>> share_below(np.array([1, 2, 3, 4]), np.array([0, 2.5, 4])).tolist()
+        [0.0, 0.5, 0.875]
+    """
+    below = np.searchsorted(known, values, "left") + np.searchsorted(known, values, "right")
+    return below / (2 * len(known))
+
+
+def ranks_of(values: np.ndarray) -> np.ndarray:
+    """Ranks in (0, 1) of ``values`` ``[N]`` among themselves: the share below each, ties counted half."""
+    return share_below(np.sort(values), values)
+
+
 class EmpiricalCDF:
     """Turns raw numbers into numbers in [0, 1], by what was seen before."""
 
@@ -33,9 +49,7 @@ class EmpiricalCDF:
             return np.where(np.isnan(values), np.nan, 0.5)
         if len(self._array) != len(self._sorted):
             self._array = np.asarray(self._sorted)
-        known = self._array
-        below = np.searchsorted(known, values, "left") + np.searchsorted(known, values, "right")
-        return np.where(np.isnan(values), np.nan, below / (2 * len(known)))
+        return np.where(np.isnan(values), np.nan, share_below(self._array, values))
 
     def unit(self, values: np.ndarray) -> np.ndarray:
         """The values themselves where all that was seen is an accuracy, or a negated error, in [0, 1]; else

@@ -15,6 +15,7 @@ from optuna.distributions import (
 )
 
 from optuna_trlhpo.layers import hyperparameter_of, unmasked
+from optuna_trlhpo.layers.bins import bin_of, middle_of
 from optuna_trlhpo.trials.parameter_names import parse_name
 from optuna_trlhpo.trials.values import MOST_COUNTED, on_grid
 
@@ -36,7 +37,7 @@ class ParameterSpec:
     def settle(self, action: float) -> float:
         """The action that stands for the same value as ``action``: the middle of its bin."""
         if self.n_values:
-            return (min(int(action * self.n_values), self.n_values - 1) + 0.5) / self.n_values
+            return middle_of(bin_of(action, self.n_values), self.n_values)
         if self.log_range is None:
             return action
         distribution = IntDistribution(*self.log_range, log=True)
@@ -101,7 +102,7 @@ def decode(name: str, distribution: BaseDistribution, action: float) -> Categori
         n = len(distribution.choices)
         if hyperparameter is not None:
             return hyperparameter.nearest(action, distribution.choices)
-        return distribution.choices[min(int(action * n), n - 1)]
+        return distribution.choices[bin_of(action, n)]
     assert isinstance(distribution, IntDistribution | FloatDistribution)
     if hyperparameter is not None:
         assert isinstance(distribution, IntDistribution)
@@ -109,7 +110,7 @@ def decode(name: str, distribution: BaseDistribution, action: float) -> Categori
         return hyperparameter.nearest(action, allowed)
     n, low, high = _n_values(distribution), *_bounds(distribution)
     if n:
-        value = low + min(int(action * n), n - 1) * _step(distribution)
+        value = low + bin_of(action, n) * _step(distribution)
     elif _is_log(distribution):
         value = math.exp(math.log(low) + action * (math.log(high) - math.log(low)))
     else:

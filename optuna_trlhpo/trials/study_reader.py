@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from optuna_trlhpo.trials.announcements import PLAN_ATTRIBUTE, digest_of
 from optuna_trlhpo.trials.attributes import SEEN_ATTRIBUTE, fixed_params, report_marks, write_to_trial
-from optuna_trlhpo.trials.episode import infer_report_position
+from optuna_trlhpo.trials.episode import new_mark
 from optuna_trlhpo.trials.order import ORDER_ATTRIBUTE, in_order, keeps_order, order_note, reordered
 from optuna_trlhpo.trials.path import Path
 from optuna_trlhpo.trials.rewards import signs_of
@@ -169,13 +169,12 @@ class StudyReader:
         """
         if not self._read_reports:
             return
-        names = [*trial.params, name]
-        earliest, running.n_asked = running.n_asked, len(names)
-        last = max(trial.intermediate_values, default=-1)
-        if len(names) == 1 or last <= max((step for _, step in running.marks), default=-1):
+        mark = new_mark(trial, name, running.n_asked, running.marks)
+        running.n_asked = len(trial.params) + 1
+        if mark is None:
             return
-        n = infer_report_position(names, earliest)
-        running.marks.append((n, last))
+        n, last = mark
+        running.marks.append(mark)
         sign = float(signs_of(study.directions)[0])
         running.reports.append((n, sign * trial.intermediate_values[last]))
         # Written whole each time, so only when it has doubled, and at the end of the trial.

@@ -97,7 +97,6 @@ def test_global_generators_and_threads_are_left_alone(config: AgentConfig) -> No
         agent.update(random_batch(config))
         steps = steps_of(torch.rand(1, 2, A, generator=torch.Generator()))
         agent.act(steps, steps.at(0, 1))
-        agent.score(steps, steps)
         assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(threads)
@@ -106,19 +105,14 @@ def test_global_generators_and_threads_are_left_alone(config: AgentConfig) -> No
 
 
 @every_config
-def test_acting_and_scoring(config: AgentConfig) -> None:
+def test_acting(config: AgentConfig) -> None:
     agent = make_agent(config)
     state = steps_of(torch.rand(1, 3, A))
     action = agent.act(state, steps_of(torch.zeros(1, 1, A)))
     assert action.shape == (A,) and ((0 <= action) & (action <= 1)).all()
-    candidates = steps_of(torch.rand(1, 10, A))
-    scores = agent.score(state, candidates)
-    assert scores.shape == (10, config.n_critics) and (scores.abs() <= 1).all()
-    alone = torch.cat([agent.score(state, candidates.at(i, i + 1)) for i in range(10)])
-    torch.testing.assert_close(scores, alone)
     assert agent.act(steps_of(torch.zeros(1, 0, A)), steps_of(torch.zeros(1, 1, A))).shape == (A,)
     # All that goes before counts: what is asked stands behind the whole state.
-    assert not torch.allclose(scores, agent.score(state.at(0, 2), candidates))
+    assert not torch.allclose(action, agent.act(state.at(0, 2), steps_of(torch.zeros(1, 1, A))))
 
 
 # What changes -----------------------------------------------------------------------------------------

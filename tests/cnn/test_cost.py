@@ -12,9 +12,10 @@ from torch import nn
 
 from optuna_trlhpo.cnn import CNNObjective, best_network
 from optuna_trlhpo.cnn.deploy import cost as module
-from optuna_trlhpo.cnn.deploy.cost import count_macs, count_parameters, measure_cost
+from optuna_trlhpo.cnn.deploy.cost import count_parameters, measure_cost
 from optuna_trlhpo.cnn.model import build_network
 from optuna_trlhpo.layers import Vocabulary, describe, parse
+from optuna_trlhpo.layers.counting import count_macs
 from optuna_trlhpo.layers.kinds import CNN, LSTM, MLP
 from optuna_trlhpo.space import LayerSpace
 

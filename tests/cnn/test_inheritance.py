@@ -14,7 +14,7 @@ from torch import nn
 
 import optuna_trlhpo.layers.kinds  # noqa: F401 - makes its layers known to parse
 from optuna_trlhpo import layers
-from optuna_trlhpo.cnn.model import build_network, shape_behind
+from optuna_trlhpo.cnn.model import build_network, output_shape_of
 from optuna_trlhpo.cnn.training import trainer
 from optuna_trlhpo.cnn.training.weight_inheritance import LineageStep, WeightCache, inherit
 from optuna_trlhpo.layers import parse
@@ -39,7 +39,7 @@ def images(n: int = 40) -> torch.Tensor:
 
 def grown(before: str, behind: str, **kwargs: Any) -> tuple[nn.Sequential, nn.Sequential, bool]:
     parent, child = network(before, **kwargs), network(f"{before} > {behind}", seed=1, **kwargs)
-    return parent, child, inherit(child, parent, shape_behind(parse(before), SHAPE))
+    return parent, child, inherit(child, parent, output_shape_of(parse(before), SHAPE))
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import optuna_trlhpo.layers.kinds  # noqa: F401 - makes its layers known to parse
+from optuna_trlhpo._threads import cpu_threads
 from optuna_trlhpo.cnn.model import build_network
 from optuna_trlhpo.cnn.training.cuda_graphs import CapturedSteps
 from optuna_trlhpo.cnn.training.fast_layout import FastOrder, in_fast_order, place
-from optuna_trlhpo.cnn.training.loop import cpu_threads, learning_rate_factor, predict_correct, train
+from optuna_trlhpo.cnn.training.loop import learning_rate_factor, predict_correct, train
 from optuna_trlhpo.layers import parse
 
 

@@ -18,6 +18,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 
 from optuna_trlhpo.agent.features import N_PARTS
 from optuna_trlhpo.agent.gaussian_process import LINEAR, Features
+from optuna_trlhpo.layers.bins import bins_of
 from optuna_trlhpo.trials.axes import Axis, LabelAxis, NumberAxis, family_of
 from optuna_trlhpo.trials.parameter_names import parse_name
 
@@ -285,7 +286,7 @@ class Layout:
         x[:, self._first[numbers] + 1] = size * np.where(there[:, numbers], 2 * a[:, numbers] - 1, 0.0)
         rows, cols = np.nonzero(there & counted)
         n = self._labels[cols]
-        bins = np.clip(np.floor(a[rows, cols] * n), 0, n - 1).astype(np.int64)
+        bins = bins_of(a[rows, cols], n).astype(np.int64)
         x[rows, self._first[cols] + bins] = size
         for mine, starts, sums, last in self._repeated:
             width = int(self._labels[mine[0]]) or 2

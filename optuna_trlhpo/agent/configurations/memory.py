@@ -22,6 +22,7 @@ from optuna_trlhpo.trials.outcome_transforms import (
     EmpiricalCDF,
     OutcomeTransform,
     normal_scores,
+    ranks_of,
     ranks_of_scores,
     scalarise,
 )
@@ -284,14 +285,14 @@ class ConfigurationMemory:
             self.scores = OutcomeTransform(worths[:, 0], unit)
             return self.scores(worths[:, 0])
         self._known_worths = worths[:, 0]
-        ranks = scalarise(np.stack([_ranked(column) for column in worths.T], axis=-1), weights[None])
-        return normal_scores(_ranked(ranks))
+        ranks = scalarise(np.stack([ranks_of(column) for column in worths.T], axis=-1), weights[None])
+        return normal_scores(ranks_of(ranks))
 
     def score_worth(self, worth: float) -> float:
         """The score of a configuration that is worth so much, on the scale of the last `known`."""
         if self.scores is not None:
             return float(self.scores(np.array([worth]))[0])
-        return float(normal_scores(_ranked(np.append(self._known_worths, worth)))[-1])
+        return float(normal_scores(ranks_of(np.append(self._known_worths, worth)))[-1])
 
     def values_of(self, scores: np.ndarray) -> np.ndarray | None:
         """The objective's values that have these scores; None where nothing has a value yet, and where there
@@ -334,10 +335,3 @@ def row_of(columns: Columns, path: Path) -> np.ndarray:
         if column >= 0 and columns.axis(column).knows(path.values[name]):
             raw[column] = columns.axis(column).raw(path.values[name])
     return columns.actions(raw[None])[0]
-
-
-def _ranked(values: np.ndarray) -> np.ndarray:
-    """The share of ``values`` ``[N]`` that lies below each, ties counted half."""
-    ordered = np.sort(values)
-    below = np.searchsorted(ordered, values, "left") + np.searchsorted(ordered, values, "right")
-    return below / (2 * len(values))

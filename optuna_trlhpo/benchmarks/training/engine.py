@@ -39,6 +39,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
+from optuna_trlhpo._threads import cpu_threads
 from optuna_trlhpo.benchmarks.problems.tables import DATA_ROOT_VARIABLE
 from optuna_trlhpo.benchmarks.training.plain_loop import (
     BATCH_SIZE,
@@ -50,7 +51,7 @@ from optuna_trlhpo.benchmarks.training.plain_loop import (
 from optuna_trlhpo.cnn.deploy.cost import count_parameters
 from optuna_trlhpo.cnn.model import build_network
 from optuna_trlhpo.cnn.training.fast_layout import fastest_layout, place
-from optuna_trlhpo.cnn.training.loop import PRECISIONS, cpu_threads, predict_correct, train
+from optuna_trlhpo.cnn.training.loop import PRECISIONS, predict_correct, train
 from optuna_trlhpo.layers import parse
 
 NETWORKS = (

@@ -7,7 +7,6 @@ Bytes are of 32-bit numbers unless the network has others.
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,10 +15,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.utils.benchmark import Timer
-from torch.utils.flop_counter import FlopCounterMode
 
+from optuna_trlhpo._threads import cpu_threads
 from optuna_trlhpo.cnn.text_table import aligned
-from optuna_trlhpo.cnn.training.loop import cpu_threads
+from optuna_trlhpo.layers.counting import count_macs
 
 _RAPL = Path("/sys/class/powercap")
 """Where Linux counts the energy of the processor, if one may read it."""
@@ -34,27 +33,6 @@ def count_parameters(model: nn.Module) -> int:
         8
     """
     return sum(parameter.numel() for parameter in model.parameters())
-
-
-def count_macs(model: nn.Module, input_shape: Sequence[int]) -> int:
-    """MACs of convolutions and matrix products for one input; biases, activations and pooling count nothing.
-
-    PyTorch's own count of operations, halved; for the layers of a `LayerSpace` it equals `LayerSpace.macs`.
-
-    Args:
-        model: Any module that takes ``[B, *input_shape]``; it is left as it is.
-        input_shape: Without the batch axis.
-
-    Example:
-        >>> count_macs(nn.Conv2d(1, 8, kernel_size=3), (1, 8, 8))
-        2592
-    """
-    # On the meta device nothing is computed: shapes alone are worked out.
-    shadow = copy.deepcopy(model).to("meta").eval()
-    some = next(shadow.parameters(), torch.empty(0))
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        shadow(torch.empty(1, *input_shape, device="meta", dtype=some.dtype))
-    return counter.get_total_flops() // 2
 
 
 class Latency(NamedTuple):

@@ -5,9 +5,8 @@ Notation: N images, C channels, H height, W width.
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -42,22 +41,6 @@ def learning_rate_factor(schedule: str, step: int, steps: int) -> float:
     climbing = (step + 1) / (WARM_UP * steps)
     falling = (steps - step) / ((1 - WARM_UP) * steps)
     return min(climbing, falling, 1.0)
-
-
-@contextlib.contextmanager
-def cpu_threads(threads: int) -> Iterator[None]:
-    """Within, PyTorch computes with so many threads of the CPU for the calling thread; afterwards as before.
-
-    Networks this small gain next to nothing from a second thread, and where the cores are shared they lose
-    tenfold: the threads wait for one another at every operation. With one thread, rounding does not depend
-    on the number of cores either.
-    """
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def train(

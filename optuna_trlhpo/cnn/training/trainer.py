@@ -18,11 +18,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from optuna_trlhpo._threads import cpu_threads
 from optuna_trlhpo.cnn.data.datasets import ImageData
-from optuna_trlhpo.cnn.model import build_network, shape_behind
+from optuna_trlhpo.cnn.model import build_network, output_shape_of
 from optuna_trlhpo.cnn.timing_lock import TIMING_LOCK
 from optuna_trlhpo.cnn.training.fast_layout import place
-from optuna_trlhpo.cnn.training.loop import cpu_threads, predict_correct, train
+from optuna_trlhpo.cnn.training.loop import predict_correct, train
 from optuna_trlhpo.cnn.training.weight_inheritance import Lineage, LineageStep, WeightCache, inherit
 from optuna_trlhpo.layers import Layer, Network, describe
 from optuna_trlhpo.layers.blocks import seed_dropout
@@ -129,7 +130,7 @@ class Trainer:
             parent = self.estate.find(way)
             if parent is None:
                 parent = self._train_again(way, images, labels, seed=seed)
-            inherit(network, parent, shape_behind(way[-1].layers, self.data.input_shape))
+            inherit(network, parent, output_shape_of(way[-1].layers, self.data.input_shape))
         if epochs is None:
             epochs = self.inherited_epochs if way else self.epochs
         train(

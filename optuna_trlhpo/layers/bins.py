@@ -1,0 +1,39 @@
+"""Equal bins of [0, 1], one for each of n values (paper, section IV: an action is decoded by bins)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def bin_of(action: float, n: int) -> int:
+    """Bin of an action among ``n``; actions beyond [0, 1] fall into the outermost bins.
+
+    Example:
+        >>> [bin_of(action, 4) for action in (0.0, 0.24, 0.25, 1.0)]
+        [0, 0, 1, 3]
+    """
+    return min(max(int(action * n), 0), n - 1)
+
+
+def bins_of(actions: np.ndarray, n: np.ndarray | int) -> np.ndarray:
+    """Bins of many actions, as floats; NaN stays NaN.
+
+    Args:
+        actions: Actions of any shape.
+        n: Number of values of each, or of all.
+
+    Example:
+        >>> bins_of(np.array([0.0, 0.25, 1.0]), 4).tolist()
+        [0.0, 1.0, 3.0]
+    """
+    return np.clip(np.floor(actions * n), 0, n - 1)
+
+
+def middle_of(index: int, n: int) -> float:
+    """Middle of a bin: the action that encodes the value.
+
+    Example:
+        >>> middle_of(1, 4)
+        0.375
+    """
+    return (index + 0.5) / n
