@@ -1,7 +1,7 @@
-"""`TRLHPOSampler`: joins Optuna to the agent, and computes nothing itself.
+"""`TRLHPOSampler`: connects Optuna to the agent, and computes nothing itself.
 
-A call reads the study (`trials.study_reader`), hands what has finished since to the agent, and asks it for a
-value (`agent.agent`). What the agent does not decide is sampled independently.
+Each call reads the study (`trials.study_reader`), passes newly finished trials to the agent, and asks it for
+a value (`agent.agent`). A parameter that the agent does not decide is sampled independently.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from optuna_trlhpo.trials.study_reader import Reading, StudyReader
 _logger = optuna.logging.get_logger("optuna.trlhpo.sampler")
 
 _STARTUP_VALUES = 1.5
-"""Networks with a value for each startup trial, on average, that make further ones unnecessary."""
+"""Average number of networks with a value per startup trial at which the startup phase ends early."""
 
 _INSTEAD = {
     "constraints_func": "the objective calls trial.set_constraint(name, value), which the sampler reads",
@@ -54,49 +54,45 @@ _INSTEAD = {
     "n_ei_candidates": "pass agent=AgentConfig(n_candidates=...)",
     "source_trials": "pass warm_start=[study, ...]",
 }
-"""For arguments of Optuna's samplers."""
+"""Advice for arguments that Optuna's samplers have and this one does not."""
 
 
 class TRLHPOSampler(BaseSampler):
-    """A sampler that grows a network layer by layer and reads, inside the trial, what each layer was worth.
+    """A sampler that grows a network layer by layer and learns from the report after each layer.
 
-    A critic learns from every network that got a value: each reported prefix, and the end of each trial. It
-    plans whole networks, answers parameter by parameter from the plan, and plans anew with what the trial has
-    reported. With ``agent=AgentConfig.paper()`` the paper's transformer actor-critic decides instead. It
-    works on any objective, with any parameter names; without reports it learns from final values. One
-    sampler serves one study at a time: at another one it forgets the first.
+    A critic learns from every network that has a value: each reported prefix, and the end of each trial. It
+    plans whole networks, answers parameter by parameter from the plan, and plans again after each report.
+    With ``agent=AgentConfig.paper()`` the paper's transformer actor-critic decides instead. The sampler works
+    with any objective and any parameter names; without reports it learns from final values. One sampler
+    serves one study at a time: with another study it starts afresh.
 
     Args:
-        seed: Of all that is random; None: another one each time.
-        n_startup_trials: Trials sampled by ``independent_sampler`` before the agent takes over, or fewer if
-            by their reports half as many networks again have a value; none where the prior for layers tells
-            enough, and every second one where only earlier studies do.
-        n_exploration_trials: Trials over which the noise on the actor falls linearly to 0, where the actor
-            decides alone (``AgentConfig(n_candidates=0)``); None: it never falls.
-        agent: The agent's settings.
-        independent_sampler: Samples what the agent does not decide: the trials at the start, later on one in
-            five of those that grow layers of a `LayerSpace` and one in ten of others that differ in which
-            parameters they have (`AgentConfig.random_interval`), parameters that no finished trial had, and
-            most of those of a trial in which plan after plan did not come about. None: uniformly,
-            reproducible trial by trial.
-        warm_start: Earlier studies, of this objective or a similar one: another dataset, a smaller one. What
-            they expect of a network is believed as far as this study bears it out. Their trials are read
-            now, once.
-        layer_prior: Whether networks of a `LayerSpace` are judged from the first trial on by what was learned
-            about layers on other tasks; or a file that `optuna_trlhpo.benchmarks pretrain` has written.
-        repeat: Whether a configuration that was tried may be suggested again, as where the objective is noisy
-            and repeats are wanted. False: not while another one can be. Values that the objective rounds by
-            itself cannot be known.
-        warn_independent_sampling: Whether to log a warning when, after the start, ``independent_sampler`` is
-            used for a parameter that no finished trial had.
+        seed: Random seed. None draws a new one.
+        n_startup_trials: Number of trials sampled by ``independent_sampler`` before the agent takes over.
+            Reports that give 1.5 times as many networks a value end this phase early. There is none where the
+            layer prior applies; where only earlier studies do, every second trial of it is planned.
+        n_exploration_trials: Number of trials over which the actor's noise falls linearly to 0, where the
+            actor decides alone (``AgentConfig(n_candidates=0)``). None keeps it constant.
+        agent: Settings of the agent.
+        independent_sampler: Sampler of what the agent does not decide: the startup trials; later, one in five
+            trials that grow layers of a `LayerSpace`, and one in ten others that differ in which parameters
+            they have (`AgentConfig.random_interval`); parameters that no finished trial had; and most of
+            those of a trial whose plans repeatedly failed. None: uniform, reproducible for each trial.
+        warm_start: Earlier studies of this objective or a similar one, such as one on another or a smaller
+            dataset. Their predictions are trusted as far as this study confirms them. They are read now.
+        layer_prior: Whether to judge networks of a `LayerSpace` from the first trial on by a prior over
+            layers, learned on other tasks; or the path of a file of `optuna_trlhpo.benchmarks pretrain`.
+        repeat: Whether a configuration may be suggested again, as where the objective is noisy. False avoids
+            this while an untried one is left. Values that the objective itself rounds cannot be recognised.
+        warn_independent_sampling: Whether to log a warning when, after the startup phase,
+            ``independent_sampler`` samples a parameter that no finished trial had.
 
     Raises:
         ValueError: For an argument out of range.
-        TypeError: For an argument that it does not have, such as one of another sampler; it names those that
-            it has.
+        TypeError: For an unknown argument, such as one of another sampler. The message lists the known ones.
 
     Attributes:
-        agent: The agent of the study that is served; there is none before its first parameter.
+        agent: The agent of the current study. It exists from the study's first parameter on.
 
     Example:
         >>> import optuna
@@ -153,9 +149,9 @@ class TRLHPOSampler(BaseSampler):
             with isolated():
                 self._prior = LayerPrior.load(None if layer_prior is True else Path(layer_prior))
         self._lock = threading.RLock()
-        self._spaces: dict[tuple[str, int], GrowthContext] = {}  # by study, and the number of a running trial
+        self._spaces: dict[tuple[str, int], GrowthContext] = {}  # by study name and number of a running trial
         self._reader = StudyReader(read_reports=self._config.read_reports)
-        self._is_noted = False  # whether the study has the settings
+        self._is_noted = False  # whether the settings are stored in the study
         self._is_broken = False
 
     @classmethod
@@ -170,10 +166,9 @@ class TRLHPOSampler(BaseSampler):
         independent_sampler: BaseSampler | None = None,
         warn_independent_sampling: bool = True,
     ) -> TRLHPOSampler:
-        """The agent as the paper describes it: the actor decides alone, with noise that fades, from the
-        first trial.
+        """Return the paper's agent: the actor decides alone, with fading noise, from the first trial.
 
-        NetworkSource: Shaer, Nikan, Shami, "Efficient Transformer-based Hyper-parameter Optimization for
+        Source: Shaer, Nikan, Shami, "Efficient Transformer-based Hyper-parameter Optimization for
         Resource-constrained IoT Environments", 2024, section IV. ``agent`` defaults to `AgentConfig.paper`.
         """
         return cls(
@@ -186,10 +181,10 @@ class TRLHPOSampler(BaseSampler):
             warn_independent_sampling=warn_independent_sampling,
         )
 
-    # What Optuna calls --------------------------------------------------------------------------------
+    # Interface of Optuna ------------------------------------------------------------------------------
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        return {}  # every parameter is proposed when it is asked for: by then more is known
+        return {}  # parameters are proposed one by one, when more is known
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
@@ -212,7 +207,7 @@ class TRLHPOSampler(BaseSampler):
             return self.agent.claim(reading, param_name, param_distribution, value, context)
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
-        # Learning waits for the first parameter: an error here would escape `catch` and end the study.
+        # Learning waits for the first parameter: an error raised here would escape `catch` and end the study.
         if self._independent_sampler is not None:
             self._independent_sampler.before_trial(study, trial)
         sampler_hooks.serve(study, trial, self)
@@ -225,17 +220,17 @@ class TRLHPOSampler(BaseSampler):
             self._independent_sampler.after_trial(study, trial, state, values)
         try:
             self._note_trial(study, trial)
-        except Exception as error:  # from here it would end the study, and nothing depends on the note
+        except Exception as error:  # it would end the study, and nothing depends on the record
             _logger.warning(f"What the agent made of trial#{trial.number} was not noted: {error!r}")
 
-    # What `LayerSpace` says and asks -----------------------------------------------------------------------
+    # Interface of `LayerSpace` ------------------------------------------------------------------------
 
     def enter_space(self, study: Study, number: int, space: NetworkSpace, *, whole: bool) -> None:
-        """The study's trial of that number grows layers of ``space``.
+        """Register that a trial of the study grows layers of ``space``.
 
         Args:
             study: The study.
-            number: The trial's.
+            number: Number of the trial.
             space: A `LayerSpace`.
             whole: Whether the trial is asked for the depth first (`LayerSpace.suggest`).
         """
@@ -243,17 +238,18 @@ class TRLHPOSampler(BaseSampler):
             self._spaces[study.study_name, number] = GrowthContext(space, whole)
 
     def worth_training(self, study: Study, trial: FrozenTrial, *, depth: int, max_depth: int) -> bool:
-        """Whether the network that the running ``trial`` has grown to is worth a training.
+        """Return whether to train the network that the running ``trial`` has grown to.
 
-        It is if it is the one that the agent planned. In a trial that is sampled at random all are: they
-        differ more than those of an agent that has begun to learn. Where parameters were fixed beforehand, by
-        `Study.enqueue_trial` or in a retried trial, it is the network that they name, and none on the way
-        to it. The paper's agent has all of them trained.
+        That is the network that the agent planned. In a trial sampled at random every network is trained:
+        they are more diverse than those of an agent that has just begun to learn. Where parameters were
+        fixed, by `Study.enqueue_trial` or in a retried trial, only the network that they name is trained, and
+        no smaller one. With the paper's agent every network is trained.
 
         Args:
             study: The study.
-            trial: A running trial of it.
-            depth: How many layers it has; ``max_depth``: how many it may get.
+            trial: A running trial of the study.
+            depth: Number of layers of the network.
+            max_depth: Largest number of layers that it can have.
         """
         if self._config.n_candidates == 0:
             return True
@@ -265,11 +261,10 @@ class TRLHPOSampler(BaseSampler):
             return self.agent.worth_training(reading)
 
     def worth_growing(self, study: Study, trial: FrozenTrial) -> bool:
-        """Whether a deeper network is worth another training in the same trial, now that the running
-        ``trial`` has reported the one it has.
+        """Return whether to train a deeper network in the running ``trial``, after its last report.
 
-        It is if such a network promises as much as the best of all that could be tried in a new trial. A
-        retry of a trial that had reported something ends with the network that this one had come to.
+        That is so if a deeper network promises as much as the best that a new trial could try. A retry of a
+        trial that had reported something ends with the network that the retried trial had reached.
         """
         if self._config.n_candidates == 0:
             return True
@@ -282,7 +277,7 @@ class TRLHPOSampler(BaseSampler):
             return self.agent.worth_growing(reading, context)
 
     def reseed_rng(self) -> None:
-        # Our own generators are made per trial, so parallel workers draw different numbers as they are.
+        # Generators are made per trial, so parallel workers draw different numbers anyway.
         if self._independent_sampler is not None:
             self._independent_sampler.reseed_rng()
 
@@ -295,12 +290,14 @@ class TRLHPOSampler(BaseSampler):
         vars(self).update(state)
         self._lock = threading.RLock()
 
-    # Reading, deciding, noting ------------------------------------------------------------------------
+    # Implementation -----------------------------------------------------------------------------------
 
     @contextlib.contextmanager
     def _working(self) -> Iterator[None]:
-        """Alone, and in a world of our own. Where it is broken off, as by Ctrl-C, something may be half
-        learned: then all is learned anew from the study, which has everything that there is to know."""
+        """Hold the lock, with PyTorch's global settings isolated.
+
+        An interruption, such as Ctrl-C, may leave the agent half updated: the next call learns all anew.
+        """
         with self._lock, isolated():
             if self._is_broken:
                 self._reader.forget()
@@ -309,7 +306,7 @@ class TRLHPOSampler(BaseSampler):
             self._is_broken = False
 
     def _read(self, study: Study, trial: FrozenTrial, name: str | None = None) -> Reading:
-        """What the study says; the agent learns what has finished since the last reading."""
+        """Read the study; the agent learns from the trials that have finished since the last reading."""
         reading = self._reader.read(study, trial, name)
         if reading.is_new_study:
             self._begin(study, reading)
@@ -322,7 +319,7 @@ class TRLHPOSampler(BaseSampler):
         return reading
 
     def _begin(self, study: Study, reading: Reading) -> None:
-        """Forget everything: another study is another problem."""
+        """Discard everything learned: another study is another problem."""
         self.agent = Agent(
             self._config,
             reading.directions,
@@ -336,12 +333,12 @@ class TRLHPOSampler(BaseSampler):
         self._is_noted = False
 
     def _is_random(self, reading: Reading, context: GrowthContext | None) -> bool:
-        """Whether the trial is left to ``independent_sampler``."""
+        """Return whether ``independent_sampler`` samples the trial."""
         number = reading.trial.number
         if self.agent.is_random_interleave(number, context):
-            self.agent.discard_plan(number)  # one made for what stood before the layers
+            self.agent.discard_plan(number)  # it was made for a parameter before the layers
             return True
-        # An earlier study may mislead: of the startup trials every second one is then sampled as ever.
+        # An earlier study may mislead, so every second startup trial is sampled independently all the same.
         doubted = self.agent.only_transfer(context) and number % 2 == 1
         return (not self.agent.has_prior(context) or doubted) and self._is_startup(context)
 
@@ -368,7 +365,7 @@ class TRLHPOSampler(BaseSampler):
             )
 
     def _note_trial(self, study: Study, trial: FrozenTrial) -> None:
-        """Keep with the trial what cannot be seen in it, and what the agent made of it."""
+        """Store with the trial what it does not show itself, and the agent's record of it."""
         with self._lock, isolated():
             reading = self._reader.close(study, trial)
             record = None if reading is None else self.agent.record(reading)
@@ -376,15 +373,17 @@ class TRLHPOSampler(BaseSampler):
             return
         write_to_trial(study, trial, AGENT_ATTRIBUTE, record.to_json())
         if not self._is_noted:
-            settings = json.loads(json.dumps(self.settings))  # as a storage gives it back
-            if read_from_study(study, SAMPLER_ATTRIBUTE) != settings:  # the latest sampler's stay
+            settings = json.loads(json.dumps(self.settings))  # as a storage returns it
+            if read_from_study(study, SAMPLER_ATTRIBUTE) != settings:  # the latest sampler's are kept
                 write_to_study(study, SAMPLER_ATTRIBUTE, settings)
             self._is_noted = True
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What the sampler was made with, as it is kept with a study: the agent's settings as far as they are
-        not the default's, and the seed, also one that was drawn."""
+        """Settings of the sampler as stored with a study: of the agent's, those that differ from the default.
+
+        The seed is included even if it was drawn.
+        """
         default = AgentConfig()
         own = {f.name: getattr(self._config, f.name) for f in fields(AgentConfig)}
         return {
