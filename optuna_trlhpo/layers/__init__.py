@@ -1,7 +1,7 @@
-"""What a layer is: its hyper-parameters, its shape, its costs, its spelling, and how a trial is asked for it.
+"""Layers of a network: hyper-parameters, output shape, costs, notation, and how a trial is asked for one.
 
-`table1` has the layers of the paper, `kinds` further ones; `vocabulary` says which of them a space has. A
-*network* is a tuple of layers, first to last, without the classifier (one linear layer) behind them.
+`table1` has the layers of the paper and `kinds` further ones; a `Vocabulary` lists those of a space. A
+*network* is a tuple of layers, first to last, without the classifier (one linear layer) that follows them.
 """
 
 from optuna_trlhpo.layers.hyperparameter import Hyperparameter

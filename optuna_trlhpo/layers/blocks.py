@@ -1,6 +1,6 @@
-"""Modules that PyTorch does not have: what some of the `kinds` of layer are made of.
+"""PyTorch modules that some of the `kinds` of layer need and PyTorch itself does not have.
 
-Notation: B inputs, C channels, H height, W width, T steps, F features.
+Notation: B batch size, C channels, H height, W width, T steps, F features.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions and a way past them: ``[B, C, H, W]`` to ``[B, filters, H / stride, W / stride]``."""
+    """Two convolutions and a shortcut: ``[B, C, H, W]`` to ``[B, filters, H / stride, W / stride]``."""
 
     def __init__(self, channels: int, filters: int, kernel: int, stride: int) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class ResidualBlock(nn.Module):
 
 
 class Mean(nn.Module):
-    """The mean over some axes, counted with the batch as axis 0."""
+    """The mean over some axes; axis 0 is the batch."""
 
     def __init__(self, axes: tuple[int, ...]) -> None:
         super().__init__()
@@ -47,14 +47,14 @@ class Mean(nn.Module):
 
 
 class SeededDropout(nn.Module):
-    """Dropout with a generator of its own: what is dropped depends on nothing else in the process.
+    """Dropout with its own random generator, so that the mask depends on nothing else in the process.
 
     Args:
-        share: Of the numbers, 0 to 1, that are dropped; the others make up for them.
-        channels: Whether whole channels are dropped.
+        share: Dropout probability, 0 to 1. The remaining activations are scaled up accordingly.
+        channels: Whether to drop whole channels.
 
     Attributes:
-        seed: Of the generator; None: that of PyTorch is used.
+        seed: Random seed of the generator. None uses PyTorch's global generator.
     """
 
     def __init__(self, share: float, *, channels: bool = False) -> None:
@@ -80,15 +80,17 @@ class SeededDropout(nn.Module):
 
 
 def seed_dropout(network: nn.Module, seed: int) -> None:
-    """Have every `SeededDropout` of the network drop by the seed."""
+    """Seed every `SeededDropout` of the network."""
     layers = [module for module in network.modules() if isinstance(module, SeededDropout)]
     for k, layer in enumerate(layers):
         layer.seed, layer._generator = seed + k, None
 
 
 class States(nn.Module):
-    """An LSTM's states at every step: ``[B, T, F]`` to ``[B, T, units]``, or twice as many in both
-    directions."""
+    """The hidden states of an LSTM at every step: ``[B, T, F]`` to ``[B, T, units]``.
+
+    A bidirectional LSTM has twice as many units in the output.
+    """
 
     def __init__(self, features: int, units: int, *, bidirectional: bool) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""A hyper-parameter of a layer: its values, their places in [0, 1], their spelling."""
+"""A hyper-parameter of a layer: its values, their encoding in [0, 1] and their notation."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Hyperparameter:
-    """One hyper-parameter of a layer: its name and every value it can take, in order.
+    """A hyper-parameter of a layer: its name and all its values, in order.
 
-    A value is encoded as the middle of its bin, ``(i + 0.5) / n``, and an action in [0, 1] is decoded by
-    equal bins, ``min(int(a * n), n - 1)``, so that every value can be reached.
+    A value is encoded as the middle of its bin, ``(i + 0.5) / n``. An action in [0, 1] is decoded by equal
+    bins, ``min(int(a * n), n - 1)``, so every value can be reached.
 
     Args:
-        name: As it appears at the end of a parameter's name.
+        name: Name, as it appears at the end of a parameter's name.
         values: All values, in order. Without labels they are integers that ascend in equal steps.
-        labels: How the values of a categorical hyper-parameter, which may be anything, are written in text;
-            empty for an integer.
+        labels: Text forms of the values of a categorical hyper-parameter, whose values may be of any type.
+            Empty for an integer.
 
     Raises:
-        ValueError: If there is no value, or one that cannot be.
+        ValueError: If there are no values, or a value or a label is not allowed.
 
     Example:
         >>> Hyperparameter("kernel", (3, 5, 7)).decode(0.99)
@@ -64,11 +64,11 @@ class Hyperparameter:
 
     @property
     def _steps(self) -> list[int]:
-        """From each integer to the next."""
+        """Differences between neighbouring integers."""
         return [after - value for value, after in itertools.pairwise(self.values)] or [1]
 
     def encode(self, value: Any) -> float:
-        """The action for ``value``, or for the nearest integer where there is no such value."""
+        """Return the action for ``value``, or for the nearest integer if there is no such value."""
         if value not in self.values and not self.labels:
             value = min(self.values, key=lambda other: abs(other - value))
         return (self.values.index(value) + 0.5) / len(self.values)
@@ -77,18 +77,23 @@ class Hyperparameter:
         return self.values[bin_of(action, len(self.values))]
 
     def nearest(self, action: float, allowed: Sequence[Any]) -> Any:
-        """The one of ``allowed`` that lies nearest to what ``action`` stands for."""
+        """Return the allowed value nearest to the one that ``action`` encodes."""
         wanted = self.values.index(self.decode(action))
         low, high = self.values.index(allowed[0]), self.values.index(allowed[-1])
-        if high - low == len(allowed) - 1:  # without holes
+        if high - low == len(allowed) - 1:  # no gaps
             return self.values[min(max(wanted, low), high)]
         return min(allowed, key=lambda value: abs(self.values.index(value) - wanted))
 
     def write(self, value: Any) -> str:
+        """Return ``value`` as text."""
         return self.labels[self.values.index(value)] if self.labels else str(value)
 
     def read(self, text: str) -> Any:
-        """The value that is written as ``text``; a ``ValueError`` names what is allowed."""
+        """Return the value written as ``text``.
+
+        Raises:
+            ValueError: If there is no such value. The message lists the allowed ones.
+        """
         written = [self.write(value) for value in self.values]
         if text not in written:
             if len(written) > 8:
@@ -97,12 +102,12 @@ class Hyperparameter:
         return self.values[written.index(text)]
 
     def suggest(self, trial: BaseTrial, name: str, allowed: Sequence[Any]) -> Any:
-        """Ask ``trial`` for one of ``allowed``, which is a stretch of ``values``."""
+        """Ask ``trial`` for one of ``allowed``, a contiguous part of ``values``."""
         if self.labels:
             return trial.suggest_categorical(name, list(allowed))
         step = self._steps[0]
         value = trial.suggest_int(name, allowed[0], allowed[-1], step=step)
-        if value not in allowed:  # Optuna takes an enqueued value as it is
+        if value not in allowed:  # Optuna does not check an enqueued value
             raise ValueError(
                 f"parameter {name!r} is {value}; it must be {allowed[0]} to {allowed[-1]} in steps of {step}"
             )
@@ -110,4 +115,5 @@ class Hyperparameter:
 
 
 def integers(name: str, low: int, high: int, step: int = 1) -> Hyperparameter:
+    """Return an integer hyper-parameter from ``low`` to ``high``, both included."""
     return Hyperparameter(name, tuple(range(low, high + 1, step)))

@@ -1,11 +1,11 @@
-"""Kinds of layer beyond Table I, and the vocabularies that have them: `CNN`, `MLP` and `LSTM`.
+"""Kinds of layer beyond Table I, and the vocabularies `CNN`, `MLP` and `LSTM` that contain them.
 
-A kind is one class; one of your own looks the same (see `layers.Layer`). That these say themselves how many
-MACs and parameters they take makes the masks of a space with limits quick; a kind that does not has them
-counted.
+Each kind is one class, and so is a custom kind (see `layers.Layer`). These classes compute their MACs and
+parameters in closed form, which makes the masks of a space with limits fast. For a kind that does not,
+PyTorch counts them.
 
-Notation: shapes without the batch axis, ``(channels, height, width)`` of images, ``(steps, features)`` of
-sequences, ``(features,)``.
+Notation: shapes have no batch axis: ``(channels, height, width)`` for images, ``(steps, features)`` for
+sequences, ``(features,)`` for vectors.
 """
 
 from __future__ import annotations
@@ -29,21 +29,24 @@ _UNITS = Hyperparameter("units", tuple(range(8, 129, 8)))
 
 
 def _same(shape: Shape, filters: int, stride: int) -> Shape | None:
-    """The shape behind a convolution that is padded so that, at a stride of 1, the image keeps its size."""
+    """Return the output shape of a convolution with "same" padding.
+
+    At a stride of 1 it preserves the size of the image. None if the input is not an image.
+    """
     if len(shape) != 3:
         return None
     return (filters, *((size - 1) // stride + 1 for size in shape[1:]))
 
 
 def _pixels(layer: Layer, shape: Shape) -> int:
-    """Of an image behind the layer."""
+    """Return the number of pixels of the layer's output image."""
     out = layer.output_shape(shape)
     assert out is not None
     return math.prod(out[1:])
 
 
 class _Free(Layer):
-    """A kind that multiplies nothing and has no weights."""
+    """A kind without multiplications and weights."""
 
     def macs(self, shape: Shape) -> int:
         return 0
@@ -54,7 +57,10 @@ class _Free(Layer):
 
 @dataclass(frozen=True)
 class SameConv(Layer):
-    """A convolution with padding, batch normalisation and ReLU: an image keeps its size at a stride of 1."""
+    """A convolution with "same" padding, batch normalisation and ReLU.
+
+    A stride of 1 preserves the size of the image.
+    """
 
     kind = "SameConv"
     prefix = "sameconv"
@@ -84,8 +90,10 @@ class SameConv(Layer):
 
 @dataclass(frozen=True)
 class SeparableConv(Layer):
-    """A depthwise convolution, then a pointwise one, each with batch normalisation and ReLU (Howard et al.,
-    MobileNets, 2017)."""
+    """A depthwise and a pointwise convolution, each with batch normalisation and ReLU.
+
+    Source: Howard et al., MobileNets, 2017.
+    """
 
     kind = "SeparableConv"
     prefix = "sepconv"
@@ -122,8 +130,10 @@ class SeparableConv(Layer):
 
 @dataclass(frozen=True)
 class Residual(Layer):
-    """A basic residual block: two convolutions with batch normalisation, and a way past them, through a 1x1
-    convolution where the shape changes (He et al., 2016)."""
+    """A basic residual block: two convolutions with batch normalisation, and a shortcut.
+
+    Where the shape changes, the shortcut is a 1x1 convolution (He et al., 2016).
+    """
 
     kind = "Residual"
     prefix = "residual"
@@ -152,7 +162,7 @@ class Residual(Layer):
 
 @dataclass(frozen=True)
 class AvgPool(_Free):
-    """Average pooling, with the hyper-parameters of maximum pooling."""
+    """Average pooling, with the hyper-parameters of max pooling."""
 
     kind = "AvgPool"
     prefix = "avgpool"
@@ -173,7 +183,7 @@ class AvgPool(_Free):
 
 @dataclass(frozen=True)
 class GlobalPool(_Free):
-    """The mean of every channel over the image, or of every feature over the sequence."""
+    """Global average pooling: the mean of each channel of an image, or of each feature of a sequence."""
 
     kind = "GlobalPool"
     prefix = "globalpool"
@@ -190,7 +200,7 @@ class GlobalPool(_Free):
 
 @dataclass(frozen=True)
 class BatchNorm(Layer):
-    """Batch normalisation on its own, of the channels of an image or of features."""
+    """Batch normalisation as a layer of its own, of an image's channels or of features."""
 
     kind = "BatchNorm"
     prefix = "batchnorm"
@@ -213,7 +223,7 @@ class BatchNorm(Layer):
 
 @dataclass(frozen=True)
 class Dropout(_Free):
-    """Dropout of so many per cent: of whole channels of an image, else of single numbers."""
+    """Dropout with a probability in per cent, of whole channels of an image or of single features."""
 
     kind = "Dropout"
     prefix = "dropout"
@@ -232,7 +242,7 @@ class Dropout(_Free):
 
 @dataclass(frozen=True)
 class Recurrent(Layer):
-    """An LSTM that gives its state at every step, in both directions if it is to."""
+    """An LSTM that returns its hidden state at every step, optionally bidirectional."""
 
     kind = "LSTM"
     prefix = "lstm"
@@ -262,8 +272,8 @@ CNN = Vocabulary(
     (Conv, SameConv, SeparableConv, Residual, MaxPool, AvgPool, BatchNorm, Dropout, GlobalPool, FCL),
     first=(Conv, SameConv, SeparableConv, Residual),
 )
-"""Table I and what came after it: for images."""
+"""Layers for images: Table I and later kinds."""
 MLP = Vocabulary("mlp", (FCL, BatchNorm, Dropout), first=(FCL,), axes=1)
-"""Fully connected layers: for tables."""
+"""Fully connected layers, for tabular data."""
 LSTM = Vocabulary("lstm", (Recurrent, Dropout, GlobalPool, FCL), first=(Recurrent,), axes=2)
-"""Recurrent layers, then fully connected ones: for sequences."""
+"""Recurrent layers, then fully connected ones, for sequences."""

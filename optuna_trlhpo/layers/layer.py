@@ -1,10 +1,10 @@
-"""The base class of every layer, and what a network is.
+"""The base class of all layers, and the definition of a network.
 
-A *network* is a tuple of layers, first to last. The classifier (one linear layer) that every network ends
-with is not part of it.
+A *network* is a tuple of layers, first to last. The classifier (one linear layer) at the end of every network
+is not part of it.
 
-Notation: shapes without the batch axis: ``(channels, height, width)``, or ``(features,)`` behind a fully
-connected layer. MACs are multiply-accumulates for one image.
+Notation: shapes have no batch axis: ``(channels, height, width)``, or ``(features,)`` behind a fully
+connected layer. MACs are multiply-accumulate operations for one image.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-# PyTorch is imported where a layer becomes a module: to search needs none of it.
+# PyTorch is imported only where a layer becomes a module: a search does not need it.
 
 ACTION_SLOTS = 4
-"""A: the numbers in [0, 1] that describe one layer (section IV of the paper)."""
+"""A: the number of actions in [0, 1] that encode one layer (section IV of the paper)."""
 
 Shape = tuple[int, ...]
 
 
 class Layer:
-    """A kind of layer: what it is called, its hyper-parameters, what it does to a shape, and what it is in
-    PyTorch.
+    """Base class of a kind of layer: its notation, hyper-parameters, output shape and PyTorch modules.
 
     A subclass is a frozen dataclass whose fields are its hyper-parameters, in order (at most three). It
-    belongs to a `Vocabulary`. Costs are counted on its modules, unless it knows better.
+    belongs to a `Vocabulary`. By default its costs are counted on its modules; a subclass may compute them
+    itself.
 
     Example:
         >>> from dataclasses import dataclass
@@ -55,33 +55,33 @@ class Layer:
     """
 
     kind: ClassVar[str]
-    """How it is written: ``"Conv"``."""
+    """Name of the kind in text, such as ``"Conv"``."""
     prefix: ClassVar[str]
-    """How its parameters' names begin behind ``layer<k>_``: ``"conv"``."""
+    """Prefix of its parameters' names, after ``layer<k>_``, such as ``"conv"``."""
     hyperparameters: ClassVar[tuple[Hyperparameter, ...]]
 
-    def __init__(self, *values: Any) -> None:  # what the dataclasses make; said here for the type checker
+    def __init__(self, *values: Any) -> None:  # signature of the dataclasses, for the type checker
         raise NotImplementedError
 
     def output_shape(self, shape: Shape) -> Shape | None:
-        """The shape behind this layer, or None where it cannot stand on ``shape``."""
+        """Return the output shape for an input of ``shape``, or None if the layer cannot be applied to it."""
         raise NotImplementedError
 
     def modules(self, shape: Shape) -> list[nn.Module]:
-        """What it is in PyTorch where it stands on ``shape``: modules that are called one after the other."""
+        """Return the PyTorch modules, to be called in sequence, for an input of ``shape``."""
         raise NotImplementedError
 
     def macs(self, shape: Shape) -> int:
-        """Multiply-accumulates for one input of ``shape``."""
+        """Return the multiply-accumulate operations for one input of ``shape``."""
         return _counted(self, shape)[0]
 
     def parameters(self, shape: Shape) -> int:
-        """Weights and biases where it stands on ``shape``."""
+        """Return the number of weights and biases for an input of ``shape``."""
         return _counted(self, shape)[1]
 
     @property
     def values(self) -> tuple[Any, ...]:
-        """The values of its hyper-parameters, in order."""
+        """Values of its hyper-parameters, in order."""
         return tuple(getattr(self, hp.name) for hp in self.hyperparameters)
 
     def __str__(self) -> str:
@@ -91,7 +91,7 @@ class Layer:
 
 @functools.lru_cache(maxsize=65536)
 def _counted(layer: Layer, shape: Shape) -> tuple[int, int]:
-    """MACs and parameters of a layer's modules, as PyTorch counts them."""
+    """Return the MACs and parameters of a layer's modules, as PyTorch counts them."""
     import torch
     from torch import nn
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def describe(layers: Sequence[Layer]) -> str:
-    """The network as one line of text; `parse` reads it back.
+    """Return the network as one line of text. `parse` is the inverse.
 
     Example:
         >>> from optuna_trlhpo.layers import FCL, Conv, MaxPool
@@ -25,10 +25,10 @@ def describe(layers: Sequence[Layer]) -> str:
 
 
 def parse(text: str) -> Network:
-    """The network that `describe` wrote; spaces do not matter.
+    """Return the network that `describe` wrote. Spaces are ignored.
 
     Raises:
-        ValueError: If a layer is of no known kind; it names the layer and what is allowed.
+        ValueError: If a layer is unknown or malformed. The message names the layer and the allowed forms.
 
     Example:
         >>> parse("Conv(32,5,1) > FCL(128,relu,bias)")[0].filters
@@ -58,11 +58,12 @@ def _form(cls: type[Layer]) -> str:
 
 
 def network_in(params: Mapping[str, Any]) -> Network:
-    """The layers that the names of a trial's ``params`` tell of, in whatever space it grew them; none if they
-    tell of none. It ends before a layer that is not complete, whose kind is not known, or that has a value
-    which its kind does not have: parameters of somebody else's may have such names.
+    """Return the network that a trial's ``params`` describe, whatever its space; empty if there is none.
 
-    `LayerSpace.from_params` reads the same, and checks it.
+    The network ends before the first layer that is incomplete, of an unknown kind, or that has a value which
+    its kind does not allow: unrelated parameters may have such names.
+
+    `LayerSpace.from_params` reads the same network and validates it.
 
     Example:
         >>> network_in({"layer1_kind": "Conv", "layer1_conv_filters": 8, "layer1_conv_kernel": 3,
@@ -82,5 +83,5 @@ def network_in(params: Mapping[str, Any]) -> Network:
         if not all(name in params and params[name] in own for name, own in zip(names, allowed, strict=True)):
             break
         values = (own[own.index(params[name])] for name, own in zip(names, allowed, strict=True))
-        layers = (*layers, cls(*values))  # 8.0 is 8 there
+        layers = (*layers, cls(*values))  # turns 8.0 into 8
     return layers

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Conv(Layer):
-    """A convolution without padding (Table I, "CNN"). It has no activation of its own."""
+    """A convolution without padding (Table I, "CNN") and without an activation."""
 
     kind = "Conv"
     prefix = "conv"
@@ -51,7 +51,7 @@ class Conv(Layer):
 
 @dataclass(frozen=True)
 class MaxPool(Layer):
-    """Maximum pooling (Table I). Padding is at most half the kernel, as PyTorch demands."""
+    """Max pooling (Table I). Padding is at most half the kernel, as PyTorch requires."""
 
     kind = "MaxPool"
     prefix = "pool"
@@ -66,7 +66,7 @@ class MaxPool(Layer):
     padding: int
 
     def output_shape(self, shape: Shape) -> Shape | None:
-        # On a single pixel pooling could only copy or pad.
+        # Pooling a single pixel could only copy or pad it.
         if len(shape) != 3 or min(shape[1:]) < 2 or self.padding > self.kernel // 2:
             return None
         if min(shape[1:]) + 2 * self.padding < self.kernel:
@@ -89,14 +89,14 @@ class MaxPool(Layer):
 
 
 ACTIVATIONS = ("none", "relu", "leakyrelu", "tanh", "sigmoid", "elu", "gelu")
-"""The activations of Table I."""
+"""Activations of Table I."""
 
 
 def activation(name: str) -> list[nn.Module]:
-    """The module of an activation of Table I, with PyTorch's own parameters; none for ``"none"``.
+    """Return the module of an activation of Table I, with PyTorch's defaults; an empty list for ``"none"``.
 
     Raises:
-        ValueError: For an unknown one.
+        ValueError: For an unknown activation.
     """
     from torch import nn
 
@@ -114,7 +114,7 @@ def activation(name: str) -> list[nn.Module]:
 
 
 def flatten(shape: Shape) -> list[nn.Module]:
-    """What makes features of an image or a sequence; nothing of features."""
+    """Return a module that flattens an image or a sequence into features; an empty list for features."""
     from torch import nn
 
     return [nn.Flatten()] if len(shape) > 1 else []
@@ -122,7 +122,7 @@ def flatten(shape: Shape) -> list[nn.Module]:
 
 @dataclass(frozen=True)
 class FCL(Layer):
-    """A fully connected layer with its activation (Table I); it flattens what comes before."""
+    """A fully connected layer with its activation (Table I). It flattens its input."""
 
     kind = "FCL"
     prefix = "fcl"

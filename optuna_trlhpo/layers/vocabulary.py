@@ -1,4 +1,4 @@
-"""Which kinds of layer a space has, and the registry that finds them by name."""
+"""Vocabularies, the kinds of layer that a space has, and the registry that finds kinds by name."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ layer_prefixes: dict[str, type[Layer]] = {}
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The kinds of layer that a `LayerSpace` grows networks of.
+    """The kinds of layer that the networks of a `LayerSpace` have.
 
-    Making one makes its kinds known to `parse`, and to the sampler, by their names.
+    Creating a vocabulary registers its kinds, so `parse` and the sampler recognise them by name.
 
     Args:
-        name: Lower-case letters; it is part of the parameters' names, ``layer1_<name>_kind``. That of Table I
-            is empty.
-        kinds: In the order of their bins.
-        first: Those that a network may begin with.
-        axes: Of an input: 3 for images ``(channels, height, width)``, 2 for sequences ``(steps, features)``,
-            1 for features.
+        name: Lower-case letters. The name is part of the parameters' names, ``layer1_<name>_kind``. That of
+            Table I is empty.
+        kinds: Kinds of layer, in the order of their bins.
+        first: Kinds that a network may begin with.
+        axes: Number of axes of an input: 3 for images ``(channels, height, width)``, 2 for sequences
+            ``(steps, features)``, 1 for features.
 
     Raises:
-        ValueError: If a name is taken or cannot be one, or a kind is no frozen dataclass of at most three
+        ValueError: If a name is taken or invalid, or a kind is not a frozen dataclass of at most three
             hyper-parameters.
 
     Example:
@@ -70,27 +70,30 @@ class Vocabulary:
             )
         for cls in self.kinds:
             layer_kinds[cls.kind] = layer_prefixes[cls.prefix] = cls
-        if other != self:  # one that is unpickled is made once more
+        if other != self:  # unpickling creates it again
             vocabularies[self.name] = self
         hyperparameter_named.cache_clear()
 
-    def __reduce__(self) -> tuple[Any, ...]:  # so that it is known where it is unpickled
+    def __reduce__(self) -> tuple[Any, ...]:  # unpickling registers it in another process
         return Vocabulary, (self.name, self.kinds, self.first, self.axes)
 
     @functools.cached_property
     def kind(self) -> Hyperparameter:
-        """The choice of a layer's kind, as if it were one of its hyper-parameters."""
+        """The choice of a layer's kind, as a hyper-parameter."""
         names = tuple(cls.kind for cls in self.kinds)
         return Hyperparameter("kind", names, names)
 
     @functools.cached_property
     def by_kind(self) -> dict[str, type[Layer]]:
+        """The kinds of layer by name."""
         return {cls.kind: cls for cls in self.kinds}
 
     @functools.lru_cache(maxsize=65536)  # noqa: B019  (vocabularies are few)
     def layer_of(self, actions: tuple[float, ...]) -> Layer | None:
-        """The layer that actions in [0, 1] stand for: its kind, then its hyper-parameters; None if one of
-        these is missing, a NaN."""
+        """Return the layer that actions in [0, 1] encode: its kind, then its hyper-parameters.
+
+        None if the action of a hyper-parameter is missing (NaN).
+        """
         cls = self.by_kind[self.kind.decode(actions[0])]
         own = actions[1 : 1 + len(cls.hyperparameters)]
         if any(math.isnan(action) for action in own):
@@ -102,7 +105,7 @@ class Vocabulary:
 
     @property
     def kind_field(self) -> str:
-        """What the parameter of a layer's kind is called behind ``layer<k>_``."""
+        """Name of the parameter of a layer's kind, without ``layer<k>_``."""
         return f"{self.name}_kind" if self.name else "kind"
 
 
@@ -137,7 +140,7 @@ def _check_kind(cls: Any) -> None:
             f"hyper-parameters in order: {', '.join(names) or 'none'}"
         )
     for other in (layer_kinds.get(cls.kind), layer_prefixes.get(cls.prefix)):
-        # A class that is defined anew, as in a notebook, takes its own place.
+        # A class that is defined again, as in a notebook, replaces itself.
         if other not in (None, cls) and other.__qualname__ != cls.__qualname__:
             raise ValueError(
                 f"{cls.__name__} is written {cls.kind!r} with the prefix {cls.prefix!r}, of which one is "
@@ -146,9 +149,9 @@ def _check_kind(cls: Any) -> None:
 
 
 def unmasked(name: str) -> str:
-    """The name of a layer's parameter without the choices that are left of it; another name as it is.
+    """Return the name of a layer's parameter without its list of remaining choices; other names unchanged.
 
-    Optuna forbids one name to have two sets of choices, so a masked set has a name of its own.
+    Optuna forbids a name to have two sets of choices, so a masked set has its own name.
 
     Example:
         >>> unmasked("layer2_kind_of_pool_fcl"), unmasked("layer2_fcl_bias_of_nobias"), unmasked("lr")
@@ -159,6 +162,7 @@ def unmasked(name: str) -> str:
 
 @functools.lru_cache(maxsize=4096)
 def hyperparameter_named(name: str) -> Hyperparameter | None:
+    """Return the hyper-parameter that a parameter's name refers to, or None."""
     match = re.fullmatch(r"layer[1-9]\d*_(?:([a-z]+)_)?([a-z]+)", unmasked(name))
     if match is None:
         return None
@@ -170,10 +174,10 @@ def hyperparameter_named(name: str) -> Hyperparameter | None:
 
 
 def hyperparameter_of(name: str, distribution: BaseDistribution) -> Hyperparameter | None:
-    """The hyper-parameter of a layer that a parameter of a `LayerSpace` stands for, or None.
+    """Return the hyper-parameter of a layer that a parameter of a `LayerSpace` represents, or None.
 
-    With it a masked range is encoded on the scale of the whole one: a 5x5 kernel is the same action wherever
-    it stands. A parameter that merely has such a name is told by its values.
+    A masked range is encoded on the scale of the full range, so a 5x5 kernel is the same action in every
+    layer. A parameter that has such a name by coincidence is recognised by its values.
 
     Example:
         >>> hyperparameter_of("layer2_conv_kernel", IntDistribution(3, 5, step=2)).values
@@ -194,10 +198,10 @@ def hyperparameter_of(name: str, distribution: BaseDistribution) -> Hyperparamet
 
 
 def vocabulary_named(name: str) -> Vocabulary:
-    """The vocabulary of that name, which is empty for Table I.
+    """Return the vocabulary with this name, which is empty for Table I.
 
     Raises:
-        ValueError: If nobody has made it; those of `kinds` are made when that module is imported.
+        ValueError: If there is none. The vocabularies of `kinds` are created when that module is imported.
     """
     if name not in vocabularies:
         known = ", ".join(repr(other) for other in sorted(vocabularies))
