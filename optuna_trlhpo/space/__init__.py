@@ -1,4 +1,4 @@
-"""Which networks there are, and how a trial grows one."""
+"""The space of networks, and how a trial grows one."""
 
 from optuna_trlhpo.space.layer_space import LayerSpace
 

@@ -1,6 +1,6 @@
-"""Networks and their layers as numbers of about [0, 1], from which an agent learns.
+"""Networks and their layers as features of about [0, 1], from which an agent learns.
 
-`LayerSpace.network_descriptor` and `LayerSpace.layer_features` define each number. Notation as in `layers`.
+`LayerSpace.network_descriptor` and `LayerSpace.layer_features` define each feature. Notation as in `layers`.
 """
 
 from __future__ import annotations
@@ -15,25 +15,25 @@ from optuna_trlhpo.space.grammar import Grammar
 from optuna_trlhpo.space.limits import next_position
 
 NETWORK_DESCRIPTOR = 8
-"""Numbers that describe a network."""
+"""Number of features of a network."""
 LAYER_FEATURES = 11
-"""Numbers that describe a layer and its output."""
+"""Number of features of a layer and its output."""
 
 
 def network_descriptor_of(
     input_shape: Shape, shapes: Sequence[Shape], macs: int, *, num_classes: int, max_layers: int
 ) -> np.ndarray:
-    """``[NETWORK_DESCRIPTOR]`` numbers of a network; see `LayerSpace.network_descriptor`.
+    """Return ``[NETWORK_DESCRIPTOR]`` features of a network; see `LayerSpace.network_descriptor`.
 
     Args:
-        input_shape: Of the input.
-        shapes: Behind each layer.
-        macs: Of all layers, the classifier not counted.
-        num_classes: Outputs of the classifier.
-        max_layers: Of a network of the space.
+        input_shape: Shape of the input.
+        shapes: Output shape of each layer.
+        macs: MACs of all layers, without the classifier.
+        num_classes: Number of outputs of the classifier.
+        max_layers: Largest number of layers of a network of the space.
     """
     sizes = [math.prod(out) for out in shapes]
-    # Of sequences the steps count as the height, of features there is none.
+    # The steps of a sequence count as its height; features have none.
     images = [(*out[-1:], out[0]) if len(out) == 2 else out for out in shapes if len(out) > 1] or [(1, 1)]
     height = 1 if len(input_shape) == 1 else input_shape[len(input_shape) - 2]
     size, wide = math.log(max(height, 2)), math.log(128 * math.prod(input_shape[1:]))
@@ -60,15 +60,15 @@ def layer_features_of(
     *,
     vocabulary: Vocabulary,
 ) -> np.ndarray:
-    """``[S, LAYER_FEATURES]`` numbers of a network of Table I; see `LayerSpace.layer_features`.
+    """Return ``[S, LAYER_FEATURES]`` features of a network of Table I; see `LayerSpace.layer_features`.
 
     Args:
-        input_shape: Of the input.
-        layers: Of the network.
-        actions: That encode them, ``[S, 4]``.
-        shapes: Behind each layer.
-        macs: Up to each layer.
-        vocabulary: Of the space.
+        input_shape: Shape of the input.
+        layers: Layers of the network.
+        actions: ``[S, 4]`` actions that encode the layers.
+        shapes: Output shape of each layer.
+        macs: Cumulative MACs up to each layer.
+        vocabulary: Vocabulary of the space.
     """
     rows = np.zeros((len(layers), LAYER_FEATURES))
     for row, action, layer, out, work in zip(rows, actions, layers, shapes, macs, strict=True):
@@ -86,8 +86,10 @@ def layer_features_of(
 
 
 def walk(grammar: Grammar, actions: np.ndarray) -> tuple[Network, list[Shape], list[int]] | None:
-    """The layers that ``actions`` stand for, the shape behind each and the MACs up to it; None if one may
-    not stand where it stands."""
+    """Return the layers that ``actions`` encode, their output shapes and their cumulative MACs.
+
+    None if a layer is not allowed at its position.
+    """
     if not 0 < len(actions) <= grammar.max_layers:
         return None
     layers: Network = ()
@@ -105,5 +107,5 @@ def walk(grammar: Grammar, actions: np.ndarray) -> tuple[Network, list[Shape], l
         shapes.append(behind.shape)
         macs.append(layer.macs(position.shape) + (macs[-1] if macs else 0))
         position = behind
-    # Of the limits `Position.fits` leaves one open.
+    # `Position.fits` checks all limits but this one, which only a whole network must meet.
     return (layers, shapes, macs) if grammar.max_parameters is None or grammar.fits(layers) else None

@@ -1,4 +1,4 @@
-"""Networks as the parameters of a trial and as actions, and back.
+"""Conversion of networks to the parameters of a trial and to actions, and back.
 
 Notation: S layers; actions ``[S, 4]`` in [0, 1].
 """
@@ -16,9 +16,9 @@ from optuna_trlhpo.space.grammar import Grammar
 
 
 def suggest_layer(grammar: Grammar, trial: BaseTrial, layers: Network) -> Layer:
-    """The layer that ``trial`` is given behind ``layers``: its kind, then its hyper-parameters."""
+    """Ask ``trial`` for the layer that follows ``layers``: its kind, then its hyper-parameters."""
     k, kinds = len(layers) + 1, grammar.kinds(layers)
-    # Optuna forbids one name to have two sets of choices, so a masked set has a name of its own.
+    # Optuna forbids a name to have two sets of choices, so a masked set has its own name.
     vocabulary = grammar.vocabulary
     whole = kinds == (vocabulary.kinds if k > 1 else vocabulary.first)
     mask = "" if whole else "_of_" + "_".join(cls.prefix for cls in kinds)
@@ -34,7 +34,7 @@ def suggest_layer(grammar: Grammar, trial: BaseTrial, layers: Network) -> Layer:
 
 
 def to_params(grammar: Grammar, layers: Sequence[Layer]) -> dict[str, Any]:
-    """See `LayerSpace.to_params`."""
+    """Return the parameters of a trial; see `LayerSpace.to_params`."""
     grammar.check(layers)
     params: dict[str, Any] = {}
     for k, layer in enumerate(layers):
@@ -45,7 +45,7 @@ def to_params(grammar: Grammar, layers: Sequence[Layer]) -> dict[str, Any]:
 
 
 def from_params(grammar: Grammar, params: Mapping[str, Any]) -> Network:
-    """See `LayerSpace.from_params`."""
+    """Return the network of a trial's parameters; see `LayerSpace.from_params`."""
     layers: Network = ()
     for k in range(1, grammar.max_layers + 1):
         mine = {name: value for name, value in params.items() if name.startswith(f"layer{k}_")}
@@ -57,7 +57,7 @@ def from_params(grammar: Grammar, params: Mapping[str, Any]) -> Network:
 
 
 def encode(vocabulary: Vocabulary, layers: Sequence[Layer]) -> np.ndarray:
-    """See `LayerSpace.encode`."""
+    """Return the actions of layers; see `LayerSpace.encode`."""
     actions = np.zeros((len(layers), ACTION_SLOTS))
     for row, layer in zip(actions, layers, strict=True):
         row[0] = vocabulary.kind.encode(layer.kind)
@@ -69,7 +69,7 @@ def encode(vocabulary: Vocabulary, layers: Sequence[Layer]) -> np.ndarray:
 
 
 def decode(grammar: Grammar, actions: np.ndarray) -> Network:
-    """See `LayerSpace.decode`."""
+    """Return the network of actions; see `LayerSpace.decode`."""
     actions = np.asarray(actions, dtype=float)
     if actions.ndim != 2 or actions.shape[1] != ACTION_SLOTS or not ((0 <= actions) & (actions <= 1)).all():
         raise ValueError(
@@ -90,7 +90,7 @@ def decode(grammar: Grammar, actions: np.ndarray) -> Network:
 
 
 class RecordingTrial:
-    """Stands in for a trial: answers with the values of one layer and notes the names asked for."""
+    """A substitute for a trial that answers with the values of one layer and records the names asked for."""
 
     def __init__(self, layer: Layer) -> None:
         values = layer.values
@@ -99,6 +99,7 @@ class RecordingTrial:
         self.params: dict[str, Any] = {}
 
     def suggest_int(self, name: str, *_: Any, **__: Any) -> Any:
+        """Return the layer's value for this parameter, and record it."""
         field = unmasked(name).split("_")[-1]
         self.params[name] = self._values[field]
         return self.params[name]
@@ -107,15 +108,21 @@ class RecordingTrial:
 
 
 class ReplayTrial:
-    """Stands in for a trial: answers from its parameters, with a sentence where one is missing or wrong."""
+    """A substitute for a trial that answers from given parameters and reports a missing or wrong one."""
 
     def __init__(self, params: Mapping[str, Any]) -> None:
         self._params = params
 
     def suggest_int(self, name: str, low: int, high: int, *, step: int = 1) -> Any:
+        """Return the given value of an integer parameter."""
         return self.suggest_categorical(name, range(low, high + 1, step))
 
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        """Return the given value of a parameter.
+
+        Raises:
+            ValueError: If the value is missing or not among the choices.
+        """
         if name not in self._params:
             raise ValueError(f"parameter {name!r} is missing; there are {', '.join(sorted(self._params))}")
         if self._params[name] not in choices:

@@ -1,4 +1,4 @@
-"""Which layer may follow which, within the limits of a space, and random networks of it.
+"""The grammar of networks: which layer may follow which within the limits of a space, and random networks.
 
 Notation as in `layers`.
 """
@@ -26,19 +26,19 @@ from optuna_trlhpo.space.limits import (
 )
 
 _DRAWS = 1000
-"""After so many random networks beyond a limit the space counts as empty."""
+"""Number of random networks beyond a limit after which the space counts as empty."""
 _INPUTS = {
     3: "three positive integers, (channels, height, width), such as (1, 28, 28)",
     2: "two positive integers, (steps, features), such as (50, 3)",
     1: "one positive integer in a tuple, (features,), such as (20,)",
 }
-"""The inputs of a vocabulary, by their number of axes."""
+"""Description of the inputs of a vocabulary, by their number of axes."""
 UNITS = {
     "max_macs": "MACs",
     "max_parameters": "parameters",
     "max_activation_bytes": "bytes of activations",
 }
-"""What each limit counts."""
+"""Unit of each limit."""
 
 
 class Grammar:
@@ -47,7 +47,7 @@ class Grammar:
     `LayerSpace` describes the arguments.
 
     Raises:
-        ValueError: For an argument out of range, or a space without a single network.
+        ValueError: For an argument out of range, or a space without any network.
     """
 
     def __init__(
@@ -91,25 +91,31 @@ class Grammar:
             self._raise_empty_space()
 
     def kinds(self, layers: Sequence[Layer]) -> tuple[type[Layer], ...]:
-        """The kinds that may follow ``layers``; none where the network cannot grow."""
+        """Return the kinds that may follow ``layers``; none if the network cannot grow."""
         if len(layers) >= self.max_layers:
             return ()
-        grammar = self.vocabulary.kinds if layers else self.vocabulary.first
-        return tuple(cls for cls in grammar if self._may_stand(layers, cls))
+        candidates = self.vocabulary.kinds if layers else self.vocabulary.first
+        return tuple(cls for cls in candidates if self._is_allowed(layers, cls))
 
-    def _may_stand(self, layers: Sequence[Layer], cls: type[Layer]) -> bool:
-        """Whether some layer of the kind may come next."""
+    def _is_allowed(self, layers: Sequence[Layer], cls: type[Layer]) -> bool:
+        """Return whether any layer of the kind may come next."""
         if cls.hyperparameters:
             return bool(self.allowed(layers, cls))
         return self.position(layers).fits(cls())
 
     def allowed(self, layers: Sequence[Layer], cls: type[Layer], *chosen: Any) -> tuple[Any, ...]:
-        """The values that the next hyper-parameter may take, behind ``layers`` and the values ``chosen``."""
+        """Return the values that the next hyper-parameter may take.
+
+        Args:
+            layers: The layers before it.
+            cls: The kind of the next layer.
+            *chosen: The values of this layer that are already chosen.
+        """
         # mypy does not see that a class is hashable.
         return allowed_values(cls, chosen, self.position(layers))  # type: ignore[arg-type]
 
     def position(self, layers: Sequence[Layer]) -> Position:
-        """The position behind ``layers``: what fits there."""
+        """Return the position behind ``layers``, which determines what fits there."""
         start = Position(
             self.vocabulary,
             self.input_shape,
@@ -123,37 +129,41 @@ class Grammar:
         return functools.reduce(Position.after, layers, start)
 
     def shapes(self, layers: Sequence[Layer]) -> tuple[Shape, ...]:
-        """The shape behind each layer."""
+        """Return the output shape of each layer."""
         behind = itertools.accumulate(
             layers, lambda shape, layer: shape_behind(layer, shape), initial=self.input_shape
         )
         return tuple(behind)[1:]
 
     def macs(self, layers: Sequence[Layer]) -> int:
-        """MACs of the network for one image, classifier included."""
+        """Return the MACs of the network for one image, classifier included."""
         shapes = (self.input_shape, *self.shapes(layers))
         body = sum(layer.macs(shape) for layer, shape in zip(layers, shapes, strict=False))
         return body + math.prod(shapes[-1]) * self.num_classes
 
     def parameters(self, layers: Sequence[Layer]) -> int:
-        """Weights and biases of the network, classifier included."""
+        """Return the number of weights and biases of the network, classifier included."""
         shapes = (self.input_shape, *self.shapes(layers))
         body = sum(layer.parameters(shape) for layer, shape in zip(layers, shapes, strict=False))
         return body + classifier_parameters(shapes[-1], self.num_classes)
 
     def activation_bytes(self, layers: Sequence[Layer]) -> int:
-        """The most that input and output of one layer, or of the classifier, take together for one input, in
-        numbers of 32 bits."""
+        """Return the peak activation memory for one input, in bytes of 32-bit floats.
+
+        It is the largest sum of the input and the output of one layer, or of the classifier.
+        """
         sizes = [math.prod(shape) for shape in (self.input_shape, *self.shapes(layers))]
         return BYTES * max(a + b for a, b in itertools.pairwise([*sizes, self.num_classes]))
 
     def fits(self, layers: Sequence[Layer]) -> bool:
-        """Whether the network, as it stands, is within all limits. On the way to a deeper one a network may
-        exceed ``max_parameters``, and no other."""
+        """Return whether the network is within all limits.
+
+        On the way to a deeper network only ``max_parameters`` may be exceeded.
+        """
         return not self.excess(layers)
 
     def excess(self, layers: Sequence[Layer]) -> dict[str, float]:
-        """By how much the network exceeds the limits that it does exceed."""
+        """Return by how much the network exceeds each limit that it exceeds."""
         counts = {
             "max_macs": self.macs,
             "max_parameters": self.parameters,
@@ -164,7 +174,11 @@ class Grammar:
         return {name: much for name, much in excess.items() if much > 0}
 
     def check(self, layers: Sequence[Layer]) -> None:
-        """Raise a ``ValueError`` that names the first layer that may not stand where it stands."""
+        """Check that the network belongs to the space.
+
+        Raises:
+            ValueError: If it does not. The message names the first layer that is not allowed, or the limit.
+        """
         if len(layers) > self.max_layers:
             raise ValueError(
                 f"{describe(layers)!r} has {len(layers)} layers; at most {self.max_layers} are allowed"
@@ -192,17 +206,17 @@ class Grammar:
             )
 
     def draw(self, rng: np.random.Generator, *, depth: int | None = None) -> Network:
-        """A random network; of ``depth`` layers, or of a random number of them, if so many fit.
+        """Return a random network of ``depth`` layers, or of a random number, as far as they fit.
 
         Raises:
-            ValueError: If limits that can be met one by one can hardly be met together.
+            ValueError: If networks almost never meet all limits together, even where each can be met alone.
 
         Example:
             >>> len(Grammar().draw(np.random.default_rng(0), depth=2))
             2
         """
         depth = int(rng.integers(1, self.max_layers + 1)) if depth is None else depth
-        for _ in range(_DRAWS):  # several limits together may leave nothing to grow on with
+        for _ in range(_DRAWS):  # several limits together can leave no kind to continue with
             layers: Network = ()
             while (len(layers) < depth or not self.fits(layers)) and (kinds := self.kinds(layers)):
                 layers = (*layers, self.draw_layer(rng, layers, kinds[rng.integers(len(kinds))]))
@@ -211,7 +225,7 @@ class Grammar:
         raise ValueError(f"none of {_DRAWS:,} random networks was within all limits of {self!r}")
 
     def draw_layer(self, rng: np.random.Generator, before: Network, cls: type[Layer]) -> Layer:
-        """A random layer of the kind ``cls`` behind the layers ``before``."""
+        """Return a random layer of the kind ``cls`` that may follow the layers ``before``."""
         values: list[Any] = []
         for _ in cls.hyperparameters:
             allowed = self.allowed(before, cls, *values)
@@ -219,7 +233,7 @@ class Grammar:
         return cls(*values)
 
     def _raise_empty_space(self) -> None:
-        """Raise a ``ValueError`` that says which limit no network meets, and the least that would do."""
+        """Raise a ``ValueError`` that names a limit which no network meets, and its least feasible value."""
         shape, classes = self.input_shape, self.num_classes
         firsts = [
             (layer, out)
@@ -245,13 +259,13 @@ class Grammar:
         broken = [name for name, limit in limits.items() if least[name] > limit]
         if broken:
             name = broken[0]
-            # To parameters a network is held when it is trained, to the others at each layer on the way.
+            # The limit on parameters applies to trained networks, the others to every prefix.
             what = "network of this space" if name == "max_parameters" else "first layer with a classifier"
             raise ValueError(
                 f"{name} is {limits[name]:,.0f}; the cheapest {what} takes {least[name]:,} {UNITS[name]}"
             )
-        told = " and ".join(f"{name} {limit:,.0f}" for name, limit in limits.items())
-        raise ValueError(f"no network of this space meets {told} at once")
+        listed = " and ".join(f"{name} {limit:,.0f}" for name, limit in limits.items())
+        raise ValueError(f"no network of this space meets {listed} at once")
 
 
 def _or_inf(limit: float | None) -> float:

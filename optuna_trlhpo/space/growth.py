@@ -1,6 +1,6 @@
-"""How a trial grows a network: layer by layer with the stop rules of the paper, or whole.
+"""How a trial grows a network: layer by layer with the paper's stopping rules, or as a whole.
 
-`LayerSpace.grow` and `LayerSpace.suggest` say what a user sees.
+`LayerSpace.grow` and `LayerSpace.suggest` are the public interface.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from optuna_trlhpo.space.sampler_hooks import entering, frozen, worth_growing, w
 _logger = get_logger("optuna.trlhpo.space")
 
 SPACE_ATTRIBUTE = "layer_space"
-"""The user attribute of a study under which the settings of its space are kept."""
+"""User attribute of a study that stores the settings of its space."""
 
 
 class StopRules(NamedTuple):
-    """When a network stops growing, and which networks are trained on the way; see `LayerSpace`."""
+    """When a network stops growing, and which prefixes are trained; see `LayerSpace`."""
 
     min_improvement: float | None
     min_accuracy: float | None
@@ -37,7 +37,7 @@ class StopRules(NamedTuple):
 
 
 def grow(grammar: Grammar, rules: StopRules, trial: BaseTrial) -> Iterator[Network]:
-    """Yield a deeper network each time round; see `LayerSpace.grow`."""
+    """Yield ever deeper networks; see `LayerSpace.grow`."""
     layers: Network = ()
     previous = -math.inf
     skipped = grown = False
@@ -45,7 +45,7 @@ def grow(grammar: Grammar, rules: StopRules, trial: BaseTrial) -> Iterator[Netwo
         try:
             layers = (*layers, suggest_layer(grammar, trial, layers))
         except ValueError:
-            # A fixed or frozen trial ends where its parameters end.
+            # A fixed or frozen trial ends with its parameters.
             begun = any(name.startswith(f"layer{len(layers) + 1}_") for name in trial.params)
             if isinstance(trial, Trial) or begun:
                 raise
@@ -78,7 +78,7 @@ def grow(grammar: Grammar, rules: StopRules, trial: BaseTrial) -> Iterator[Netwo
 
 
 def suggest(grammar: Grammar, trial: BaseTrial) -> Network:
-    """The depth, then the layers; see `LayerSpace.suggest`."""
+    """Ask for the depth, then for the layers; see `LayerSpace.suggest`."""
     layers: Network = ()
     depth = trial.suggest_int("n_layers", 1, grammar.max_layers)
     while (len(layers) < depth or not grammar.fits(layers)) and grammar.kinds(layers):
@@ -91,14 +91,15 @@ def suggest(grammar: Grammar, trial: BaseTrial) -> Network:
 def announce_space(
     trial: BaseTrial, space: Any, settings: Mapping[str, Any], *, depth_first: bool
 ) -> AbstractContextManager[None]:
-    """Within, a sampler that wants to know is told which networks there are.
+    """Return a context in which the sampler of a running trial knows its space.
 
-    The study gets the settings of the space, too, so that its networks can be described from the study alone.
+    The settings of the space are also stored in the study, so that its networks can be described from the
+    study alone.
 
     Args:
-        trial: A trial; nobody is told of one that does not run.
+        trial: A trial. Nothing is announced for one that is not running.
         space: The `LayerSpace`.
-        settings: Of the space.
+        settings: Settings of the space.
         depth_first: Whether the trial is asked for the depth first (`LayerSpace.suggest`).
     """
     if not isinstance(trial, Trial):
@@ -106,20 +107,20 @@ def announce_space(
     if trial.study.user_attrs.get(SPACE_ATTRIBUTE) != settings:
         try:
             trial.study.set_user_attr(SPACE_ATTRIBUTE, settings)
-        except Exception as error:  # no trial should fail for a note
+        except Exception as error:  # the settings are not worth failing a trial
             _logger.warning(f"The space was not noted in the study: {error!r}")
     return entering(trial, space, whole=depth_first)
 
 
 def _is_trained(rules: StopRules, trial: BaseTrial, depth: int, max_depth: int) -> bool:
-    """Whether a network that may grow on is trained at ``depth``."""
+    """Return whether to train a network of ``depth`` layers that can still grow."""
     if isinstance(rules.train_prefixes, int | np.integer):
         return depth % rules.train_prefixes == 0
     if rules.train_prefixes == "all":
         return True
     if isinstance(trial, Trial):
         return worth_training(trial, depth=depth, max_depth=max_depth)
-    reports = getattr(trial, "intermediate_values", {})  # what was trained then is trained again
+    reports = getattr(trial, "intermediate_values", {})  # a replayed trial trains the same networks again
     return not reports or depth - 1 in reports
 
 
@@ -128,8 +129,8 @@ def _prune_infeasible(grammar: Grammar, trial: BaseTrial, layers: Network) -> No
     excess = grammar.excess(layers)
     for name, much in excess.items() if isinstance(trial, Trial) else ():
         trial.set_constraint(name, much)
-    told = " and ".join(f"{much:,.0f} {UNITS[name]}" for name, much in excess.items())
-    raise TrialPruned(f"{describe(layers)} has {told} too many, and cannot grow on")
+    listed = " and ".join(f"{much:,.0f} {UNITS[name]}" for name, much in excess.items())
+    raise TrialPruned(f"{describe(layers)} has {listed} too many, and cannot grow on")
 
 
 def _reported_accuracy(rules: StopRules, trial: Trial, step: int) -> float:

@@ -1,6 +1,6 @@
-"""`LayerSpace`: the networks that can be grown layer by layer, and how a trial plays them.
+"""`LayerSpace`: the networks that can be grown layer by layer, and how a trial chooses one.
 
-The same network has four forms, each the inverse of the others on every valid network:
+A network has four equivalent forms, each of which can be converted to the others:
 
 ===========  ==========================================================================================
 layers       ``(Conv(32, 5, 1), MaxPool(2, 2, 0), FCL(128, "relu", True))``
@@ -28,7 +28,7 @@ from optuna_trlhpo.space.descriptors import layer_features_of, network_descripto
 from optuna_trlhpo.space.grammar import Grammar
 
 _MOST = {"max_layers": 100, "num_classes": 10**6, "input_shape": 10**6}
-"""The most that is believed of settings, which may be damaged; of other integers 10**15."""
+"""Upper bounds of stored settings, which may be damaged; 10**15 for other integers."""
 _SETTINGS = (
     "num_classes",
     "max_layers",
@@ -43,34 +43,35 @@ _SETTINGS = (
 
 
 class LayerSpace(Grammar):
-    """The networks that can be grown layer by layer: Table I of the paper, its grammar and its stop rules.
+    """The networks that can be grown layer by layer: Table I of the paper, its grammar and stopping rules.
 
-    Only what is valid at that point is ever suggested, so any Optuna sampler can play: the first layer is a
-    convolution; behind a fully connected layer come only fully connected ones; kernels fit the image; padding
-    is at most half the kernel; no network exceeds ``max_macs``. With another vocabulary other kinds of layer
-    are grown, each where its shape rule lets it stand.
+    Only valid choices are ever suggested, so any Optuna sampler can be used: the first layer is a
+    convolution; a fully connected layer is followed by fully connected layers only; kernels fit the image;
+    padding is at most half the kernel; no network exceeds ``max_macs``. Another vocabulary has other kinds of
+    layer, each allowed wherever its shape rule permits.
 
     Args:
-        input_shape: ``(channels, height, width)`` of one image; of other inputs as the vocabulary wants it.
-        num_classes: Outputs of the classifier behind the last layer.
-        max_layers: The most layers of a network; 6 in the paper.
-        min_improvement: `grow` stops at a layer that adds less accuracy than this; 0.001 in the paper. None:
-            never.
-        min_accuracy: `grow` stops below this accuracy; 0.60 in the paper. None: never.
-        max_macs: The most MACs of a network, classifier included, for one image; on the way to a deeper
-            network, too. None: no limit.
-        max_parameters: The most weights and biases of a network, classifier included. On the way to a deeper
-            network the classifier may take more: such a network is not trained. None: no limit.
-        max_activation_bytes: The most that input and output of one layer, or of the classifier, may take
-            together, for one image; on the way to a deeper network, too. None: no limit.
-        train_prefixes: Which networks `grow` yields on the way to a deeper one: "all"; every so many layers;
-            or "auto", those that the study's sampler holds worth a training, which it decides network by
-            network if it is a `TRLHPOSampler`, and all of them if it has no opinion.
+        input_shape: Shape of one input, ``(channels, height, width)`` for images; other vocabularies have
+            other inputs.
+        num_classes: Number of outputs of the classifier behind the last layer.
+        max_layers: Largest number of layers of a network; 6 in the paper.
+        min_improvement: `grow` stops at a layer that improves the accuracy by less than this; 0.001 in the
+            paper. None never stops.
+        min_accuracy: `grow` stops below this accuracy; 0.60 in the paper. None never stops.
+        max_macs: Largest number of MACs of a network, classifier included, for one image. It also applies to
+            every prefix. None sets no limit.
+        max_parameters: Largest number of weights and biases of a network, classifier included. A prefix may
+            exceed it because of its classifier, and is then not trained. None sets no limit.
+        max_activation_bytes: Largest size in bytes of the input and the output of one layer, or of the
+            classifier, together, for one image. It also applies to every prefix. None sets no limit.
+        train_prefixes: The prefixes of a network that `grow` yields: "all"; an integer n for every n-th; or
+            "auto" to let the study's sampler decide. A `TRLHPOSampler` decides for each prefix; with any
+            other sampler all are yielded.
         narrowing: Whether a fully connected layer may not be wider than the one before it.
-        vocabulary: The kinds of layer: Table I of the paper, one of `kinds`, or one of your own.
+        vocabulary: The kinds of layer: Table I of the paper, one of `kinds`, or a custom one.
 
     Raises:
-        ValueError: For an argument out of range, or a space without a single network.
+        ValueError: For an argument out of range, or a space without any network.
 
     Example:
         >>> from optuna_trlhpo.layers import parse
@@ -132,7 +133,7 @@ class LayerSpace(Grammar):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The arguments that the space was made with, as JSON can hold them; `from_settings` is the inverse.
+        """Arguments of the space in a form that JSON can store. `from_settings` is the inverse.
 
         Example:
             >>> space = LayerSpace(max_layers=3)
@@ -144,10 +145,10 @@ class LayerSpace(Grammar):
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> LayerSpace:
-        """The space that has these `settings`.
+        """Return the space with these `settings`.
 
         Raises:
-            ValueError: If they are not settings of a space, or nobody has made its vocabulary.
+            ValueError: If they are not settings of a space, or its vocabulary does not exist.
         """
         names = {*_SETTINGS, "input_shape", "vocabulary"}
         if not isinstance(settings, Mapping) or set(settings) != names:
@@ -169,22 +170,22 @@ class LayerSpace(Grammar):
                 raise ValueError(f"{name} is beyond {most:,}, the most that is believed of a study")
         return cls(input_shape=tuple(shape), vocabulary=vocabulary_named(vocabulary), **others)
 
-    # Playing with Optuna ------------------------------------------------------------------------------
+    # Growing in a trial -------------------------------------------------------------------------------
 
     def grow(self, trial: BaseTrial) -> Iterator[Network]:
-        """Yield a deeper network each time round, until the paper's rules stop it.
+        """Yield ever deeper networks until the paper's stopping rules apply.
 
-        Train what is yielded and report its validation accuracy, ``trial.report(accuracy, step=len(layers) -
-        1)``, before the next round. Networks that are not worth a training on the way to a deeper one are not
-        yielded (``train_prefixes``), nor are those beyond a limit. Growth stops where the sampler sees no
-        gain in a deeper network, at ``max_layers``, at a layer that adds less than ``min_improvement``, and
-        below ``min_accuracy``. In a study that minimises, the report is read as an error rate, 1 - accuracy.
+        Train each network and report its validation accuracy, ``trial.report(accuracy, step=len(layers) -
+        1)``, before the next iteration. Prefixes that are not worth training (``train_prefixes``) or exceed a
+        limit are not yielded. Growth stops where the sampler expects no gain from a deeper network, at
+        ``max_layers``, at a layer that improves the accuracy by less than ``min_improvement``, and below
+        ``min_accuracy``. In a study that minimises, the report is interpreted as an error rate, 1 - accuracy.
 
         Raises:
-            ValueError: If a yielded network that may grow further was not reported, or its report is not a
-                number, or not in [0, 1] while ``min_accuracy`` is set.
-            optuna.TrialPruned: If several limits together left no network to train, which is rare; the trial
-                has a constraint of the name of each limit that is broken then, and is infeasible.
+            ValueError: If a yielded network that may grow further was not reported, or its report is not
+                finite, or not in [0, 1] while ``min_accuracy`` is set.
+            optuna.TrialPruned: If several limits together leave no network to train, which is rare. The trial
+                then has a constraint named after each broken limit, and is infeasible.
             optuna.exceptions.UpdateFinishedTrialError: If another worker has finished the trial meanwhile, as
                 Optuna does with a trial whose heartbeat is missed.
 
@@ -202,11 +203,11 @@ class LayerSpace(Grammar):
             yield from growth.grow(self, rules, trial)
 
     def suggest(self, trial: BaseTrial) -> Network:
-        """A whole network at once: its depth first (``n_layers``), then its layers; nothing need be reported.
+        """Ask for a whole network: first its depth (``n_layers``), then its layers. No reports are needed.
 
-        For objectives that train only the finished network, and for studies with several objectives, where
-        Optuna does not take reports. A network that cannot grow any further ends before its depth, and one
-        that is beyond ``max_parameters`` there grows on until it is not.
+        This is for objectives that train only the final network, and for studies with several objectives, for
+        which Optuna accepts no reports. A network that cannot grow further ends before its depth. One that
+        exceeds ``max_parameters`` at its depth grows on until it does not.
 
         Raises:
             optuna.TrialPruned: As in `grow`.
@@ -214,22 +215,22 @@ class LayerSpace(Grammar):
         with growth.announce_space(trial, self, self.settings, depth_first=True):
             return growth.suggest(self, trial)
 
-    # The other forms of a network ---------------------------------------------------------------------
+    # Conversion of networks ----------------------------------------------------------------------------
 
     def to_params(self, layers: Sequence[Layer]) -> dict[str, Any]:
-        """The parameters of a trial that grows ``layers``, for ``study.enqueue_trial``."""
+        """Return the parameters of a trial that grows ``layers``, for ``study.enqueue_trial``."""
         return encoding.to_params(self, layers)
 
     def from_params(self, params: Mapping[str, Any]) -> Network:
-        """The network that a trial's ``params`` stand for; parameters of other names are passed over."""
+        """Return the network that a trial's ``params`` encode. Unrelated parameters are ignored."""
         return encoding.from_params(self, params)
 
     def encode(self, layers: Sequence[Layer]) -> np.ndarray:
-        """Actions ``[S, 4]`` in [0, 1]; a kind with fewer than three hyper-parameters leaves zeros."""
+        """Return actions ``[S, 4]`` in [0, 1]. Unused hyper-parameters are 0."""
         return encoding.encode(self.vocabulary, layers)
 
     def decode(self, actions: np.ndarray) -> Network:
-        """The network of ``actions`` ``[S, 4]``; what is not allowed becomes the nearest that is.
+        """Return the network of ``actions`` ``[S, 4]``; each choice becomes the nearest allowed one.
 
         Raises:
             ValueError: If the actions are not ``[S, 4]`` numbers in [0, 1].
@@ -237,19 +238,19 @@ class LayerSpace(Grammar):
         return encoding.decode(self, actions)
 
     def draw_actions(self, rng: np.random.Generator) -> np.ndarray:
-        """``[S, 4]`` actions of a random network."""
+        """Return ``[S, 4]`` actions of a random network."""
         return self.encode(self.draw(rng))
 
     def network_descriptor(self, actions: np.ndarray) -> np.ndarray | None:
-        """Describe a network by `NETWORK_DESCRIPTOR` numbers of about [0, 1]; None if it is of another space.
+        """Describe a network by `NETWORK_DESCRIPTOR` features of about [0, 1].
 
-        Depth, logarithms of the MACs, of the numbers that leave the network and of the fewest that pass
-        anywhere; of the last convolution or pooling the channels, the height and the numbers that leave it;
-        and the height behind the first layer. Networks of different layers with equal descriptors behave much
-        alike.
+        None if the network is not in the space. The features are the depth; the logarithms of the MACs, of
+        the output size and of the smallest size anywhere in the network; the channels, height and output size
+        of the last convolution or pooling layer; and the height behind the first layer. Networks with equal
+        descriptors behave much alike even if their layers differ.
 
         Args:
-            actions: ``[S, 4]``, as `encode` gives them; nothing is made to fit, unlike in `decode`.
+            actions: ``[S, 4]`` actions as returned by `encode`. Unlike in `decode`, none are corrected.
 
         Example:
             >>> space = LayerSpace(max_macs=1e6)
@@ -268,25 +269,26 @@ class LayerSpace(Grammar):
 
     @property
     def kind_base_name(self) -> str:
-        """The name of the choice of a kind, without the number of the layer."""
+        """Name of the parameter of a layer's kind, without the number of the layer."""
         return f"layer_{self.vocabulary.kind_field}"
 
     @property
     def has_layer_features(self) -> bool:
-        """Whether `layer_features` knows the layers of the space: those of Table I."""
+        """Whether `layer_features` is defined for the space, which holds for Table I."""
         return self.vocabulary == TABLE_I
 
     def layer_features(self, actions: np.ndarray) -> np.ndarray | None:
-        """Describe each layer of Table I by ``[S, LAYER_FEATURES]`` numbers of about [0, 1].
+        """Describe each layer of Table I by ``[S, LAYER_FEATURES]`` features of about [0, 1].
 
-        None as in `network_descriptor`, and in a space of another vocabulary.
+        None if the network is not in the space, or the space has another vocabulary.
 
-        Its kind (three numbers), its hyper-parameters (three, 0 where it has fewer); logarithms of the height
-        and the channels of what leaves it, of how many numbers that are, and of the MACs up to it; and the
-        height of the input. Unlike a descriptor they mean the same in spaces of different images.
+        The features are the kind (three); the hyper-parameters (three, 0 where there are fewer); the
+        logarithms of the height, the channels and the size of the output, and of the cumulative MACs; and the
+        height of the input. Unlike a network descriptor they are comparable between spaces with images of
+        different sizes.
 
         Args:
-            actions: ``[S, 4]``, as `encode` gives them.
+            actions: ``[S, 4]`` actions as returned by `encode`.
 
         Example:
             >>> LayerSpace().layer_features(np.array([[0.1, 0.1, 0.1, 0.1]])).round(2).tolist()
@@ -300,5 +302,5 @@ class LayerSpace(Grammar):
 
 
 def _plain(value: Any) -> Any:
-    """A number of NumPy as one of Python, all else as it is."""
+    """Return a NumPy number as a Python number, and anything else unchanged."""
     return value.item() if isinstance(value, np.generic) else value

@@ -1,4 +1,4 @@
-"""What may stand where in a network: which layers a shape and the limits of a space leave room for.
+"""Limits: which layers fit at a position of a network, given its input shape and the budget left.
 
 Notation as in `layers`.
 """
@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 from optuna_trlhpo.layers import FCL, Layer, Shape, Vocabulary
 
 BYTES = 4
-"""Of a number."""
+"""Size of a number in bytes."""
 
 
 class Position(NamedTuple):
-    """Where a layer is to stand: what it meets, and what the network may still cost behind it."""
+    """The position of a layer in a network: its input shape, and the budget left for it and what follows."""
 
     vocabulary: Vocabulary
     shape: Shape
@@ -27,15 +27,15 @@ class Position(NamedTuple):
     parameters_left: float
     activation_bytes: float
     layers_left: int
-    """How many more may follow; 0 where parameters are not limited, for nothing else asks."""
+    """Number of layers that may follow. It is 0 without a limit on parameters, which alone needs it."""
     narrowing: bool
     """Whether a fully connected layer may not be wider than the one before it."""
     widest: float = math.inf
-    """The most neurons of a fully connected layer."""
+    """Largest number of neurons of a fully connected layer."""
 
     def after(self, layer: Layer) -> Position:
-        """Where the next layer is to stand, behind this one."""
-        # What no limit asks for is not worked out.
+        """Return the position behind ``layer``."""
+        # Only costs that are limited are computed.
         macs = layer.macs(self.shape) if self.macs_left < math.inf else 0
         parameters = layer.parameters(self.shape) if self.parameters_left < math.inf else 0
         return self._replace(
@@ -47,12 +47,12 @@ class Position(NamedTuple):
         )
 
     def fits(self, layer: Layer) -> bool:
-        """Whether the layer may stand here."""
+        """Return whether the layer is allowed here."""
         out = layer.output_shape(self.shape)
         if out is None or (isinstance(layer, FCL) and layer.neurons > self.widest):
             return False
         size = math.prod(out)
-        # What no limit asks for is not worked out.
+        # Only costs that are limited are computed.
         if self.macs_left < math.inf and layer.macs(self.shape) + size * self.num_classes > self.macs_left:
             return False
         if self.activation_bytes < math.inf:
@@ -61,7 +61,7 @@ class Position(NamedTuple):
                 return False
         if self.parameters_left < math.inf:
             left = self.parameters_left - layer.parameters(self.shape)
-            # One layer after the other, for mostly few will do, and to try many takes long.
+            # Few further layers usually suffice, and trying many is slow, so depths are tried one by one.
             return any(
                 least_parameters(self.vocabulary, out, self.num_classes, more) <= left
                 for more in range(self.layers_left + 1)
@@ -71,18 +71,18 @@ class Position(NamedTuple):
 
 @functools.lru_cache(maxsize=65536)
 def next_position(position: Position, layer: Layer) -> Position | None:
-    """Behind a layer that is to stand at ``position``; None if it may not."""
+    """Return the position behind a layer at ``position``; None if the layer is not allowed there."""
     return position.after(layer) if position.fits(layer) else None
 
 
 def classifier_parameters(shape: Shape, num_classes: int) -> int:
-    """Its parameters."""
+    """Return the number of parameters of the classifier."""
     return (math.prod(shape) + 1) * num_classes
 
 
 @functools.lru_cache(maxsize=65536)
 def least_parameters(vocabulary: Vocabulary, shape: Shape, num_classes: int, more: int) -> int:
-    """The fewest parameters of at most ``more`` layers that stand on ``shape``, and a classifier.
+    """Return the fewest parameters of a classifier behind at most ``more`` layers, these included.
 
     Example:
         >>> from optuna_trlhpo.layers import TABLE_I
@@ -101,8 +101,10 @@ def least_parameters(vocabulary: Vocabulary, shape: Shape, num_classes: int, mor
 
 @functools.lru_cache(maxsize=8192)
 def _steps(vocabulary: Vocabulary, shape: Shape) -> list[tuple[int, Shape]]:
-    """Each shape that one layer makes of ``shape``, with the fewest parameters that it takes; of few
-    parameters first, of equal ones the smallest shape."""
+    """Return each shape that one layer makes of ``shape``, with the fewest parameters that this takes.
+
+    They are sorted by parameters, then by the size of the shape.
+    """
     fewest: dict[Shape, int] = {}
     for layer in every_layer(vocabulary.kinds):
         if (out := layer.output_shape(shape)) is not None:
@@ -112,6 +114,7 @@ def _steps(vocabulary: Vocabulary, shape: Shape) -> list[tuple[int, Shape]]:
 
 
 def every_layer(kinds: Sequence[type[Layer]]) -> Iterator[Layer]:
+    """Yield every layer of the given kinds."""
     for cls in kinds:
         for values in itertools.product(*(hp.values for hp in cls.hyperparameters)):
             yield cls(*values)
@@ -119,9 +122,9 @@ def every_layer(kinds: Sequence[type[Layer]]) -> Iterator[Layer]:
 
 @functools.lru_cache(maxsize=65536)
 def allowed_values(cls: type[Layer], chosen: tuple[Any, ...], position: Position) -> tuple[Any, ...]:
-    """The values that the next hyper-parameter of ``cls`` may take behind ``chosen``.
+    """Return the values of the next hyper-parameter of ``cls``, given the ``chosen`` values before it.
 
-    A value is allowed if some choice of the remaining hyper-parameters makes a layer that fits.
+    A value is allowed if some choice of the remaining hyper-parameters gives a layer that fits.
     """
     rest = [hp.values for hp in cls.hyperparameters[len(chosen) + 1 :]]
     hyperparameter = cls.hyperparameters[len(chosen)]
@@ -130,19 +133,24 @@ def allowed_values(cls: type[Layer], chosen: tuple[Any, ...], position: Position
         any(position.fits(cls(*chosen, value, *more)) for more in itertools.product(*rest))
         for value in hyperparameter.values
     ]
-    if hyperparameter.labels:  # without an order there are no holes
+    if hyperparameter.labels:  # unordered values have no gaps
         return tuple(value for value, fits in zip(hyperparameter.values, fitting, strict=True) if fits)
     runs = [
         [hyperparameter.values[i] for i, _ in run]
         for fit, run in itertools.groupby(enumerate(fitting), key=lambda item: item[1])
         if fit
     ]
-    # An integer range has no holes. Only a tight cap on MACs makes one; then the longest stretch is offered.
+    # An integer range cannot have gaps. Only a tight limit on MACs causes one; the longest run is kept then.
     longest = max(runs, key=len, default=[])
     return tuple(longest)
 
 
 def shape_behind(layer: Layer, shape: Shape) -> Shape:
+    """Return the output shape of a layer.
+
+    Raises:
+        ValueError: If the layer does not fit on ``shape``.
+    """
     out = layer.output_shape(shape)
     if out is None:
         raise ValueError(f"{layer} does not fit on shape {shape}")

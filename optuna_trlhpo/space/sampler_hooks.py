@@ -1,16 +1,15 @@
-"""Which sampler serves a running trial: how a `LayerSpace` reaches a sampler that others wrap.
+"""Hooks between a `LayerSpace` and the sampler of a running trial, even if that sampler is wrapped.
 
-``study.sampler`` may be a wrapper, such as `optuna.samplers.PartialFixedSampler`, that hands calls on to a
-sampler within it. What wrappers hand on is Optuna's interface alone. So a sampler that wants to be told and
-asked more than that registers itself, with `serve`, from the methods that are handed on; and whoever wants to
-tell or ask looks it up here.
+``study.sampler`` may be a wrapper, such as `optuna.samplers.PartialFixedSampler`, that forwards calls to
+another sampler. Wrappers forward Optuna's interface only. A sampler with further hooks therefore registers
+itself with `serve`, from the methods that are forwarded, and callers of the hooks look it up here.
 
-What a sampler may offer:
+Hooks that a sampler may have:
 
 =====================  ==================================================================================
-``enter_space``        ``(study, number, space, *, whole)``: is told which space a trial grows layers of
-``worth_training``     ``(study, trial, *, depth, max_depth)``: says whether a network is worth a training
-``worth_growing``      ``(study, trial)``: says whether a deeper network is worth another training
+``enter_space``        ``(study, number, space, *, whole)``: registers the space that a trial grows layers of
+``worth_training``     ``(study, trial, *, depth, max_depth)``: returns whether to train a network
+``worth_growing``      ``(study, trial)``: returns whether to train a deeper network
 =====================  ==================================================================================
 """
 
@@ -27,24 +26,23 @@ from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-_Key = tuple[str, int, datetime | None]  # two studies of one name may be in two storages
+_Key = tuple[str, int, datetime | None]  # two storages may each have a study of this name
 
-# Single operations on dictionaries need no lock, and a lock would stay locked in a process that was forked.
+# Single dictionary operations need no lock, and a lock held during a fork would stay locked in the child.
 _serving: weakref.WeakValueDictionary[_Key, BaseSampler] = weakref.WeakValueDictionary()
-_entered: dict[_Key, tuple[Any, bool]] = {}  # spaces that trials are growing layers of, and whether whole
+_entered: dict[_Key, tuple[Any, bool]] = {}  # the space of each trial, and ``whole``
 
 
 def serve(study: Study, trial: FrozenTrial, sampler: BaseSampler) -> None:
-    """Register the sampler that is asked for the values of a running trial; the last one counts.
+    """Register the sampler of a running trial. The last one registered counts.
 
-    To be called by that sampler, from `before_trial` and from `sample_independent`: of the two a wrapper may
-    hand on only the latter, or the first to several samplers. A sampler that is new to the trial is told
-    which space the trial is in.
+    The sampler calls this from `before_trial` and from `sample_independent`: a wrapper may forward only the
+    latter, or the former to several samplers. A newly registered sampler learns which space the trial is in.
 
     Args:
-        study: As it was handed on.
-        trial: As it was handed on.
-        sampler: The caller. Only a weak reference is kept.
+        study: The study, as it was passed to the sampler.
+        trial: The trial, as it was passed to the sampler.
+        sampler: The sampler. Only a weak reference is kept.
     """
     key = study.study_name, trial.number, trial.datetime_start
     if _serving.get(key) is sampler:
@@ -57,13 +55,14 @@ def serve(study: Study, trial: FrozenTrial, sampler: BaseSampler) -> None:
 
 
 def release(study: Study, trial: FrozenTrial) -> None:
-    """Forget which sampler served the trial; to be called from `after_trial`."""
+    """Unregister the sampler of a trial. Samplers call this from `after_trial`."""
     _serving.pop((study.study_name, trial.number, trial.datetime_start), None)
 
 
 def offered(trial: Trial, name: str) -> Callable[..., Any] | None:
-    """The method of that name of the study's sampler, else of the one that serves the trial; None if neither
-    has one.
+    """Return the hook with this name of the study's sampler, else of the sampler that serves the trial.
+
+    None if neither has it.
 
     Example:
         >>> import optuna
@@ -78,7 +77,9 @@ def offered(trial: Trial, name: str) -> Callable[..., Any] | None:
 
 @contextmanager
 def entering(trial: Trial, space: Any, *, whole: bool) -> Iterator[None]:
-    """Within, the trial grows layers of ``space``: every sampler that serves it there is told so.
+    """Announce, within the context, that the trial grows layers of ``space``.
+
+    Every sampler that serves the trial is informed.
 
     Args:
         trial: A running trial.
@@ -100,19 +101,19 @@ def _key(trial: Trial) -> _Key:
 
 
 def worth_training(trial: Trial, *, depth: int, max_depth: int) -> bool:
-    """Whether the network that ``trial`` has grown to is worth a training on the way to a deeper one.
+    """Return whether to train the network that ``trial`` has grown to, on the way to a deeper one.
 
-    The study's sampler says so, if it is one that decides (`TRLHPOSampler` does) or hands its work on to one;
-    with any other sampler every network is. For objectives of one's own that grow something step by step;
-    `LayerSpace.grow` asks by itself. What is not trained is not reported.
+    The study's sampler decides, if it or the sampler that it wraps can (as `TRLHPOSampler` can); with any
+    other sampler every network is trained. This is for custom objectives that grow something step by step;
+    `LayerSpace.grow` calls it itself. A network that is not trained is not reported.
 
     Args:
         trial: A running trial.
-        depth: How many layers, or steps, it has.
-        max_depth: How many it may get.
+        depth: Number of layers, or steps, of the network.
+        max_depth: Largest number that it can have.
 
     Raises:
-        optuna.exceptions.UpdateFinishedTrialError: If the trial has finished meanwhile, by another worker.
+        optuna.exceptions.UpdateFinishedTrialError: If another worker has finished the trial meanwhile.
 
     Example:
         >>> import optuna
@@ -124,22 +125,23 @@ def worth_training(trial: Trial, *, depth: int, max_depth: int) -> bool:
 
 
 def worth_growing(trial: Trial) -> bool:
-    """Whether ``trial`` should grow deeper after what it has reported; else it had better end here.
+    """Return whether ``trial`` should grow deeper after its last report; if not, it had better end here.
 
-    See `worth_training`.
+    The study's sampler decides, as in `worth_training`.
     """
     ask = offered(trial, "worth_growing")
     return True if ask is None else ask(trial.study, frozen(trial))
 
 
 def frozen(trial: Trial) -> FrozenTrial:
-    """What the study knows of a running trial, its reports too.
+    """Return the study's copy of a running trial, with its reports.
 
     Raises:
         optuna.exceptions.UpdateFinishedTrialError: If the trial has finished meanwhile: another worker failed
-            it, or told its value. Optuna's ``suggest_*`` and ``report`` raise this error too.
+            it, or passed its value to `study.tell`. Optuna's ``suggest_*`` and ``report`` raise this error
+            too.
     """
-    # A running trial can be asked for its parameters but not for its reports; the study can.
+    # A running trial gives access to its parameters but not to its reports; the study does.
     for other in trial.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         if other.number == trial.number:
             return other
