@@ -1,6 +1,6 @@
 """An Optuna sampler that grows networks layer by layer.
 
-PyTorch is loaded when a sampler is asked for, not before: to import the package takes none of it.
+PyTorch is imported on the first access to the sampler: importing the package alone does not need it.
 """
 
 from typing import TYPE_CHECKING, Any

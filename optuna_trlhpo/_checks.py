@@ -1,4 +1,4 @@
-"""Checks of arguments, each with one sentence that names the value and what is allowed."""
+"""Checks of arguments. Each error message is one sentence that gives the value and what is allowed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _R = TypeVar("_R")
 
 
 def is_integer(value: Any, *, least: int = 0) -> bool:
-    """Whether ``value`` is an integer, of Python or NumPy, of at least ``least``; True and False are none.
+    """Return whether ``value`` is a Python or NumPy integer of at least ``least``; booleans do not count.
 
     Example:
         >>> is_integer(3), is_integer(True), is_integer(2.0), is_integer(0, least=1)
@@ -25,12 +25,12 @@ def is_integer(value: Any, *, least: int = 0) -> bool:
 
 
 def is_number(value: Any) -> bool:
-    """Whether ``value`` is a number of Python or NumPy; True and False are none."""
+    """Return whether ``value`` is a Python or NumPy number; booleans do not count."""
     return isinstance(value, int | float | np.number) and not isinstance(value, bool)
 
 
 def check_integer(name: str, value: Any, *, least: int = 0, optional: bool = False) -> None:
-    """Raise a ``ValueError`` unless ``value`` is an integer of at least ``least``; None if it is optional."""
+    """Raise a ``ValueError`` unless ``value`` is an integer of at least ``least``, or None if optional."""
     if not (optional and value is None) and not is_integer(value, least=least):
         hint = ", or None" if optional else ""
         raise ValueError(f"{name} is {value!r}; it must be an integer of at least {least}{hint}")
@@ -55,15 +55,15 @@ def check_share(name: str, value: Any) -> None:
 
 
 def named_only(advice: Mapping[str, str]) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
-    """Decorate a method of keyword arguments alone: it names what it does not have, and what it has.
+    """Decorate a method that has keyword arguments only: a wrong call lists the arguments that it has.
 
-    Whoever changes one line of a pipeline carries over the arguments of another sampler.
+    This helps users who replace another sampler by one line and leave its arguments in place.
 
     Args:
-        advice: By the name of an argument that others have, what to do instead.
+        advice: What to do instead of an argument that other samplers have, by the argument's name.
 
     Raises:
-        TypeError: When the method is called with an argument that it does not have, or without its name.
+        TypeError: When the method is called with an unknown or a positional argument.
 
     Example:
         >>> class Sampler:

@@ -1,7 +1,7 @@
-"""Texts and values of others, as they may stand in ours.
+"""Escaping of untrusted text for the formats that the package writes.
 
-Names of studies, parameters and metrics, categories and attributes are anybody's. Where one stands in a text
-that a program interprets, it has to mean nothing there: it is shown letter by letter, on one line.
+Names of studies, parameters and metrics, categories and attributes can contain anything. In a text that a
+program interprets, they must not act as markup: they are shown literally, on one line.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from typing import Any
 _UNSEEN = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]"
 )
-"""Control characters, those that turn the direction of what follows, and those that no file may hold."""
+"""Control characters, characters that change the writing direction, and those that files cannot contain."""
 _JOINER = "\u2060"
-"""Takes no room, and no line is broken there."""
+"""Word joiner: has no width and allows no line break."""
 _LINKS = re.compile(r"(?<=/)(?=/)|(?<=www)(?=\.)|(?=@)", re.IGNORECASE)
-"""Where an address that readers of Markdown find by themselves is broken."""
+"""Positions at which a word joiner prevents Markdown from turning an address into a link."""
 
 
 def brief(value: Any) -> str:
-    """A value, whatever it is, as it may stand in a sentence: a few dozen characters.
+    """Return a short text for any value, of a few dozen characters, for use in a sentence.
 
     Example:
         >>> brief({"a": [1, 2]}), brief(10**5000)
@@ -30,16 +30,16 @@ def brief(value: Any) -> str:
     """
     try:
         return reprlib.repr(value)
-    except Exception:  # such as an integer of more digits than Python writes
+    except Exception:  # such as an integer with more digits than Python converts
         return f"<{type(value).__name__} instance>"
 
 
 def plain(value: Any) -> str:
-    """A value as one line of text, in which what cannot be seen is a question mark.
+    r"""Return ``value`` as one line of text, with invisible characters replaced by U+FFFD.
 
     Example:
-        >>> plain("two\\nlines\\x00")
-        'two lines\ufffd'
+        >>> plain("two\nlines\x00") == "two lines\ufffd"
+        True
     """
     try:
         text = str(value)
@@ -49,7 +49,7 @@ def plain(value: Any) -> str:
 
 
 def in_html(value: Any) -> str:
-    """`plain`, as it may stand in HTML, XML or SVG, also within quotes.
+    """Return ``value`` escaped for HTML, XML or SVG, also within quotes.
 
     Example:
         >>> in_html("<b>")
@@ -59,17 +59,19 @@ def in_html(value: Any) -> str:
 
 
 def in_markdown(value: Any) -> str:
-    """`plain`, as it may stand in a line or a cell of Markdown: no emphasis, link, image, formula or HTML.
+    r"""Return ``value`` escaped for a line or a table cell of Markdown, so that it has no markup.
+
+    That is, it contains no emphasis, link, image, formula or HTML.
 
     Example:
         >>> print(in_markdown("![a|b](http)"), in_markdown("n_units_l0"))
-        \\!\\[a\\|b\\](http) n\\_units\\_l0
+        \!\[a\|b\](http) n\_units\_l0
     """
     return _LINKS.sub(_JOINER, re.sub(r"([\\`*_\[\]<|$~!&^])", r"\\\1", plain(value)))
 
 
 def in_plotly(value: Any) -> str:
-    """`plain`, as it may stand in any text of plotly, which knows some tags of HTML, and TeX.
+    """Return ``value`` escaped for any text of plotly, which interprets TeX and some HTML tags.
 
     Example:
         >>> in_plotly("<b>x</b>"), in_plotly("$x$")
@@ -79,7 +81,7 @@ def in_plotly(value: Any) -> str:
 
 
 def of_plotly(text: str) -> str:
-    """A text of plotly, with `in_plotly` undone, as one line.
+    """Return a text of plotly as one line, with the escaping of `in_plotly` undone.
 
     Example:
         >>> of_plotly("two lines:<br>&lt;b>")
@@ -89,10 +91,10 @@ def of_plotly(text: str) -> str:
 
 
 def in_matplotlib(value: Any) -> str:
-    """`plain`, as it may stand in any text of matplotlib, which takes for a formula what is between dollars.
+    r"""Return ``value`` escaped for a text of matplotlib, which reads text between dollars as a formula.
 
     Example:
         >>> print(in_matplotlib("$x$"))
-        \\$x\\$
+        \$x\$
     """
     return plain(value).replace("$", r"\$")

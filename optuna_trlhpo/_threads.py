@@ -1,4 +1,4 @@
-"""What our own PyTorch code runs under, whatever the user's code has set."""
+"""Context managers that isolate the package's PyTorch code from the settings of the user's code."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ _n_before = 1
 
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
-    """Networks this small are several times slower on many threads, above all where these have other work.
+    """Run PyTorch on one thread within the context.
 
-    The number of threads is one for the whole process. It is restored when the last caller of any thread
+    Networks this small are several times slower on many threads, above all where the cores have other work.
+    The number of threads is global to the process. It is restored when the last caller, in any thread,
     leaves.
     """
     global _n_inside, _n_before
@@ -54,11 +55,11 @@ def cpu_threads(threads: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def isolated() -> Iterator[None]:
-    """One thread, gradients and the CPU, though the study runs inside ``no_grad`` or ``inference_mode``, or
-    with another default device.
+    """Run PyTorch on one thread and the CPU, with gradients enabled.
 
-    The default dtype is not set here, for it is the whole process's: tensors are made with a dtype, and
-    modules inside `making_modules`.
+    This holds even if the study runs inside ``no_grad`` or ``inference_mode``, or with another default
+    device. The default dtype is left alone, since it is global to the process: tensors are created with an
+    explicit dtype, and modules inside `making_modules`.
     """
     with one_thread(), torch.inference_mode(False), torch.enable_grad(), contextlib.ExitStack() as stack:
         if torch.get_default_device().type != "cpu":
@@ -68,7 +69,7 @@ def isolated() -> Iterator[None]:
 
 @contextlib.contextmanager
 def making_modules() -> Iterator[None]:
-    """Modules get parameters of 32 bits, whatever the default is."""
+    """Create modules with 32-bit parameters, whatever the default dtype is."""
     before = torch.get_default_dtype()
     if before != torch.float32:
         torch.set_default_dtype(torch.float32)

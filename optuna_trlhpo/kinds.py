@@ -1,4 +1,4 @@
-"""Vocabularies beyond Table I and their kinds of layer, as users import them (code: `layers.kinds`)."""
+"""Public names of the vocabularies beyond Table I and their kinds of layer (defined in `layers.kinds`)."""
 
 from optuna_trlhpo.layers.kinds import (
     CNN,
