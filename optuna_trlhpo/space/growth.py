@@ -1,4 +1,4 @@
-"""How a trial grows a network: layer by layer with the paper's stopping rules, or as a whole.
+"""Growth of a network in a trial: layer by layer with the paper's stopping rules, or as a whole.
 
 `LayerSpace.grow` and `LayerSpace.suggest` are the public interface.
 """

@@ -1,1 +1,1 @@
-"""Reading a study: trials as sequences of steps, with rewards. No torch."""
+"""Reading a study: trials as sequences of steps with rewards. This subpackage does not import PyTorch."""

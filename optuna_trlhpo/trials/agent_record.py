@@ -1,4 +1,4 @@
-"""What the agent expected of a trial and attended to, as it is kept with the trial."""
+"""The agent's record of a trial, stored with the trial: its forecasts, Q-values and attention weights."""
 
 from __future__ import annotations
 
@@ -16,30 +16,27 @@ from optuna_trlhpo.trials.attributes import finite_number, is_integer
 AGENT_ATTRIBUTE = "trlhpo:agent"
 
 MOST_CHARACTERS = 2000
-"""Of an `AgentRecord` as it is stored."""
+"""Largest size of a stored `AgentRecord`, in characters."""
 _DIGITS = 3
 _MOST = 16**_DIGITS - 1
-"""Weights of attention are kept as hexadecimal numbers of three digits."""
+"""Attention weights are stored as hexadecimal numbers of three digits."""
 _PLACES = 16 ** np.arange(_DIGITS)[::-1]
 _NIBBLES = np.zeros(256)
 _NIBBLES[np.frombuffer(b"0123456789abcdef", np.uint8)] = np.arange(16)
 _ROWS = re.compile(rf"([1-9][0-9]{{0,3}}):((?:[0-9a-f]{{{_DIGITS}}})+)")
 _MOST_STEPS = 32
-"""Of which expectations are kept."""
-
-
-# The agent ----------------------------------------------------------------------------------------------
+"""Largest number of steps, or plans, of which forecasts are stored."""
 
 
 class Forecast(NamedTuple):
-    """What the critic expected of the network that it planned, in the unit of the study's values.
+    """The critic's prediction for a planned network, in the unit of the study's values.
 
     Attributes:
-        settled: Steps that the trial had when the plan was made.
-        steps: Steps of the planned network.
-        value: The mean.
-        low: A standard deviation below it.
-        high: A standard deviation above it.
+        settled: Number of steps that the trial had when the plan was made.
+        steps: Number of steps of the planned network.
+        value: Predicted mean.
+        low: Mean minus one standard deviation.
+        high: Mean plus one standard deviation.
     """
 
     settled: int
@@ -51,21 +48,22 @@ class Forecast(NamedTuple):
 
 @dataclass(frozen=True)
 class AgentRecord:
-    """What the agent made of one trial.
+    """The agent's record of one trial.
 
     Attributes:
-        by: What decided: "actor", or the critic that ranked plans: "posterior", "transformer", "perceptron".
-        plans: Of a critic that ranks plans: one `Forecast` for each plan, in order.
-        q: ``[S]`` of the paper's critic: Q(state, action) of each step as it was carried out, the mean of
-            its members, in [-1, 1].
-        spread: ``[S]`` the standard deviation of its members.
-        bootstrapped: Whether Q is of rewards, the paper's; else of scores of ranks.
-        exploration: The share in [0, 1] of the noise that was on the actor.
-        losses: Of critic and actor, means over the updates before this trial; None for an actor that was
-            left alone.
-        attention: By "actor" and "critic" rows k = 1 to S, each ``[H, k + 1]``: the weights of the first k
-            steps, and the weight of what is asked about. Asked is the step behind these k (where a critic
-            ranks plans: what the network of these k steps is worth). Weights of a row sum to 1.
+        by: Name of the decision maker: "actor", or the critic that ranked plans: "posterior", "transformer",
+            "perceptron".
+        plans: One `Forecast` for each plan, in order, of a critic that ranks plans.
+        q: ``[S]`` Q(state, action) of each executed step by the paper's critic, the mean over the ensemble,
+            in [-1, 1].
+        spread: ``[S]`` standard deviation over the ensemble.
+        bootstrapped: Whether Q is of rewards, as in the paper; otherwise of rank scores.
+        exploration: Fraction in [0, 1] of the noise added to the actor.
+        losses: Losses of critic and actor, means over the updates before this trial. None for an actor that
+            was not updated.
+        attention: By "actor" and "critic", rows k = 1 to S, each ``[H, k + 1]``: the attention weights of the
+            first k steps, then that of the query. The query is the step after these k (of a critic that ranks
+            plans, the value of the network of these k steps). The weights of a row sum to 1.
     """
 
     by: str
@@ -78,13 +76,13 @@ class AgentRecord:
     attention: Mapping[str, Sequence[np.ndarray]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """As it is stored; what is empty is left out.
+        """Return the stored form, without empty parts.
 
-        Where heads would make it larger than `MOST_CHARACTERS` their mean is kept, and if that is still too
-        large, none of the attention.
+        If the attention weights exceed `MOST_CHARACTERS`, their mean over the heads is stored; if that is
+        still too large, none are.
         """
         stored: dict[str, Any] = {"by": self.by}
-        plans = [plan for plan in self.plans if all(map(math.isfinite, plan))]  # JSON knows no others
+        plans = [plan for plan in self.plans if all(map(math.isfinite, plan))]  # JSON has finite numbers only
         if plans:
             last = plans[-_MOST_STEPS:]
             stored["plans"] = [_of_plan(plan) for plan in last]
@@ -107,7 +105,7 @@ class AgentRecord:
 
 
 def read_agent(trial: FrozenTrial) -> AgentRecord | None:
-    """What the agent noted of ``trial``; None if there is no note, or one of which a part is not valid."""
+    """Return the agent's record of ``trial``; None if there is none, or a part of it is invalid."""
     stored = trial.system_attrs.get(AGENT_ATTRIBUTE)
     try:
         return _read_agent(stored) if isinstance(stored, dict) else None
@@ -116,7 +114,7 @@ def read_agent(trial: FrozenTrial) -> AgentRecord | None:
 
 
 def _read_agent(stored: dict[str, Any]) -> AgentRecord:
-    """Raises anything but what `read_agent` expects for nothing that JSON can hold."""
+    """Parse a stored record. For any JSON value it raises only exceptions that `read_agent` handles."""
     by, bootstrapped = stored["by"], stored.get("bootstrapped", True)
     if not isinstance(by, str) or not isinstance(bootstrapped, bool):
         raise ValueError("these are no texts and switches")
@@ -158,12 +156,12 @@ def _rounded(value: float, digits: int = 4) -> float:
 
 
 def _of_plan(plan: Forecast) -> list[float]:
-    # Values may lie close together, far from 0.
+    # Values may be close together and far from 0.
     return [plan.settled, plan.steps, *(_rounded(value, 6) for value in plan[2:])]
 
 
 def _written(rows: Sequence[np.ndarray], average: bool) -> str:
-    """``"<H>:<digits>"``."""
+    """Return the attention weights in the stored form, ``"<H>:<digits>"``."""
     if average:
         rows = [row.mean(axis=0, keepdims=True) for row in rows]
     digits = "".join(f"{round(_MOST * float(weight)):0{_DIGITS}x}" for row in rows for weight in row.flat)
@@ -175,12 +173,12 @@ def _rows_of(text: Any) -> list[np.ndarray]:
     if match is None:
         raise ValueError("attention has another form")
     H = int(match[1])
-    # As `bytes.fromhex`, which knows pairs alone.
+    # `bytes.fromhex` decodes pairs of digits only.
     weights = _NIBBLES[np.frombuffer(match[2].encode(), np.uint8)].reshape(-1, _DIGITS) @ _PLACES / _MOST
     rows, start, k = [], 0, 1
     while start < len(weights):
         row = weights[start : start + H * (k + 1)].reshape(H, k + 1)
-        if (np.abs(row.sum(axis=1) - 1) > (k + 1) / _MOST).any():  # twice what rounding can do
+        if (np.abs(row.sum(axis=1) - 1) > (k + 1) / _MOST).any():  # twice the largest rounding error
             raise ValueError("the weights of a row must sum to 1")
         rows.append(row)
         start, k = start + H * (k + 1), k + 1

@@ -1,4 +1,4 @@
-"""What running trials announce to other workers: the configuration that each has planned."""
+"""Announcements of running trials to other workers: the configuration that each has planned."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from optuna_trlhpo.trials.values import value_key
 
 
 class Announced(NamedTuple):
-    """What another running trial is about to be."""
+    """Another running trial, with its planned configuration."""
 
     trial: FrozenTrial
     digest: str | None
-    """Of the configuration that it has planned, see `digest_of`; None if it has announced none."""
+    """Digest of the planned configuration, see `digest_of`. None if it has announced none."""
 
 
 def digest_of(params: Mapping[str, Any]) -> str:
-    """A short text that tells configurations apart, in every process.
+    """Return a short text that identifies a configuration in every process.
 
     Example:
         >>> digest_of({"a": 1, "b": 2}) == digest_of({"b": 2, "a": 1}) != digest_of({"a": 1.0, "b": 2})
@@ -31,10 +31,10 @@ def digest_of(params: Mapping[str, Any]) -> str:
 
 
 PLAN_ATTRIBUTE = "trlhpo:plan"
-"""Of a running trial: the digest of the configuration that it will be."""
+"""Attribute of a running trial: the digest of the configuration that it has planned."""
 
 
 def planned_digest(trial: FrozenTrial) -> str | None:
-    """The digest of what a running trial has announced, if it has."""
+    """Return the digest that a running trial has announced; None if there is none."""
     note = trial.system_attrs.get(PLAN_ATTRIBUTE)
     return note if isinstance(note, str) else None

@@ -1,16 +1,16 @@
-"""What is noted in a study beside parameters, reports and values, so that it can be explained from itself.
+"""Attributes stored in a study beside parameters, reports and values, so that it can be explained later.
 
-==================  =====================================================================================
-`SEEN_ATTRIBUTE`    of a trial: when it reported what (see `episode`)
-`AGENT_ATTRIBUTE`   of a trial: what the agent expected of it, and what it attended to (`AgentNote`)
-`SAMPLER_ATTRIBUTE` of a study: the settings of the sampler
-``trainings``       of a trial, a user attribute: its networks, what they came to and how long that took
-``architecture``    of a trial, a user attribute: the best network that it has trained, as text
-==================  =====================================================================================
+===================  ====================================================================================
+`SEEN_ATTRIBUTE`     of a trial: which reports came before which parameters (see `episode`)
+`AGENT_ATTRIBUTE`    of a trial: the agent's forecasts and attention weights (`agent_record.AgentRecord`)
+`SAMPLER_ATTRIBUTE`  of a study: the settings of the sampler
+``trainings``        of a trial, a user attribute: its networks, their accuracies and training times
+``architecture``     of a trial, a user attribute: the best network that it has trained, as text
+===================  ====================================================================================
 
-A note is small, for storages only grow: that of the agent has at most `MOST_CHARACTERS`. Attributes may be
-anybody's, or damaged. So each is checked where it is read, here alone, and a note of which a part is not
-valid is read as nothing.
+Attributes are small, because storages only grow: the agent's record has at most `MOST_CHARACTERS`. Others may
+have written an attribute, or damaged it. Each is therefore validated where it is read, here alone, and
+ignored if any part of it is invalid.
 
 Notation: S steps, H heads (of all blocks, one block after the other).
 """
@@ -31,22 +31,22 @@ SAMPLER_ATTRIBUTE = "trlhpo:sampler"
 ARCHITECTURE_ATTRIBUTE = "architecture"
 
 
-# Writing: samplers have no public way to write an attribute of a running trial, nor one of a study that is
-# a bracket of Hyperband's. Optuna's own samplers go this way too; here alone it is gone.
+# Samplers have no public way to write an attribute of a running trial, nor of a study that is a bracket of
+# Hyperband. Optuna's own samplers use the private storage too; the package does so only here.
 
 
 def write_to_trial(study: Study, trial: FrozenTrial, name: str, value: Any) -> None:
-    """Keep ``value``, which JSON can hold, with the running ``trial``."""
+    """Store ``value``, which JSON can represent, in the running ``trial``."""
     study._storage.set_trial_system_attr(trial._trial_id, name, value)
 
 
 def write_to_study(study: Study, name: str, value: Any) -> None:
-    """Keep ``value``, which JSON can hold, with the study."""
+    """Store ``value``, which JSON can represent, in the study."""
     study._storage.set_study_system_attr(study._study_id, name, value)
 
 
 def read_from_study(study: Study, name: str) -> Any:
-    """What `write_to_study` has kept; None if there is nothing."""
+    """Return the value that `write_to_study` has stored; None if there is none."""
     return study._storage.get_study_system_attrs(study._study_id).get(name)
 
 
@@ -54,7 +54,9 @@ def read_from_study(study: Study, name: str) -> Any:
 
 
 def finite(value: Any) -> float | None:
-    """A number of JSON as a finite float; None for all else, also for True, NaN and an integer beyond floats.
+    """Return a JSON number as a finite float; None for anything else.
+
+    True, NaN and integers beyond the range of floats give None.
 
     Example:
         >>> finite(3), finite(True), finite(10**400), finite("3"), finite(float("nan"))
@@ -70,24 +72,29 @@ def finite(value: Any) -> float | None:
 
 
 def is_integer(value: Any, *, least: int) -> bool:
-    """Whether it is an integer of at least ``least``; True is none."""
+    """Return whether ``value`` is an integer of at least ``least``; booleans do not count."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
 def finite_number(value: Any) -> float:
+    """Return a JSON number as a finite float.
+
+    Raises:
+        ValueError: If it is not a finite number.
+    """
     number = finite(value)
     if number is None:
         raise ValueError(f"{type(value).__name__} is not a finite number")
     return number
 
 
-# What Optuna notes --------------------------------------------------------------------------------------
+# Optuna's attributes -------------------------------------------------------------------------------------
 
 
 def fixed_params(trial: FrozenTrial) -> dict[str, Any]:
-    """Values by name that the trial has if it asks for these parameters: it was enqueued, or is a retry.
+    """Return the values, by name, that were fixed for an enqueued or retried trial.
 
-    Optuna keeps them for itself, and has no public way to read them.
+    Optuna has no public way to read them.
 
     Example:
         >>> import optuna
@@ -106,10 +113,10 @@ def fixed_params(trial: FrozenTrial) -> dict[str, Any]:
 
 
 def report_marks(trial: FrozenTrial) -> list[tuple[int, int]]:
-    """When the trial reported what, as far as it was noted.
+    """Return which reports came before which parameters, as far as this was recorded.
 
-    Pairs (n, step) say "when it had n parameters, the report of that step was the last". Both rise; n is 1 to
-    the number of the trial's parameters, step is 0 or more.
+    A pair (n, step) means that when the trial had n parameters, its last report was that of ``step``. Both
+    numbers increase; n is 1 to the number of the trial's parameters, step is 0 or more.
 
     Example:
         >>> import optuna
@@ -121,24 +128,24 @@ def report_marks(trial: FrozenTrial) -> list[tuple[int, int]]:
         []
     """
     stored = trial.system_attrs.get(SEEN_ATTRIBUTE)
-    seen: list[tuple[int, int]] = []
+    marks: list[tuple[int, int]] = []
     for pair in stored if isinstance(stored, list) else ():
         if not isinstance(pair, list | tuple) or len(pair) != 2:
             return []
-        (n, step), (last_n, last_step) = pair, seen[-1] if seen else (0, -1)
+        (n, step), (last_n, last_step) = pair, marks[-1] if marks else (0, -1)
         if not (is_integer(n, least=last_n + 1) and is_integer(step, least=last_step + 1)):
             return []
         if n > len(trial.params):
             return []
-        seen.append((n, step))
-    return seen
+        marks.append((n, step))
+    return marks
 
 
 # The best network ---------------------------------------------------------------------------------------
 
 
 def read_architecture(trial: BaseTrial) -> tuple[str, Network] | None:
-    """The best network of a trial, as text and as layers; None if it has none, or what is no network."""
+    """Return the best network of a trial, as text and as layers; None if there is none, or it is invalid."""
     text = trial.user_attrs.get(ARCHITECTURE_ATTRIBUTE)
     if not isinstance(text, str):
         return None
@@ -150,9 +157,9 @@ def read_architecture(trial: BaseTrial) -> tuple[str, Network] | None:
 
 
 def read_count(trial: BaseTrial, name: str) -> int | float | None:
-    """What the best network of a trial costs, such as its ``"macs"``: the user attribute of that name.
+    """Return a cost of a trial's best network, such as ``"macs"``: the user attribute with this name.
 
-    None where it is not a finite number of 0 or more.
+    None if it is not a finite number of 0 or more.
     """
     value = trial.user_attrs.get(name)
     number = finite(value)

@@ -1,4 +1,4 @@
-"""The scale on which the values of one parameter are compared, whatever ranges it had."""
+"""Axes: scales on which the values of a parameter are compared, even if its range has changed."""
 
 from __future__ import annotations
 
@@ -20,38 +20,38 @@ from optuna_trlhpo.trials.parameter_names import parse_name
 from optuna_trlhpo.trials.values import MOST_COUNTED, distinct_choices, on_grid, value_key
 
 _BEYOND = 2.0
-"""How far outside [0, 1] a value of an earlier range may lie."""
+"""Largest distance outside [0, 1] of the action of an earlier range's value."""
 
 
 class Axis:
-    """The scale of one parameter: actions in [0, 1] over all that it may be.
+    """The scale of one parameter: actions in [0, 1] over all its values.
 
     Attributes:
         categorical: Whether its values have no order.
-        n_values: How many values there are; 0 where they are continuous.
+        n_values: Number of values; 0 if they are continuous.
     """
 
     categorical: bool
     n_values: int
 
     def actions(self, raw: np.ndarray) -> np.ndarray:
-        """Actions of raw values; those of an earlier, wider range lie outside [0, 1]."""
+        """Return the actions of raw values. Those of an earlier, wider range are outside [0, 1]."""
         raise NotImplementedError
 
     def raw(self, value: Any) -> float:
-        """The number that a value is kept as."""
+        """Return the number that represents a value."""
         raise NotImplementedError
 
     def value(self, action: float, distribution: BaseDistribution) -> Any:
-        """The value of ``distribution`` nearest to ``action``."""
+        """Return the value of ``distribution`` nearest to ``action``."""
         raise NotImplementedError
 
     def knows(self, value: Any) -> bool:
-        """Whether a value has a place on the axis."""
+        """Return whether the axis contains a value."""
         return True
 
     def settle(self, actions: np.ndarray) -> np.ndarray:
-        """Actions in the middle of the values that they stand for."""
+        """Round actions to the middles of the bins of their values."""
         raise NotImplementedError
 
 
@@ -77,12 +77,13 @@ class NumberAxis(Axis):
         if self._step is not None:
             n = round((self.high - self.low) / self._step) + 1
             self.n_values = n if n <= MOST_COUNTED else 0
-        margin = 0.5 if self.log and self._is_integer else 0.0  # each integer gets a stretch of its own
+        margin = 0.5 if self.log and self._is_integer else 0.0  # each integer gets its own interval
         low, high = self.low - margin, self.high + margin
         self._least = low
         self._low, self._high = (math.log(low), math.log(high)) if self.log else (float(low), float(high))
 
     def actions(self, raw: np.ndarray) -> np.ndarray:
+        """Return the actions of raw values, as bins if the values are countable."""
         if self.n_values:
             assert self._step is not None
             actions = (np.rint((raw - self.low) / self._step) + 0.5) / self.n_values
@@ -96,9 +97,11 @@ class NumberAxis(Axis):
         return np.clip(actions, -_BEYOND, 1 + _BEYOND)
 
     def raw(self, value: Any) -> float:
+        """Return the value as a float."""
         return float(value)
 
     def value(self, action: float, distribution: BaseDistribution) -> Any:
+        """Return the value of ``distribution`` nearest to ``action``."""
         assert isinstance(distribution, IntDistribution | FloatDistribution)
         if self.n_values:
             assert self._step is not None
@@ -110,6 +113,7 @@ class NumberAxis(Axis):
         return on_grid(distribution, value)
 
     def settle(self, actions: np.ndarray) -> np.ndarray:
+        """Round actions to the middles of their values' bins; those of continuous values are unchanged."""
         if self.n_values:
             return (bins_of(actions, self.n_values) + 0.5) / self.n_values
         if self.log and self._is_integer:
@@ -119,7 +123,7 @@ class NumberAxis(Axis):
 
 
 class LabelAxis(Axis):
-    """The axis of a category; labels that come later are appended.
+    """The axis of a categorical parameter. New labels are appended.
 
     Example:
         >>> axis = LabelAxis()
@@ -137,10 +141,11 @@ class LabelAxis(Axis):
 
     @property
     def n_values(self) -> int:  # type: ignore[override]
+        """Number of labels."""
         return len(self._labels)
 
     def learn(self, distribution: CategoricalDistribution) -> bool:
-        """Append labels that are new; returns whether there were any."""
+        """Append new labels, and return whether there were any."""
         new = [label for label in distinct_choices(distribution) if value_key(label) not in self._numbers]
         for label in new:
             self._numbers[value_key(label)] = len(self._labels)
@@ -148,38 +153,43 @@ class LabelAxis(Axis):
         return bool(new)
 
     def actions(self, raw: np.ndarray) -> np.ndarray:
+        """Return the middles of the labels' bins."""
         return (raw + 0.5) / len(self._labels)
 
     def knows(self, value: Any) -> bool:
+        """Return whether the value is a label."""
         return value_key(value) in self._numbers
 
     def raw(self, value: Any) -> float:
+        """Return the number of the label."""
         return float(self._numbers[value_key(value)])
 
     def value(self, action: float, distribution: BaseDistribution) -> Any:
+        """Return the label that ``action`` encodes, or the choice at the same relative position."""
         assert isinstance(distribution, CategoricalDistribution)
         label = self._labels[bin_of(action, len(self._labels))]
         key = value_key(label)
         for choice in distribution.choices:
             if value_key(choice) == key:
                 return choice
-        # Not on offer: the same place among those that are.
+        # The label is not a choice: take the choice at the same relative position.
         n = len(distribution.choices)
         return distribution.choices[bin_of(action, n)]
 
     def settle(self, actions: np.ndarray) -> np.ndarray:
+        """Round actions to the middles of the labels' bins."""
         n = len(self._labels)
         return (bins_of(actions, n) + 0.5) / n
 
 
 def family_of(name: str, distribution: CategoricalDistribution) -> str:
-    """The template of a categorical name without the labels that are written into it.
+    r"""Return the template of a categorical name, without the labels that the name contains.
 
-    Optuna forbids one name to have two sets of choices. So objectives that mask choices write what is left
-    into the name, ``op_conv_fc_0`` and ``op_fc_0``: one question with different masks.
+    Optuna forbids a name to have two sets of choices. Objectives that mask choices therefore write the
+    remaining ones into the name, as in ``op_conv_fc_0`` and ``op_fc_0``: one decision with different masks.
 
     Example:
-        >>> family_of("op_conv_fc_0", CategoricalDistribution(("conv", "fc"))).replace("\\0", "#")
+        >>> family_of("op_conv_fc_0", CategoricalDistribution(("conv", "fc"))).replace("\0", "#")
         'op_#'
     """
     template = parse_name(name).template
@@ -188,6 +198,6 @@ def family_of(name: str, distribution: CategoricalDistribution) -> str:
     kept = [token for token in tokens if token.lower() not in labels]
     if not labels or len(kept) == len(tokens) or len(tokens) - len(kept) < min(len(labels), 1):
         return template
-    if not labels <= {token.lower() for token in tokens}:  # only a part of the labels: a word of the name
+    if not labels <= {token.lower() for token in tokens}:  # some labels alone are ordinary words of the name
         return template
     return re.sub(r"([_\-.,:/ ])[_\-.,:/ ]+", r"\1", "".join(kept))

@@ -14,10 +14,10 @@ from optuna_trlhpo.trials.rewards import signed_outcomes
 
 
 class EarlierStudy:
-    """The finished trials of a study, as they were when it was passed.
+    """The finished trials of a study at the time it was passed.
 
     Raises:
-        ValueError: If it has no trial that something can be learned from.
+        ValueError: If it has no trial to learn from.
     """
 
     def __init__(self, study: Study) -> None:
@@ -29,7 +29,7 @@ class EarlierStudy:
             raise ValueError(f"warm_start: the study {self.name!r} has no finished trial to learn from")
 
     def episodes(self) -> Iterator[tuple[int, Episode, np.ndarray]]:
-        """Number, episode and signed outcomes of each trial from which something can be learned."""
+        """Yield number, episode and signed outcomes of each trial to learn from."""
         for trial in self.trials:
             outcomes = self._outcomes(trial)
             if outcomes is not None:

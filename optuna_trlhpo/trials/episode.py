@@ -3,14 +3,13 @@
 Notation: S steps, A action slots (4), P performance values (32).
 
 A *step* is one layer of a `LayerSpace`, or the consecutive parameters that share an index in their names
-(``n_units_l0``, ``dropout_l0``), or a single parameter; a report between two parameters ends a step too.
-Names are compared by their *stem*, the name without its places (`parameters`), so that what is learned about
-layer 2 helps at layer 3.
+(``n_units_l0``, ``dropout_l0``), or a single parameter. A report between two parameters ends a step, too.
+Names are compared by their *stem*, the name without its numbers (`parameter_names`), so that what is learned
+about layer 2 applies to layer 3.
 
-What the objective reported is known here by the note that the sampler keeps while a trial runs: ``seen``
-lists pairs ``(n, r)``, "when the trial had n parameters, step r was the last that had been reported".
-Reports that no parameter followed are not in it: they may be the epochs of a training, not the values of
-layers.
+The positions of the reports come from marks that the sampler records while a trial runs: ``seen`` lists pairs
+``(n, r)``, which mean that when the trial had n parameters, step r was the last one reported. Reports after
+the last parameter have no mark: they may be the epochs of a training, not the values of layers.
 """
 
 from __future__ import annotations
@@ -34,14 +33,14 @@ ReportMarks = Sequence[tuple[int, int]]
 
 @dataclass(frozen=True)
 class Episode:
-    """The steps of one trial. Empty slots, and what was not reported, are NaN.
+    """The steps of one trial. Empty slots and missing reports are NaN.
 
     Attributes:
-        slots: S tuples of up to A slots.
-        actions: ``[S, A]`` in [0, 1].
-        reports: ``[S]`` the last report that arrived between this step and the next.
-        performance: ``[S, P]`` accuracies on validation batches, in [0, 1], where the objective gives them.
-        last_seen: The last step reported before the last parameter; -1 where there was none.
+        slots: S tuples of up to A parameters.
+        actions: ``[S, A]`` actions in [0, 1].
+        reports: ``[S]`` last report between this step and the next.
+        performance: ``[S, P]`` accuracies on validation batches, in [0, 1], where the objective reports them.
+        last_seen: Last step reported before the last parameter; -1 if there was none.
     """
 
     slots: tuple[tuple[ParameterSpec, ...], ...]
@@ -54,7 +53,7 @@ class Episode:
         return len(self.slots)
 
     def first(self, n: int) -> Episode:
-        """The first ``n`` steps."""
+        """Return the first ``n`` steps."""
         return Episode(
             self.slots[:n], self.actions[:n], self.reports[:n], self.performance[:n], self.last_seen
         )
@@ -62,12 +61,12 @@ class Episode:
 
 @dataclass(frozen=True)
 class Request:
-    """A running trial that asks for a parameter.
+    """The state of a running trial that asks for a parameter.
 
     Attributes:
-        before: The steps that are complete.
-        slots: The slots of the step that the parameter belongs to; its own is the last.
-        actions: ``[len(slots) - 1]`` the actions of that step that are settled.
+        before: The completed steps.
+        slots: Parameters of the current step; the requested one is the last.
+        actions: ``[len(slots) - 1]`` actions of the current step that are fixed already.
     """
 
     before: Episode
@@ -76,7 +75,7 @@ class Request:
 
 
 def read_episode(trial: FrozenTrial, seen: ReportMarks) -> Episode:
-    """The steps of ``trial``, finished or running, rebuilt from its parameters alone.
+    """Return the steps of ``trial``, finished or running, rebuilt from its parameters and marks alone.
 
     Example:
         >>> import optuna
@@ -93,12 +92,12 @@ def read_episode(trial: FrozenTrial, seen: ReportMarks) -> Episode:
 def episode_of(
     layers: np.ndarray, max_layers: int | None = None, vocabulary: Vocabulary = TABLE_I
 ) -> Episode:
-    """Layers of a `LayerSpace` as the steps of a trial that grows them.
+    """Return layers of a `LayerSpace` as the steps of a trial that grows them.
 
     Args:
         layers: ``[S, 4]`` actions.
-        max_layers: If it is not None, the trial is asked for the depth first, of at most so many layers.
-        vocabulary: The kinds of the layers.
+        max_layers: Largest depth, if the trial is asked for the depth first. None if it is not.
+        vocabulary: Kinds of the layers.
 
     Example:
         >>> episode = episode_of(np.array([[0.1, 0.1, 0.1, 0.1]]), max_layers=2)
@@ -127,7 +126,7 @@ def episode_of(
 
 
 def read_request(trial: FrozenTrial, seen: ReportMarks, name: str, distribution: BaseDistribution) -> Request:
-    """What is known when a running ``trial`` asks for the parameter ``name``."""
+    """Return the state of a running ``trial`` that asks for the parameter ``name``."""
     *before, (*settled, _) = steps_of([*trial.params, name], seen)
     distributions = trial.distributions
     slots = tuple(parameter_spec(other, distributions[other]) for other in settled)
@@ -155,11 +154,12 @@ def new_mark(trial: FrozenTrial, name: str, earliest: int, marks: ReportMarks) -
 
 
 def infer_report_position(names: Sequence[str], earliest: int) -> int:
-    """How many parameters a trial had when it reported, where that is not known to the last one.
+    """Return how many parameters a trial had when it reported, where this is known only approximately.
 
-    A sampler is not asked for parameters that are fixed or without alternative, so all it knows of a report
-    that it did not see before is a stretch: not before ``earliest`` parameters, and before the last of
-    ``names``, which it is asked for now. The report belongs where, in that stretch, the last step begins.
+    A sampler is not asked for parameters that are fixed or have a single value, so it can only bound the
+    position of a report that it did not see before: at least ``earliest`` parameters, and before the last of
+    ``names``, which is requested now. Within these bounds the report is assigned to the start of the last
+    step.
 
     Example:
         >>> infer_report_position(["units_l0", "kind_l1", "units_l1"], earliest=1)
@@ -173,7 +173,7 @@ def infer_report_position(names: Sequence[str], earliest: int) -> int:
 
 
 def steps_of(names: Sequence[str], seen: ReportMarks) -> list[list[str]]:
-    """The names of a trial's parameters, step by step.
+    """Return the names of a trial's parameters, grouped by step.
 
     Example:
         >>> steps_of(["n_units_l0", "dropout_l0", "n_units_l1"], seen=[])
@@ -207,9 +207,9 @@ def _read_steps(trial: FrozenTrial, steps: Sequence[Sequence[str]], seen: Report
 
 
 def continues_step(name: str, step: Sequence[str], *, reported: bool) -> bool:
-    """Whether parameter ``name`` belongs to the step that so far has the parameters ``step``.
+    """Return whether parameter ``name`` belongs to the step that so far has the parameters ``step``.
 
-    ``reported`` says whether a report arrived since the last of them.
+    ``reported`` says whether a report arrived after the last of them.
 
     Example:
         >>> continues_step("dropout_l0", ["n_units_l0"], reported=False)

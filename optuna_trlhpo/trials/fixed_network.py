@@ -1,4 +1,4 @@
-"""The network that a trial was given before it began, by `Study.enqueue_trial` or as a retry."""
+"""The network that was fixed for a trial before it began, by `Study.enqueue_trial` or as a retry."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from optuna_trlhpo.trials.attributes import fixed_params
 
 
 class FixedNetwork(NamedTuple):
-    """The network that a trial was given before it began, by `Study.enqueue_trial` or as a retry.
+    """The network that was fixed for a trial before it began, by `Study.enqueue_trial` or as a retry.
 
     Attributes:
-        depth: How many layers, or steps, it has.
+        depth: Number of layers, or steps.
         ends_trial: Whether the trial ends with it: the trial retries one that had reported something, and has
             itself reported this network.
     """
@@ -27,14 +27,14 @@ class FixedNetwork(NamedTuple):
 
 
 def fixed_network(study: Study, trial: FrozenTrial) -> FixedNetwork | None:
-    """What the parameters that were fixed for a running trial name; None if they name no network.
+    """Return the network that the fixed parameters of a running trial name; None if they name none.
 
-    They name one if their names have numbers, as those of layers have, and all numbered parameters that the
-    trial has so far are among them. Parameters with the same number are one layer.
+    They name a network if their names contain numbers, as those of layers do, and include all numbered
+    parameters that the trial has so far. Parameters with the same number form one layer.
 
     Args:
         study: The study.
-        trial: A running trial of it.
+        trial: A running trial of the study.
 
     Example:
         >>> import optuna
@@ -49,7 +49,7 @@ def fixed_network(study: Study, trial: FrozenTrial) -> FixedNetwork | None:
     """
     names = set(fixed_params(trial))
     retried = _retried(study, trial)
-    if retried:  # the parameters of the last of them were there from the start
+    if retried:  # a retry starts with the parameters of the last of them
         names.update(retried[-1].params)
     depth = _depth(names)
     if depth == 0 or any(re.search(r"\d", unmasked(name)) for name in trial.params if name not in names):
@@ -59,7 +59,7 @@ def fixed_network(study: Study, trial: FrozenTrial) -> FixedNetwork | None:
 
 
 def _retried(study: Study, trial: FrozenTrial) -> list[FrozenTrial]:
-    """The failed trials that `optuna.storages.RetryHeartbeatStaleTrialCallback` made this one of."""
+    """Return the failed trials that `optuna.storages.RetryHeartbeatStaleTrialCallback` retries here."""
     history: Any = trial.system_attrs.get("retry_history")
     if not isinstance(history, list) or not history:
         return []
@@ -67,7 +67,7 @@ def _retried(study: Study, trial: FrozenTrial) -> list[FrozenTrial]:
 
 
 def _depth(names: Iterable[str]) -> int:
-    """How many numbers come first in names that are equal but for their numbers."""
+    """Return the number of distinct first numbers in names that are otherwise equal."""
     numbers: dict[str, set[str]] = {}
     for name in map(unmasked, names):
         if (first := re.search(r"\d+", name)) is not None:

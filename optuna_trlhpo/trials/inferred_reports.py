@@ -1,7 +1,7 @@
-"""Reports of trials that the sampler did not see: enqueued ones, those of other samplers, added ones.
+"""Positions of reports in trials that the sampler did not observe, such as enqueued or added ones.
 
-Nobody noted which report came before which parameter. Where the names of the parameters tell the step, that
-is known all the same: what is reported at step k belongs to layer k.
+Nobody recorded which report came before which parameter. The names of the parameters may still tell: what is
+reported at step k belongs to layer k.
 """
 
 from __future__ import annotations
@@ -16,10 +16,12 @@ from optuna_trlhpo.trials.parameter_names import parse_name
 
 
 def marks_by_names(trial: FrozenTrial, *, grows: bool) -> ReportMarks | None:
-    """When ``trial`` reported what, as far as its names tell; None if its reports may mean either.
+    """Infer from the parameters' names which reports came before which parameters.
+
+    Return None if the reports are ambiguous.
 
     Args:
-        trial: A trial with reports that has no note of them.
+        trial: A trial with reports whose positions were not recorded.
         grows: Whether other trials of the study reported between their parameters.
 
     Example:
@@ -30,7 +32,7 @@ def marks_by_names(trial: FrozenTrial, *, grows: bool) -> ReportMarks | None:
         >>> marks_by_names(trial, grows=True), marks_by_names(trial, grows=False)
         ([(1, 0)], None)
     """
-    ends: dict[int, int] = {}  # the last number in a name -> parameters up to its last one
+    ends: dict[int, int] = {}  # the last number in a name -> number of parameters up to the last with it
     is_space = False
     for n, name in enumerate(trial.params, start=1):
         is_space = is_space or hyperparameter_of(name, trial.distributions[name]) is not None
@@ -49,7 +51,10 @@ def marks_by_names(trial: FrozenTrial, *, grows: bool) -> ReportMarks | None:
 
 
 def _is_the_best_on_the_way(trial: FrozenTrial, steps: list[int]) -> bool:
-    """Whether the value is the best report, and not the last: then it need not be that of the whole."""
+    """Return whether the value is the best report but not the last.
+
+    If so, it may not be the value of the whole network.
+    """
     if len(steps) < 2 or trial.values is None or len(trial.values) != 1:
         return False
     reports = [trial.intermediate_values[step] for step in steps]

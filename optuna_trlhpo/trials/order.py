@@ -1,7 +1,7 @@
-"""The order in which a trial was asked for its parameters, and what other workers have planned.
+"""The order in which a trial was asked for its parameters.
 
-Storages keep parameters in the order in which they were set, but for the gRPC proxy. There the sampler writes
-the order down.
+Storages keep parameters in the order in which they were set, except for the gRPC proxy. With it, the sampler
+stores the order as an attribute.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial
 
 ORDER_ATTRIBUTE = "trlhpo:order"
-"""Of a trial: the places of its parameters among their sorted names, in order."""
+"""Attribute of a trial: the positions of its parameters among their sorted names, in order."""
 
 Derive = Callable[[Mapping[str, Any], Mapping[str, BaseDistribution]], Sequence[str]]
 
 
 def order_note(names: Sequence[str]) -> list[int]:
-    """What is stored of an order.
+    """Return the stored form of an order.
 
     Example:
         >>> order_note(["w", "a", "b"])
@@ -33,7 +33,7 @@ def order_note(names: Sequence[str]) -> list[int]:
 
 
 def noted_order(trial: FrozenTrial) -> list[str] | None:
-    """The names of a trial's parameters in the order that was noted; None where there is no such note."""
+    """Return the names of a trial's parameters in the stored order; None if no valid order is stored."""
     note = trial.system_attrs.get(ORDER_ATTRIBUTE)
     names = sorted(trial.params)
     if not isinstance(note, list | tuple) or not all(type(place) is int for place in note):
@@ -42,11 +42,11 @@ def noted_order(trial: FrozenTrial) -> list[str] | None:
 
 
 def in_order(trial: FrozenTrial, derive: Derive | None = None) -> FrozenTrial:
-    """``trial`` with its parameters in the order in which they were asked for.
+    """Return ``trial`` with its parameters in the order in which they were asked for.
 
     Args:
-        trial: A trial, as a storage gives it; it is not changed.
-        derive: Tells the order where it was not noted; None: the storage has kept it.
+        trial: A trial as read from a storage. It is not changed.
+        derive: Derives the order where it was not stored. None: the storage has kept the order.
     """
     names: Sequence[str] | None = noted_order(trial)
     if names is None and derive is not None:
@@ -55,7 +55,7 @@ def in_order(trial: FrozenTrial, derive: Derive | None = None) -> FrozenTrial:
 
 
 def reordered(trial: FrozenTrial, names: Sequence[str]) -> FrozenTrial:
-    """``trial`` with its parameters in this order; the same object where that is their order."""
+    """Return ``trial`` with its parameters in this order; the same object if they already are."""
     params, distributions = trial.params, trial.distributions
     if list(params) == list(names):
         return trial
@@ -68,16 +68,16 @@ def reordered(trial: FrozenTrial, names: Sequence[str]) -> FrozenTrial:
 def with_params(
     trial: FrozenTrial, params: Mapping[str, Any], distributions: Mapping[str, BaseDistribution]
 ) -> FrozenTrial:
-    """``trial`` with parameters that the storage does not have yet."""
+    """Return ``trial`` with parameters that the storage does not have yet."""
     view = copy.copy(trial)
     view.params, view.distributions = dict(params), dict(distributions)
     return view
 
 
 def keeps_order(study: Study) -> bool:
-    """Whether the study's storage gives parameters in the order in which they were set.
+    """Return whether the study's storage returns parameters in the order in which they were set.
 
-    The proxy sends them as a map of protocol buffers, which has no order. A study has no public way to its
-    storage.
+    The gRPC proxy sends them as a map of protocol buffers, which has no order. A study has no public access
+    to its storage.
     """
     return not isinstance(study._storage, GrpcStorageProxy)

@@ -1,4 +1,4 @@
-"""Values of trials as ranks and as scores that no outlier can flatten."""
+"""Transforms of outcomes to ranks and to scores that are robust to outliers."""
 
 from __future__ import annotations
 
@@ -26,17 +26,18 @@ def ranks_of(values: np.ndarray) -> np.ndarray:
 
 
 class EmpiricalCDF:
-    """Turns raw numbers into numbers in [0, 1], by what was seen before."""
+    """The empirical distribution of the numbers seen so far, which maps numbers to [0, 1]."""
 
     def __init__(self) -> None:
         self._sorted: list[float] = []
-        self._array = np.empty(0)  # the same, made anew when it is asked for
+        self._array = np.empty(0)  # the same as an array, updated on demand
 
     def add(self, value: float) -> None:
+        """Add a number."""
         bisect.insort(self._sorted, value)
 
     def rank(self, values: np.ndarray) -> np.ndarray:
-        """The share of what was seen that lies below, ties counted half; NaN stays NaN.
+        """Return the fraction of the numbers seen that are lower, ties counted half. NaN stays NaN.
 
         Example:
             >>> scale = EmpiricalCDF()
@@ -52,8 +53,11 @@ class EmpiricalCDF:
         return np.where(np.isnan(values), np.nan, share_below(self._array, values))
 
     def unit(self, values: np.ndarray) -> np.ndarray:
-        """The values themselves where all that was seen is an accuracy, or a negated error, in [0, 1]; else
-        ranks."""
+        """Return the values mapped to [0, 1].
+
+        Accuracies in [0, 1], and negated errors, are kept as accuracies if all numbers seen are of this kind;
+        otherwise values become ranks.
+        """
         low, high = (self._sorted[0], self._sorted[-1]) if self._sorted else (0.0, 1.0)
         if 0 <= low and high <= 1:
             return np.clip(values, 0, 1)
@@ -68,7 +72,7 @@ HIGHEST_SCORE = float(_QUANTILES[-1])
 
 
 def normal_scores(ranks: np.ndarray) -> np.ndarray:
-    """Ranks in [0, 1] to quantiles of the standard normal distribution, so that the best stand well apart.
+    """Return the standard normal quantiles of ranks in [0, 1], which separate the best ranks more clearly.
 
     After Salinas et al., "A quantile-based approach for hyperparameter transfer learning", 2020.
     """
@@ -86,22 +90,23 @@ def ranks_of_scores(scores: np.ndarray) -> np.ndarray:
 
 
 class OutcomeTransform:
-    """Turns worths into scores that a regression can learn: about 1 from the median to the good ones.
+    """Transforms outcomes to scores for a regression: about 1 from the median to the good ones.
 
-    Accuracies, and negated errors, are taken by the logarithm of the error, for what halves it counts alike
-    wherever it stands. What is worse than the median is drawn near, by a logarithm too: how bad a bad
-    network is tells little.
+    An outcome (``worths``) is an objective's value with its sign such that more is better. Accuracies, and
+    negated errors, are transformed by the logarithm of the error, so that halving the error counts the same
+    everywhere. Outcomes below the median are compressed logarithmically: how bad a bad network is tells
+    little.
 
     Args:
-        worths: ``[N]``, what was seen, in this order; infinite ones count as the worst or the best of the
-            others, and those far below all others (a penalty for what is invalid) as the worst of these.
-        unit: What the unit of accuracies is held to be before any is seen, in logarithms of the error; None:
-            nothing is known.
+        worths: ``[N]`` outcomes seen, in this order. Infinite ones count as the worst or the best of the
+            others. Those far below all others (a penalty for invalid configurations) count as the worst of
+            the others.
+        unit: Prior unit of accuracies, in logarithms of the error. None if there is no prior.
 
     Attributes:
-        unit: What counts as 1.
-        lowest: The worst that is told apart from what is worse.
-        of_errors: Whether that is in logarithms of the error.
+        unit: Difference that a score of 1 stands for.
+        lowest: Worst outcome that is distinguished from still worse ones.
+        of_errors: Whether ``unit`` is in logarithms of the error.
 
     Example:
         >>> scores = OutcomeTransform(np.array([-100.0, 1.0, 2.0, 3.0]))
@@ -125,19 +130,20 @@ class OutcomeTransform:
         self._median = float(np.median(values)) if len(values) else 0.0
         expected = unit if self.of_errors else None
         units = [_unit_of(values[:n], expected) for n in _lengths(len(values))]
-        # Never smaller than it was: where a search has settled, most of what differs is noise, and a unit of
-        # noise would make it look as if nothing better could be anywhere else.
+        # The unit never shrinks: once a search has converged, most differences are noise, and a unit as small
+        # as the noise would suggest that there is nothing better elsewhere.
         self.unit = max(units, default=expected or 0.0) or 1.0
 
     def _best_possible(self) -> float | None:
         return next((best for best in (1.0, 0.0) if best - 1 <= self.lowest <= self._high <= best), None)
 
     def __call__(self, worths: np.ndarray) -> np.ndarray:
+        """Return the scores of outcomes."""
         z = (self._spread(worths) - self._median) / self.unit
         return np.where(z < 0, -np.log1p(-np.minimum(z, 0)), z)
 
     def worths(self, scores: np.ndarray) -> np.ndarray:
-        """The worths that have these scores, the inverse of calling it; none is beyond the best possible."""
+        """Return the outcomes with these scores, the inverse of the call; at most the best possible one."""
         z = np.where(scores < 0, 1 - np.exp(-np.minimum(scores, 0)), scores)
         spread = z * self.unit + self._median
         if self._best is None:
@@ -150,7 +156,7 @@ class OutcomeTransform:
 
 
 def _lowest(worths: np.ndarray) -> float:
-    """The lowest of ``worths``, ascending, without those that are far below all others."""
+    """Return the lowest of ``worths``, ascending, without those that are far below all others."""
     low = 0
     while (cut := _gap(-worths[low:][::-1])) is not None:
         low = len(worths) - cut
@@ -158,7 +164,7 @@ def _lowest(worths: np.ndarray) -> float:
 
 
 def _gap(values: np.ndarray) -> int | None:
-    """How many of ``values``, ascending, lie before the last gap that is many times their range."""
+    """Return how many of ``values``, ascending, precede the last gap that is many times their range."""
     gaps, ranges = np.diff(values), values[:-1] - values[:1]
     n = np.arange(1, len(values))
     apart = np.flatnonzero((ranges > 0) & (gaps > np.where(n < _ENOUGH, _FAR, _NEAR) * ranges))
@@ -175,27 +181,26 @@ def _unit_of(values: np.ndarray, expected: float | None) -> float:
 
 
 def _lengths(n: int) -> list[int]:
-    """8, 16, 32, ..., ``n``."""
+    """Return 8, 16, 32, ..., ``n``."""
     doubled = itertools.takewhile(lambda m: m < n, (8 * 2**k for k in itertools.count()))
     return [*doubled, n] if n else []
 
 
 _LARGEST = 1e100
-"""Larger worths count as infinite, or are divided where all are, so that their squares are finite."""
+"""Larger outcomes count as infinite, or are scaled down if all are, so that their squares are finite."""
 _MEAN_OF_HALF = 1.25
-"""What the mean of the better half of a normal distribution has to be multiplied with to be its deviation."""
+"""Ratio of the standard deviation of a normal distribution to the mean of its upper half."""
 _UNIT_COUNTS = 4
-"""What is known of the unit counts as much as so many values."""
+"""Weight of the prior unit, in outcomes."""
 _LEAST_ERROR = 1e-3
-"""Added to an error rate before its logarithm is taken."""
+"""Added to an error rate before the logarithm."""
 
 
 def scalarise(ranks: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Ranks ``[..., K]`` of several objectives to one number in [0, 1], by the weighted Chebyshev distance
-    from the best.
+    """Return ranks ``[..., K]`` of several objectives as one number in [0, 1].
 
-    ``weights`` ``[..., K]`` are positive; with weights drawn anew for every trial, all of the Pareto front is
-    aimed at (Knowles, ParEGO, 2006).
+    It is the weighted Chebyshev distance from the best, subtracted from 1. ``weights`` ``[..., K]`` are
+    positive. New random weights for every trial cover the whole Pareto front (Knowles, ParEGO, 2006).
     """
     if ranks.shape[-1] == 1:
         return ranks[..., 0]
@@ -203,4 +208,5 @@ def scalarise(ranks: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 
 _ENOUGH, _FAR, _NEAR = 5, 1000.0, 30.0
-"""Of fewer values than the first, a gap must be so many times their range; else so many times."""
+"""A gap separates outliers if it exceeds ``_FAR`` times the range of fewer than ``_ENOUGH`` values, else
+``_NEAR`` times."""

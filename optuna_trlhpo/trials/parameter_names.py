@@ -1,4 +1,4 @@
-"""Names of parameters, taken apart into a template and numbers."""
+"""Parsing of parameter names into a template and numbers."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ import re
 from typing import NamedTuple
 
 _MOST_PLACES = 4
-"""Numbers of a name that count as places, at most; those before them are part of the name."""
+"""Largest number of places of a name. Numbers before them are part of the template."""
 _PLACE = re.compile(r"(?<!\d)(?:0|[1-9]\d{0,5})(?!\d)")
 
 
 class Name(NamedTuple):
-    """A name, taken apart."""
+    """A parsed name: its template, and its *places*, the numbers in it."""
 
     template: str
     places: tuple[int, ...]
 
     @property
     def text(self) -> str:
-        """The name itself.
+        """The name as text.
 
         Example:
             >>> parse_name("filters_1_2")._replace(places=(1, 3)).text
@@ -30,23 +30,23 @@ class Name(NamedTuple):
 
 @functools.lru_cache(maxsize=65536)
 def text_of(template: str, places: tuple[int, ...]) -> str:
-    """The name with this template and these places."""
+    """Return the name with this template and these places."""
     parts = template.split("\0")
-    if len(parts) != len(places) + 1:  # a name with a NUL of its own
+    if len(parts) != len(places) + 1:  # the name itself contains a NUL
         return template
     return "".join(part + str(place) for part, place in zip(parts, (*places, ""), strict=True))
 
 
 @functools.lru_cache(maxsize=65536)
 def parse_name(name: str) -> Name:
-    """The template and the places of a name.
+    """Return the template and the places of a name.
 
     Example:
         >>> parse_name("n_units_l12").places, parse_name("x01").places, parse_name("x1").places
         ((12,), (), (1,))
     """
     found = list(_PLACE.finditer(name))[-_MOST_PLACES:]
-    if len(found) > 1:  # several small numbers are one index, see `episode.slot_of`
+    if len(found) > 1:  # several small numbers form one index, see `parameters.parameter_spec`
         found = [match for match in found if len(match[0]) <= 3]
     template, start = "", 0
     for match in found:

@@ -1,4 +1,4 @@
-"""Parameters of a step as slots in [0, 1], and back."""
+"""Encoding of a trial's parameters as actions in [0, 1], and back."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from optuna_trlhpo.trials.values import MOST_COUNTED, on_grid
 
 @dataclass(frozen=True)
 class ParameterSpec:
-    """What is fixed about a parameter, whatever its value: its name, and how many values it can take."""
+    """A parameter without its value: its name, and how many values it can take."""
 
     stem: str
     index: int
-    """The places in its name, one after the other in groups of three digits; 0 where there are none."""
+    """The numbers in its name, combined in groups of three digits; 0 if there are none."""
     n_values: int
-    """How many values there are; 0 where they are continuous or too many to tell apart."""
+    """Number of values; 0 if they are continuous or too many to distinguish."""
     categorical: bool
     log_range: tuple[int, int] | None = None
-    """The lowest and the highest of integers on a logarithmic scale: countable, but in bins of unequal
-    width."""
+    """Lowest and highest of integers on a logarithmic scale, which are countable, in bins of unequal width.
+    """
 
     def settle(self, action: float) -> float:
-        """The action that stands for the same value as ``action``: the middle of its bin."""
+        """Round ``action`` to the middle of its value's bin."""
         if self.n_values:
             return middle_of(bin_of(action, self.n_values), self.n_values)
         if self.log_range is None:
@@ -45,10 +45,10 @@ class ParameterSpec:
 
 
 def parameter_spec(name: str, distribution: BaseDistribution) -> ParameterSpec:
-    """What the agent knows of a parameter before it has a value."""
+    """Return the specification of a parameter."""
     hyperparameter = hyperparameter_of(name, distribution)
     if hyperparameter is not None:
-        # A masked set has a name of its own in Optuna; here it is the same question.
+        # In Optuna a masked set has its own name; here it is the same parameter.
         layer, _, field = unmasked(name).removeprefix("layer").partition("_")
         return ParameterSpec(
             f"layer_{field}", int(layer), len(hyperparameter.values), bool(hyperparameter.labels)
@@ -64,10 +64,11 @@ def parameter_spec(name: str, distribution: BaseDistribution) -> ParameterSpec:
 
 
 def encode(name: str, distribution: BaseDistribution, value: CategoricalChoiceType) -> float:
-    """The action in [0, 1] that stands for ``value``; `decode` is its inverse.
+    """Return the action in [0, 1] that encodes ``value``. `decode` is the inverse.
 
-    A parameter of a `LayerSpace` is encoded on the scale of Table I, another one on its own: in equal bins
-    where its values can be counted, else linearly, or logarithmically where its distribution is.
+    A parameter of a `LayerSpace` is encoded on the scale of Table I. Any other parameter has its own scale:
+    equal bins if its values are countable, otherwise a linear or, if its distribution is, a logarithmic
+    scale.
     """
     hyperparameter = hyperparameter_of(name, distribution)
     if hyperparameter is not None:
@@ -77,8 +78,7 @@ def encode(name: str, distribution: BaseDistribution, value: CategoricalChoiceTy
     assert isinstance(value, int | float)
     n, low, high = _n_values(distribution), *_bounds(distribution)
     if n:
-        # A range may have changed since (Optuna allows it), so what is stored is told apart by position
-        # alone.
+        # Optuna allows ranges to change, so the value may be off the grid: only its position counts.
         return (round((value - low) / _step(distribution)) + 0.5) / n
     transform = math.log if _is_log(distribution) else float
     start, span = transform(low), transform(high) - transform(low)
@@ -90,7 +90,7 @@ def encode(name: str, distribution: BaseDistribution, value: CategoricalChoiceTy
 
 
 def decode(name: str, distribution: BaseDistribution, action: float) -> CategoricalChoiceType:
-    """The value within ``distribution`` that ``action`` stands for, or the nearest to it.
+    """Return the value of ``distribution`` that ``action`` encodes, or the nearest one.
 
     Example:
         >>> decode("dropout_l0", FloatDistribution(0.0, 0.5), 0.5)
@@ -139,5 +139,5 @@ def _is_log(distribution: BaseDistribution) -> bool:
 def _bounds(distribution: BaseDistribution) -> tuple[float, float]:
     assert isinstance(distribution, IntDistribution | FloatDistribution)
     if isinstance(distribution, IntDistribution) and distribution.log:
-        return distribution.low - 0.5, distribution.high + 0.5  # each integer gets its own stretch
+        return distribution.low - 0.5, distribution.high + 0.5  # each integer gets its own interval
     return distribution.low, distribution.high

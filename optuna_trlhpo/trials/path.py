@@ -30,7 +30,7 @@ class Path:
 
     @classmethod
     def of(cls, names: Iterable[str], params: Mapping[str, Any], distributions: Mapping[str, Any]) -> Path:
-        """The path of a trial with these parameters."""
+        """Return the path of a trial with these parameters, in the order of ``names``."""
         path = cls()
         for name in names:
             path.push(name, distributions[name], params[name])
@@ -38,7 +38,7 @@ class Path:
 
     @classmethod
     def of_trial(cls, trial: FrozenTrial) -> Path:
-        """The path of a trial that lists its parameters in their order."""
+        """Return the path of a trial whose parameters are in order."""
         return cls.of(trial.params, trial.params, trial.distributions)
 
     def push(self, name: str, distribution: BaseDistribution, value: Any) -> None:
@@ -49,7 +49,7 @@ class Path:
         self.distributions.append(distribution)
 
     def copy(self) -> Path:
-        """A path of its own with the same parameters."""
+        """Return an independent copy."""
         other = Path()
         other.names, other.values = self.names.copy(), self.values.copy()
         other.distributions, other.positions = self.distributions.copy(), self.positions.copy()

@@ -1,4 +1,4 @@
-"""A network's accuracy on each of several batches, reported beside its accuracy (paper, section IV)."""
+"""Accuracies of a network on several batches, reported beside its accuracy (paper, section IV)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from optuna.trial import BaseTrial, FrozenTrial
 
 PERFORMANCE_VALUES = 32
-"""P: accuracies on validation batches that describe how a network performs (section IV of the paper)."""
+"""P: number of validation batches whose accuracies describe a network (section IV of the paper)."""
 
 _PERFORMANCE_ATTRIBUTE = "batch_accuracies"
 
@@ -17,14 +17,14 @@ _PERFORMANCE_ATTRIBUTE = "batch_accuracies"
 def report_performance(trial: BaseTrial, accuracies: Sequence[float], step: int) -> None:
     """Pass the accuracies on 32 validation batches to the sampler, beside ``trial.report(accuracy, step)``.
 
-    They describe *how* a network performs, and are a part of the state that the paper's agent sees (section
-    IV); the score is what is reported. They are kept as one short text, a user attribute of the trial, with
-    a resolution of 1/255.
+    They describe *how* a network performs, and are a part of the state of the paper's agent (section IV). The
+    reported accuracy alone is the objective. They are stored as one short text, a user attribute of the
+    trial, with a resolution of 1/255.
 
     Args:
         trial: The running trial.
         accuracies: 32 numbers in [0, 1].
-        step: The step that is reported with it.
+        step: The step of the report.
 
     Raises:
         ValueError: If there are not 32 numbers in [0, 1].
@@ -41,9 +41,9 @@ def report_performance(trial: BaseTrial, accuracies: Sequence[float], step: int)
 
 
 def read_performance(trial: FrozenTrial) -> dict[int, np.ndarray]:
-    """What `report_performance` has kept, ``[32]`` for each step.
+    """Return the accuracies that `report_performance` has stored, ``[32]`` for each step.
 
-    The attribute may be anybody's: what `report_performance` did not write is nothing.
+    Others may have written the attribute. Whatever has another format is ignored.
     """
     text = trial.user_attrs.get(_PERFORMANCE_ATTRIBUTE)
     if not isinstance(text, str):

@@ -1,4 +1,4 @@
-"""What can be seen of a trial only while it runs: the order of its parameters, and when it reported."""
+"""State of a running trial that its storage does not keep: the order of its parameters and of its reports."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from optuna_trlhpo.trials.path import Path
 
 @dataclass
 class RunningTrial:
-    """A running trial as it has been followed.
+    """The state of a running trial as observed by the sampler.
 
     Attributes:
-        number: The trial's.
-        fixed: Values by name that it will have if these parameters come, as those of an enqueued trial.
-        path: Its parameters so far, in the order in which they were asked for.
-        marks: Pairs of a number of parameters and the last step that was reported behind them.
-        reports: Pairs of a number of parameters and what was reported behind them; more is better.
-        n_asked: Parameters that the trial had, with the one asked for, at the last call.
-        n_written: Pairs of ``marks`` that the storage has.
+        number: Number of the trial.
+        fixed: Fixed values by parameter name, such as those of an enqueued trial.
+        path: The parameters so far, in the order in which they were asked for.
+        marks: Pairs of a number of parameters and the last step reported at that point.
+        reports: Pairs of a number of parameters and the value reported at that point; more is better.
+        n_asked: Number of parameters at the last call, including the one requested.
+        n_written: Number of ``marks`` that the storage has.
         asked: The last parameter that the sampler was asked for.
     """
 
@@ -36,19 +36,20 @@ class RunningTrial:
     asked: str | None = None
 
     def catch_up(self, params: Mapping[str, Any], distributions: Mapping[str, BaseDistribution]) -> list[str]:
-        """Take over the parameters that the trial got since.
+        """Add the parameters that the trial has got since the last call.
 
-        Some were never asked of the sampler: fixed ones, and those without alternative. They are taken in
-        the storage's order.
+        The sampler was not asked for some of them: fixed ones, and those with a single value. These are added
+        in the order of the storage.
 
         Returns:
-            Those that came behind one that the sampler was asked for, and were not asked of it.
+            The parameters that followed one that the sampler was asked for, without being asked for
+            themselves.
         """
         if len(params) == len(self.path):
             return []
         new = [name for name in params if name not in self.path.values]
         unasked = new
-        if self.asked in new:  # it came first: the sampler would have been asked for no other in between
+        if self.asked in new:  # it came first: the sampler was not asked for any other in between
             unasked = [name for name in new if name != self.asked]
             new = [self.asked, *unasked]
         for name in new:

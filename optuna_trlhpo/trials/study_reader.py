@@ -1,7 +1,7 @@
-"""Reads a study for an agent: what has finished since the last reading, and what a running trial is at.
+"""Reads a study for an agent: newly finished trials, and the state of a running one.
 
-The reader keeps what a storage does not: the order in which a running trial was asked for its parameters, and
-which report came before which of them. It writes both down, for other processes and for later.
+The reader tracks what a storage does not: the order in which a running trial was asked for its parameters,
+and which report came before which of them. It stores both, for other processes and for later.
 """
 
 from __future__ import annotations
@@ -26,37 +26,39 @@ from optuna_trlhpo.trials.running_trial import RunningTrial
 _logger = optuna.logging.get_logger("optuna.trlhpo.sampler")
 
 _MOST_RUNNING = 200
-"""Other running trials that are read, the latest: of older ones nobody knows whether they still run."""
+"""Largest number of other running trials that are read, the latest ones. Older ones may have been abandoned.
+"""
 
 
 class Reading(NamedTuple):
-    """What a study says when a running trial asks for something."""
+    """The state of a study when a running trial asks for something."""
 
     trial: FrozenTrial
     """The trial, with its parameters in the order in which they were asked for."""
     running: RunningTrial
-    """What was seen of it while it ran."""
+    """The state of the trial as observed while it ran."""
     directions: Sequence[StudyDirection]
-    """Of the study's objectives."""
+    """Directions of the study's objectives."""
     is_new_study: bool
-    """Whether all that was read before is of another study."""
+    """Whether everything read before belongs to another study."""
     finished: list[FrozenTrial] | None
-    """The trials that have finished since, as the storage gives them; None within a trial."""
+    """The trials that have finished since the last reading, as the storage returns them; None within a trial.
+    """
     keeps_order: bool
     """Whether the storage lists their parameters in the order in which they were asked for."""
     given: list[str]
-    """The parameters that the trial got since the last call without asking the sampler."""
+    """The parameters that the trial has got since the last call without asking the sampler."""
     others: Callable[[], list[FrozenTrial]]
-    """Reads the trials that run now, or have ended since the last reading."""
+    """Reads the trials that are running now, or have ended since the last reading."""
     announce: Callable[[Mapping[str, Any]], None]
-    """Writes which parameters the trial will have, for other processes."""
+    """Announces the planned parameters of the trial to other processes."""
 
 
 class StudyReader:
-    """Reads one study at a time; at another one it forgets the first.
+    """Reads one study at a time; with another study it starts afresh.
 
     Args:
-        read_reports: Whether reports are looked at.
+        read_reports: Whether to use reports.
     """
 
     def __init__(self, *, read_reports: bool) -> None:
@@ -64,19 +66,19 @@ class StudyReader:
         self.forget()
 
     def forget(self) -> None:
-        """Read everything anew at the next call."""
+        """Discard everything, so that the next call reads the whole study again."""
         self._study: tuple[str, tuple[StudyDirection, ...]] | None = None
-        self._read: dict[int, datetime | None] = {}  # number of a finished trial -> when it was begun
+        self._read: dict[int, datetime | None] = {}  # number of a finished trial -> its start time
         self._n_done = 0  # all trials of lower numbers have been read
         self._running: dict[int, RunningTrial] = {}
 
     def read(self, study: Study, trial: FrozenTrial, name: str | None = None) -> Reading:
-        """What the study says now.
+        """Read the current state of the study.
 
         Args:
             study: The study.
-            trial: A running trial of it.
-            name: The parameter that it asks for; None: it asks for no parameter.
+            trial: A running trial of the study.
+            name: The requested parameter. None if no parameter is requested.
         """
         directions = tuple(study.directions)
         is_new_study = (study.study_name, directions) != self._study or self._is_another(trial)
@@ -86,7 +88,7 @@ class StudyReader:
         if trial.number not in self._running:
             is_another, finished = self._news(study)
             is_new_study = is_new_study or is_another
-            # The marks are in the storage if another process began this trial.
+            # The storage has marks if another process began this trial.
             marks = [(n, step) for n, step in report_marks(trial)]
             running = RunningTrial(trial.number, fixed_params(trial), marks=marks, n_written=len(marks))
             self._running[trial.number] = running
@@ -107,12 +109,12 @@ class StudyReader:
         )
 
     def close(self, study: Study, trial: FrozenTrial) -> Reading | None:
-        """Write down what cannot be seen in a trial that ends; None if it was not followed."""
+        """Store the state of a trial that ends, and return it; None if the trial was not observed."""
         if self._study is None or self._study[0] != study.study_name or trial.number not in self._running:
             return None
         reading = self.read(study, trial)
         marks = reading.running.marks
-        # An empty note, too, says that the sampler saw the reports.
+        # An empty list also says that the sampler observed the reports.
         unnoted = trial.intermediate_values and self._read_reports and not marks
         if reading.running.n_written < len(marks) or unnoted:
             write_to_trial(study, trial, SEEN_ATTRIBUTE, marks)
@@ -126,11 +128,11 @@ class StudyReader:
         self._study = study.study_name, tuple(study.directions)
 
     def _is_another(self, trial: FrozenTrial) -> bool:
-        """Whether ``trial`` has the number of one that was read, and is not that one."""
+        """Return whether ``trial`` has the number of a trial read before but is a different one."""
         return self._read.get(trial.number, trial.datetime_start) != trial.datetime_start
 
     def _news(self, study: Study) -> tuple[bool, list[FrozenTrial]]:
-        """Whether the study is another one of the same name, and the trials that have finished since."""
+        """Return whether the study was replaced by one of the same name, and the newly finished trials."""
         trials = study.get_trials(deepcopy=False)
         if trials and trials[-1].number == len(trials) - 1:  # the whole study, not a bracket of Hyperband's
             trials = trials[max(self._n_done - 1, 0) :]
@@ -150,22 +152,26 @@ class StudyReader:
         return is_another, finished
 
     def _follow(self, trial: FrozenTrial, name: str | None) -> tuple[FrozenTrial, list[str]]:
-        """The running ``trial`` with its parameters in the order in which they were asked for, and those that
-        it got without asking; ``name`` is asked for now."""
+        """Return the running ``trial`` with its parameters in order, and those that it got without asking.
+
+        Args:
+            trial: The running trial.
+            name: The requested parameter, if any.
+        """
         trial = in_order(trial)
         running = self._running[trial.number]
         last = running.path.names[-1:]
         if any(known not in trial.params for known in last) or len(trial.params) < len(running.path):
-            running = replace(running, path=Path(), reports=[], asked=None)  # it has begun anew
+            running = replace(running, path=Path(), reports=[], asked=None)  # the trial has started again
             self._running[trial.number] = running
         given = running.catch_up(trial.params, trial.distributions)
         running.asked = name
         return reordered(trial, running.path.names), given
 
     def _note_reports(self, study: Study, trial: FrozenTrial, running: RunningTrial, name: str) -> None:
-        """Note that the trial reported something before it asked for this parameter.
+        """Record that the trial reported something before it asked for this parameter.
 
-        Optuna keeps no order between reports and parameters, so it can be seen only now.
+        Optuna does not store the order of reports and parameters, so it can be observed only now.
         """
         if not self._read_reports:
             return
@@ -177,7 +183,7 @@ class StudyReader:
         running.marks.append(mark)
         sign = float(signs_of(study.directions)[0])
         running.reports.append((n, sign * trial.intermediate_values[last]))
-        # Written whole each time, so only when it has doubled, and at the end of the trial.
+        # The list is rewritten as a whole, so only when it has doubled, and at the end of the trial.
         if len(running.marks) >= 2 * running.n_written:
             self._write(study, trial, SEEN_ATTRIBUTE, running.marks)
             running.n_written = len(running.marks)
@@ -192,5 +198,5 @@ class StudyReader:
     def _write(study: Study, trial: FrozenTrial, name: str, value: Any) -> None:
         try:
             write_to_trial(study, trial, name, value)
-        except Exception as error:  # from here it would fail the trial, which can do without
+        except Exception as error:  # it would fail the trial, which does not need the attribute
             _logger.warning(f"The note {name!r} of trial#{trial.number} was not written: {error!r}")

@@ -1,4 +1,4 @@
-"""Which trainings a trial took, as it is kept with the trial."""
+"""Trainings of a trial, as stored in the trial."""
 
 from __future__ import annotations
 
@@ -13,25 +13,22 @@ from optuna_trlhpo.trials.attributes import finite
 TRAININGS_ATTRIBUTE = "trainings"
 
 
-# Trainings ----------------------------------------------------------------------------------------------
-
-
 class Training(NamedTuple):
-    """A network of a trial: the one of ``step + 1`` layers."""
+    """The training of a trial's network of ``step + 1`` layers."""
 
     step: int
     accuracy: float
     seconds: float
     looked_up: bool
-    """Whether it was not trained, for another trial had trained it."""
+    """Whether the accuracy was reused from another trial instead of training again."""
     curve: tuple[float, ...] = ()
-    """Accuracies after each epoch but the last, where they were watched."""
+    """Accuracies after each epoch but the last, if they were recorded."""
     stopped: bool = False
     """Whether the training was stopped early."""
 
 
 def write_training(before: str, training: Training) -> str:
-    """``before``, the attribute as it was (at first a key of the setting), with one training more.
+    """Return the attribute ``before`` (initially a key of the setting) with ``training`` appended.
 
     Example:
         >>> write_training("1f2e3d4c", Training(0, 0.9125, 2.514, looked_up=False))
@@ -45,7 +42,7 @@ def write_training(before: str, training: Training) -> str:
 
 
 def read_trainings(trial: BaseTrial) -> tuple[str, list[Training]]:
-    """The key of the setting, and the trainings; an empty key if there is no such note."""
+    """Return the key of the setting and the trainings; an empty key if no valid record is stored."""
     text = trial.user_attrs.get(TRAININGS_ATTRIBUTE)
     if not isinstance(text, str):
         return "", []
@@ -72,13 +69,13 @@ def _training(entry: str) -> Training | None:
 
 
 class Savings(NamedTuple):
-    """What looking networks up has saved in a study.
+    """Training time saved by reusing earlier trainings in a study.
 
     Attributes:
-        trained: Networks that were trained.
-        looked_up: Networks that had been trained before in the study, and were not trained again.
-        seconds: Of the trainings.
-        seconds_saved: That the trainings would have taken which were not run.
+        trained: Number of networks that were trained.
+        looked_up: Number of networks that had been trained before in the study and were reused.
+        seconds: Total training time in seconds.
+        seconds_saved: Training time in seconds that the reused networks would have taken.
 
     Example:
         >>> print(Savings(trained=60, looked_up=20, seconds=30.0, seconds_saved=12.5))
@@ -92,7 +89,7 @@ class Savings(NamedTuple):
 
     @property
     def hit_rate(self) -> float:
-        """The share of networks, 0 to 1, that were looked up."""
+        """Fraction of the networks, 0 to 1, that were reused."""
         return self.looked_up / max(self.trained + self.looked_up, 1)
 
     def __str__(self) -> str:
@@ -104,7 +101,7 @@ class Savings(NamedTuple):
 
 
 def savings(study: Study) -> Savings:
-    """What was trained and what was looked up, over all trials of a study."""
+    """Return the number and time of trained and reused networks over all trials of a study."""
     entries = [entry for trial in study.get_trials(deepcopy=False) for entry in read_trainings(trial)[1]]
     trained = [entry.seconds for entry in entries if not entry.looked_up]
     saved = [entry.seconds for entry in entries if entry.looked_up]
@@ -112,5 +109,5 @@ def savings(study: Study) -> Savings:
 
 
 def accuracies(trial: FrozenTrial) -> dict[int, float]:
-    """Accuracies, 0-1, of the trial's networks, by number of layers; those that it trained or looked up."""
+    """Return the accuracies, 0-1, of the trial's trained or reused networks, by number of layers."""
     return {training.step + 1: training.accuracy for training in read_trainings(trial)[1]}

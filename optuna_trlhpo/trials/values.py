@@ -1,4 +1,4 @@
-"""Values of parameters and the distributions they come from."""
+"""Values of parameters, and their distributions."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from optuna.distributions import (
 )
 
 MOST_COUNTED = 10**12
-"""A range of more values is treated as a continuous one."""
+"""A range with more values is treated as continuous."""
 
 
 def n_values(distribution: BaseDistribution) -> int:
-    """How many values a distribution has; 0 where they are continuous or too many to count.
+    """Return how many values a distribution has; 0 if they are continuous or too many to count.
 
     Example:
         >>> n_values(IntDistribution(1, 9, step=2)), n_values(FloatDistribution(0, 1))
@@ -36,7 +36,7 @@ def n_values(distribution: BaseDistribution) -> int:
 
 
 def distinct_choices(distribution: CategoricalDistribution) -> list[Any]:
-    """The choices that Optuna can tell apart: of equal ones a trial always gets the first.
+    """Return the choices that Optuna distinguishes: of equal ones a trial always gets the first.
 
     Example:
         >>> distinct_choices(CategoricalDistribution([1, True, "1", 1.0, 0]))
@@ -49,7 +49,7 @@ def distinct_choices(distribution: CategoricalDistribution) -> list[Any]:
 
 
 def contains(distribution: BaseDistribution, value: Any) -> bool:
-    """Whether ``value`` is one of a distribution's, on its grid.
+    """Return whether ``value`` is in a distribution, on its grid.
 
     Example:
         >>> contains(IntDistribution(0, 8, step=4), 4), contains(IntDistribution(0, 8, step=4), 12)
@@ -66,7 +66,7 @@ def contains(distribution: BaseDistribution, value: Any) -> bool:
 
 
 def on_grid(distribution: IntDistribution | FloatDistribution, value: float) -> int | float:
-    """The value of ``distribution`` nearest to ``value``.
+    """Return the value of ``distribution`` nearest to ``value``.
 
     Example:
         >>> on_grid(IntDistribution(0, 15_000_000, step=3), 1000.4)
@@ -83,8 +83,9 @@ def on_grid(distribution: IntDistribution | FloatDistribution, value: float) -> 
 
 
 def fixed_value(fixed: Mapping[str, Any], name: str, distribution: BaseDistribution) -> list[Any]:
-    """The value that a parameter will have, whatever is suggested; none where it is not fixed, or cannot have
-    the value.
+    """Return a list with the fixed value of a parameter, which it has whatever is suggested.
+
+    The list is empty if the parameter is not fixed or cannot have the value.
 
     Example:
         >>> fixed_value({"n": 2.0}, "n", IntDistribution(1, 4)), fixed_value({}, "n", IntDistribution(1, 4))
@@ -99,10 +100,10 @@ def fixed_value(fixed: Mapping[str, Any], name: str, distribution: BaseDistribut
 
 
 def value_key(value: Any) -> Any:
-    """A value as a key, by which two are equal if Optuna takes them for the same choice.
+    """Return a key that is equal for values which Optuna treats as the same choice.
 
-    True, 1 and 1.0 are one, for a trial gets the first of them. NaN is equal to itself. A list is equal
-    to the tuple of its members, as which it may have been given before a storage kept it as JSON.
+    True, 1 and 1.0 have the same key, since a trial gets the first of them. NaN equals itself. A list equals
+    the tuple of its members, because storages keep tuples as JSON lists.
 
     Example:
         >>> value_key(1) == value_key(True), value_key(math.nan) == value_key(math.nan)
