@@ -1,1 +1,1 @@
-"""Which parameters an objective asks for next: a model of its search space, learned from its trials.."""
+"""A model of an objective's search space, learned from trials: which parameters it asks for next."""

@@ -1,6 +1,6 @@
-"""A small decision tree over features that may be absent (Quinlan, C4.5, 1993).
+"""A small decision tree for features that may be absent (Quinlan, C4.5, 1993).
 
-Numbers are split at a threshold, everything else by its value. A leaf says how sure it is.
+Numbers are split at a threshold, everything else by value. A leaf gives the confidence of its label.
 """
 
 from __future__ import annotations
@@ -24,29 +24,30 @@ class _Absent:
 
 
 ABSENT = _Absent()
-"""The value of a feature that an example does not have."""
+"""Value of a feature that an example does not have."""
 _HUGE = 1e300
 _MOST_BRANCHES = 30
 _MOST_DEPTH = 12
 _WEIGHT_OF_ABOVE = 2.0
-"""How many examples the share of the node above counts for, in `TreeNode.chance`."""
+"""Weight of the parent's share, in examples, in `TreeNode.chance`."""
 
 Label = Hashable
 Read = Callable[[Any, Any], Any]
-"""``read(example, feature)`` is the feature's value, or `ABSENT`."""
+"""``read(example, feature)`` returns the feature's value, or `ABSENT`."""
 
 
 @dataclass(frozen=True)
 class TreeNode:
-    """A leaf where ``feature`` is None.
+    """A node of a decision tree; a leaf if ``feature`` is None.
 
     Attributes:
-        label: The most frequent one.
-        share: Its share of the examples that came here.
-        counts: How many examples of each label came here.
-        feature: What the node asks for.
-        threshold: Numbers at most so large go to ``low``; None: branches go by value.
-        low, high: Subtrees for numbers.
+        label: Most frequent label of the node's examples.
+        share: Fraction of the examples with this label.
+        counts: Number of examples of each label.
+        feature: Feature that the node tests.
+        threshold: Numbers up to this one go to ``low``. None: branches are chosen by value.
+        low: Subtree for numbers up to the threshold.
+        high: Subtree for larger numbers.
         branches: Subtrees by value, and for `ABSENT`.
     """
 
@@ -60,7 +61,7 @@ class TreeNode:
     branches: dict[Any, TreeNode] = field(default_factory=dict)
 
     def decide(self, example: Any, read: Read) -> TreeNode | None:
-        """The leaf of an example; None where a value was never seen.
+        """Return the leaf of an example; None if it has a value that was never seen.
 
         Example:
             >>> examples = [({"depth": d}, d > 2) for d in (1, 2, 3, 4)]
@@ -75,10 +76,10 @@ class TreeNode:
         return node
 
     def chance(self, example: Any, read: Read, agrees: Callable[[Label], bool]) -> float:
-        """How likely a label of an example is one that ``agrees``.
+        """Return the probability that an example has a label for which ``agrees`` is true.
 
-        The share of the leaf's labels that do. Where few examples came to a node, the share of the node above
-        counts, too (m-estimate; Cestnik, "Estimating probabilities", 1990).
+        This is the share of such labels at the leaf, smoothed at each node by that of its parent (m-estimate;
+        Cestnik, "Estimating probabilities", 1990).
 
         Example:
             >>> examples = [({"depth": d}, d > 2) for d in (1, 2, 3, 4)]
@@ -106,7 +107,7 @@ class TreeNode:
 def grow_tree(
     examples: Sequence[Any], labels: Sequence[Label], features: Sequence[Any], read: Read
 ) -> TreeNode:
-    """The tree of the examples; ``features`` that come first win ties."""
+    """Return the tree of the examples. Earlier ``features`` win ties."""
     columns = {feature: [read(example, feature) for example in examples] for feature in features}
     columns = {feature: values for feature, values in columns.items() if len(set(map(_plain, values))) > 1}
     return _grow(list(range(len(examples))), labels, columns, 0)
@@ -145,7 +146,7 @@ def _grow(rows: list[int], labels: Sequence[Label], columns: dict[Any, list[Any]
 def _best_split(
     rows: list[int], labels: Sequence[Label], values: list[Any], before: float
 ) -> tuple[float, float | None] | None:
-    """The gain ratio of the best split of one feature, and its threshold."""
+    """Return the gain ratio of the best split on one feature, and its threshold."""
     there = [row for row in rows if values[row] is not ABSENT]
     absent = Counter(labels[row] for row in rows if values[row] is ABSENT)
     n = len(rows)
@@ -154,7 +155,7 @@ def _best_split(
         low: Counter[Label] = Counter()
         high = Counter(labels[row] for row in there)
         m, n_absent = len(there), n - len(there)
-        # Of the counts c of labels on either side, sums of c log c: they change with one row at a time.
+        # Sums of c log c over the label counts c of each part, updated row by row.
         of_low, of_high, of_absent = 0.0, _sum_of(high), _sum_of(absent)
         best = None
         for k, (row, following) in enumerate(zip(there, there[1:], strict=False), start=1):
@@ -163,11 +164,11 @@ def _best_split(
             of_high += _x_log_x(high[label] - 1) - _x_log_x(high[label])
             low[label] += 1
             high[label] -= 1
-            # Only where the value changes; between equal labels on both sides no split can be best.
+            # Split only where the value changes; a split between equal labels cannot be the best.
             if values[row] == values[following] or label == labels[following] and m > 60:
                 continue
             ratio = _ratio(before, [k, m - k, n_absent], of_low + of_high + of_absent, n)
-            if best is None or ratio > best[0] + 1e-12:  # not by rounding alone
+            if best is None or ratio > best[0] + 1e-12:  # not merely by rounding
                 best = ratio, _between(values[row], values[following])
         if best is not None or not absent:
             return best
@@ -181,7 +182,10 @@ def _best_split(
 
 
 def _between(low: float, high: float) -> float:
-    """A threshold. Between integers it is next to the lower one: loops end where nothing is left."""
+    """Return a threshold between two numbers.
+
+    Between integers it is close to the lower one, because loops end where nothing is left.
+    """
     if isinstance(low, int) and isinstance(high, int):
         return low + 0.5
     middle = low / 2 + high / 2
@@ -189,13 +193,13 @@ def _between(low: float, high: float) -> float:
 
 
 def _ratio(before: float, sizes: Sequence[int], of_parts: float, n: int) -> float:
-    """The gain ratio of a split (Quinlan, 1993).
+    """Return the gain ratio of a split (Quinlan, 1993).
 
     Args:
-        before: The entropy of all labels.
-        sizes: Examples of each part.
-        of_parts: The sum of c log c over the counts c of each part's labels.
-        n: Examples.
+        before: Entropy of all labels.
+        sizes: Number of examples of each part.
+        of_parts: Sum of c log c over the label counts c of all parts.
+        n: Number of examples.
     """
     of_sizes = sum(map(_x_log_x, sizes))
     after = (of_sizes - of_parts) / n
@@ -218,10 +222,10 @@ def _x_log_x(n: int) -> float:
 
 
 def is_number(value: Any) -> bool:
-    """Whether a value is a number that a threshold can part from others."""
+    """Return whether a value is a number that a threshold can split."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _HUGE
 
 
 def _plain(value: Any) -> Any:
-    """As a key: True is not 1, and NaN is equal to itself."""
+    """Return the value as a key: True is not 1, and NaN equals itself."""
     return value if value is ABSENT or is_number(value) else value_key(value)

@@ -1,8 +1,8 @@
-"""Which configurations a study has tried: a tree of values, so that none is suggested twice.
+"""The configurations that a study has tried, as a tree of values, so that none is suggested twice.
 
-A node stands for the parameters so far. It is *exhausted* where everything behind it has been tried: a trial
-ended there, or each value of its parameter leads to an exhausted node. A continuous parameter is never
-exhausted, and nothing behind it is kept, unless it was fixed.
+A node represents the parameters so far. It is *exhausted* if everything below it has been tried: a trial
+ended there, or each value of its parameter leads to an exhausted node. The node of a continuous parameter is
+never exhausted, and has no children unless the parameter was fixed.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from optuna.distributions import (
 from optuna_trlhpo.trials.values import contains, distinct_choices, fixed_value, n_values, on_grid, value_key
 
 _MOST_LISTED = 100_000
-"""A parameter of more values counts as continuous here: nobody tries them all."""
+"""A parameter with more values counts as continuous here, since no study tries them all."""
 _DRAWS = 50
 _ENDED_AGAIN = 2
-"""So many trials that end where others went on show that nothing more is asked for there."""
+"""Number of trials, ended where others went on, after which no further parameter is expected."""
 
 Step = tuple[str, BaseDistribution, Any]
 """Name, distribution and value of one parameter."""
 Fixed = Mapping[str, Any]
-"""Values by name that parameters will have, whatever is suggested."""
+"""Fixed values by parameter name, which the parameters have whatever is suggested."""
 _NOTHING: Fixed = {}
 
 
@@ -38,28 +38,28 @@ class _Node:
     __slots__ = ("name", "distribution", "asked", "ended", "exhausted")
 
     def __init__(self) -> None:
-        self.name: str | None = None  # of the parameter that was asked for here last
+        self.name: str | None = None  # name of the parameter requested here last
         self.distribution: BaseDistribution | None = None
-        self.asked: dict[str, dict[Any, tuple[Any, _Node]]] = {}  # by name and key: a value, and what follows
-        self.ended = 0  # how many trials ended here since one went on
+        self.asked: dict[str, dict[Any, tuple[Any, _Node]]] = {}  # by name and value key: value and child
+        self.ended = 0  # number of trials that ended here since one went on
         self.exhausted = False
 
     @property
     def children(self) -> dict[Any, tuple[Any, _Node]]:
-        """By key, the values that were tried of the parameter that is asked for here, and what follows."""
+        """The values tried for the parameter requested here, with their child nodes, by value key."""
         return {} if self.name is None else self.asked.setdefault(self.name, {})
 
     def ask(self, name: str, distribution: BaseDistribution) -> None:
         self.name, self.distribution, self.ended = name, distribution, 0
 
     def settle(self) -> bool:
-        """Find out anew whether all is tried; returns whether that has changed."""
+        """Update whether the node is exhausted, and return whether this has changed."""
         before = self.exhausted
         if self.distribution is None:
             self.exhausted = self.ended > 0
         elif self.ended >= _ENDED_AGAIN:
             self.exhausted = True
-        else:  # where a trial went on, others may too, although one ended here
+        else:  # another trial may go on, as an earlier one did, even if one ended here
             n = _count(self.distribution)
             children = self.children
             self.exhausted = 0 < n <= len(children) and n <= sum(
@@ -69,7 +69,7 @@ class _Node:
 
 
 class Explored:
-    """The configurations that finished trials had, or running ones are about to have.
+    """The configurations of finished trials, and the planned ones of running trials.
 
     Example:
         >>> explored, bit = Explored(), IntDistribution(0, 1)
@@ -85,16 +85,15 @@ class Explored:
         self._root = _Node()
 
     def all_tried(self, fixed: Fixed = _NOTHING) -> bool:
-        """Whether nothing is left to try in a trial whose parameters have the values ``fixed``, if they
-        come."""
+        """Return whether nothing is left to try in a trial with the values ``fixed``."""
         return _is_done(self._root, fixed)
 
     def add(self, path: Sequence[Step], fixed: Fixed = _NOTHING) -> None:
-        """A trial had these parameters, in this order, and asked for no more.
+        """Add a trial that had these parameters, in this order, and asked for no more.
 
         Args:
             path: The parameters.
-            fixed: Values by name that it could not choose.
+            fixed: Fixed values by parameter name, which the trial could not choose.
         """
         nodes = [self._root]
         for name, distribution, value in path:
@@ -109,9 +108,10 @@ class Explored:
             node.settle()
 
     def meet(self, path: Sequence[tuple[str, Any]], name: str, distribution: BaseDistribution) -> None:
-        """A running trial has ``path``, names and values, and asks for this: something may be left after all.
+        """Register that a running trial with ``path``, names and values, asks for a parameter.
 
-        The code may have changed since, and ask for another parameter, other values, or for more.
+        The tree is corrected where it expected something else: the code may have changed and ask for another
+        parameter, other values, or more parameters.
         """
         nodes = self._nodes(path)
         if nodes is None:
@@ -128,7 +128,7 @@ class Explored:
                 break
 
     def _reopen(self, last: str | None) -> None:
-        """Trials that ended behind the parameter ``last`` go on now."""
+        """Register that trials which ended behind the parameter ``last`` would now go on."""
         nodes = [self._root]
         for node in nodes:
             for _, child in node.children.values():
@@ -141,7 +141,7 @@ class Explored:
     def is_exhausted(
         self, path: Sequence[tuple[str, Any]], name: str, distribution: BaseDistribution, value: Any
     ) -> bool:
-        """Whether all is tried that begins with ``path``, names and values, and goes on with this value."""
+        """Return whether every configuration that starts with ``path`` and this value has been tried."""
         node = self._find(path)
         if node is None or node.name != name:
             return False
@@ -149,12 +149,13 @@ class Explored:
         return child is not None and child[1].exhausted
 
     def least_open(self, path: Sequence[tuple[str, Any]], fixed: Fixed = _NOTHING) -> float:
-        """How many configurations that begin with ``path``, names and values, are left to try, at least;
-        infinite where that is not known.
+        """Return a lower bound of the number of untried configurations that start with ``path``.
+
+        It is infinite if the number is unknown.
 
         Args:
             path: Names and values of the parameters so far.
-            fixed: Values by name that further parameters will have.
+            fixed: Fixed values of further parameters, by name.
 
         Example:
             >>> explored, bit = Explored(), IntDistribution(0, 1)
@@ -175,18 +176,18 @@ class Explored:
         taken: Collection[Any] = (),
         fixed: Fixed = _NOTHING,
     ) -> Any:
-        """``wanted`` if something behind it is left to try; else a random value of which that holds.
+        """Return ``wanted`` if something below it is untried; otherwise a random value for which this holds.
 
-        ``wanted``, too, where nothing is left.
+        If nothing is left, return ``wanted`` as well.
 
         Args:
             path: Names and values of the parameters so far.
-            name: Of the parameter.
-            distribution: Its distribution.
-            wanted: A value of it.
-            rng: The generator.
-            taken: Values that other running trials are trying, with nothing behind them.
-            fixed: Values by name that further parameters will have.
+            name: Name of the parameter.
+            distribution: Distribution of the parameter.
+            wanted: Preferred value of the parameter.
+            rng: Random generator.
+            taken: Values that other running trials are trying, with nothing left below them.
+            fixed: Fixed values of further parameters, by name.
         """
         node = self._find(path)
         closed = {value_key(value) for value in taken}
@@ -207,7 +208,7 @@ class Explored:
         return None if nodes is None else nodes[-1]
 
     def _nodes(self, path: Sequence[tuple[str, Any]]) -> list[_Node] | None:
-        """Those from the root to the end of ``path``; None where no trial has been."""
+        """Return the nodes from the root to the end of ``path``; None if no trial has been there."""
         nodes = [self._root]
         for name, value in path:
             found = nodes[-1].asked.get(name, {}).get(value_key(value))
@@ -217,7 +218,7 @@ class Explored:
         return nodes
 
     def __getstate__(self) -> list[Any]:
-        # Flat: a tree of a hundred levels is more than pickle can follow.
+        # Nodes are stored as a flat list: pickle cannot recurse through a tree of a hundred levels.
         nodes, rows = [self._root], []
         for node in nodes:
             asked = []
@@ -238,7 +239,10 @@ class Explored:
 
 
 def _open(node: _Node, fixed: Fixed, most: float = math.inf) -> float:
-    """How many configurations are left to try behind a node, at least; counting stops at ``most``."""
+    """Return a lower bound of the number of untried configurations below a node.
+
+    Counting stops at ``most``.
+    """
     found: float = 0
     nodes = [node]
     while nodes and found < most:
@@ -268,7 +272,7 @@ def _is_done(node: _Node, fixed: Fixed) -> bool:
 
 
 def all_values(distribution: BaseDistribution) -> Iterator[Any]:
-    """The values of a distribution that has finitely many, in order."""
+    """Yield the values of a distribution that has finitely many, in order."""
     if isinstance(distribution, CategoricalDistribution):
         yield from distinct_choices(distribution)
         return
@@ -278,7 +282,7 @@ def all_values(distribution: BaseDistribution) -> Iterator[Any]:
 
 def _count(distribution: BaseDistribution) -> int:
     n = n_values(distribution)
-    if n == 0 and isinstance(distribution, IntDistribution):  # on a logarithmic scale
+    if n == 0 and isinstance(distribution, IntDistribution):  # it has a logarithmic scale
         n = distribution.high - distribution.low + 1
     return n if n <= _MOST_LISTED else 0
 

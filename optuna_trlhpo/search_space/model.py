@@ -1,12 +1,12 @@
-"""Which parameter a define-by-run objective asks for next, with which distribution: learned from its trials.
+"""A model of a define-by-run search space: which parameter comes next, with which distribution.
 
-The model looks at the last parameter that was asked for. It keeps, for each template of names, what followed
-it, relative to its places: behind ``units_2`` came ``units_3``, or ``lr``, or nothing. Where that differs, a
-decision tree tells from the values so far. So what is learned at layer 2 holds at layer 7. A loop that
-asks for ``n`` layers is one split: on how many of ``n`` are left. The distribution of the next parameter is
-learned alike; a bound may also be the value of another parameter, plus or times a constant.
+The model learns from trials. For each template of parameter names it records what followed, relative to the
+numbers in the name: behind ``units_2`` came ``units_3``, or ``lr``, or nothing. Where this varies, a decision
+tree predicts it from the values so far. What is learned at layer 2 thus applies to layer 7, and a loop over
+``n`` layers is one split, on how many of ``n`` are left. The distribution of the next parameter is learned in
+the same way; a bound may also be the value of another parameter, plus or times a constant.
 
-Where the values so far decide nothing that was seen, the answer is "unknown".
+Where the values so far match nothing that was seen, the answer is "unknown".
 """
 
 from __future__ import annotations
@@ -32,22 +32,22 @@ from optuna_trlhpo.trials.values import value_key
 
 _MOST_FEATURES = 60
 _MOST_PAIRED = 6
-"""Integers whose differences are features, too."""
+"""Number of integers whose pairwise differences are features, too."""
 _FURTHER = 20
-"""A path may be expected to have so many more parameters than the longest that was seen."""
+"""Largest number of parameters by which a predicted path may exceed the longest one seen."""
 _MOST_CHANGES = 2
-"""A distribution that has changed more often than this depends on values."""
+"""A distribution that has changed more often than this is considered to depend on values."""
 _MOST_REMEMBERED = 200
-"""First parameters of a path behind which it is remembered what was asked for."""
+"""Length of path prefixes for which the parameter that followed is remembered exactly."""
 
 
 class Next(NamedTuple):
-    """The parameter that comes next."""
+    """The next parameter."""
 
     name: str
     distribution: BaseDistribution
     sure: bool
-    """Whether the distribution is one that the model has seen, or that follows from a relation."""
+    """Whether the distribution was seen by the model, or follows from a relation."""
 
 
 class _End:
@@ -59,11 +59,11 @@ class _End:
 
 
 END = _End()
-"""What `SpaceModel.next` answers where a trial asks for nothing more."""
+"""Answer of `SpaceModel.next` if a trial asks for no further parameter."""
 
 
 class SpaceModel:
-    """Learns paths; tells what comes next.
+    """Learns from paths, and predicts the next parameter.
 
     Example:
         >>> from optuna.distributions import IntDistribution
@@ -83,40 +83,40 @@ class SpaceModel:
     def __init__(self) -> None:
         self._following: dict[str | None, Question] = {}
         self._ranges: dict[str, Question] = {}
-        self._order: tuple[str, ...] | None = None  # of all paths that ended, while it is one order
-        self._distributions: dict[str, BaseDistribution] = {}  # by name, the latest
-        self._changes: Counter[str] = Counter()  # by name, how often its distribution was another one
-        self._dependent: set[str] = set()  # templates whose distributions follow from values
+        self._order: tuple[str, ...] | None = None  # order of all completed paths, if it is the same
+        self._distributions: dict[str, BaseDistribution] = {}  # latest distribution by name
+        self._changes: Counter[str] = Counter()  # number of changes of the distribution, by name
+        self._dependent: set[str] = set()  # templates whose distributions depend on values
         self._n_ended = 0
-        self._kinds: dict[str, bool] = {}  # by name, whether its values are integers or have no order
+        self._kinds: dict[str, bool] = {}  # by name: integer or categorical?
         self._longest = 0
-        # By the digest of a path, what was asked for behind it; None: nothing.
+        # What was requested behind a path, by the path's digest; None: nothing.
         self._seen: dict[bytes, tuple[str, BaseDistribution] | None] = {}
 
     @property
     def flat(self) -> Sequence[str] | None:
-        """The names, in order, where every trial asks for the same ones, whatever their values."""
+        """The names, in order, if every trial asks for the same ones whatever their values; else None."""
         return self._order if self._n_ended and not self._dependent else None
 
     def latest(self, name: str) -> BaseDistribution:
-        """The distribution that ``name`` had last."""
+        """Return the latest distribution of ``name``."""
         return self._distributions[name]
 
     @property
     def n_ended(self) -> int:
-        """How many whole trials were learned."""
+        """Number of completed trials that were learned."""
         return self._n_ended
 
     @classmethod
     def of(cls, trials: Iterable[FrozenTrial]) -> SpaceModel:
-        """A model of trials that asked for all that they would."""
+        """Return a model of completed trials."""
         model = cls()
         for trial in trials:
             model.learn(Path.of_trial(trial), ended=True)
         return model
 
     def learn(self, path: Path, *, ended: bool) -> None:
-        """Learn a trial; ``ended`` tells whether it asked for all that it would."""
+        """Learn from a trial. ``ended`` says whether it asked for all of its parameters."""
         for position in range(len(path)):
             self._note(path, position)
         asked = [*zip(path.names, path.distributions, strict=True), *([None] if ended else [])]
@@ -136,11 +136,11 @@ class SpaceModel:
             self._order = None
 
     def correct(self, path: Path, name: str, distribution: BaseDistribution) -> None:
-        """Learn at once that ``name`` is asked for behind ``path``, which still grows."""
+        """Learn immediately that ``name`` was requested behind ``path``, which is still growing."""
         seen = path.copy()
         seen.push(name, distribution, None)
         for position, known in enumerate(path.names):
-            if known not in self._distributions:  # nobody was asked for it: it has but one value, or is fixed
+            if known not in self._distributions:  # the sampler was not asked: it has one value, or is fixed
                 self._note(seen, position)
         self._note(seen, len(path))
         if len(digests := _digests(path)) > len(path):
@@ -175,9 +175,9 @@ class SpaceModel:
         return self._following[key]
 
     def next(self, path: Path) -> Next | _End | None:
-        """What is asked for behind ``path``: a parameter, `END`, or None where that is not known."""
+        """Return what is requested behind ``path``: a parameter, `END`, or None if unknown."""
         order = self.flat
-        if order is not None:  # without a branch anywhere, the order is all there is to know
+        if order is not None:  # without any branch, the order determines everything
             n = len(path)
             if n > len(order) or (n and path.names[-1] != order[n - 1]):
                 return None
@@ -207,15 +207,15 @@ class SpaceModel:
         return None if found is None else Next(name.text, *found)
 
     def chance(self, path: Path, start: int, *, ended: bool) -> float:
-        """How likely an objective asks for all of ``path`` behind its first ``start`` parameters, in [0, 1].
+        """Return the probability, in [0, 1], that an objective asks for ``path``, given its beginning.
 
-        What was seen behind the same values is certain. All else is as likely as it was among the examples
-        that the trees found alike.
+        What was seen behind the same values is certain. Everything else has the relative frequency among the
+        examples in the same leaf of the decision tree.
 
         Args:
             path: Parameters, as planned.
-            start: Parameters that are settled.
-            ended: Whether nothing may follow.
+            start: Number of parameters that are fixed already.
+            ended: Whether nothing may follow the path.
         """
         if self.flat is not None:
             return 1.0
@@ -244,7 +244,7 @@ class SpaceModel:
         return chance
 
     def roll(self, path: Path, choose: Any) -> Path:
-        """``path`` grown to its end, or as far as is known; ``choose(name, distribution)`` gives values."""
+        """Extend ``path`` as far as it is known; ``choose(name, distribution)`` gives the values."""
         path = path.copy()
         while isinstance(following := self.next(path), Next):
             value = choose(following.name, following.distribution)
@@ -252,7 +252,7 @@ class SpaceModel:
         return path
 
     def play(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """What a trial would make of ``values``: those that it would ask for, in its order.
+        """Return those of ``values`` that a trial would ask for, in its order.
 
         Example:
             >>> model, path = SpaceModel(), Path()
@@ -267,7 +267,7 @@ class SpaceModel:
         return path.values
 
     def in_order(self, params: Mapping[str, Any], distributions: Mapping[str, Any]) -> list[str]:
-        """The names of ``params`` in the order in which the objective would ask for them.
+        """Return the names of ``params`` in the order in which the objective would ask for them.
 
         Names that the model does not expect come last, in natural order.
         """
@@ -281,7 +281,7 @@ class SpaceModel:
         return [*path.names, *sorted(rest, key=lambda name: (parse_name(name).places, name))]
 
     def counters(self) -> dict[str, str]:
-        """By the template of the last parameter of a place, that of the integer which counts the places."""
+        """Return the template of the integer that counts a loop, by that of the loop's last parameter."""
         found = {}
         for last, question in self._following.items():
             asked = [f for f in question.asked() if f[0] == "left"]
@@ -290,13 +290,13 @@ class SpaceModel:
         return found
 
     def is_dependent(self, name: str) -> bool:
-        """Whether the distribution of ``name`` follows from values."""
+        """Return whether the distribution of ``name`` depends on values."""
         return parse_name(name).template in self._dependent
 
-    # Features of a place ------------------------------------------------------------------------------
+    # Features of a position ---------------------------------------------------------------------------
 
     def features(self, places: Sequence[PathPosition]) -> list[Feature]:
-        """What may decide: integers and categories first, relative to the place before absolute ones."""
+        """Return candidate features: integers and categories first, relative before absolute positions."""
         n_places = len(places[0].places)
         names: dict[str, None] = {}
         for place in places[:50]:
@@ -325,7 +325,7 @@ class SpaceModel:
 
 
 def _digests(path: Path) -> list[bytes]:
-    """Of the first 0, 1, ... parameters of a path, what tells them and their values from others."""
+    """Return digests of the first 0, 1, ... parameters of a path with their values."""
     running = hashlib.blake2b(digest_size=8)
     found = [running.digest()]
     for name in path.names[:_MOST_REMEMBERED]:
@@ -339,11 +339,11 @@ def _places_of(path: Path, position: int) -> tuple[int, ...]:
 
 
 def _relative(last: tuple[int, ...], name: Name) -> tuple[Any, ...]:
-    """The name behind a name with the places ``last``: what each place adds to that of the last one."""
+    """Return a name relative to the places ``last`` of the name before it, as the change of each place."""
     moves = tuple(
         ("by", place - last[j]) if j < len(last) else ("at", place) for j, place in enumerate(name.places)
     )
-    # Behind a place that has moved, an inner loop begins anew.
+    # Where an outer index changes, the inner loops restart.
     for j, (how, much) in enumerate(moves):
         if how == "by" and much != 0:
             moves = (*moves[: j + 1], *(("at", place) for place in name.places[j + 1 :]))

@@ -1,6 +1,6 @@
-"""Questions about what an objective asks for next, each answered by a decision tree over the values so far.
+"""Predictions of what an objective asks for next, each by a decision tree over the values so far.
 
-One question is what follows the parameters of a template, another which distribution these have.
+One question is what follows the parameters of a template; another is which distribution these have.
 """
 
 from __future__ import annotations
@@ -24,30 +24,30 @@ from optuna_trlhpo.trials.path import Path
 from optuna_trlhpo.trials.values import value_key
 
 _MOST_EXAMPLES = 300
-"""Examples that a tree is grown from, of each of its labels."""
+"""Number of examples of each label from which a tree is grown."""
 _SURE = 0.8
-"""The least share of a leaf's examples that agree, for the leaf to be an answer."""
+"""Smallest share of a leaf's examples that must agree for the leaf to give an answer."""
 _MANY_LABELS, _WORTH_GROWING = 100, 0.02
-"""Where there are more labels than this, there is hardly a rule, and trees are large: one is grown anew only
-once it was wrong about so large a share of the examples."""
+"""With more labels than ``_MANY_LABELS`` there is hardly a rule, and trees are large. A tree is then grown
+again only once it was wrong for a fraction ``_WORTH_GROWING`` of the examples."""
 _FEW = 3
-"""Different bounds that make a relation to another parameter credible."""
+"""Number of different bounds from which a relation to another parameter is credible."""
 
 Feature = tuple[Any, ...]
-"""What may decide: "value", "near", "left", "place" or "minus", and of what."""
+"""A feature that may decide: "value", "near", "left", "place" or "minus", and its arguments."""
 
 
 class PathPosition(NamedTuple):
-    """A point of a path: before the parameter number ``position`` was asked for."""
+    """A position in a path: before its parameter number ``position`` was requested."""
 
     path: Path
     position: int
     places: tuple[int, ...]
-    """Of the last name; of the name itself where a distribution is asked about."""
+    """Places of the last name; if a distribution is asked for, those of the name itself."""
 
 
 def read(place: PathPosition, feature: Feature) -> Any:
-    """The value of a feature at a place."""
+    """Return the value of a feature at a position."""
     kind = feature[0]
     if kind == "place":
         return place.places[feature[1]]
@@ -74,7 +74,7 @@ def read(place: PathPosition, feature: Feature) -> Any:
 
 
 class _Choices(tuple[Any, ...]):
-    """Choices that can be told apart, and hashed, whatever they are."""
+    """Choices of any type, made comparable and hashable."""
 
     def __hash__(self) -> int:
         return hash(tuple(map(value_key, self)))
@@ -87,22 +87,22 @@ class _Choices(tuple[Any, ...]):
 
 
 class Question:
-    """What one tree answers: what follows a template, or the distribution of one.
+    """The prediction of one tree: what follows a template, or the distribution of one.
 
-    Examples are kept for each label, the latest ones; while there is one label alone, there is nothing to
-    decide.
+    The latest examples of each label are kept. While there is only one label, there is nothing to decide.
     """
 
     def __init__(self, features: Callable[[Sequence[PathPosition]], list[Feature]]) -> None:
         self._features = features
         self._relative: dict[Any, list[PathPosition]] = defaultdict(list)
-        self._absolute: dict[Any, list[Any]] = defaultdict(list)  # of the same examples, the absolute labels
-        self._latest: Any = None  # label
-        self._tree: tuple[TreeNode, bool] | None = None  # and whether its labels are absolute
-        self._n_misfits = 0  # examples that the tree was wrong about, or not sure of, since it has grown
+        self._absolute: dict[Any, list[Any]] = defaultdict(list)  # absolute labels of the same examples
+        self._latest: Any = None  # latest label
+        self._tree: tuple[TreeNode, bool] | None = None  # the tree, and whether its labels are absolute
+        self._n_misfits = 0  # examples since it was grown that the tree got wrong, or was unsure of
         self._relations: Mapping[str, Any] | None = None
 
     def add(self, place: PathPosition, relative: Any, absolute: Any) -> None:
+        """Add an example, with its label relative to the position and its absolute label."""
         if self._tree is not None:
             leaf = self._decide(place)
             if leaf is None or leaf.label != (absolute if self._tree[1] else relative) or leaf.share < 1:
@@ -118,27 +118,27 @@ class Question:
         self._latest = relative
 
     def answer(self, place: PathPosition) -> Any:
-        """The label at a place; None where it is not known."""
+        """Return the label at a position; None if it is unknown."""
         if len(self._relative) == 1:
             return next(iter(self._relative))
         leaf = self._decide(place)
         return leaf.label if leaf is not None and leaf.share >= _SURE else None
 
     def chance(self, place: PathPosition, agrees: Callable[[Any], bool]) -> float:
-        """How likely a label that ``agrees`` is the right one."""
+        """Return the probability that the label at a position is one for which ``agrees`` is true."""
         if len(self._relative) == 1:
             return float(agrees(next(iter(self._relative))))
         return self._root().chance(place, read, agrees)
 
     def chance_in_range(self, place: PathPosition, value: Any) -> float:
-        """How likely the distribution holds ``value``."""
+        """Return the probability that the distribution contains ``value``."""
         related = self._related(place) if len(self._relative) > 1 else None
         if related is not None:
             return float(_holds(range_label(related), value))
         return self.chance(place, lambda label: _holds(label, value))
 
     def asked(self) -> list[Feature]:
-        """The features that decide, those that decide first before others."""
+        """Return the features that the tree tests, from the root down."""
         if len(self._relative) == 1:
             return []
         found, nodes = [], [self._root()]
@@ -174,7 +174,7 @@ class Question:
     # Distributions ------------------------------------------------------------------------------------
 
     def answer_range(self, place: PathPosition) -> tuple[BaseDistribution, bool] | None:
-        """The distribution at a place, and whether that is sure."""
+        """Return the distribution at a position, and whether it is certain."""
         if len(self._relative) == 1:
             return _distribution_of(next(iter(self._relative))), True
         related = self._related(place)
@@ -187,7 +187,7 @@ class Question:
         return _distribution_of(label), leaf.share >= _SURE
 
     def _related(self, place: PathPosition) -> BaseDistribution | None:
-        """The distribution, where its bounds are the values of other parameters."""
+        """Return the distribution if its bounds are functions of other parameters; else None."""
         if self._relations is None:
             self._relations = self._find_relations()
         if not self._relations:
@@ -231,7 +231,7 @@ class Question:
         for bound, column in (("low", 1), ("high", 2)):
             values = [label[column] for label, kept in self._relative.items() for _ in kept[-20:]]
             if bound == "high" and step and max(values) - min(values) < step:
-                values = [max(values)] * len(values)  # Optuna moves it onto the grid that starts at "low"
+                values = [max(values)] * len(values)  # Optuna rounds it to the grid that starts at "low"
             if len(set(values)) == 1:
                 found[bound] = None, "", 0, values[0]
                 continue
@@ -245,7 +245,7 @@ class Question:
 
 
 def _relation(places: Sequence[PathPosition], values: Sequence[float], features: Sequence[Any]) -> Any:
-    """A parameter whose value is the bound, but for one constant; and the bound where it is absent."""
+    """Return a parameter that equals the bound up to one constant, and the bound where it is absent."""
     for feature in features:
         theirs = [read(place, feature) for place in places]
         otherwise = {value for value, other in zip(values, theirs, strict=True) if other is ABSENT}
@@ -269,7 +269,7 @@ def _relation(places: Sequence[PathPosition], values: Sequence[float], features:
 
 
 def _end_of_grid(low: float, high: float, step: float) -> float:
-    """The last value of a grid, as Optuna computes it: in decimal numbers."""
+    """Return the last value of a grid, computed in decimal numbers as Optuna does."""
     first, by = Decimal(str(low)), Decimal(str(step))
     return float(first + (Decimal(str(high)) - first) // by * by)
 
@@ -282,6 +282,7 @@ def _is_pure(node: TreeNode) -> bool:
 
 
 def range_label(distribution: BaseDistribution) -> tuple[Any, ...]:
+    """Return a distribution as a hashable label."""
     if isinstance(distribution, CategoricalDistribution):
         return "categorical", _Choices(distribution.choices)
     assert isinstance(distribution, IntDistribution | FloatDistribution)
@@ -290,7 +291,7 @@ def range_label(distribution: BaseDistribution) -> tuple[Any, ...]:
 
 
 def _holds(label: Any, value: Any) -> bool:
-    """Whether the distribution that has this label holds a value."""
+    """Return whether the distribution with this label contains a value."""
     if label[0] == "categorical":
         return value_key(value) in map(value_key, label[1])
     return is_number(value) and label[1] <= value <= label[2]
