@@ -49,9 +49,11 @@ class _Free(Layer):
     """A kind without multiplications and weights."""
 
     def macs(self, shape: Shape) -> int:
+        """Return 0: nothing is multiplied."""
         return 0
 
     def parameters(self, shape: Shape) -> int:
+        """Return 0: there are no weights."""
         return 0
 
 
@@ -71,9 +73,11 @@ class SameConv(Layer):
     stride: int
 
     def output_shape(self, shape: Shape) -> Shape | None:
+        """Return the shape of the output image; None if the input is not an image."""
         return _same(shape, self.filters, self.stride)
 
     def modules(self, shape: Shape) -> list[nn.Module]:
+        """Return the convolution, batch normalisation and ReLU."""
         from torch import nn
 
         conv = nn.Conv2d(
@@ -82,9 +86,11 @@ class SameConv(Layer):
         return [conv, nn.BatchNorm2d(self.filters), nn.ReLU()]
 
     def macs(self, shape: Shape) -> int:
+        """Return the MACs of the convolution."""
         return _pixels(self, shape) * self.filters * shape[0] * self.kernel**2
 
     def parameters(self, shape: Shape) -> int:
+        """Return the weights of the convolution, and two numbers per channel of the normalisation."""
         return self.filters * (shape[0] * self.kernel**2 + 2)
 
 
@@ -104,9 +110,11 @@ class SeparableConv(Layer):
     stride: int
 
     def output_shape(self, shape: Shape) -> Shape | None:
+        """Return the shape of the output image; None if the input is not an image."""
         return _same(shape, self.filters, self.stride)
 
     def modules(self, shape: Shape) -> list[nn.Module]:
+        """Return the two convolutions, each with batch normalisation and ReLU."""
         from torch import nn
 
         channels, padding = shape[0], self.kernel // 2
@@ -122,9 +130,11 @@ class SeparableConv(Layer):
         ]
 
     def macs(self, shape: Shape) -> int:
+        """Return the MACs of both convolutions."""
         return _pixels(self, shape) * shape[0] * (self.kernel**2 + self.filters)
 
     def parameters(self, shape: Shape) -> int:
+        """Return the parameters of both convolutions and both normalisations."""
         return shape[0] * (self.kernel**2 + 2 + self.filters) + 2 * self.filters
 
 
@@ -144,18 +154,22 @@ class Residual(Layer):
     stride: int
 
     def output_shape(self, shape: Shape) -> Shape | None:
+        """Return the shape of the output image; None if the input is not an image."""
         return _same(shape, self.filters, self.stride)
 
     def modules(self, shape: Shape) -> list[nn.Module]:
+        """Return the residual block."""
         from optuna_trlhpo.layers.blocks import ResidualBlock
 
         return [ResidualBlock(shape[0], self.filters, self.kernel, self.stride)]
 
     def macs(self, shape: Shape) -> int:
+        """Return the MACs of both convolutions and of the shortcut."""
         past = shape[0] if self.stride != 1 or shape[0] != self.filters else 0
         return _pixels(self, shape) * self.filters * ((shape[0] + self.filters) * self.kernel**2 + past)
 
     def parameters(self, shape: Shape) -> int:
+        """Return the parameters of both convolutions, of the shortcut and of the normalisations."""
         past = shape[0] + 2 if self.stride != 1 or shape[0] != self.filters else 0
         return self.filters * ((shape[0] + self.filters) * self.kernel**2 + 4 + past)
 
@@ -173,9 +187,11 @@ class AvgPool(_Free):
     padding: int
 
     def output_shape(self, shape: Shape) -> Shape | None:
+        """Return the shape of the pooled image; None where the window does not fit."""
         return MaxPool(self.kernel, self.stride, self.padding).output_shape(shape)
 
     def modules(self, shape: Shape) -> list[nn.Module]:
+        """Return the pooling module."""
         from torch import nn
 
         return [nn.AvgPool2d(self.kernel, self.stride, self.padding)]
@@ -190,9 +206,11 @@ class GlobalPool(_Free):
     hyperparameters = ()
 
     def output_shape(self, shape: Shape) -> Shape | None:
+        """Return one number per channel or feature; None if the input is neither image nor sequence."""
         return {3: shape[:1], 2: shape[1:]}.get(len(shape))
 
     def modules(self, shape: Shape) -> list[nn.Module]:
+        """Return the mean over the pixels or the steps."""
         from optuna_trlhpo.layers.blocks import Mean
 
         return [Mean((2, 3) if len(shape) == 3 else (1,))]
@@ -207,17 +225,21 @@ class BatchNorm(Layer):
     hyperparameters = ()
 
     def output_shape(self, shape: Shape) -> Shape | None:
+        """Return the shape of the input; None for a sequence."""
         return shape if len(shape) in (1, 3) else None
 
     def modules(self, shape: Shape) -> list[nn.Module]:
+        """Return the normalisation module."""
         from torch import nn
 
         return [nn.BatchNorm2d(shape[0]) if len(shape) == 3 else nn.BatchNorm1d(shape[0])]
 
     def macs(self, shape: Shape) -> int:
+        """Return 0: normalisation is not counted, as in the other kinds."""
         return 0
 
     def parameters(self, shape: Shape) -> int:
+        """Return two numbers per channel or feature."""
         return 2 * shape[0]
 
 
@@ -232,9 +254,11 @@ class Dropout(_Free):
     percent: int
 
     def output_shape(self, shape: Shape) -> Shape | None:
+        """Return the shape of the input."""
         return shape
 
     def modules(self, shape: Shape) -> list[nn.Module]:
+        """Return the dropout module."""
         from optuna_trlhpo.layers import blocks
 
         return [blocks.SeededDropout(self.percent / 100, channels=len(shape) == 3)]
@@ -252,16 +276,20 @@ class Recurrent(Layer):
     directions: int
 
     def output_shape(self, shape: Shape) -> Shape | None:
+        """Return the shape of the sequence of hidden states; None if the input is not a sequence."""
         return (shape[0], self.units * self.directions) if len(shape) == 2 else None
 
     def macs(self, shape: Shape) -> int:
+        """Return the MACs of the four gates at all steps."""
         steps, features = shape
         return self.directions * steps * 4 * self.units * (features + self.units)
 
     def parameters(self, shape: Shape) -> int:
+        """Return the parameters of the four gates, which have two biases each, as in PyTorch."""
         return self.directions * 4 * self.units * (shape[1] + self.units + 2)
 
     def modules(self, shape: Shape) -> list[nn.Module]:
+        """Return the LSTM."""
         from optuna_trlhpo.layers.blocks import States
 
         return [States(shape[1], self.units, bidirectional=self.directions == 2)]

@@ -31,19 +31,23 @@ class Conv(Layer):
     stride: int
 
     def output_shape(self, shape: Shape) -> Shape | None:
+        """Return the shape of the output image; None if the kernel does not fit."""
         if len(shape) != 3 or min(shape[1:]) < self.kernel:
             return None
         return (self.filters, *((size - self.kernel) // self.stride + 1 for size in shape[1:]))
 
     def macs(self, shape: Shape) -> int:
+        """Return the MACs of the convolution."""
         out = self.output_shape(shape)
         assert out is not None
         return math.prod(out) * shape[0] * self.kernel**2
 
     def parameters(self, shape: Shape) -> int:
+        """Return the weights and biases of the convolution."""
         return self.filters * (shape[0] * self.kernel**2 + 1)
 
     def modules(self, shape: Shape) -> list[nn.Module]:
+        """Return the convolution."""
         from torch import nn
 
         return [nn.Conv2d(shape[0], self.filters, self.kernel, self.stride)]
@@ -66,6 +70,7 @@ class MaxPool(Layer):
     padding: int
 
     def output_shape(self, shape: Shape) -> Shape | None:
+        """Return the shape of the pooled image; None where the window does not fit."""
         # Pooling a single pixel could only copy or pad it.
         if len(shape) != 3 or min(shape[1:]) < 2 or self.padding > self.kernel // 2:
             return None
@@ -77,12 +82,15 @@ class MaxPool(Layer):
         )
 
     def macs(self, shape: Shape) -> int:
+        """Return 0: nothing is multiplied."""
         return 0
 
     def parameters(self, shape: Shape) -> int:
+        """Return 0: there are no weights."""
         return 0
 
     def modules(self, shape: Shape) -> list[nn.Module]:
+        """Return the pooling module."""
         from torch import nn
 
         return [nn.MaxPool2d(self.kernel, self.stride, self.padding)]
@@ -137,15 +145,19 @@ class FCL(Layer):
     bias: bool
 
     def output_shape(self, shape: Shape) -> Shape | None:
+        """Return the number of neurons, for an input of any shape."""
         return (self.neurons,)
 
     def macs(self, shape: Shape) -> int:
+        """Return one MAC per weight."""
         return math.prod(shape) * self.neurons
 
     def parameters(self, shape: Shape) -> int:
+        """Return the number of weights, and of biases if it has them."""
         return self.neurons * (math.prod(shape) + self.bias)
 
     def modules(self, shape: Shape) -> list[nn.Module]:
+        """Return a flattening module where needed, the linear layer and the activation."""
         from torch import nn
 
         linear = nn.Linear(math.prod(shape), self.neurons, bias=self.bias)
