@@ -76,19 +76,19 @@ def named_only(advice: Mapping[str, str]) -> Callable[[Callable[_P, _R]], Callab
 
     def decorate(method: Callable[_P, _R]) -> Callable[_P, _R]:
         known = [p.name for p in inspect.signature(method).parameters.values() if p.kind == p.KEYWORD_ONLY]
-        whose = method.__qualname__.rpartition("<locals>.")[2].removesuffix(".__init__")
+        owner = method.__qualname__.rpartition("<locals>.")[2].removesuffix(".__init__")
 
         @functools.wraps(method)
         def checked(*args: _P.args, **kwargs: _P.kwargs) -> _R:
             names = ", ".join(known)
             if len(args) > 1:  # the first is self
                 raise TypeError(
-                    f"{whose} has {args[1]!r} without a name; its arguments, all by name, are {names}"
+                    f"{owner} has {args[1]!r} without a name; its arguments, all by name, are {names}"
                 )
             for name in kwargs:
                 if name not in known:
                     instead = f": {advice[name]}" if name in advice else ""
-                    raise TypeError(f"{whose} has no argument {name!r}{instead}; its arguments are {names}")
+                    raise TypeError(f"{owner} has no argument {name!r}{instead}; its arguments are {names}")
             return method(*args, **kwargs)
 
         return checked

@@ -221,7 +221,7 @@ class TRLHPOSampler(BaseSampler):
         try:
             self._note_trial(study, trial)
         except Exception as error:  # it would end the study, and nothing depends on the record
-            _logger.warning(f"What the agent made of trial#{trial.number} was not noted: {error!r}")
+            _logger.warning(f"The agent's record of trial#{trial.number} was not stored: {error!r}")
 
     # Interface of `LayerSpace` ------------------------------------------------------------------------
 

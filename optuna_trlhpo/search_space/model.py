@@ -88,7 +88,7 @@ class SpaceModel:
         self._changes: Counter[str] = Counter()  # number of changes of the distribution, by name
         self._dependent: set[str] = set()  # templates whose distributions depend on values
         self._n_ended = 0
-        self._kinds: dict[str, bool] = {}  # by name: integer or categorical?
+        self._kinds: dict[str, bool] = {}  # by name, whether it is an integer or categorical
         self._longest = 0
         # What was requested behind a path, by the path's digest; None: nothing.
         self._seen: dict[bytes, tuple[str, BaseDistribution] | None] = {}

@@ -108,7 +108,7 @@ def announce_space(
         try:
             trial.study.set_user_attr(SPACE_ATTRIBUTE, settings)
         except Exception as error:  # the settings are not worth failing a trial
-            _logger.warning(f"The space was not noted in the study: {error!r}")
+            _logger.warning(f"The settings of the space were not stored in the study: {error!r}")
     return entering(trial, space, whole=depth_first)
 
 

@@ -97,7 +97,7 @@ class AgentRecord:
             stored["losses"] = [None if value is None else _rounded(value) for value in self.losses]
         room = MOST_CHARACTERS - len(str(stored)) - 60
         for average in (False, True):
-            written = {whose: _written(rows, average) for whose, rows in self.attention.items() if rows}
+            written = {role: _written(rows, average) for role, rows in self.attention.items() if rows}
             if written and sum(map(len, written.values())) <= room:
                 stored["attention"] = written
                 break
@@ -139,7 +139,7 @@ def _read_agent(stored: dict[str, Any]) -> AgentRecord:
         bootstrapped=bootstrapped,
         exploration=exploration,
         losses=losses,
-        attention={whose: _rows_of(attention[whose]) for whose in attention if whose in ("actor", "critic")},
+        attention={role: _rows_of(attention[role]) for role in attention if role in ("actor", "critic")},
     )
 
 

@@ -199,4 +199,4 @@ class StudyReader:
         try:
             write_to_trial(study, trial, name, value)
         except Exception as error:  # it would fail the trial, which does not need the attribute
-            _logger.warning(f"The note {name!r} of trial#{trial.number} was not written: {error!r}")
+            _logger.warning(f"The attribute {name!r} of trial#{trial.number} was not stored: {error!r}")

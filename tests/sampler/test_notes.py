@@ -130,7 +130,7 @@ def test_a_note_that_cannot_be_written_breaks_and_changes_nothing(studies, agent
     optuna.logging.disable_propagation()
     assert [trial.params for trial in study.trials] == [trial.params for trial in studies[agent].trials]
     assert all(trial.state.name == "COMPLETE" for trial in study.trials)
-    assert "was not noted: RuntimeError('no room')" in caplog.text
+    assert "was not stored: RuntimeError('no room')" in caplog.text
 
 
 def test_the_settings_are_noted_once(studies):
@@ -160,8 +160,8 @@ def test_no_trial_fails_for_a_note(monkeypatch, caplog, agent):
         study = run(agent, n=4)
     optuna.logging.disable_propagation()
     assert all(trial.state.name == "COMPLETE" for trial in study.trials)
-    assert "The space was not noted in the study: RuntimeError('no room')" in caplog.text
-    assert "was not written" in caplog.text
+    assert "The settings of the space were not stored in the study: RuntimeError('no room')" in caplog.text
+    assert "The attribute 'trlhpo:" in caplog.text
 
 
 def test_notes_reach_a_stored_study_and_brackets_of_hyperband(tmp_path):
