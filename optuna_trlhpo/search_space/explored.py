@@ -25,7 +25,7 @@ _MOST_LISTED = 100_000
 """A parameter with more values counts as continuous here, since no study tries them all."""
 _DRAWS = 50
 _ENDED_AGAIN = 2
-"""Number of trials, ended where others went on, after which no further parameter is expected."""
+"""Number of trials ending where others went on, after which no further parameter is expected."""
 
 Step = tuple[str, BaseDistribution, Any]
 """Name, distribution and value of one parameter."""
@@ -110,8 +110,8 @@ class Explored:
     def meet(self, path: Sequence[tuple[str, Any]], name: str, distribution: BaseDistribution) -> None:
         """Register that a running trial with ``path``, names and values, asks for a parameter.
 
-        The tree is corrected where it expected something else: the code may have changed and ask for another
-        parameter, other values, or more parameters.
+        If the tree expected something else, it is corrected: the code may have changed, and may ask for
+        another parameter, other values, or more parameters.
         """
         nodes = self._nodes(path)
         if nodes is None:

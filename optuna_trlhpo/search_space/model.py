@@ -339,7 +339,7 @@ def _places_of(path: Path, position: int) -> tuple[int, ...]:
 
 
 def _relative(last: tuple[int, ...], name: Name) -> tuple[Any, ...]:
-    """Return a name relative to the places ``last`` of the name before it, as the change of each place."""
+    """Return a name relative to ``last``, the places of the name before it: the change of each place."""
     moves = tuple(
         ("by", place - last[j]) if j < len(last) else ("at", place) for j, place in enumerate(name.places)
     )

@@ -175,11 +175,12 @@ class LayerSpace(Grammar):
     def grow(self, trial: BaseTrial) -> Iterator[Network]:
         """Yield ever deeper networks until the paper's stopping rules apply.
 
-        Train each network and report its validation accuracy, ``trial.report(accuracy, step=len(layers) -
-        1)``, before the next iteration. Prefixes that are not worth training (``train_prefixes``) or exceed a
-        limit are not yielded. Growth stops where the sampler expects no gain from a deeper network, at
-        ``max_layers``, at a layer that improves the accuracy by less than ``min_improvement``, and below
-        ``min_accuracy``. In a study that minimises, the report is interpreted as an error rate, 1 - accuracy.
+        Train each network and report its validation accuracy before the next iteration, with
+        ``trial.report(accuracy, step=len(layers) - 1)``. Prefixes that are not worth training
+        (``train_prefixes``) or exceed a limit are not yielded. Growth stops where the sampler expects no gain
+        from a deeper network, at ``max_layers``, at a layer that improves the accuracy by less than
+        ``min_improvement``, and below ``min_accuracy``. In a study that minimises, the report is interpreted
+        as an error rate, 1 - accuracy.
 
         Raises:
             ValueError: If a yielded network that may grow further was not reported, or its report is not

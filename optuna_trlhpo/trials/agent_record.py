@@ -78,8 +78,8 @@ class AgentRecord:
     def to_json(self) -> dict[str, Any]:
         """Return the stored form, without empty parts.
 
-        If the attention weights exceed `MOST_CHARACTERS`, their mean over the heads is stored; if that is
-        still too large, none are.
+        If the attention weights would make it exceed `MOST_CHARACTERS`, their mean over the heads is stored;
+        if that is still too large, none are.
         """
         stored: dict[str, Any] = {"by": self.by}
         plans = [plan for plan in self.plans if all(map(math.isfinite, plan))]  # JSON has finite numbers only

@@ -31,8 +31,7 @@ class ParameterSpec:
     """Number of values; 0 if they are continuous or too many to distinguish."""
     categorical: bool
     log_range: tuple[int, int] | None = None
-    """Lowest and highest of integers on a logarithmic scale, which are countable, in bins of unequal width.
-    """
+    """Lowest and highest of integers on a logarithmic scale: countable, but in bins of unequal width."""
 
     def settle(self, action: float) -> float:
         """Round ``action`` to the middle of its value's bin."""

@@ -26,8 +26,7 @@ from optuna_trlhpo.trials.running_trial import RunningTrial
 _logger = optuna.logging.get_logger("optuna.trlhpo.sampler")
 
 _MOST_RUNNING = 200
-"""Largest number of other running trials that are read, the latest ones. Older ones may have been abandoned.
-"""
+"""Largest number of other running trials that are read. Older ones may have been abandoned."""
 
 
 class Reading(NamedTuple):
@@ -42,8 +41,7 @@ class Reading(NamedTuple):
     is_new_study: bool
     """Whether everything read before belongs to another study."""
     finished: list[FrozenTrial] | None
-    """The trials that have finished since the last reading, as the storage returns them; None within a trial.
-    """
+    """The trials finished since the last reading, as the storage returns them; None within a trial."""
     keeps_order: bool
     """Whether the storage lists their parameters in the order in which they were asked for."""
     given: list[str]

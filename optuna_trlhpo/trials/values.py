@@ -83,7 +83,7 @@ def on_grid(distribution: IntDistribution | FloatDistribution, value: float) -> 
 
 
 def fixed_value(fixed: Mapping[str, Any], name: str, distribution: BaseDistribution) -> list[Any]:
-    """Return a list with the fixed value of a parameter, which it has whatever is suggested.
+    """Return the fixed value of a parameter as a list of one, which it has whatever is suggested.
 
     The list is empty if the parameter is not fixed or cannot have the value.
 
