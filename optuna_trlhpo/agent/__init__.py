@@ -1,1 +1,1 @@
-"""What decides: the agent that learns from trials and proposes values. It knows no study.."""
+"""Agent that learns from trials and proposes values, independent of the study."""

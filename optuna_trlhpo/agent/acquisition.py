@@ -1,4 +1,4 @@
-"""Acquisition functions: what one more evaluation of a candidate is worth.
+"""Acquisition functions, which give the value of one more evaluation of a candidate.
 
 Notation: N networks with a value, C candidates, F features.
 """
@@ -14,9 +14,9 @@ from optuna_trlhpo._threads import one_thread
 from optuna_trlhpo.agent.surrogate import Surrogate
 
 _HARM = 1e9
-"""Puts a logarithm of an improvement below every gain."""
+"""Offset that puts the logarithm of an improvement below every gain."""
 _WORTHWHILE = math.log(10)
-"""How far below the best a logarithm of an expected improvement may be, for the gain to decide."""
+"""How far the logarithm of an expected improvement may be below the best for the gain to decide."""
 
 
 @one_thread()
@@ -28,15 +28,15 @@ def acquire(
     values: np.ndarray,
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """``[C]`` what the acquisition function holds of candidates.
+    """Values ``[C]`` of the acquisition function for candidates.
 
     Args:
         kind: "thompson", "expected_improvement" or "incumbent_gain".
-        critic: Conditioned on the networks.
-        z: ``[C, F]`` the candidates.
-        of_networks: ``[N]`` what the critic expects of the networks with a value.
-        values: ``[N]`` their values.
-        rng: The generator.
+        critic: Critic, conditioned on the networks.
+        z: ``[C, F]`` features of the candidates.
+        of_networks: ``[N]`` predictions of the critic for the networks with a value.
+        values: ``[N]`` values of these networks.
+        rng: Random generator.
     """
     if kind == "thompson":
         return critic.sample(z, rng)
@@ -47,26 +47,26 @@ def acquire(
         return improvement
     k = int(np.argmax(values))
     gain = incumbent_gain(mean, deviation, critic.noise, float(of_networks[k]), float(values[k]))
-    # Only among what promises improvement: a network that is surely bad gains nothing and harms nothing,
-    # and would win against all good ones once each of these could also do a little harm.
+    # Compare gains only among candidates that promise improvement: a surely bad network has a gain of 0,
+    # and would win against all good ones once each of these could also have a negative gain.
     return np.where(improvement > improvement.max() - _WORTHWHILE, gain, improvement - _HARM)
 
 
 def incumbent_gain(
     mean: np.ndarray, deviation: np.ndarray, noise: float, best_mean: float, best_seen: float
 ) -> np.ndarray:
-    """What the true value of the incumbent is expected to gain by one noisy value of each candidate.
+    """Expected gain in the true value of the incumbent from one noisy evaluation of each candidate.
 
-    The incumbent is the network that looked best. A candidate, seen as y = f + noise, takes its place if y
-    exceeds ``best_seen``, for good or ill: E[(f - best_mean) [y > best_seen]] is negative for one that could
-    take it by luck alone. Without noise it is the expected improvement.
+    The incumbent is the network with the best observed value. A candidate, observed as y = f + noise,
+    replaces it if y exceeds ``best_seen``, for better or worse: E[(f - best_mean) [y > best_seen]] is
+    negative for a candidate that could replace it only by luck. Without noise it is the expected improvement.
 
     Args:
-        mean: ``[C]`` of f.
-        deviation: ``[C]`` of f.
+        mean: ``[C]`` mean of f.
+        deviation: ``[C]`` standard deviation of f.
         noise: Standard deviation of a value's noise.
-        best_mean: The expected true value of the incumbent.
-        best_seen: Its noisy value.
+        best_mean: Expected true value of the incumbent.
+        best_seen: Noisy value of the incumbent.
 
     Example:
         >>> gain = incumbent_gain(np.zeros(2), np.array([1.0, 0.1]), 1.0, 0.0, 1.0)
@@ -80,17 +80,16 @@ def incumbent_gain(
 
 
 def log_expected_improvement(mean: np.ndarray, deviation: np.ndarray, best: float) -> np.ndarray:
-    """Logarithm of what a value is expected to exceed ``best`` by, under a normal distribution (Mockus,
-    1975).
+    """Logarithm of the expected improvement over ``best`` under a normal distribution (Mockus, 1975).
 
     Example:
         >>> float(np.exp(log_expected_improvement(np.zeros(1), np.ones(1), 0.0))[0].round(3))
         0.399
     """
     u = torch.from_numpy((mean - best) / deviation)
-    density = -0.5 * u.square() - 0.5 * math.log(2 * math.pi)  # its logarithm
+    density = -0.5 * u.square() - 0.5 * math.log(2 * math.pi)  # logarithm of the density
     near = torch.log(density.exp() + u * torch.special.ndtr(u))
-    # Below -1 the sum cancels; erfcx is left when the density is taken out of both (Ament et al., 2023).
+    # Below -1 the sum cancels; factoring the density out of both terms leaves erfcx (Ament et al., 2023).
     below = torch.special.erfcx(-u.clamp(max=-1) / math.sqrt(2)) * -u.clamp(max=-1) * math.sqrt(math.pi / 2)
     left = torch.where(u > -1e5, torch.log1p(-below), -2 * torch.log(-u.clamp(max=-1)))
     return torch.where(u > -1, near, density + left).numpy() + np.log(deviation)

@@ -1,4 +1,4 @@
-"""The actor: from a state to the next action."""
+"""Actor of DDPG, which maps a state to the next action."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ class Actor(nn.Module):
         self.head = nn.Linear(config.width, n_slots)
 
     def forward(self, state: Steps, query: Steps, position: Tensor) -> Tensor:
-        return self.explain(state, query, position)[0]  # [B, Q, A]
+        """Actions ``[B, Q, A]`` for the queries."""
+        return self.explain(state, query, position)[0]
 
     def explain(self, state: Steps, query: Steps, position: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """The same, and the attention weights ``[B, H, S + Q, S + Q]`` of each block."""
+        """Actions ``[B, Q, A]``, and the attention weights ``[B, H, S + Q, S + Q]`` of each block."""
         answer, weights = self.body(self.imr(state), self.imr(query.unfilled()), position)
         return torch.sigmoid(self.head(answer)), weights

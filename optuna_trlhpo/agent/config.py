@@ -1,4 +1,4 @@
-"""Every setting of the agent, with its range."""
+"""All settings of the agent, with their ranges."""
 
 from __future__ import annotations
 
@@ -15,59 +15,61 @@ _CHOICES = {
 
 @dataclass(frozen=True, kw_only=True)
 class AgentConfig:
-    """The agent's settings; the defaults suit studies of 30 to 500 trials, `AgentConfig.paper` is the
-    paper's.
+    """Settings of the agent.
 
-    Most of them belong to one of two agents. Where the actor decides alone (``n_candidates=0``, the
-    paper's), those from ``n_candidates`` to ``mutations`` have nothing to act on. Where a critic ranks plans
-    (the default), the actor, DDPG and the noise have not: of the others ``width``, ``heads``, ``blocks``,
-    ``expansion``, ``n_critics``, ``prior_scale`` and ``critic_learning_rate`` shape an ensemble, if
-    ``critic`` names one.
+    The defaults suit studies of 30 to 500 trials; `AgentConfig.paper` gives the paper's settings.
+
+    Most settings belong to one of two agents. Where the actor decides alone (``n_candidates=0``, as in the
+    paper), the settings from ``n_candidates`` to ``mutations`` have no effect. Where a critic ranks plans
+    (the default), the settings of the actor, of DDPG and of the noise have no effect, except that ``width``,
+    ``heads``, ``blocks``, ``expansion``, ``n_critics``, ``prior_scale`` and ``critic_learning_rate`` shape an
+    ensemble, if ``critic`` names one.
 
     Attributes:
-        width: Numbers per token; a multiple of ``heads``.
-        heads: Attention heads.
-        blocks: Transformer blocks of the actor, and of the critic.
+        width: Width of a token; a multiple of ``heads``.
+        heads: Number of attention heads.
+        blocks: Number of transformer blocks of the actor, and of the critic.
         expansion: Hidden width of a block's feed-forward part, as a multiple of ``width``.
-        n_critics: M, members of the critic ensemble.
+        n_critics: M, number of members of the critic ensemble.
         prior_scale: Weight of the frozen random network that is added to each member, so that members
             disagree where there are no data (Osband et al., "Randomized prior functions", 2018). 0: none.
-        learned_imr: Whether the intermediate model representation is learned, and tells names apart; False is
-            the paper's frozen one of four actions and 32 performance values alone.
-        progressive_reward: True: a step's reward is what it adds to the accuracy, values are bootstrapped
+        learned_imr: Whether the intermediate model representation is learned, and distinguishes names. False:
+            the paper's frozen one of four actions and 32 performance values only.
+        progressive_reward: True: the reward of a step is its gain in accuracy, values are bootstrapped
             through the target networks, and the state holds the performance values themselves (the paper).
-            False: a step's value is the best outcome seen at or behind it, in normal scores of its rank, and
-            the state holds the rank of the report.
-        actor_learning_rate: Of Adam, in (0, 1].
-        critic_learning_rate: Of Adam, in (0, 1].
-        gamma: Discount in [0, 1] of the bootstrapped value.
-        tau: Share in (0, 1] by which the target networks follow.
-        batch_size: Transitions per update (``progressive_reward``), else trials per update.
-        updates: Critic updates for each finished trial.
-        actor_interval: One actor update for so many critic updates.
-        replay_capacity: The most trials that are remembered.
-        n_candidates: Variations that the critic ranks, per generation; 0: the actor decides alone.
-        n_generations: How often the best variations are varied again before one is taken.
-        random_interval: Of so many trials one is sampled at random in a `LayerSpace`, and half as many
-            wherever else trials differ in which parameters they have, for a critic that has seen little but
-            one sort of network is too sure of all others. Elsewhere plans look at other sorts than the best,
-            too. 0: neither.
-        acquisition: What a plan is ranked by: "incumbent_gain", what the network that looked best is expected
-            to gain in truth, noise allowed for; "expected_improvement" over the best; or "thompson", one
-            function drawn from what the critic holds possible.
-        fit_steps: Steps in which the critic learns its kernel, for each finished trial.
-        critic: What ranks plans: "posterior", a Gaussian process; or an ensemble of ``n_critics`` networks,
-            each a "transformer" over the parameters or a "perceptron".
-        targets: What the critic learns: "log_error", accuracies and error rates by the logarithm of the error
-            and all else as it is; or the "rank" among all that is known, in normal scores.
-        mutations: Whether plans are variations of the best that is known; False: pieces of it, put together
-            at random.
-        read_reports: Whether it is read what a trial reports; False: only its final value.
-        noise_theta: Of the Ornstein-Uhlenbeck noise: how fast it returns to 0.
-        noise_sigma: Of the Ornstein-Uhlenbeck noise: its size at the start; it is annealed.
+            False: the value of a step is the best outcome observed at or after it, as the normal score of its
+            rank, and the state holds the rank of the report.
+        actor_learning_rate: Learning rate of Adam for the actor, in (0, 1].
+        critic_learning_rate: Learning rate of Adam for the critic, in (0, 1].
+        gamma: Discount factor in [0, 1] of the bootstrapped value.
+        tau: Share in (0, 1] by which the target networks follow the trained ones at each update.
+        batch_size: Transitions per update with ``progressive_reward``, else trials per update.
+        updates: Critic updates per finished trial.
+        actor_interval: Number of critic updates per actor update.
+        replay_capacity: Largest number of trials that are remembered.
+        n_candidates: Number of variations that the critic ranks per generation; 0: the actor decides alone.
+        n_generations: Number of times that the best variations are varied again before one is chosen.
+        random_interval: In a `LayerSpace`, one trial in so many is sampled at random, and half as many in
+            any other space whose trials differ in their parameters. A critic that has seen mostly one sort
+            of network is overconfident about all others. In these other spaces, plans also explore other
+            sorts than the best. 0: neither.
+        acquisition: Acquisition function that ranks plans: "incumbent_gain", the expected gain in the true
+            value of the network with the best observed value, given the noise; "expected_improvement" over
+            the best; or "thompson", one function drawn from the critic's posterior.
+        fit_steps: Steps in which the critic learns its kernel, per finished trial.
+        critic: Model that ranks plans: "posterior", a Gaussian process; or an ensemble of ``n_critics``
+            networks, each a "transformer" over the parameters or a "perceptron".
+        targets: Target that the critic learns: "log_error", the logarithm of the error for accuracies and
+            error rates, and the value itself for other objectives; or "rank", the normal score of the rank
+            among all known values.
+        mutations: Whether plans are variations of the best known ones; False: random combinations of their
+            parts.
+        read_reports: Whether the agent reads the reports of a trial; False: only its final value.
+        noise_theta: Rate at which the Ornstein-Uhlenbeck noise returns to 0.
+        noise_sigma: Initial scale of the Ornstein-Uhlenbeck noise, which is annealed.
 
     Raises:
-        ValueError: For a setting out of range.
+        ValueError: If a setting is out of range.
     """
 
     width: int = 32
@@ -100,7 +102,7 @@ class AgentConfig:
 
     @classmethod
     def paper(cls, **overrides: Any) -> AgentConfig:
-        """The paper's agent; what it leaves open is as its authors ran it."""
+        """Settings of the paper; where it leaves one open, as in the authors' runs."""
         published: dict[str, Any] = dict(
             width=64,
             heads=4,

@@ -1,4 +1,4 @@
-"""The critic of DDPG: from a state and an action to its value."""
+"""Critic of DDPG, which maps a state and an action to a value."""
 
 from __future__ import annotations
 
@@ -27,16 +27,17 @@ class Critic(nn.Module):
                 nn.Tanh(),
                 nn.Linear(config.width, config.n_critics),
             )
-            for layer, gain in ((self.prior[0], 2.0), (self.prior[2], 1.0)):  # values that differ by about 1
+            for layer, gain in ((self.prior[0], 2.0), (self.prior[2], 1.0)):  # outputs of deviation about 1
                 assert isinstance(layer, nn.Linear)
                 nn.init.normal_(layer.weight, std=gain / layer.in_features**0.5)
             self.prior.requires_grad_(False)
 
     def forward(self, state: Steps, query: Steps, position: Tensor) -> Tensor:
-        return self.explain(state, query, position)[0]  # [B, Q, M]
+        """Values ``[B, Q, M]`` of the queries, by each member."""
+        return self.explain(state, query, position)[0]
 
     def explain(self, state: Steps, query: Steps, position: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """The same, and the attention weights ``[B, H, S + Q, S + Q]`` of each block."""
+        """Values ``[B, Q, M]``, and the attention weights ``[B, H, S + Q, S + Q]`` of each block."""
         query = query.unmeasured()
         answer, weights = self.body(self.imr(state), self.imr(query), position)
         value = self.head(answer)

@@ -1,6 +1,7 @@
 """Deep deterministic policy gradient over sequences (Lillicrap et al., 2015; section IV of the paper).
 
-Notation as in `transformer`. One update is, in this order: targets, critic, actor, target networks.
+Notation as in `transformer`. The steps of an update are, in this order: targets, critic, actor, target
+networks.
 """
 
 from __future__ import annotations
@@ -20,42 +21,48 @@ from optuna_trlhpo.agent.tokens import Steps
 
 
 class Batch(NamedTuple):
-    """What an update learns from. ``learned`` is 1 at the steps to be learned, ``mask`` [B, M] at a
-    member's own episodes."""
+    """Batch for one update.
+
+    ``learned`` is 1 at the steps to be learned, ``mask`` ``[B, M]`` at a member's own episodes.
+    """
 
     steps: Steps
     learned: Tensor  # [B, S]
     mask: Tensor  # [B, M]
-    returns: Tensor  # [B, S] in [-1, 1], the value to learn; read without bootstrapping
-    rewards: Tensor  # [B, S] in [-1, 1]; read with bootstrapping
-    done: Tensor  # [B, S] 1 at an episode's last step; read with bootstrapping
+    returns: Tensor  # [B, S] in [-1, 1], the value to learn; used without bootstrapping
+    rewards: Tensor  # [B, S] in [-1, 1]; used with bootstrapping
+    done: Tensor  # [B, S] 1 at the last step of an episode; used with bootstrapping
 
 
 class Losses(NamedTuple):
+    """Losses of one update."""
+
     critic: float
     actor: float | None
-    """None where this update left the actor alone."""
+    """Loss of the actor; None where the update did not train it."""
 
 
 class Insight(NamedTuple):
-    """What actor and critic make of an episode of S steps. Row k of the attention, k = 1 to S, is
-    ``[H, k + 1]``: the weights of the first k steps, then that of the query itself; H counts the heads of all
-    blocks, one block after the other."""
+    """Values and attention weights of actor and critic for an episode of S steps.
 
-    values: np.ndarray  # [S, M] what each member expects of each step behind those before it
+    Row k of the attention, k = 1 to S, is ``[H, k + 1]``: the weights of the first k steps, then that of the
+    query itself. H counts the heads of all blocks, one block after the other.
+    """
+
+    values: np.ndarray  # [S, M] prediction of each member for each step, given those before it
     actor: list[np.ndarray]
     critic: list[np.ndarray]
 
 
 class DDPG:
-    """Actor, critic and how they learn.
+    """Actor and critic with their training.
 
     Args:
-        config: All settings.
-        n_slots: A, numbers of an action.
-        n_performance: P, numbers that describe a performance.
-        n_weights: K where there are several objectives, else 0.
-        seed: Of the initial weights.
+        config: Settings of the agent.
+        n_slots: A, number of slots of an action.
+        n_performance: P, number of values that describe a performance.
+        n_weights: K with several objectives, else 0.
+        seed: Random seed of the initial weights.
     """
 
     def __init__(
@@ -63,11 +70,11 @@ class DDPG:
     ) -> None:
         self.config = config
         with making_modules(), torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed every GPU too
+            torch.default_generator.manual_seed(seed)  # torch.manual_seed would also seed every GPU
             self.actor = Actor(config, n_slots=n_slots, n_performance=n_performance, n_weights=n_weights)
             self.critic = Critic(config, n_slots=n_slots, n_performance=n_performance, n_weights=n_weights)
         if not config.learned_imr:
-            self.actor.imr.load_state_dict(self.critic.imr.state_dict())  # one static network, as published
+            self.actor.imr.load_state_dict(self.critic.imr.state_dict())  # one fixed network, as in the paper
         self.target_actor = copy.deepcopy(self.actor).requires_grad_(False)
         self.target_critic = copy.deepcopy(self.critic).requires_grad_(False)
         self._actor_optimizer = _adam(self.actor, config.actor_learning_rate)
@@ -77,17 +84,19 @@ class DDPG:
     @one_thread()
     @torch.inference_mode()
     def act(self, state: Steps, query: Steps) -> Tensor:
-        """The actor's action ``[A]`` in [0, 1] behind ``state`` ``[1, S]``; ``query`` ``[1, 1]`` names what
-        is asked."""
+        """Action ``[A]`` in [0, 1] of the actor after ``state`` ``[1, S]``.
+
+        ``query`` ``[1, 1]`` names the parameter that is asked for.
+        """
         return self.actor(state, query, self._behind(state, 1))[0, 0]
 
     @one_thread()
     @torch.inference_mode()
     def explain(self, steps: Steps) -> Insight:
-        """What actor and critic attend to, and what the critic expects, at each of ``steps`` ``[1, S]``.
+        """Values of the critic, and attention weights of actor and critic, at each of ``steps`` ``[1, S]``.
 
-        The last row of the attention is that of the step which would have come next; of its action the critic
-        knows what the actor would do.
+        The last row of the attention belongs to the step that would come next; there the critic is given the
+        actor's action.
         """
         S = steps.actions.shape[1]
         position = torch.arange(S + 1)
@@ -101,7 +110,7 @@ class DDPG:
 
     @one_thread()
     def update(self, batch: Batch) -> Losses:
-        """Learn once from ``batch``; nothing is evaluated or trained but these networks."""
+        """Learn once from ``batch``; only the networks of this object are evaluated and trained."""
         position = torch.arange(batch.learned.shape[1])
         targets = self._bootstrapped(batch, position) if self.config.progressive_reward else batch.returns
 
@@ -126,7 +135,7 @@ class DDPG:
 
     @torch.no_grad()
     def _bootstrapped(self, batch: Batch, position: Tensor) -> Tensor:
-        """``[B, S]`` y = r + gamma Q'(s', mu'(s')), and r alone at the end of an episode."""
+        """Targets ``[B, S]``: y = r + gamma Q'(s', mu'(s')), and r alone at the end of an episode."""
         query = batch.steps._replace(actions=self.target_actor(batch.steps, batch.steps, position))
         values = self.target_critic(batch.steps, query, position).mean(dim=-1)  # [B, S] of each state
         of_next = torch.cat([values[:, 1:], torch.zeros_like(values[:, :1])], dim=1)
@@ -138,8 +147,10 @@ class DDPG:
 
 
 def _rows(weights: list[Tensor], S: int) -> list[np.ndarray]:
-    """Rows 1 to S as `Insight` has them, of weights ``[1, H, 2 S + 1, 2 S + 1]`` of each block, where the
-    query at position k is token S + k."""
+    """Rows 1 to S as in `Insight`, from the attention weights ``[1, H, 2 S + 1, 2 S + 1]`` of each block.
+
+    The query at position k is token S + k.
+    """
     heads = torch.cat([block[0] for block in weights]).double()  # [blocks * H, T, T]
     return [
         torch.cat([heads[:, S + k, :k], heads[:, S + k, S + k, None]], dim=1).numpy() for k in range(1, S + 1)
@@ -151,7 +162,7 @@ def _adam(module: nn.Module, learning_rate: float) -> torch.optim.Adam:
 
 
 def _descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
-    """One step on this optimizer's own parameters; what else the loss depends on gets no gradient."""
+    """Take one step on this optimizer's parameters; other parameters in the loss get no gradient."""
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     for parameter, gradient in zip(
         parameters, torch.autograd.grad(loss, parameters, allow_unused=True), strict=True

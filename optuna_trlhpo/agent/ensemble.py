@@ -1,15 +1,16 @@
-"""A critic of networks that are trained: an ensemble, whose members disagree where little is known.
+"""Critic that is an ensemble of trained networks, whose members disagree where little is known.
 
-Notation: N networks with a known value, C candidates, B rows at once, F features of a network, T tokens,
+Notation: N networks with a known value, C candidates, B rows of a batch, F features of a network, T tokens,
 W width of a token, M members.
 
-Members differ in where they start, in a frozen random network that is added to each (Osband et al.,
-"Randomized prior functions", 2018), and in the networks that each learns from (bootstrap). What they hold on
-average is the mean, how far they are apart the deviation (Lakshminarayanan et al., "Deep ensembles", 2017).
+Members differ in their initial weights, in a frozen random network that is added to each (Osband et al.,
+"Randomized prior functions", 2018), and in the networks that each learns from (bootstrap). The average of
+their predictions is the mean, their spread the deviation (Lakshminarayanan et al., "Deep ensembles", 2017).
 
-It answers what `posterior.Posterior` answers. But where that is conditioned, this is trained: it goes on from
-what it has learned, new features get weights of their own, and no other weight moves for them. The members of
-perceptrons share nothing; those of a transformer share its body, and so are more of one mind.
+It has the methods of `GaussianProcess`. But a Gaussian process is conditioned anew, and an ensemble is
+trained further from its current weights: new features get weights of their own, and no other weight changes
+for them. The members of perceptrons share nothing. Those of a transformer share its body, and so they
+disagree less.
 """
 
 from __future__ import annotations
@@ -28,29 +29,29 @@ from optuna_trlhpo.agent.transformer import Block
 
 BODIES = ("perceptron", "transformer")
 _HIDDEN = 256, 64
-"""Hidden units of a perceptron's layers. A wide first layer makes for smoother functions."""
+"""Hidden units of a perceptron's layers. A wide first layer gives smoother functions."""
 _START = 0.1
-"""Of a perceptron's last weights, so that before anything is learned it adds little to what is expected."""
+"""Scale of a perceptron's last weights, small so that an untrained one hardly changes the expectation."""
 _MEMBER_SHARE = 0.7
-"""The share of the networks that each member learns from."""
+"""Share of the networks that each member learns from."""
 _NOISE = 0.5
-"""Of values, while nothing is learned."""
+"""Noise of the values before anything is learned."""
 _LEAST_DEVIATION = 1e-4
 _BODY, _PRIOR, _MEMBERS, _BATCHES = range(4)
 """Streams of random numbers."""
 
 
 class Ensemble:
-    """Members that each tell a network's value.
+    """Ensemble whose members each predict the value of a network.
 
     Args:
-        config: The agent's settings. Read are ``n_critics`` (M), ``prior_scale``, ``critic_learning_rate``
+        config: Settings of the agent. Used are ``n_critics`` (M), ``prior_scale``, ``critic_learning_rate``
             and, by the transformer, ``width``, ``heads``, ``blocks`` and ``expansion``.
-        body: "perceptron", which takes all features at once, or "transformer", which takes parameters.
-        seed: Of all that is drawn.
+        body: "perceptron", which reads all features at once, or "transformer", which reads parameters.
+        seed: Random seed.
 
     Raises:
-        ValueError: For another body.
+        ValueError: If ``body`` is unknown.
 
     Example:
         >>> features = Features(*np.zeros((3, 1), dtype=np.int64), base=np.zeros(1), mean=np.zeros(1))
@@ -62,7 +63,7 @@ class Ensemble:
     """
 
     UPDATES_PER_STEP = 5
-    """Updates for each step that `fit` is asked for: one does less than a step of learning a kernel."""
+    """Updates per step of `fit`: one update achieves less than one step of learning a kernel."""
 
     def __init__(self, config: AgentConfig, *, body: str = "perceptron", seed: int = 0) -> None:
         if body not in BODIES:
@@ -81,11 +82,11 @@ class Ensemble:
 
     @one_thread()
     def fit(self, x: np.ndarray, y: np.ndarray, features: Features, *, steps: int) -> None:
-        """Learn for ``steps`` from networks ``x`` ``[N, F]`` with values ``y`` ``[N]`` of about mean 0 and
-        deviation 1; without steps learn nothing.
+        """Learn for ``steps`` from networks ``x`` ``[N, F]`` with values ``y`` ``[N]``.
 
-        Each row has its members by its number. What columns and groups are called may not change between
-        calls; there may be more of them.
+        The values have about mean 0 and deviation 1. Without steps nothing is learned. The number of a row
+        determines the members that learn from it. The meaning of columns and groups must not change between
+        calls, but there may be more of them.
         """
         self._scale = torch.from_numpy(np.exp(0.5 * features.base)).float()
         self._mean = torch.from_numpy(features.mean).float()
@@ -95,35 +96,37 @@ class Ensemble:
             self._learn(self._scaled(x), torch.from_numpy(y).float(), steps)
 
     def predict(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and standard deviation ``[C]`` of what the members expect of ``x`` ``[C, F]``."""
+        """Mean and standard deviation ``[C]`` of the members' predictions for ``x`` ``[C, F]``."""
         values = self._values(x)
         deviation = values.std(axis=1, ddof=1) if values.shape[1] > 1 else np.zeros(len(values))
         return values.mean(axis=1), np.maximum(deviation, _LEAST_DEVIATION)
 
     def sample(self, x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """What one member, drawn, expects of ``x`` ``[C, F]``: ``[C]`` (Thompson sampling)."""
+        """Predictions ``[C]`` of one random member for ``x`` ``[C, F]`` (Thompson sampling)."""
         return self._values(x)[:, rng.integers(self._config.n_critics)]
 
     @one_thread()
     @torch.no_grad()
     def attention(self, x: np.ndarray) -> np.ndarray | None:
-        """What the members attend to as they judge ``x`` ``[C, F]``: ``[C, H, 1 + columns]``, weights of the
-        token that asks and of each parameter, 0 where a network does not have it; H counts the heads of all
-        blocks, one block after the other. None where there is no attention."""
+        """Attention weights of the members as they judge ``x`` ``[C, F]``: ``[C, H, 1 + columns]``.
+
+        They are the weights of the query token and of each parameter, 0 for a parameter that a network does
+        not have. H counts the heads of all blocks, one block after the other. None for a body without
+        attention.
+        """
         if not isinstance(self._body, ParameterTransformer):
             return None
         return self._body.attention(self._scaled(x)).double().numpy()
 
     @property
     def noise(self) -> float:
-        """Standard deviation of values from what their members make of them, at the end of the last
-        learning."""
+        """Standard deviation of the values from the members' predictions, at the end of the last fit."""
         return self._noise
 
     @one_thread()
     @torch.no_grad()
     def _values(self, x: np.ndarray) -> np.ndarray:
-        """``[C, M]``."""
+        """Predictions ``[C, M]`` of the members."""
         z = self._scaled(x)
         return (self._body(z) + self._given(z)).double().numpy()
 
@@ -132,14 +135,14 @@ class Ensemble:
         return torch.from_numpy(x).float() * self._scale
 
     def _given(self, z: Tensor) -> Tensor:
-        """``[C, M]`` what is not learned: what is expected from elsewhere, and a random function."""
+        """``[C, M]`` part that is not learned: the mean expected beforehand, and a random function."""
         return (z @ self._mean).unsqueeze(-1) + self._config.prior_scale * self._prior(z)
 
     def _learn(self, z: Tensor, y: Tensor, steps: int) -> None:
         with torch.no_grad():
             targets = y.unsqueeze(-1) - self._given(z)  # [N, M]
         mask = torch.from_numpy(self._members(len(z))).float()
-        # The rate falls to 0 in each call, so that wherever learning ends it has settled.
+        # The rate falls to 0 in each call, so that the weights have converged wherever learning ends.
         n_updates, rate = steps * self.UPDATES_PER_STEP, self._config.critic_learning_rate
         optimizer = torch.optim.AdamW(
             self._body.parameters(), lr=rate, weight_decay=self._body.weight_decay, fused=True
@@ -157,9 +160,9 @@ class Ensemble:
         self._noise = max(math.sqrt(float((mask * errors).sum() / mask.sum())), _LEAST_DEVIATION)
 
     def _members(self, n: int) -> np.ndarray:
-        """``[N, M]`` which members learn from a row; that does not depend on how many rows follow."""
+        """``[N, M]`` whether a member learns from a row, whatever the number of rows that follow."""
         drawn = np.random.default_rng((self._seed, _MEMBERS)).random((n, self._config.n_critics))
-        return (drawn < _MEMBER_SHARE) | (drawn == drawn.min(axis=1, keepdims=True))  # everyone has one
+        return (drawn < _MEMBER_SHARE) | (drawn == drawn.min(axis=1, keepdims=True))  # at least one per row
 
 
 class Perceptrons(nn.Module):
@@ -167,8 +170,8 @@ class Perceptrons(nn.Module):
 
     Args:
         n_members: M.
-        gain: Of the last weights; with 1 what comes out differs by about 1.
-        seed: Of the weights.
+        gain: Scale of the last weights; with 1 the outputs have a deviation of about 1.
+        seed: Random seed of the weights.
     """
 
     batch_size = 128
@@ -186,6 +189,7 @@ class Perceptrons(nn.Module):
         self.output_bias = nn.Parameter(torch.zeros(n_members, dtype=torch.float32))
 
     def grow(self, features: Features) -> None:
+        """Add weights for features that are new."""
         self.inputs.grow(len(features.column))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -196,16 +200,16 @@ class Perceptrons(nn.Module):
 
 
 class ParameterTransformer(nn.Module):
-    """A transformer over a network's parameters: ``[B, F]`` to ``[B, M]``.
+    """Transformer over the parameters of a network: ``[B, F]`` to ``[B, M]``.
 
-    A token is a parameter (a column): its features, each times a vector of its own, what it is called (its
-    group), and which it is (its column). A network has tokens for those parameters alone that it has. One
-    more token asks; M heads tell values from what it comes back with.
+    A token is a parameter (a column): the sum of its features, each times a learned vector, of an embedding
+    of its name (its group) and of an embedding of its column. A network has tokens only for the parameters
+    that it has. One more token is the query; M heads predict values from its output.
     """
 
     batch_size = 32
-    weight_decay = 0.3  # without, it holds on to what it made of the first few networks
-    features: Tensor  # [columns, K] those of each column, as many as the widest has; F where there are fewer
+    weight_decay = 0.3  # without it, the first few networks keep too much influence
+    features: Tensor  # [columns, K] features of each column, K as the largest has; F where there are fewer
     groups: Tensor  # [columns]
 
     def __init__(self, config: AgentConfig, *, seed: Sequence[int]) -> None:
@@ -223,6 +227,7 @@ class ParameterTransformer(nn.Module):
         self.output_bias = nn.Parameter(torch.zeros(M, dtype=torch.float32))
 
     def grow(self, features: Features) -> None:
+        """Add weights for features, columns and groups that are new."""
         F, counts = len(features.column), np.bincount(features.column)
         self.groups = torch.zeros(len(counts), dtype=torch.int64)
         self.groups[features.column] = torch.from_numpy(features.group)
@@ -242,7 +247,7 @@ class ParameterTransformer(nn.Module):
         return (h * self.output).sum(dim=-1) + self.output_bias
 
     def attention(self, x: Tensor) -> Tensor:
-        """See `Ensemble.attention`."""
+        """Attention weights of the query, as in `Ensemble.attention`."""
         tokens, there, which = self._tokens(x)
         _, weights = self._ask(tokens, there)
         asking = torch.cat([block[:, :, 0] for block in weights], dim=1)  # [B, blocks * H, 1 + T]
@@ -251,10 +256,9 @@ class ParameterTransformer(nn.Module):
         return torch.cat([asking[..., :1], of_columns], dim=2)
 
     def _ask(self, tokens: Tensor, there: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """What the token that asks comes back with, ``[B, W]``, and the weights ``[B, H, 1 + T, 1 + T]`` of
-        each block."""
+        """Output of the query token, ``[B, W]``, and weights ``[B, H, 1 + T, 1 + T]`` of each block."""
         tokens = torch.cat([self.query.expand(len(tokens), 1, -1), tokens], dim=1)  # [B, 1 + T, W]
-        visible = nn.functional.pad(there, (1, 0), value=True).unsqueeze(1)  # [B, 1, 1 + T], to all alike
+        visible = nn.functional.pad(there, (1, 0), value=True).unsqueeze(1)  # [B, 1, 1 + T], same for all
         weights = []
         for block in self.blocks:
             tokens, w = block(tokens, visible)
@@ -262,8 +266,11 @@ class ParameterTransformer(nn.Module):
         return tokens[:, 0], weights
 
     def _tokens(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Tokens ``[B, T, W]``, which of them are there ``[B, T]``, and their columns ``[B, T]``. T is the
-        most that a row has, far less than there are columns, and time goes with T squared."""
+        """Tokens ``[B, T, W]``, whether each is present ``[B, T]``, and their columns ``[B, T]``.
+
+        T is the largest number of tokens in a row, far below the number of columns: time grows with T
+        squared.
+        """
         values = nn.functional.pad(x, (0, 1))[:, self.features]  # [B, columns, K]
         vectors = nn.functional.pad(self.feature.weight, (0, 0, 0, 1))[self.features]  # [columns, K, W]
         tokens = torch.bmm(values.transpose(0, 1), vectors).transpose(0, 1)  # [B, columns, W]
@@ -277,11 +284,11 @@ class ParameterTransformer(nn.Module):
 
 
 class Rows(nn.Module):
-    """A learned matrix that grows by rows; a row's first numbers are the same whenever it comes.
+    """Learned matrix that grows by rows; the initial values of a row do not depend on when it is added.
 
     Args:
-        shape: Of a row.
-        seed: Of what is drawn, with deviation 1.
+        shape: Shape of a row.
+        seed: Random seed of the initial values, which have deviation 1.
     """
 
     def __init__(self, shape: tuple[int, ...], *, seed: Sequence[int]) -> None:
@@ -290,6 +297,7 @@ class Rows(nn.Module):
         self.weight = nn.Parameter(torch.zeros(0, *shape, dtype=torch.float32))
 
     def grow(self, n: int) -> None:
+        """Add rows until there are ``n``."""
         more = n - len(self.weight)
         if more > 0:
             drawn = _drawn(self._rng, (more, *self.weight.shape[1:]))

@@ -1,6 +1,6 @@
-"""What the agent makes of a running trial, as the note that is kept with it: pure, and nothing is learned.
+"""Explanation of the agent's decisions in a running trial, as its `AgentRecord`. Nothing is learned here.
 
-Notation as in `notes`.
+Notation as in `trials.agent_record`.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from optuna_trlhpo.trials.path import Path
 
 
 def with_plan(note: AgentRecord, plan: Plan, n_settled: int, search: Planner) -> AgentRecord:
-    """The note with what the critic expects of a plan, and what it attends to as it judges it.
+    """Add the critic's expectation of a plan, and its attention weights, to a trial's record.
 
     Args:
-        note: Of the trial so far.
-        plan: The one that ``search`` made last.
-        n_settled: Steps that the trial had when it was made.
-        search: What made it.
+        note: Record of the trial so far.
+        plan: Last plan that ``search`` made.
+        n_settled: Number of steps that the trial had when the plan was made.
+        search: Planner that made the plan.
     """
     values = search.values_of(plan.mean + plan.deviation * np.array([0.0, -1.0, 1.0]))
     plans = note.plans
@@ -42,13 +42,13 @@ def with_plan(note: AgentRecord, plan: Plan, n_settled: int, search: Planner) ->
 def with_path_plan(
     note: AgentRecord, plan: ConfigurationPlan, path: Path, search: ConfigurationPlanner
 ) -> AgentRecord:
-    """The note with what the critic expects of a plan for an objective of any kind, as `with_plan`.
+    """Add the critic's expectation of a configuration, as `with_plan` does for a network.
 
     Args:
-        note: Of the trial so far.
-        plan: The one that ``search`` made last.
-        path: What the trial had when it was made.
-        search: What made it.
+        note: Record of the trial so far.
+        plan: Last plan that ``search`` made.
+        path: Parameters that the trial had when the plan was made.
+        search: Planner that made the plan.
     """
     values = search.values_of(plan.mean + plan.deviation * np.array([0.0, -1.0, 1.0]))
     plans = note.plans
@@ -68,19 +68,19 @@ def with_episode(
     replay: Replay,
     weights: np.ndarray,
 ) -> AgentRecord:
-    """The note with what actor and critic make of a trial that has all its steps.
+    """Add the evaluation of a complete trial by actor and critic to its record.
 
     Args:
-        note: Of the trial so far.
+        note: Record of the trial so far.
         trial: The trial, at its end.
-        seen: When it reported what.
+        seen: Number of parameters and step of each report.
         agent: Actor and critic.
-        replay: What is remembered.
-        weights: ``[K]`` what the trial weighs its objectives by.
+        replay: Memory of finished trials.
+        weights: ``[K]`` the trial's weights of the objectives.
     """
     last = max(trial.intermediate_values, default=-1)
     if last > max((step for _, step in seen), default=-1):
-        seen = [*seen, (len(trial.params), last)]  # for the step that would have come next
+        seen = [*seen, (len(trial.params), last)]  # of a step that would have come next
     episode = read_episode(trial, seen)
     if not len(episode):
         return note

@@ -1,14 +1,14 @@
-"""What is known about layers before the first training: a transformer that has seen other tasks.
+"""Prior for layers, known before the first training: a transformer that was trained on other tasks.
 
-Notation: N networks, S layers, O features of a layer (`LayerSpace.layer_features`), W width, E numbers that
-embed a network, T tasks.
+Notation: N networks, S layers, O features of a layer (`LayerSpace.layer_features`), W width, E numbers of an
+embedding, T tasks.
 
-The transformer was trained on tables of networks, of several tasks at once: it embeds a network in E numbers,
-and what the network scores on task t is a linear function of them, with weights of that task alone. So what
-carries over between tasks is in the embedding, and what does not is in the weights. Of a new task only the
-mean and the spread of the weights over the tasks seen are known. That is a prior distribution of functions,
-and it enters the posterior as its linear part (`posterior`): each embedded number, times its weight's
-deviation, is a feature whose weight has deviation 1, and a mean.
+The transformer was trained on tables of networks, of several tasks at once. It embeds a network in E numbers,
+and the score of the network on task t is a linear function of the embedding, with weights specific to that
+task. So the embedding holds what transfers between tasks, and the weights hold what does not. For a new task
+only the mean and the spread of the weights over the training tasks are known. This defines a prior
+distribution of functions, and it is the linear part of the `gaussian_process`: each number of the embedding,
+times the deviation of its weight, is a feature whose weight has deviation 1, and a mean.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from optuna_trlhpo.agent.config import AgentConfig
 from optuna_trlhpo.agent.transformer import Block, sinusoids
 
 EMBEDDING = 8
-"""E."""
+"""E, the size of an embedding."""
 N_LAYER_FEATURES = 11
-"""O, of the layers that files tell of."""
+"""O, the number of features of the layers in prior files."""
 _CONFIG = AgentConfig(width=32, heads=4, blocks=2, expansion=2)
 
 
 class LayerTransformer(nn.Module):
-    """Embeds networks, given as the features of their layers."""
+    """Transformer that embeds networks, given by the features of their layers."""
 
     def __init__(self, n_features: int) -> None:
         super().__init__()
@@ -46,15 +46,15 @@ class LayerTransformer(nn.Module):
         )
 
     def forward(self, features: Tensor, filled: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Embeddings ``[N, E]`` and attention ``[N, H, S, S]`` per block.
+        """Embeddings ``[N, E]`` and attention weights ``[N, H, S, S]`` of each block.
 
         Args:
-            features: ``[N, S, O]``.
+            features: ``[N, S, O]`` features of the layers.
             filled: ``[N, S]`` True where there is a layer.
         """
         N, S, _ = features.shape
         x = self.inputs(features) + sinusoids(torch.arange(S), _CONFIG.width)
-        visible = filled.unsqueeze(1) | torch.eye(S, dtype=torch.bool)  # an empty place sees itself
+        visible = filled.unsqueeze(1) | torch.eye(S, dtype=torch.bool)  # an empty position attends to itself
         weights = []
         for block in self.blocks:
             x, w = block(x, visible)
@@ -67,15 +67,15 @@ class LayerTransformer(nn.Module):
 
 
 class LayerPrior:
-    """The expectations of a `LayerTransformer` that was trained on other tasks.
+    """Prior expectations of a `LayerTransformer` that was trained on other tasks.
 
     Args:
-        tensors: Its weights; ``mean`` and ``deviation`` ``[E]`` of a task's linear weights; and ``unit``: so
-            much in logarithms of the error is a score of 1.
+        tensors: Weights of the transformer; ``mean`` and ``deviation`` ``[E]`` of a task's linear weights;
+            and ``unit``, the change in the logarithm of the error that equals a score of 1.
 
     Attributes:
         means: ``[E + 1]`` means of the linear weights, in deviations; the last belongs to a constant.
-        unit: What a score of 1 is on a task like those seen, in logarithms of the error.
+        unit: Change in the logarithm of the error that equals a score of 1, on a task like those in training.
     """
 
     def __init__(self, tensors: dict[str, Tensor]) -> None:
@@ -87,25 +87,25 @@ class LayerPrior:
         with (
             making_modules(),
             torch.random.fork_rng(devices=[]),
-        ):  # what it is made with is overwritten, but drawn
+        ):  # the initial weights are overwritten, but creating them draws random numbers
             self._transformer = LayerTransformer(tensors["inputs.weight"].shape[1]).eval()
         self._transformer.load_state_dict(tensors)
 
     @classmethod
     def load(cls, path: Path | None = None) -> LayerPrior:
-        """The prior that comes with the package, or another one.
+        """Load the prior of the package, or the one in ``path``.
 
         Raises:
-            FileNotFoundError: If there is no such file.
-            ValueError: If it is no prior for layers; it names the file, what is wrong in it and what is
-                allowed.
+            FileNotFoundError: If the file does not exist.
+            ValueError: If the file is not a prior for layers. The message names the file, the fault and the
+                allowed values.
         """
         if path is None:
             return cls(load((resources.files(__package__) / "layer-prior.safetensors").read_bytes()))
         content = path.read_bytes()
         try:
             tensors = load(content)
-        except Exception as error:  # whatever a file of another kind leads to
+        except Exception as error:  # any error that a file of another kind may cause
             raise ValueError(
                 f"{path} is not a prior for layers: it must be a safetensors file ({error})"
             ) from error
@@ -117,13 +117,13 @@ class LayerPrior:
     @one_thread()
     @torch.inference_mode()
     def __call__(self, features: Sequence[np.ndarray]) -> np.ndarray:
-        """``[N, E + 1]`` numbers of networks, each described by ``[S, O]``; the last is 1."""
+        """``[N, E + 1]`` features of networks, each given by its layers ``[S, O]``; the last is 1."""
         embedded, _ = self._transformer(*padded(features))
         return np.pad(embedded.double().numpy() * self._deviation, [(0, 0), (0, 1)], constant_values=1.0)
 
 
 def _what_is_wrong(tensors: Mapping[str, Tensor]) -> str:
-    """What keeps these tensors from being a prior, and what is allowed; empty if nothing does."""
+    """Description of the first fault of these tensors as a prior; empty if there is none."""
     with making_modules(), torch.random.fork_rng(devices=[]):
         shapes = {name: it.shape for name, it in LayerTransformer(N_LAYER_FEATURES).state_dict().items()}
     shapes |= {name: torch.Size([EMBEDDING]) for name in ("mean", "deviation")} | {"unit": torch.Size([])}
@@ -154,7 +154,7 @@ def _what_is_wrong(tensors: Mapping[str, Tensor]) -> str:
 
 
 def padded(features: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
-    """Outlines of different lengths ``[N, S, O]``, and where there is a layer ``[N, S]``."""
+    """Pad features of different lengths to ``[N, S, O]``, with a mask of the layers ``[N, S]``."""
     S = max(map(len, features))
     filled = torch.tensor([[k < len(layers) for k in range(S)] for layers in features])
     rows = [np.pad(layers, [(0, S - len(layers)), (0, 0)]) for layers in features]

@@ -1,4 +1,4 @@
-"""The names of parameters as numbers, the same for all that is remembered in a study and in earlier ones.
+"""Table that numbers the names of parameters, the same for a study and for earlier ones.
 
 Notation: S steps, A action slots.
 """
@@ -18,11 +18,12 @@ from optuna_trlhpo.trials.parameters import ParameterSpec
 
 
 class NameTable:
-    """Gives every stem a number, in the order in which they come.
+    """Table that numbers base names, in the order of their first use.
 
     Attributes:
-        categorical: Whether a stem's values have no order, by its number; the last is that of no name.
-        codes: ``[n + 1, NAME_CODE]`` numbers that stand for a stem; the last row is that of no name.
+        categorical: Whether the values of a base name have no order, by its number; the last entry is for no
+            name.
+        codes: ``[n + 1, NAME_CODE]`` code of each base name; the last row is for no name.
 
     Example:
         >>> names = NameTable()
@@ -33,7 +34,7 @@ class NameTable:
     """
 
     def __init__(self) -> None:
-        self._numbers: dict[tuple[str, bool], int] = {}  # stem, and whether it is categorical
+        self._numbers: dict[tuple[str, bool], int] = {}  # (base name, whether it is categorical) -> number
         self._uneven: dict[
             tuple[int, int], ParameterSpec
         ] = {}  # (number, index) of integers on a logarithmic scale
@@ -41,10 +42,10 @@ class NameTable:
         self.categorical = np.zeros(1, dtype=bool)
 
     def learn(self, slot: ParameterSpec) -> int:
-        """The number of the slot's stem, a new one if it has none."""
+        """Number of the slot's base name, which is added if it is new."""
         name = slot.stem, slot.categorical
         if name not in self._numbers:
-            # A name's code depends on nothing but itself: the same in every study and process.
+            # The code of a name depends only on the name: it is the same in every study and process.
             seed = zlib.crc32(slot.stem.encode(errors="surrogatepass"))
             code = np.random.default_rng(seed).standard_normal(NAME_CODE)
             self._numbers[name] = len(self._numbers)
@@ -55,16 +56,16 @@ class NameTable:
         return self._numbers[name]
 
     def number(self, slot: ParameterSpec) -> int:
-        """The number of the slot's stem, -1 if it has none."""
+        """Number of the slot's base name, -1 if it is unknown."""
         return self._numbers.get((slot.stem, slot.categorical), -1)
 
     def numbers(self, slots: Sequence[ParameterSpec]) -> np.ndarray:
-        """``[A]`` the numbers of the slots' stems, -1 where there is none."""
+        """``[A]`` numbers of the slots' base names, -1 for an empty slot or an unknown name."""
         numbers = [self.number(slot) for slot in slots]
         return np.array(numbers + [-1] * (ACTION_SLOTS - len(numbers)), dtype=np.int64)
 
     def learn_all(self, episode: Episode) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """``[S, A]`` each: numbers of stems, indices, numbers of values."""
+        """Arrays ``[S, A]`` of an episode: numbers of base names, indices, numbers of values."""
         shape = (len(episode), ACTION_SLOTS)
         names, indices = np.full(shape, -1, dtype=np.int64), np.full(shape, -1, dtype=np.int64)
         n_values = np.zeros(shape, dtype=np.int64)
@@ -75,11 +76,13 @@ class NameTable:
         return names, indices, n_values
 
     def category(self, stem: str) -> int:
-        """The number of a stem whose values have no order; -1 if there is none."""
+        """Number of a base name whose values have no order; -1 if it is unknown."""
         return self._numbers.get((stem, True), -1)
 
     def settle(self, number: int, index: int, action: float) -> float:
-        """The action that stands for the same value of an integer on a logarithmic scale; of others
-        itself."""
+        """Canonical action for the same value of an integer on a logarithmic scale.
+
+        The action of any other parameter is unchanged.
+        """
         slot = self._uneven.get((number, index))
         return action if slot is None else slot.settle(action)

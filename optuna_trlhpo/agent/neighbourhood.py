@@ -1,11 +1,11 @@
-"""What to try next: variations of the best networks, ranked by what the critic expects of them.
+"""Candidates for the next network: variations of the best networks, which a critic then ranks.
 
 Notation: N remembered networks, S steps, A action slots.
 
-A plan is a whole network that begins with what the running trial has settled. Which parameters there are
-depends on others (a pooling layer has no neurons), so plans are put together from pieces of remembered
-networks: their values are varied, a category that changes brings what followed it elsewhere, steps are
-replaced, inserted and taken out where the same parameters come step after step.
+A plan is a whole network that begins with the fixed steps of the running trial. Parameters depend on one
+another (a pooling layer has no neurons), so plans are recombined from parts of remembered networks. Their
+values are varied; a changed category takes along the parameters that follow it in another network; and where
+the same parameters repeat step after step, steps are replaced, inserted and removed.
 """
 
 from __future__ import annotations
@@ -19,27 +19,27 @@ from optuna_trlhpo.agent.sequences import Candidate, DecisionPoint, Networks
 from optuna_trlhpo.layers.bins import bin_of, middle_of
 
 _SMALLEST, _LARGEST = 0.005, 0.25
-"""How far a value in [0, 1] is nudged, as a standard deviation."""
+"""Smallest and largest standard deviation by which a value in [0, 1] is perturbed."""
 _N_BEST = 10
 _BEST_SHARE = 0.5
 _RESTRUCTURED = 0.3
-"""Share of the variations in which a step is replaced, inserted, appended or taken out."""
+"""Share of the variations in which a step is replaced, inserted, appended or removed."""
 
 
 class Neighbourhood:
-    """Puts candidates together.
+    """Generator of candidates.
 
     Args:
-        networks: Remembered ones.
-        scores: ``[N]`` how good they are held to be; the best are varied.
-        settled: What may not be changed.
-        categorical: Whether a stem's values have no order, by its number.
-        repeated: Whether a stem comes step after step, by its number.
-        complete: Whether a candidate of so many steps would be one that gets a value.
-        contains: Tells of the actions of layers whether they may stand so; None where it is not known.
-        layer: The stem that a layer begins with.
-        depth: The stem of the number of layers, where that is asked for first.
-        settle: Gives for a stem, an index and an action the action that stands for the same value.
+        networks: Remembered networks.
+        scores: ``[N]`` expected scores of the networks; the best are varied.
+        settled: Decision point of the running trial, which must not be changed.
+        categorical: Whether the values of a base name have no order, by its number.
+        repeated: Whether a base name repeats step after step, by its number.
+        complete: Returns whether a candidate with this number of steps would get a value.
+        settle: Returns the canonical action of the same value, for a base name, an index and an action.
+        contains: Returns whether the actions of layers are a network of the space; None where unknown.
+        layer: Base name that a layer begins with.
+        depth: Base name of the number of layers, where that is asked for first.
     """
 
     def __init__(
@@ -78,10 +78,10 @@ class Neighbourhood:
             and (asked < 0 or (draft.names[step, slot] == asked and draft.indices[step, slot] == index))
         ]
         self._all = drafts
-        self._nowhere: set[tuple[int, int, int, int | None]] = set()  # categories that no network has
+        self._nowhere: set[tuple[int, int, int, int | None]] = set()  # categories in no network
         order = sorted(fitting, key=lambda k: -scores[k])
         self._parents = [self._joined(drafts[k].steps(step)) for k in order]
-        if not self._parents:  # the step never came at this place
+        if not self._parents:  # no network has this parameter at this step
             self._parents = [
                 self._joined(draft.steps(k, None, self._shift(draft, k)))
                 for draft in drafts
@@ -91,14 +91,14 @@ class Neighbourhood:
 
     @staticmethod
     def _never_followed(names: np.ndarray, n: int) -> np.ndarray:
-        """``[n]`` whether a stem is always the last of its step."""
+        """``[n]`` whether a base name is always the last of its step."""
         alone = np.ones(n, dtype=bool)
         alone[names[:, :, :-1][names[:, :, 1:] >= 0]] = False
         return alone
 
     @staticmethod
     def _same_everywhere(networks: Networks) -> bool:
-        """Whether a step has the same parameters in every network that has it, whatever goes before."""
+        """Return whether a step has the same parameters in every network, whatever comes before it."""
         parameters = np.concatenate(
             [networks.names, networks.indices, networks.n_values], axis=2
         )  # [N, S, 3A]
@@ -110,7 +110,7 @@ class Neighbourhood:
         return int(s.indices[s.step, s.slot] - draft.indices[k, s.slot])
 
     def _joined(self, tail: Candidate) -> Candidate:
-        """What is settled, and behind it what is free of ``tail``."""
+        """Fixed steps, followed by the free steps of ``tail``."""
         s = self._settled
         before = Candidate(s.actions[: s.step], s.names[: s.step], s.indices[: s.step], s.n_values[: s.step])
         draft = before.then(tail.copy())
@@ -131,14 +131,14 @@ class Neighbourhood:
             draft.actions[k, i] = self._settle(name, index, float(draft.actions[k, i]))
 
     def parents(self) -> list[Candidate]:
-        """Networks that begin with what is settled, the best first."""
+        """Networks that begin with the fixed steps, the best first."""
         return self._parents
 
     def mutate(self, parents: list[Candidate], rng: np.random.Generator, n: int) -> list[Candidate]:
-        """``n`` variations of ``parents``, better ones more often; fewer where some are of no use."""
+        """Up to ``n`` variations of ``parents``, of better ones more often; impossible ones are dropped."""
         out = []
         for _ in range(n):
-            # Half of them from the few best, the others from anywhere: what is best so far is soon explored.
+            # Half of them from the few best, the others from all: the surroundings of the best soon are.
             some = parents[:_N_BEST] if rng.random() < _BEST_SHARE else parents
             draft = some[int(len(some) * rng.random() ** 2)].copy()
             if rng.random() < _RESTRUCTURED:
@@ -153,7 +153,7 @@ class Neighbourhood:
         return out
 
     def resample(self, rng: np.random.Generator, n: int) -> list[Candidate]:
-        """Up to ``n`` remembered networks, whose steps are exchanged and values drawn anew."""
+        """Up to ``n`` remembered networks with exchanged steps and values drawn anew."""
         out = []
         for _ in range(n):
             draft = self._parents[rng.integers(len(self._parents))].copy()
@@ -168,8 +168,11 @@ class Neighbourhood:
         return out
 
     def _is_possible(self, draft: Candidate) -> bool:
-        """As far as can be told: of a length that was seen, and no step behind one that it never followed,
-        unless all parameters come whatever goes before."""
+        """Return whether a network is possible, as far as known.
+
+        Its length must have occurred, and each step must have followed the step before it, unless all
+        parameters occur whatever comes before.
+        """
         if not self._complete(len(draft)):
             return False
         if not self._has_its_depth(draft):
@@ -179,7 +182,7 @@ class Neighbourhood:
         return self._is_free or self._followed.issuperset(self._successions(draft, self._settled.step))
 
     def _has_its_depth(self, draft: Candidate) -> bool:
-        """Whether a network has as many layers as it says; where it need not say so yet, it will."""
+        """Return whether the depth agrees with the number of layers; a depth that is still free is set."""
         for k in np.flatnonzero(draft.names[:, 0] == self._depth).tolist():
             n = int(draft.n_values[k, 0])
             action = ((draft.names[:, 0] == self._layer).sum() - 0.5) / max(n, 1)
@@ -190,8 +193,7 @@ class Neighbourhood:
         return True
 
     def _successions(self, draft: Candidate, first: int = 0) -> Iterator[tuple[int, int, int, int]]:
-        """Which kind of step, from the step ``first`` on, stands behind which; the first stands behind
-        none."""
+        """Kinds of consecutive steps, from the step ``first`` on; the first step follows none."""
         before = (-1, -1)
         for k in range(max(first - 1, 0), len(draft)):
             name, n = int(draft.names[k, 0]), int(draft.n_values[k, 0])
@@ -213,7 +215,7 @@ class Neighbourhood:
         place: tuple[int, int] | None = None,
         anew: bool = False,
     ) -> Candidate:
-        """Another value somewhere."""
+        """Change one value, at ``place`` or at a random free place."""
         if place is None:
             free = self._free(draft)
             if not free:
@@ -234,7 +236,7 @@ class Neighbourhood:
         return draft
 
     def _adapt(self, draft: Candidate, k: int, i: int, rng: np.random.Generator) -> Candidate:
-        """Let what follows a changed category be what follows it elsewhere, if that is not the same."""
+        """Replace what follows a changed category by what follows it in another network, if that differs."""
         stem, action = draft.names[k, i], draft.actions[k, i]
         alone = i + 1 == draft.names.shape[1] or draft.names[k, i + 1] < 0
         if alone and self._repeated[draft.names[k, 0]] and self._alone[stem]:
@@ -242,7 +244,7 @@ class Neighbourhood:
         place = self._place_of(i, int(stem), float(action), None if self._repeated[stem] else k, rng)
         if place is not None:
             return self._graft(draft, k, i, *place)
-        # No network that is remembered has this category: what it brings is seen when it is asked for.
+        # No remembered network has this category: its parameters are unknown until they are asked for.
         draft.names[k, i + 1 :] = draft.indices[k, i + 1 :] = -1
         draft.actions[k, i + 1 :], draft.n_values[k, i + 1 :] = np.nan, 0
         return draft
@@ -250,12 +252,14 @@ class Neighbourhood:
     def _place_of(
         self, i: int, stem: int, action: float, k: int | None, rng: np.random.Generator
     ) -> tuple[Candidate, int] | None:
-        """Some network that has the category at slot ``i`` of a step, and that step; of step ``k`` if that is
-        not None. None where no network has it."""
+        """Random network that has the category at slot ``i`` of a step, and that step; None if none has it.
+
+        If ``k`` is not None, it must be step ``k``.
+        """
         key = i, stem, round(1e6 * action), k
         if key in self._nowhere:
             return None
-        for attempt in rng.permutation(len(self._all)):  # mostly one of the first has it
+        for attempt in rng.permutation(len(self._all)):  # usually one of the first few has it
             donor = self._all[attempt]
             for at in range(len(donor)) if k is None else (k,):
                 if (
@@ -275,7 +279,7 @@ class Neighbourhood:
                 getattr(draft, name)[k, i + 1 :] = getattr(moved, name)[0, i + 1 :]
         if self._repeated[draft.names[k, 0]]:
             return draft
-        # Parameters that come once: those that followed there follow here, with the values they had here.
+        # Parameters that do not repeat: take over those that follow there, and keep the values they had here.
         rest, here = donor.steps(at + 1).copy(), draft.steps(k + 1)
         known = {
             (m, j): a for m, j, a in zip(here.names.flat, here.indices.flat, here.actions.flat, strict=True)
@@ -287,7 +291,7 @@ class Neighbourhood:
         return draft.steps(0, k + 1).then(rest)
 
     def _restructure(self, draft: Candidate, rng: np.random.Generator) -> Candidate:
-        """Another step in place of one, one more, or one less; only among steps that come again and again."""
+        """Replace, insert, append or remove one step, among steps that repeat."""
         asked = self._settled.names[self._settled.step, self._settled.slot] >= 0
         first = self._settled.step + 1 if asked else self._settled.step
         places = [k for k in range(first, len(draft)) if self._repeated[draft.names[k, 0]]]
@@ -327,5 +331,5 @@ class Neighbourhood:
 
 
 def _reflect(action: float) -> float:
-    """Into [0, 1], as off a wall: clipping would pile values up at the ends."""
+    """Reflect an action into [0, 1]: clipping would accumulate values at the ends."""
     return min(max(1 - abs(1 - abs(action)), 0.0), 1.0)

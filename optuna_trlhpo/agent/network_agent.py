@@ -1,4 +1,4 @@
-"""Decides for networks that grow: a planner proposes layers, or the paper's actor does."""
+"""Decisions for networks that grow: the layers come from a planner, or from the paper's actor."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ from optuna_trlhpo.trials.rewards import signed_outcomes
 _logger = optuna.logging.get_logger("optuna.trlhpo.sampler")
 
 _CATCH_UP = 10
-"""An agent that meets many finished trials at once updates as often as for this many."""
+"""Limit on the updates after many trials have finished at once: those due for this many trials."""
 _ROUNDING = 1e-6
-"""An action that is carried out is the one that was planned, but for so much."""
+"""Largest rounding difference between a planned action and the same action as carried out."""
 _MOST_PENDING = 32
-"""Plans of other running trials whose outcome is imagined: the latest."""
+"""Largest number of plans of other running trials whose outcome is imagined: the latest ones."""
 _MINIMUM_TRIALS = 2
-"""Finished trials before the first update."""
+"""Number of finished trials before the first update."""
 
 
 class Proposal(NamedTuple):
@@ -53,13 +53,13 @@ class Proposal(NamedTuple):
 
 @dataclass
 class Course:
-    """What the agent keeps of a running trial.
+    """State of a running trial that the agent keeps.
 
     Attributes:
-        configuration: The trial as a configuration, and the plan for it.
-        plan: The network that the trial should become, where it grows one.
-        n_marks: Reports that the plan was made with.
-        record: What is to be kept of the trial; None until the agent has decided something.
+        configuration: The trial as a configuration, with the plan for it.
+        plan: Planned network, where the trial grows one.
+        n_marks: Number of reports that the plan was made with.
+        record: Record to be stored with the trial; None until the agent has made a decision.
     """
 
     configuration: PlannedTrial
@@ -69,21 +69,21 @@ class Course:
 
 
 class NetworkAgent:
-    """Learns networks with their values, and proposes the layers of running trials.
+    """Agent that learns networks with their values, and proposes the layers of running trials.
 
     Args:
-        config: The settings.
-        directions: Of the study's K objectives.
-        seed: Of everything random.
-        n_exploration_trials: Trials over which the noise on the actor fades; None: it never does.
-        earlier: Earlier studies, to transfer from.
-        prior: What is known about layers, whatever the task.
+        config: Settings of the agent.
+        directions: Directions of the study's K objectives.
+        seed: Random seed.
+        n_exploration_trials: Number of trials over which the noise of the actor fades; None: it never does.
+        earlier: Earlier studies, for transfer learning.
+        prior: Prior for layers, independent of the task.
 
     Attributes:
         replay: Finished trials as episodes.
-        knowledge: What is known of networks beforehand.
-        planner: Plans networks.
-        ddpg: The paper's actor and critic; None where plans are ranked.
+        knowledge: Knowledge about networks before they are tried.
+        planner: Planner of networks.
+        ddpg: The paper's actor and critic; None where a critic ranks plans.
     """
 
     def __init__(
@@ -112,10 +112,10 @@ class NetworkAgent:
                 n_weights=self.replay.n_weights,
                 seed=seed % 2**63,
             )
-        self._losses: tuple[float, float | None] | None = None  # of critic and actor, at the last learning
+        self._losses: tuple[float, float | None] | None = None  # of critic and actor, in the last update
 
     def observe(self, trial: FrozenTrial, marks: ReportMarks) -> bool:
-        """Remember a finished trial that reported as ``marks`` say; returns whether it teaches something."""
+        """Remember a finished trial with its ``marks``; return whether something can be learned from it."""
         episode = read_episode(trial, marks)
         outcomes = signed_outcomes(trial, episode, self._directions)
         if outcomes is None:
@@ -124,11 +124,11 @@ class NetworkAgent:
         return True
 
     def learn(self, n_before: int, n_new: int) -> None:
-        """Update the paper's actor and critic; a planner learns as it plans.
+        """Update the paper's actor and critic. A planner learns when it plans.
 
         Args:
-            n_before: Trials of the study that had finished at the last update.
-            n_new: Trials since, from which something can be learned.
+            n_before: Number of trials of the study that had finished at the last update.
+            n_new: Number of trials since then from which something can be learned.
         """
         self._losses = None
         if self.ddpg is None or len(self.replay) < _MINIMUM_TRIALS:
@@ -152,15 +152,15 @@ class NetworkAgent:
         context: GrowthContext | None,
         pending: Sequence[Plan],
     ) -> Proposal | None:
-        """A value for the parameter that a running trial asks for; None if nothing is known of it.
+        """Propose a value for the parameter that a running trial asks for; None if nothing is known of it.
 
         Args:
             trial: The trial, with its parameters in order.
-            marks: When it reported what.
-            course: What is kept of it; the plan in it is brought up to date.
-            name: Of the parameter.
-            distribution: Its distribution.
-            context: The space that the trial grows layers of, if it does.
+            marks: Number of parameters and step of each report.
+            course: State of the trial; its plan is updated.
+            name: Name of the parameter.
+            distribution: Distribution of the parameter.
+            context: Space from which the trial grows layers, if it does.
             pending: Plans of other running trials.
         """
         request = read_request(trial, marks, name, distribution)
@@ -200,8 +200,10 @@ class NetworkAgent:
         return Proposal(value)
 
     def worth_training(self, trial: FrozenTrial, marks: ReportMarks, course: Course) -> bool:
-        """Whether the network that a running trial has grown to is the one that was planned, or deeper; in a
-        trial without a plan every one is worth a training."""
+        """Return whether the network that a running trial has grown to is worth a training.
+
+        It is if it has at least the planned depth. In a trial without a plan every network is.
+        """
         return course.plan is None or len(course.plan.names) <= len(read_episode(trial, marks))
 
     def worth_growing(
@@ -212,7 +214,7 @@ class NetworkAgent:
         context: GrowthContext | None,
         pending: Sequence[Plan],
     ) -> bool:
-        """Whether a deeper network promises as much as the best of all that a new trial could try."""
+        """Return whether a deeper network promises at least as much as the best plan of a new trial."""
         if course.plan is None:
             return True
         if not self.replay.reports_are_values:
@@ -229,13 +231,13 @@ class NetworkAgent:
         return deeper is not None and another is not None and deeper.score >= another.score
 
     def record(self, trial: FrozenTrial, marks: ReportMarks, record: AgentRecord) -> AgentRecord:
-        """``record`` with what actor and critic make of a trial that ends."""
+        """``record`` with the evaluation of a finished trial by actor and critic."""
         if self.ddpg is None:
             return record
         return with_episode(record, trial, marks, self.ddpg, self.replay, self.weights(trial.number))
 
     def weights(self, number: int) -> np.ndarray:
-        """``[K]`` what a trial weighs its objectives by."""
+        """``[K]`` weights of the objectives in a trial."""
         return self.replay.draw_weights(make_generator(self._seed, "weights", number), 1)[0]
 
     def _plan(
@@ -247,8 +249,11 @@ class NetworkAgent:
         *,
         running: DecisionPoint | None = None,
     ) -> Plan | None:
-        """The network that the trial should become; ``reports`` ``[steps]`` are those behind its steps, or
-        behind those of ``running`` if the plan need not go on with them."""
+        """Plan the network that the trial should become.
+
+        ``reports`` ``[steps]`` belong to the trial's steps, or to those of ``running`` if the plan need not
+        continue them.
+        """
         return self.planner.plan(
             point,
             reports,
@@ -259,7 +264,7 @@ class NetworkAgent:
         )
 
     def _act(self, trial: FrozenTrial, request: Request, point: DecisionPoint) -> np.ndarray:
-        """``[A]`` what the actor does, with noise."""
+        """Action ``[A]`` of the actor, with noise."""
         assert self.ddpg is not None
         weights = self.weights(trial.number)
         state = self.replay.state(request.before, weights)
@@ -275,6 +280,6 @@ class NetworkAgent:
         return np.clip(self.ddpg.act(state, query).numpy() + self._exploration(trial.number) * noise, 0, 1)
 
     def _exploration(self, number: int) -> float:
-        """The share of the noise that is on the actor."""
+        """Factor of the noise on the actor's actions."""
         n_explore = self._n_exploration_trials
         return 1.0 if n_explore is None else max(0.0, 1 - number / max(n_explore, 1))

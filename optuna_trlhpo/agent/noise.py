@@ -8,10 +8,10 @@ import numpy as np
 def ornstein_uhlenbeck(
     rng: np.random.Generator, n_steps: int, *, size: int, theta: float, sigma: float
 ) -> np.ndarray:
-    """``[n_steps, size]`` correlated noise, ``x += -theta x + sigma N(0, 1)`` from 0 (Lillicrap et al.,
-    2015, section 3).
+    """Ornstein-Uhlenbeck noise ``[n_steps, size]``.
 
-    With equal generators a longer path begins with the shorter one.
+    It starts at 0, with ``x += -theta x + sigma N(0, 1)`` (Lillicrap et al., 2015, section 3). With equal
+    generators a longer path begins with the shorter one.
 
     Example:
         >>> path = ornstein_uhlenbeck(np.random.default_rng(0), 3, size=4, theta=0.15, sigma=0.2)

@@ -1,7 +1,7 @@
-"""What the agent remembers of finished trials, and how it is turned into its tensors.
+"""Memory of finished trials, and its conversion to the agent's tensors.
 
-Episodes are kept as they were (actions, reports, worths). Ranks are taken when they are read, against all
-that is known by then, so that what is acted upon and what is learned from always stand on the same scale.
+Episodes are stored unchanged (actions, reports, outcomes). Ranks are computed when episodes are read, against
+all that is known by then, so that acting and learning always use the same scale.
 
 Notation: B trials, S steps, A action slots, P performance values, K objectives, M members of the critic.
 """
@@ -38,11 +38,11 @@ from optuna_trlhpo.trials.performance import PERFORMANCE_VALUES
 from optuna_trlhpo.trials.rewards import returns_of, rewards_of, signs_of
 
 _MEMBER_SHARE = 0.7
-"""The share of the trials that each member of the critic learns from, so that they differ (bootstrap)."""
+"""Share of the trials that each member of the critic learns from, so that members differ (bootstrap)."""
 _BATCH_STEPS = 256
-"""Steps in a batch at most: where trials are long a batch has fewer, so that learning takes no longer."""
+"""Largest number of steps in a batch: with long trials a batch has fewer trials, for the same run time."""
 _BEST, _LATEST, _OTHERS = 150, 150, 100
-"""Networks that the critic is conditioned on, where there are more than these together."""
+"""Numbers of networks that the critic is conditioned on, where there are more than these together."""
 
 _RANK_BINS = (4, 8, 20)
 assert sum(_RANK_BINS) == PERFORMANCE_VALUES
@@ -51,13 +51,13 @@ _RANK_WIDTHS = np.concatenate([np.full(n, 1.0 / n) for n in _RANK_BINS])
 
 
 class Replay:
-    """Remembers episodes; gives states, batches and memories of steps.
+    """Memory of episodes, which provides states, batches and networks with their values.
 
     Args:
-        config: The agent's settings.
-        directions: Of the study's K objectives.
-        seed: Of what is drawn per trial.
-        names: Shared by all whose networks are compared; None: names of its own.
+        config: Settings of the agent.
+        directions: Directions of the study's K objectives.
+        seed: Random seed of the draws per trial.
+        names: Table shared by all memories whose networks are compared. None creates a new one.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Replay:
         self._outcomes = [EmpiricalCDF() for _ in directions]
         self._reports: list[EmpiricalCDF] = []  # by step
         self.names = NameTable() if names is None else names
-        self._known: Counter[tuple[int, int]] = Counter()  # place of a step, name -> in how many steps
+        self._known: Counter[tuple[int, int]] = Counter()  # (slot, name) -> number of steps with it
         filling = dict(
             actions=np.nan,
             names=-1,
@@ -88,18 +88,18 @@ class Replay:
             mask=0.0,
         )
         self._n_added = 0
-        self._valued: dict[bytes, np.ndarray] = {}  # networks by `_key` -> what they were last worth
-        self._scores_of = OutcomeTransform(np.full(1, -9.0))  # of a single objective; so far of no errors
+        self._valued: dict[bytes, np.ndarray] = {}  # networks by `network_key` -> their latest outcomes
+        self._scores_of = OutcomeTransform(np.full(1, -9.0))  # of a single objective; not yet of errors
         self._known_worths = np.zeros(0)
         self.reports_are_values = True
-        """Whether the last trial that reported something between its steps reported what these were worth."""
+        """Whether the last trial with intermediate reports reported values of its networks."""
         self._ring = RingBuffer(capacity=config.replay_capacity, filling=filling)
 
     def __len__(self) -> int:
         return len(self._ring)
 
     def add(self, number: int, episode: Episode, worths: np.ndarray) -> None:
-        """Remember the finished trial ``number``; ``worths`` ``[S, K]`` as `reward.worths_of` gives them."""
+        """Remember trial ``number``, with ``worths`` ``[S, K]`` from `trials.rewards.signed_outcomes`."""
         names, indices, n_values = self.names.learn_all(episode)
         best = np.fmax.reduce(worths, axis=0)
         for scale, worth in zip(self._outcomes, best, strict=True):
@@ -112,9 +112,9 @@ class Replay:
                 self._reports[k].add(report)
         rng = np.random.default_rng((self._seed, number))
         mask = rng.random(self._config.n_critics) < _MEMBER_SHARE
-        mask[rng.integers(len(mask))] = True  # every trial teaches somebody
+        mask[rng.integers(len(mask))] = True  # at least one member learns from each trial
         self._known.update(_places(names))
-        if self._n_added >= self._config.replay_capacity:  # this one's row is the oldest one's
+        if self._n_added >= self._config.replay_capacity:  # this trial replaces the oldest one
             row = np.array([self._n_added % self._config.replay_capacity])
             self._known.subtract(_places(self._ring.rows(row, "names")["names"][0]))
         self._n_added += 1
@@ -137,14 +137,14 @@ class Replay:
             )
         )
 
-    # NameTable --------------------------------------------------------------------------------------------
+    # Names --------------------------------------------------------------------------------------------
 
     def rows(self, rows: np.ndarray, *names: str) -> dict[str, np.ndarray]:
-        """Arrays of remembered trials by name, all or those named; see `RingBuffer.rows`."""
+        """Arrays of remembered trials, all or those in ``names``; see `RingBuffer.rows`."""
         return self._ring.rows(rows, *names)
 
     def knows(self, slots: Sequence[ParameterSpec]) -> bool:
-        """Whether the last of ``slots`` is in a remembered trial, at that place of a step."""
+        """Return whether a remembered trial has the last of ``slots`` at that place of a step."""
         place, number = len(slots) - 1, self.names.number(slots[-1])
         return self._known[place, number] > 0
 
@@ -153,7 +153,7 @@ class Replay:
     def _new_values(
         self, names: np.ndarray, indices: np.ndarray, actions: np.ndarray, worths: np.ndarray
     ) -> np.ndarray:
-        """``[S]`` 1 where the network up to that step got a value that it had not had before."""
+        """``[S]`` 1 where the network up to that step has a new value, else 0."""
         new = np.zeros(len(names))
         for k in np.flatnonzero(~np.isnan(worths).any(axis=1)):
             key = network_key(names[: k + 1], indices[: k + 1], actions[: k + 1])
@@ -164,11 +164,11 @@ class Replay:
 
     @property
     def n_values(self) -> int:
-        """How many networks have a value."""
+        """Number of networks with a value."""
         return len(self._valued)
 
     def has_value(self, key: bytes) -> bool:
-        """Whether the network that `network_key` gave this key has a value already."""
+        """Return whether the network with this key (from `network_key`) already has a value."""
         return key in self._valued
 
     def networks(
@@ -176,12 +176,12 @@ class Replay:
     ) -> tuple[Networks, np.ndarray]:
         """Networks with a value, and their values ``[N]`` as scores.
 
-        Of many the best, the latest and some others are taken.
+        If there are too many, the best, the latest and a random sample of the others are chosen.
 
         Args:
-            rng: The generator.
-            weights: ``[K]`` as in `state`.
-            unit: See `OutcomeTransform`.
+            rng: Random generator.
+            weights: ``[K]`` weights of the objectives, as in `state`.
+            unit: Unit of the scores, as in `OutcomeTransform`.
         """
         if not len(self):
             return Networks.empty(0, 1), np.zeros(0)
@@ -205,11 +205,11 @@ class Replay:
 
     @property
     def unit(self) -> float | None:
-        """That of the scores of the last `networks`, in logarithms of the error; None where it is not."""
+        """Unit of the scores of the last `networks`, in logarithms of the error; None for other scores."""
         return self._scores_of.unit if self._scores_of.of_errors and len(self) else None
 
     def whole(self, rng: np.random.Generator, n: int) -> Networks:
-        """Up to ``n`` finished trials, all that they had."""
+        """Up to ``n`` finished trials, with all their steps."""
         rows = np.arange(len(self._ring))
         if not len(rows):
             return Networks.empty(0, 1)
@@ -218,15 +218,17 @@ class Replay:
         return self._cut(rows, np.full(len(rows), 10**6))
 
     def score_report(self, report: float) -> float:
-        """The score of a network with that report, on the scale of the last `networks`."""
+        """Score of a network with that report, on the scale of the last `networks`."""
         worth = self._signs[:1] * report
         if self._config.targets == "log_error":
             return float(self._scores_of(worth)[0])
         return float(normal_scores(ranks_of(np.append(self._known_worths, worth)))[-1])
 
     def values_of(self, scores: np.ndarray) -> np.ndarray | None:
-        """The objective's values that have these scores, the inverse of `score_report`; None where nothing
-        has a value yet, and where there are several objectives, which a score is made of."""
+        """Values of the objective with these scores, the inverse of `score_report`.
+
+        None where no network has a value yet, and with several objectives, which a score combines.
+        """
         if self.n_weights or not len(self):
             return None
         if self._config.targets == "log_error":
@@ -234,7 +236,7 @@ class Replay:
         return self._signs[0] * np.quantile(self._known_worths, ranks_of_scores(scores))
 
     def settled(self, request: Request) -> DecisionPoint:
-        """A running trial and what it asks for, in numbers; a request without slots asks for anything."""
+        """Decision point of a running trial, as arrays. A request without slots is for any parameter."""
         steps = [*request.before.slots, request.slots]
         shape = (len(steps), ACTION_SLOTS)
         names, indices = np.full(shape, -1, dtype=np.int64), np.full(shape, -1, dtype=np.int64)
@@ -251,7 +253,7 @@ class Replay:
         return DecisionPoint(actions, names, indices, n_values, context, len(steps) - 1, len(request.actions))
 
     def _cut(self, trial: np.ndarray, step: np.ndarray) -> Networks:
-        """The networks of those trials up to those steps."""
+        """Networks of the trials ``trial``, each up to the step in ``step``."""
         rows = self._ring.rows(trial, "actions", "names", "indices", "n_values", "context")
         behind = np.arange(rows["names"].shape[1]) > step[:, None]
         context = self._rank_reports(rows["context"])
@@ -269,8 +271,7 @@ class Replay:
     # Tensors ------------------------------------------------------------------------------------------
 
     def state(self, episode: Episode, weights: np.ndarray) -> Steps:
-        """The steps of a running trial, ``[1, S]``; ``weights`` ``[K]`` is what it weighs its objectives
-        by."""
+        """Steps of a running trial, ``[1, S]``; ``weights`` ``[K]`` are its weights of the objectives."""
         names = self._state_names(episode)
         reports = self._signs[0] * episode.reports
         return self._steps(
@@ -284,7 +285,7 @@ class Replay:
         return self._steps(actions[None], names[None], reports, performance, weights[None])
 
     def batch(self, rng: np.random.Generator) -> Batch:
-        """What one update of the agent learns from."""
+        """Batch for one update of the agent."""
         n = self._config.batch_size
         if not self._config.progressive_reward:
             n = min(n, max(_BATCH_STEPS // len(self._reports), 1))
@@ -293,7 +294,7 @@ class Replay:
         step = np.arange(S)[None, :]
         weights = self.draw_weights(rng, B)
         learned = step < rows["length"][:, None]
-        if self._config.progressive_reward:  # single transitions, as published
+        if self._config.progressive_reward:  # single transitions, as in the paper
             learned = step == np.floor(rng.random(B) * rows["length"]).astype(np.int64)[:, None]
             rewards, returns = rewards_of(self._unit_worths(rows["worths"], weights)), np.zeros((B, S))
         else:
@@ -312,7 +313,7 @@ class Replay:
         return np.array(names, dtype=np.int64).reshape(-1, ACTION_SLOTS)
 
     def draw_weights(self, rng: np.random.Generator, n: int) -> np.ndarray:
-        """``[n, K]`` weights of the objectives, or ``[n, 0]`` where there is one alone."""
+        """``[n, K]`` weights of the objectives, or ``[n, 0]`` with a single objective."""
         if self.n_weights == 0:
             return np.zeros((n, 0))
         return rng.dirichlet(np.ones(self.n_weights), size=n) + 1e-3
@@ -338,15 +339,14 @@ class Replay:
         )
 
     def _describe(self, reports: np.ndarray, performance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Performances ``[B, S, P]`` as the agent sees them, and where there are any, ``[B, S]``."""
+        """Performances ``[B, S, P]`` as the agent reads them, and whether each is known ``[B, S]``."""
         measured = ~np.isnan(reports)
         if self._config.progressive_reward:
-            # The paper's: accuracies on 32 batches, or where these were not given, what was reported, 32
-            # times.
+            # The paper's performance: accuracies on 32 batches, or without these, the report 32 times.
             alone = self._outcomes[0].unit(reports)[..., None]
             values = np.where(np.isnan(performance), alone, performance)
         else:
-            # A report's rank among those at the same step, told apart by overlapping bins, coarse and fine.
+            # The rank of a report among those at the same step, encoded by overlapping bins, coarse and fine.
             ranks = self._rank_reports(reports)
             values = np.maximum(1 - np.abs(ranks[..., None] - _RANK_CENTRES) / _RANK_WIDTHS, 0)
         return np.where(measured[..., None], np.nan_to_num(values), 0), measured
@@ -366,14 +366,14 @@ class Replay:
         return normal_scores(scalarise(self._ranks(returns_of(worths)), weights[:, None, :])) / HIGHEST_SCORE
 
     def _unit_worths(self, worths: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        """Worths ``[B, S]`` of worths ``[B, S, K]`` in [0, 1]: accuracies as they are, all else by rank."""
+        """Scalar outcomes ``[B, S]`` in [0, 1]: accuracies are unchanged, all others become ranks."""
         if self.n_weights:
             return scalarise(self._ranks(worths), weights[:, None, :])
         return self._outcomes[0].unit(worths[..., 0])
 
 
 def _places(names: np.ndarray) -> list[tuple[int, int]]:
-    """Where the names ``[S, A]`` stand: place in its step, and number, of each."""
+    """Positions of the names ``[S, A]``: for each the slot in its step, and its number."""
     return [(place, number) for step in names.tolist() for place, number in enumerate(step) if number >= 0]
 
 

@@ -1,4 +1,4 @@
-"""What was experienced: one row of arrays per episode, in a ring."""
+"""Ring buffer of episodes, one row of arrays per episode."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import numpy as np
 
 
 class RingBuffer:
-    """A ring of episodes of different lengths, each a row of every array, padded with the array's filling.
+    """Ring buffer of episodes of different lengths; each row of an array is padded with the array's filling.
 
     Notation: N episodes, S steps of the longest.
 
     Args:
-        capacity: The most episodes kept; then the oldest makes room.
-        filling: What stands where an array has no entry, by the array's name.
+        capacity: Largest number of episodes; a further one replaces the oldest.
+        filling: Value of empty entries, by the array's name.
 
     Example:
         >>> replay = RingBuffer(capacity=2, filling={"reward": np.nan})
@@ -27,7 +27,7 @@ class RingBuffer:
     def __init__(self, *, capacity: int, filling: Mapping[str, float]) -> None:
         self._capacity = capacity
         self._filling = dict(filling)
-        self._arrays: dict[str, np.ndarray] = {}  # [room for episodes, room for steps, ...]
+        self._arrays: dict[str, np.ndarray] = {}  # [capacity for episodes, capacity for steps, ...]
         self._lengths = np.zeros(0, dtype=np.int64)
         self._n_added = 0
 
@@ -35,7 +35,7 @@ class RingBuffer:
         return min(self._n_added, self._capacity)
 
     def add(self, episode: Mapping[str, np.ndarray]) -> None:
-        """Keep one episode: arrays ``[S, ...]`` of one length S."""
+        """Add one episode: arrays ``[S, ...]`` of the same length S."""
         row = self._n_added % self._capacity
         length = len(next(iter(episode.values())))
         self._make_room(row + 1, length, episode)
@@ -46,13 +46,13 @@ class RingBuffer:
         self._n_added += 1
 
     def sample(self, rng: np.random.Generator, n: int) -> np.ndarray:
-        """``n`` row numbers, drawn with replacement."""
+        """Draw ``n`` row numbers, with replacement."""
         return rng.integers(len(self), size=n)
 
     def rows(self, rows: np.ndarray, *names: str) -> dict[str, np.ndarray]:
-        """The arrays of those names (default: all), ``[len(rows), S, ...]`` for the longest of the rows.
+        """Arrays with these names (default: all), ``[len(rows), S, ...]`` for the longest of the rows.
 
-        "length" is always among them.
+        The result always includes "length".
         """
         lengths = self._lengths[rows]
         longest = int(lengths.max(initial=0))

@@ -1,4 +1,4 @@
-"""What plans are ranked by: an exact posterior, or an ensemble of networks."""
+"""Surrogate model that ranks plans: an exact posterior, or an ensemble of neural networks."""
 
 from __future__ import annotations
 
@@ -13,22 +13,27 @@ from optuna_trlhpo.agent.gaussian_process import NOISE_OF_TRAINING, Features, Ga
 
 
 class Surrogate(Protocol):
-    """Learns what networks are worth; see `GaussianProcess`."""
+    """Surrogate model of the value of networks; see `GaussianProcess` for the methods."""
 
-    def fit(self, x: np.ndarray, y: np.ndarray, features: Features, *, steps: int) -> None: ...
+    def fit(self, x: np.ndarray, y: np.ndarray, features: Features, *, steps: int) -> None:
+        """Learn from networks ``x`` ``[N, F]`` with values ``y`` ``[N]``."""
 
-    def predict(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]: ...
+    def predict(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and standard deviation ``[C]`` of the predictions for ``x`` ``[C, F]``."""
 
-    def attention(self, x: np.ndarray) -> np.ndarray | None: ...
+    def attention(self, x: np.ndarray) -> np.ndarray | None:
+        """Attention weights for ``x`` ``[C, F]``; None for a model without attention."""
 
     @property
-    def noise(self) -> float: ...
+    def noise(self) -> float:
+        """Standard deviation of the noise of a value."""
 
-    def sample(self, x: np.ndarray, rng: np.random.Generator) -> np.ndarray: ...
+    def sample(self, x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Values ``[C]`` at ``x`` ``[C, F]`` of one function drawn from the model."""
 
 
 def make_surrogate(config: AgentConfig, seed: int, *, noise: float = NOISE_OF_TRAINING) -> Surrogate:
-    """The critic that the settings name; ``noise`` is what a posterior expects, see there."""
+    """Create the critic that the settings name; ``noise`` is the noise that a posterior expects at first."""
     if config.critic == "posterior":
         return GaussianProcess(n_parts=N_PARTS, noise=noise)
     return Ensemble(config, body=config.critic, seed=seed)

@@ -10,28 +10,28 @@ from torch import Tensor, nn
 from optuna_trlhpo.agent.config import AgentConfig
 
 NAME_CODE = 16
-"""N: numbers that stand for a name."""
+"""N: length of the code of a name."""
 _BINS = 8
 
 
 class Steps(NamedTuple):
-    """Layers, or candidates for one. Positions that hold nothing are 0."""
+    """Layers, or candidates for one. Empty positions are 0."""
 
     actions: Tensor  # [B, S, A] in [0, 1]
     filled: Tensor  # [B, S, A] 1 where there is an action, else 0
     names: Tensor  # [B, S, A, N] codes of the parameters' names
     performance: Tensor  # [B, S, P]
     measured: Tensor  # [B, S] 1 where the performance is known, else 0
-    weights: Tensor  # [B, S, K] what this trial weighs the objectives by; K = 0 where there is one alone
+    weights: Tensor  # [B, S, K] this trial's weights of the objectives; K = 0 with a single objective
 
     def unmeasured(self) -> Steps:
-        """The same, before anything was trained: what a critic is asked about."""
+        """Steps without their performance, as a query to the critic before any training."""
         return self._replace(
             performance=torch.zeros_like(self.performance), measured=torch.zeros_like(self.measured)
         )
 
     def unfilled(self) -> Steps:
-        """Only the name of the first parameter: what an actor is asked for."""
+        """Steps with only the name of their first parameter, as a query to the actor."""
         first = torch.zeros_like(self.filled)
         first[..., 0] = 1
         return self.unmeasured()._replace(
@@ -41,12 +41,12 @@ class Steps(NamedTuple):
         )
 
     def at(self, start: int, stop: int) -> Steps:
+        """Steps from ``start`` to ``stop``."""
         return Steps(*(tensor[:, start:stop] for tensor in self))
 
 
 class FrozenIMR(nn.Module):
-    """Intermediate model representation: tanh(W1 action + W2 performance), random and never trained
-    (section IV)."""
+    """Intermediate model representation: tanh(W1 action + W2 performance), random and fixed (section IV)."""
 
     def __init__(self, config: AgentConfig, *, n_slots: int, n_performance: int, n_weights: int) -> None:
         super().__init__()
@@ -58,14 +58,15 @@ class FrozenIMR(nn.Module):
         return torch.tanh(self.linear(self.features(steps)))  # [B, S, W]
 
     def features(self, steps: Steps) -> Tensor:
+        """Inputs of the linear map, ``[B, S, n_features]``."""
         return torch.cat([steps.actions * steps.filled, steps.performance, steps.weights], dim=-1)
 
 
 class LearnedIMR(nn.Module):
-    """Intermediate model representation that is learned, and knows what each slot is called.
+    """Intermediate model representation that is learned, and includes the names of the slots.
 
-    A slot is its action, that action's place among eight overlapping bins (so that a choice among a few can
-    be told from its neighbours, and still has a gradient), and its name.
+    A slot is encoded by its action, by the action in eight overlapping bins (which separate neighbouring
+    choices and still have a gradient), and by its name.
     """
 
     centres: Tensor
@@ -82,6 +83,7 @@ class LearnedIMR(nn.Module):
         return self.layers(self.features(steps))  # [B, S, W]
 
     def features(self, steps: Steps) -> Tensor:
+        """Inputs of the network, ``[B, S, n_features]``."""
         bins = torch.relu(1 - _BINS * (steps.actions.unsqueeze(-1) - self.centres).abs())  # [B, S, A, bins]
         filled = steps.filled.unsqueeze(-1)
         slots = torch.cat([filled, filled * steps.actions.unsqueeze(-1), filled * bins, steps.names], dim=-1)
@@ -90,5 +92,6 @@ class LearnedIMR(nn.Module):
 
 
 def make_imr(config: AgentConfig, n_slots: int, n_performance: int, n_weights: int) -> FrozenIMR | LearnedIMR:
+    """Create the intermediate model representation that the settings name."""
     cls = LearnedIMR if config.learned_imr else FrozenIMR
     return cls(config, n_slots=n_slots, n_performance=n_performance, n_weights=n_weights)

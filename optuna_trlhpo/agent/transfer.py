@@ -1,7 +1,7 @@
-"""What is known from earlier studies: `warm_start`.
+"""Transfer learning from earlier studies of networks, for `warm_start`.
 
-An earlier study is learned once. What its critic expects of a network is one more thing that the critic of
-the running study knows about the network; how far it is to be trusted is learned there.
+An earlier study is learned once. The prediction of its model for a network is one more feature of the network
+for the critic of the running study, which learns how far to trust it.
 """
 
 from __future__ import annotations
@@ -20,23 +20,25 @@ from optuna_trlhpo.agent.sequences import Networks
 from optuna_trlhpo.trials.earlier_study import EarlierStudy
 
 _N_BEST = 100
+"""Number of networks that are candidates unchanged."""
 _STEPS = 80
+"""Number of steps in which the kernel is learned."""
 
 
 class NetworkSource:
-    """An earlier study that has been learned.
+    """Earlier study of networks, with a model that has learned it.
 
     Args:
-        config: The agent's settings.
+        config: Settings of the agent.
         study: The earlier study.
-        directions: Of the study that is running; there must be as many.
-        seed: The sampler's.
-        names: Shared with the running study.
+        directions: Directions of the running study; the earlier study must have as many.
+        seed: Random seed of the sampler.
+        names: Table of names, shared with the running study.
 
     Attributes:
-        networks: ``[N]`` its networks with a value.
-        best: The best of them.
-        unit: Of its scores, where they are of errors; see `Scores`.
+        networks: ``[N]`` networks of the earlier study with a value.
+        best: The best of these networks.
+        unit: Unit of its scores, if these are of errors; see `OutcomeTransform`.
 
     Raises:
         ValueError: If the studies have different numbers of objectives.
@@ -66,12 +68,12 @@ class NetworkSource:
         self.best = self.networks.rows(np.argsort(-self._values, kind="stable")[:_N_BEST])
 
     def learn(self, networks: Networks, categorical: np.ndarray, means: np.ndarray) -> None:
-        """Learn ``networks``, which are ``self.networks`` with all that is known of them."""
+        """Learn the values of ``networks``, which are ``self.networks`` with their prior features."""
         self._features, self._posterior = FeatureMap(), GaussianProcess(n_parts=N_PARTS)
         self._features.learn(networks, categorical, means)
         x = self._features(networks)
         self._posterior.fit(x, self._values, self._features.features, steps=_STEPS)
 
     def expect(self, networks: Networks) -> np.ndarray:
-        """``[N]`` the score that is expected of each network, in the earlier study."""
+        """``[N]`` expected score of each network in the earlier study."""
         return self._posterior.predict(self._features(networks))[0]
