@@ -1,7 +1,7 @@
-"""The agent: observes finished trials, learns from them, and proposes values for running ones.
+"""The agent: it observes finished trials, learns from them, and proposes values for running ones.
 
-It decides in two ways, by what an objective shows of itself. Networks that grow, in a `LayerSpace` or where
-the objective asks whether growing pays, are decided layer by layer (`network_agent`). Configurations of any
+It has two ways to decide, depending on the objective. Networks that grow, in a `LayerSpace` or where the
+objective asks whether to grow further, are decided layer by layer (`network_agent`). Configurations of any
 other objective are planned parameter by parameter (`configurations`).
 """
 
@@ -36,21 +36,21 @@ from optuna_trlhpo.trials.study_reader import Reading
 
 
 class Agent:
-    """Observes, learns, and proposes, for one study.
+    """Agent of one study, which observes trials, learns from them and proposes values.
 
     Args:
-        config: The settings.
-        directions: Of the study's K objectives.
-        seed: Of everything random.
-        n_exploration_trials: Trials over which the noise on the actor fades; None: it never does.
-        earlier: Earlier studies, to transfer from.
-        prior: What is known about layers, whatever the task.
-        repeat: Whether configurations that were tried may be proposed again.
+        config: Settings of the agent.
+        directions: Directions of the study's K objectives.
+        seed: Random seed.
+        n_exploration_trials: Number of trials over which the noise of the actor fades; None: it never does.
+        earlier: Earlier studies, for transfer learning.
+        prior: Prior for layers, independent of the task.
+        repeat: Whether tried configurations may be proposed again.
 
     Attributes:
-        networks: Decides for networks that grow.
-        configurations: Decides for configurations.
-        courses: What is kept of running trials, by number.
+        networks: Agent for networks that grow.
+        configurations: Agent for configurations.
+        courses: States of running trials, by trial number.
     """
 
     def __init__(
@@ -82,8 +82,9 @@ class Agent:
         ]
         self.configurations = ConfigurationAgent(config, directions, seed, records, repeat=repeat)
         self.courses: dict[int, Course] = {}
-        self._was_asked = False  # whether the objective has asked what to train
-        self._n_observed = self._n_before = self._n_new = 0  # trials: all, before the last ones, of those
+        self._was_asked = False  # whether the objective has asked what to train or whether to grow
+        # Numbers of trials: all, those before the last `observe`, and its trials that can be learned from.
+        self._n_observed = self._n_before = self._n_new = 0
 
     # Finished trials ----------------------------------------------------------------------------------
 
@@ -91,8 +92,8 @@ class Agent:
         """Remember trials that have finished.
 
         Args:
-            trials: As a storage gives them.
-            keeps_order: Whether it lists their parameters in the order in which they were asked for.
+            trials: Trials as read from the storage.
+            keeps_order: Whether the storage keeps the order in which parameters were asked for.
         """
         self._n_before, self._n_new = self._n_observed, 0
         derive = None if keeps_order else self.configurations.search.model.in_order
@@ -102,7 +103,7 @@ class Agent:
             self._n_observed += 1
 
     def _observe(self, trial: FrozenTrial) -> bool:
-        """Remember a trial; returns whether something can be learned from it."""
+        """Remember a trial; return whether something can be learned from it."""
         marks: ReportMarks | None = report_marks(trial)
         unseen = trial.intermediate_values and SEEN_ATTRIBUTE not in trial.system_attrs
         if unseen and self._config.read_reports:
@@ -114,55 +115,58 @@ class Agent:
             if not self.configurations.observe(trial, marks):
                 return False
         elif trial.state == TrialState.FAIL or not trial.values:
-            return False  # the paper's agent knows no worst value
+            return False  # the paper's agent has no worst value for such a trial
         return self.networks.observe(trial, marks)
 
     def learn(self) -> None:
-        """Learn from the trials that were observed last."""
+        """Learn from the trials of the last `observe`."""
         self.networks.learn(self._n_before, self._n_new)
 
     # What is known ------------------------------------------------------------------------------------
 
     def grows(self, context: GrowthContext | None) -> bool:
-        """Whether networks grow by the agent's own decisions: in a `LayerSpace`, where the objective asks
-        whether growing pays, and where the paper's actor decides alone."""
+        """Return whether the agent decides how networks grow.
+
+        It does so in a `LayerSpace`, where the objective asks whether to grow further, and where the paper's
+        actor decides alone.
+        """
         return context is not None or self._was_asked or self._config.n_candidates == 0
 
     def has_prior(self, context: GrowthContext | None) -> bool:
-        """Whether something is known before the first trial has finished."""
+        """Return whether something is known before the first trial has finished."""
         if self.grows(context):
             return self.networks.knowledge.has_prior(context)
         return self.configurations.search.has_prior
 
     def only_transfer(self, context: GrowthContext | None) -> bool:
-        """Whether all that is known beforehand comes from earlier studies."""
+        """Return whether all prior knowledge comes from earlier studies."""
         if self.grows(context):
             return self.networks.knowledge.only_transfer(context)
         return self.configurations.search.has_prior
 
     def n_trials(self, context: GrowthContext | None) -> int:
-        """Finished trials that are remembered."""
+        """Number of finished trials that are remembered."""
         return len(self.networks.replay if self.grows(context) else self.configurations.search.memory)
 
     def n_values(self, context: GrowthContext | None) -> int:
-        """Networks or configurations that have a value; reported prefixes count, too."""
+        """Number of networks or configurations with a value, including reported prefixes."""
         memory = self.networks.replay if self.grows(context) else self.configurations.search.memory
         return memory.n_values
 
     def knows(self, name: str, distribution: BaseDistribution, context: GrowthContext | None) -> bool:
-        """Whether some trial of an objective that grows nothing had the parameter."""
+        """Return whether a trial had the parameter; False for objectives that grow networks."""
         return not self.grows(context) and self.configurations.search.knows(name, distribution)
 
     def is_random_interleave(self, number: int, context: GrowthContext | None) -> bool:
-        """Whether the trial of that number is one of those that are sampled at random however much is known.
+        """Return whether the trial with this number is sampled at random, however much is known.
 
-        Only where there is one objective, and trials differ in which parameters they have: there studies were
-        seen that stayed with one sort of network, and the critic was sure, and wrong, about sorts that it had
-        hardly met.
+        This happens only with a single objective and where trials differ in their parameters. Without it some
+        studies stayed with one sort of network, while the critic was confident, and wrong, about sorts that
+        it had hardly observed.
         """
         interval = self._config.random_interval if self._config.n_candidates else 0
         if not self.grows(context):
-            interval *= 2  # there plans visit what is hardly known by themselves
+            interval *= 2  # these plans already explore what is hardly known
         if interval == 0 or self.networks.replay.n_weights:
             return False
         if context is None and (self.grows(context) or not self.configurations.search.branches):
@@ -172,30 +176,30 @@ class Agent:
     # Running trials -----------------------------------------------------------------------------------
 
     def follow(self, reading: Reading) -> Course:
-        """What is kept of the running trial that was read."""
+        """State of the running trial in ``reading``."""
         running = reading.running
         course = self.courses.get(running.number)
         if course is None:
             course = self.courses[running.number] = Course(PlannedTrial(running))
-        if course.configuration.trial is not running:  # it has begun anew
+        if course.configuration.trial is not running:  # the trial has started again
             course.configuration = PlannedTrial(running)
         self.configurations.note_given(course.configuration, reading.given)
         return course
 
     def discard_plan(self, number: int) -> None:
-        """Forget the network that was planned for a running trial."""
+        """Discard the planned network of a running trial."""
         self.courses[number].plan = None
 
     def propose(
         self, reading: Reading, name: str, distribution: BaseDistribution, context: GrowthContext | None
     ) -> Proposal | None:
-        """A value for the parameter that a running trial asks for; None if nothing is known of it.
+        """Propose a value for the parameter that a running trial asks for; None if nothing is known of it.
 
         Args:
-            reading: What the study says.
-            name: Of the parameter.
-            distribution: Its distribution.
-            context: The space that the trial grows layers of, if it does.
+            reading: State of the study.
+            name: Name of the parameter.
+            distribution: Distribution of the parameter.
+            context: Space from which the trial grows layers, if it does.
         """
         trial = reading.trial
         if self.grows(context):
@@ -212,7 +216,7 @@ class Agent:
         value: Any,
         context: GrowthContext | None,
     ) -> Any:
-        """``value``, which was sampled independently, or another one where it would repeat what was tried."""
+        """``value``, which was sampled independently, or another value if it would repeat a configuration."""
         if self.grows(context):
             return value
         trial = reading.trial
@@ -257,11 +261,11 @@ class Agent:
         return Proposal(value)
 
     def _announced(self, reading: Reading) -> list[Announced]:
-        """The other trials that run, or have ended since the last learning, as the storage has them now."""
+        """Other trials that are running, or have ended since the last update, as in the storage now."""
         return [Announced(self._expected(other), planned_digest(other)) for other in reading.others()]
 
     def _expected(self, other: FrozenTrial) -> FrozenTrial:
-        """A trial with what it will be, where it runs in this process: more than the storage knows."""
+        """Trial with its planned parameters, if it runs in this process: the storage lacks these."""
         course = self.courses.get(other.number)
         if course is None or other.state != TrialState.RUNNING:
             return other
@@ -269,25 +273,25 @@ class Agent:
         return with_params(other, path.values, dict(zip(path.names, path.distributions, strict=True)))
 
     def _pending(self, number: int) -> list[Plan]:
-        """The networks that other running trials of this process are to become."""
+        """Planned networks of other running trials of this process."""
         others = (course.plan for other, course in self.courses.items() if other != number)
         return [plan for plan in others if plan is not None]
 
-    # What an objective that grows networks asks -------------------------------------------------------
+    # Questions of an objective that grows networks ----------------------------------------------------
 
     def worth_training(self, reading: Reading) -> bool:
-        """Whether the network that a running trial has grown to is worth a training."""
+        """Return whether the network that a running trial has grown to is worth a training."""
         self._was_asked = True
         return self.networks.worth_training(reading.trial, reading.running.marks, self.follow(reading))
 
     def worth_growing(self, reading: Reading, context: GrowthContext | None) -> bool:
-        """Whether a deeper network is worth another training in the same trial."""
+        """Return whether a deeper network is worth another training in the same trial."""
         self._was_asked = True
         trial, marks, course = reading.trial, reading.running.marks, self.follow(reading)
         return self.networks.worth_growing(trial, marks, course, context, self._pending(trial.number))
 
     def record(self, reading: Reading) -> AgentRecord | None:
-        """What is to be kept of a trial that ends; None if nothing was decided in it."""
+        """Record to be stored with a trial that ends; None if the agent made no decision in it."""
         record = self.follow(reading).record
         if record is None:
             return None

@@ -1,13 +1,13 @@
-"""Networks -> rows of numbers that a kernel can compare.
+"""Conversion of networks to rows of features, which a kernel can compare.
 
 Notation: N networks, S steps, A action slots, F features.
 
-A parameter stands in a column of its own by its name, "the filters of layer 2", as its category or as its
-value. Where the same parameter comes once a layer, a second set of features forgets the place: how many
-layers there are of each kind, and the mean of their values. The first says what a network is, the second
-what sort of network. A third set, where somebody can tell, says what the network comes to as a whole: its
-depth, its size. And where something is known from elsewhere, from earlier studies or from a prior for layers,
-what is expected of it.
+There are three sets of features, and expectations. The first set has a column for each parameter by its full
+name, such as "filters of layer 2", with its category or its value. The second set ignores the position of
+parameters that repeat in each layer: it holds the number of layers of each kind, and the mean of their
+values. So the first set describes the network in detail, and the second its general structure. The third set
+holds descriptors of the network as a whole, such as its depth and size, where they are known. Expectations
+are the predictions of earlier studies, or of a prior for layers, where there are any.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from optuna_trlhpo.layers.bins import bins_of
 N_PARTS = 3
 _IN_PLACE, _ANYWHERE, _WHOLE = range(N_PARTS)
 _SIGNED, _EXPECTING = -10, -1000
-"""Base names of descriptors and of expectations; each of their numbers is a group of its own."""
+"""Base names of descriptors and of expectations; each descriptor and expectation is a group of its own."""
 _WHOLE_WEIGHT = 0.3
 _DISTANCE = 2.4
-"""The weighted squared distance that is expected between networks which differ in every parameter."""
+"""Expected weighted squared distance between networks that differ in every parameter."""
 
 
 class FeatureMap:
-    """Gives every parameter it is shown columns of its own, for good.
+    """Feature map that gives each parameter its own columns, permanently.
 
     Example:
         >>> one = np.zeros((1, 1, 1), dtype=np.int64)
@@ -41,25 +41,25 @@ class FeatureMap:
     """
 
     def __init__(self) -> None:
-        self._columns: dict[tuple[int, int], int] = {}  # (stem, index) -> column
-        self._anywhere: dict[int, int] = {}  # stem -> column of what forgets the place
+        self._columns: dict[tuple[int, int], int] = {}  # (base name, index) -> column
+        self._anywhere: dict[int, int] = {}  # base name -> column that ignores the position
         self._first: list[int] = []  # by column: its first feature
-        self._n: list[int] = []  # by column: its categories, 0 for a number
+        self._n: list[int] = []  # by column: its number of categories, 0 for a numerical parameter
         self._part: list[int] = []  # by feature
         self._column: list[int] = []
         self._group: list[int] = []
-        self._groups: dict[tuple[int, int], int] = {}  # (part, stem) -> group
+        self._groups: dict[tuple[int, int], int] = {}  # (part, base name) -> group
         self._means: dict[int, float] = {}  # by column: the mean of its weight, in deviations
         self._n_slots = 1.0
         self._n_steps = 1
 
     def learn(self, networks: Networks, categorical: np.ndarray, means: np.ndarray | None = None) -> None:
-        """Make columns for what is new.
+        """Add columns for new parameters.
 
         Args:
-            networks: What is to have columns.
-            categorical: Whether a stem's values have no order, by its number.
-            means: ``[X]`` of the weights of ``networks.expected``.
+            networks: Networks whose parameters are to have columns.
+            categorical: Whether the values of a base name have no order, by its number.
+            means: ``[X]`` means of the weights of ``networks.expected``.
         """
         filled = networks.names >= 0
         self._n_slots = max(float(filled.sum(axis=(1, 2)).mean()), 1.0)
@@ -89,23 +89,23 @@ class FeatureMap:
         group = self._groups.setdefault((part, int(stem)), len(self._groups))
         self._first.append(len(self._part))
         self._n.append(n)
-        width = n or 2  # a number: whether it is there, and how large it is
+        width = n or 2  # a numerical parameter: whether it is present, and its value
         self._part += [part] * width
         self._column += [column] * width
         self._group += [group] * width
         return column
 
     def repeated(self, n: int) -> np.ndarray:
-        """``[n]`` whether a parameter comes once a layer, by its stem's number; the last is that of no
-        stem."""
+        """``[n]`` whether a base name occurs once per layer, by its number; the last entry is for no name."""
         return np.array([stem in self._anywhere for stem in range(n - 1)] + [False])
 
     def column_of(self, stem: int, index: int) -> int:
-        """The column of a parameter in its place; -1 if it was never learned."""
+        """Column of a parameter at its position; -1 if it is unknown."""
         return self._columns.get((stem, index), -1)
 
     @property
     def features(self) -> Features:
+        """Properties of the columns of the feature matrix."""
         part = np.array(self._part)
         column = np.array(self._column)
         weights = np.array([_DISTANCE / self._n_slots, _DISTANCE, _WHOLE_WEIGHT, 1.0])  # the last: LINEAR
@@ -113,7 +113,7 @@ class FeatureMap:
         return Features(part, column, np.array(self._group), np.log(weights)[part], means[column])
 
     def __call__(self, networks: Networks) -> np.ndarray:
-        """``[N, F]``; parameters that were never learned leave no trace."""
+        """Features ``[N, F]``; unknown parameters are ignored."""
         N = len(networks.names)
         x = np.zeros((N, len(self._part)))
         n, s, a = np.nonzero(networks.names >= 0)
@@ -142,7 +142,7 @@ class FeatureMap:
 def _write(
     x: np.ndarray, rows: np.ndarray, first: np.ndarray, n: np.ndarray, actions: np.ndarray, size: float
 ) -> None:
-    """Add parameters to rows of ``x``: a category is one of n features, a number two."""
+    """Add parameters to rows of ``x``: a category is one of n features, a number takes two."""
     known, counted = first >= 0, n > 0
     bins = bins_of(actions, n).astype(np.int64)
     here = known & counted

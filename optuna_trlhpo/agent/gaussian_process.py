@@ -1,4 +1,4 @@
-"""What the critic knows: a Gaussian process over networks, an exact posterior from few trials.
+"""Gaussian process over networks, which gives the critic an exact posterior from few trials.
 
 Notation: N networks with a known value, C candidates, F features of a network, G groups of features.
 
@@ -6,16 +6,16 @@ The kernel is a sum of parts, each a Matern-5/2 function of a weighted distance 
 
     k(x, x') = c + sum_p a_p M(sum_{f in p} w_f (x_f - x'_f)^2) + a_l sum_{f in l} w_f x_f x'_f
 
-The features of the part l are what is expected from elsewhere. They act linearly, and their weights have a
-mean m other than 0, so before anything is known the mean of the process is not 0 either::
+The features of the part l are expectations from elsewhere. They act linearly, and their weights have a mean m
+other than 0, so the prior mean of the process is not 0 either::
 
     m(x) = sqrt(a_l) sum_{f in l} m_f sqrt(w_f) x_f
 
-How far such expectations are trusted, a_l, is learned like all the rest.
+The trust in such expectations, a_l, is learned like all other parameters.
 
-The weight w of a feature is that of its group times its own, both learned, the first with the wider prior:
-what is known of a parameter in one layer says something about the same parameter in another. All that is
-learned is found at the maximum of the posterior density, from where the last fit ended.
+The weight w of a feature is the weight of its group times its own, both learned, the first with the wider
+prior: the effect of a parameter in one layer is informative about the same parameter in another. All learned
+parameters are the maximum of the posterior density, found from the result of the last fit.
 """
 
 from __future__ import annotations
@@ -30,30 +30,30 @@ from torch import Tensor
 from optuna_trlhpo._threads import one_thread
 
 _JITTER = 1e-3
-"""The least variance of noise, of targets with variance 1."""
+"""Smallest variance of noise, for targets with variance 1."""
 _LEARNING_RATE = 0.1
 NOISE_OF_TRAINING = -1.5
-"""Logarithm of the variance of noise that is expected where networks are trained; scores have variance 1."""
+"""Expected logarithm of the variance of noise where networks are trained; scores have variance 1."""
 LINEAR = -1
-"""The part of the kernel that is linear."""
+"""Number of the linear part of the kernel."""
 
 
 class Features(NamedTuple):
-    """What the columns of a feature matrix are."""
+    """Properties of the columns of a feature matrix."""
 
-    part: np.ndarray  # [F] which part of the kernel, 0 to P - 1 or LINEAR
+    part: np.ndarray  # [F] part of the kernel, 0 to P - 1 or LINEAR
     column: np.ndarray  # [F] features of one parameter share a column
-    group: np.ndarray  # [F] parameters of one stem share a group
-    base: np.ndarray  # [F] logarithm of the weight that is expected before anything is known
-    mean: np.ndarray  # [F] m, of linear features
+    group: np.ndarray  # [F] parameters of one base name share a group
+    base: np.ndarray  # [F] logarithm of the weight that is expected before any data
+    mean: np.ndarray  # [F] m, for linear features
 
 
 class GaussianProcess:
-    """A Gaussian process with learned weights.
+    """Gaussian process with learned weights.
 
     Args:
-        n_parts: P, parts of the kernel, the linear one apart.
-        noise: Logarithm of the variance of the noise that is expected before anything is known.
+        n_parts: P, number of parts of the kernel without the linear one.
+        noise: Expected logarithm of the variance of the noise before any data.
 
     Example:
         >>> features = Features(*np.zeros((3, 1), dtype=np.int64), base=np.zeros(1), mean=np.zeros(1))
@@ -66,7 +66,7 @@ class GaussianProcess:
 
     def __init__(self, *, n_parts: int, noise: float = NOISE_OF_TRAINING) -> None:
         self._n_parts = n_parts
-        # Logarithms: of the variances of the parts, of the linear one, of a constant, of the noise.
+        # Logarithms of variances: of each part, of the linear part, of the constant, and of the noise.
         self._variances0 = torch.tensor([0.0] * (n_parts + 1) + [math.log(0.1), noise], dtype=torch.float64)
         self._variances = self._variances0.clone()
         self._columns = torch.zeros(0, dtype=torch.float64)
@@ -76,7 +76,7 @@ class GaussianProcess:
     def fit(self, x: np.ndarray, y: np.ndarray, features: Features, *, steps: int) -> None:
         """Condition on networks ``x`` ``[N, F]`` with values ``y`` ``[N]``, after ``steps`` of learning.
 
-        What columns and groups are called may not change between calls; there may be more of them.
+        The meaning of columns and groups must not change between calls, but there may be more of them.
         """
         parts = (*range(self._n_parts), LINEAR)
         self._part = [torch.from_numpy(np.flatnonzero(features.part == p)) for p in parts]
@@ -112,7 +112,7 @@ class GaussianProcess:
 
     @one_thread()
     def sample(self, x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """One function drawn from the posterior, at ``x`` ``[C, F]``: ``[C]`` (Thompson sampling)."""
+        """Values ``[C]`` at ``x`` ``[C, F]`` of one function drawn from the posterior (Thompson sampling)."""
         with torch.no_grad():
             z = torch.from_numpy(x)
             across = self._covariance(z, self._x, self._scale, self._variances)
@@ -123,7 +123,7 @@ class GaussianProcess:
             return (mean + factor @ torch.from_numpy(rng.standard_normal(len(z)))).numpy()
 
     def attention(self, x: np.ndarray) -> None:
-        """It has none; an `ensemble.Ensemble` of transformers does."""
+        """None: only an `ensemble.Ensemble` of transformers has attention."""
 
     @property
     def noise(self) -> float:
@@ -141,7 +141,7 @@ class GaussianProcess:
             factor = torch.linalg.cholesky(covariance + self._noise(self._variances, len(targets)))
             residual = targets - self._expected(self._x, scale, self._variances)
             fit = (residual * torch.cholesky_solve(residual, factor)).sum()
-            # Normal priors: of standard deviation 1 on groups and variances, of 0.5 on columns.
+            # Normal priors, with standard deviation 1 for groups and variances, and 0.5 for columns.
             prior = (
                 (self._groups**2).sum()
                 + 4 * (self._columns**2).sum()
@@ -172,7 +172,7 @@ class GaussianProcess:
         return covariance * x.new_ones(len(x), len(z))
 
     def _expected(self, x: Tensor, scale: Tensor, variances: Tensor) -> Tensor:
-        """``[N, 1]`` m(x)."""
+        """Prior mean m(x), ``[N, 1]``."""
         linear = self._part[-1]
         mean = (x * scale)[:, linear] @ self._mean[linear]
         return ((0.5 * variances[-3]).exp() * mean).unsqueeze(-1)

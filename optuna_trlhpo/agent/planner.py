@@ -1,7 +1,8 @@
-"""From what is remembered to the network that is tried next: the critic is conditioned on every network with
-a value, and plans are ranked by what it expects of them.
+"""Planner of the network that a trial should try next.
 
-Notation as in `_agent.planning`.
+The critic is conditioned on every network with a value, and plans are ranked by its predictions.
+
+Notation as in `neighbourhood`.
 """
 
 from __future__ import annotations
@@ -30,26 +31,26 @@ from optuna_trlhpo.agent.surrogate import Surrogate, make_surrogate
 from optuna_trlhpo.trials.parameters import ParameterSpec
 
 _FIRST_STEPS = 60
-"""Steps of learning at the first fit."""
+"""Number of learning steps at the first fit."""
 _LEAST = 3
-"""Networks with a value before the critic learns its kernel."""
+"""Number of networks with a value before the critic learns its kernel."""
 _MANY = 100
-"""Networks from which on the kernel is learned in fewer steps."""
+"""Number of networks beyond which the kernel is learned in fewer steps."""
 _WHOLE_TRIALS = 100
-"""Finished trials that plans take pieces from, beside the networks that have a value."""
+"""Number of finished trials used as templates, besides the networks with a value."""
 _BEST_OF_GENERATION = 10
 _DEPTH = ParameterSpec("n_layers", 0, 0, False)
-"""What `LayerSpace.suggest` asks for first."""
+"""First parameter that `LayerSpace.suggest` asks for."""
 
 
 class Planner:
-    """Plans networks from a `Replay`.
+    """Planner of networks from a `Replay`.
 
     Args:
-        config: The agent's settings.
-        replay: What is remembered; read, never changed.
-        seed: Of an ensemble of critics.
-        knowledge: What is known from elsewhere.
+        config: Settings of the agent.
+        replay: Memory of finished trials, which is never changed here.
+        seed: Random seed of an ensemble.
+        knowledge: Prior knowledge about networks.
     """
 
     def __init__(
@@ -65,7 +66,7 @@ class Planner:
         self._features = FeatureMap()
         self._critic: Surrogate = make_surrogate(config, seed)
         self._excluded: set[bytes] = set()
-        self._n_fitted = 0  # trials that were known at the last fit
+        self._n_fitted = 0  # number of trials at the last fit
         self._has_learned = False
 
     def plan(
@@ -77,15 +78,15 @@ class Planner:
         pending: Sequence[Plan],
         running: DecisionPoint | None = None,
     ) -> Plan | None:
-        """The network to try next, or None if nothing is known of what is asked for.
+        """Plan the network to try next; None if nothing is known of the parameter that is asked for.
 
         Args:
-            settled: The running trial and what it asks for.
-            own: ``[steps]`` what the trial has reported behind each step, NaN where nothing.
-            weights: ``[K]`` what it weighs its objectives by.
-            rng: The generator.
-            pending: Plans of other trials that are running; what they will bring is taken as it is expected.
-            running: The trial that has reported ``own``, if the plan need not go on with it.
+            settled: Decision point of the running trial.
+            own: ``[steps]`` reports of the trial after each step, NaN where there is none.
+            weights: ``[K]`` the trial's weights of the objectives.
+            rng: Random generator.
+            pending: Plans of other running trials; the expectation replaces their outcome.
+            running: Trial that has reported ``own``, if the plan need not continue it.
         """
         replay, config = self._replay, self._config
         networks, values = replay.networks(rng, weights, unit=self.knowledge.unit)
@@ -103,7 +104,7 @@ class Planner:
             x = np.concatenate([x, others])
             self._critic.fit(x, values, self._features.features, steps=0)
         of_networks = self._critic.predict(x)[0]
-        # Trials are donors alone: those with a value are among the networks.
+        # Trials without a value are templates only: those with a value are among the networks.
         of_donors = np.full(len(donors.names), -np.inf)
         if len(of_donors) > n_whole:
             unseen = donors.rows(np.arange(n_whole, len(of_donors)))
@@ -159,14 +160,14 @@ class Planner:
         return Plan(actions, names, indices, score, chosen.key(), float(mean), float(deviation))
 
     def values_of(self, scores: np.ndarray) -> np.ndarray | None:
-        """The objective's values that have these scores; None where a score stands for no single value."""
+        """Values of the objective with these scores; None where a score has no single value."""
         return self._replay.values_of(scores)
 
     def attention(self, plan: Plan) -> list[np.ndarray]:
-        """What the critic attends to as it judges the first k steps of the plan that was made last.
+        """Attention weights of the critic as it judges the first k steps of the last plan.
 
-        Rows k = 1 to S, each ``[H, k + 1]``: what the parameters of each step get together, and last what the
-        question and what is known of the network as a whole get. No rows where the critic has no attention.
+        Rows k = 1 to S, each ``[H, k + 1]``: the sum over the parameters of each step, and last the weight of
+        the query and of the features of the network as a whole. No rows for a critic without attention.
         """
         if self._config.critic != "transformer":
             return []
@@ -191,27 +192,27 @@ class Planner:
         return rows
 
     def exclude(self, plan: Plan) -> None:
-        """Never make this plan again: the objective did not offer a value that it needs."""
+        """Exclude this plan for good: the objective did not offer a value that it needs."""
         self._excluded.add(plan.key)
 
     def _templates(self, rng: np.random.Generator) -> tuple[Networks, int]:
-        """Networks to take pieces from, beside those that have a value; and how many of them were trials."""
+        """Networks used as templates besides those with a value; and how many of them are trials."""
         parts = [self._replay.whole(rng, _WHOLE_TRIALS), *(source.best for source in self.knowledge.sources)]
         if self.knowledge.space_samples is not None:
             parts.append(self.knowledge.space_samples)
         return self.knowledge.with_prior_features(joined(parts)), len(parts[0].names)
 
     def _untried(self, parents: list[Candidate]) -> list[Candidate]:
-        """Networks of earlier studies and of imagination are candidates as they are."""
+        """Networks of earlier studies and of the space, which are candidates unchanged."""
         return parents[:_BEST_OF_GENERATION] if self.knowledge.has_prior(self.knowledge.context) else []
 
-    # The critic -------------------------------------------------------------------------------------------
+    # Critic -------------------------------------------------------------------------------------------
 
     def _fit(self, x: np.ndarray, values: np.ndarray) -> None:
         n = len(self._replay)
         steps = 0
         if n != self._n_fitted and len(values) >= _LEAST:
-            # A step takes longer the more networks there are, and each of them changes less.
+            # With more networks a step takes longer, and each network changes the kernel less.
             often = max(1, round(self._config.fit_steps * min(1.0, _MANY / len(values))))
             steps = often if self._has_learned else _FIRST_STEPS
             self._has_learned = True
@@ -219,7 +220,7 @@ class Planner:
         self._critic.fit(x, values, self._features.features, steps=steps)
 
     def _prefixes(self, settled: DecisionPoint, own: np.ndarray) -> tuple[Networks, np.ndarray]:
-        """What the running trial has reported, as networks with values."""
+        """Networks with values from the reports of the running trial."""
         steps: list[int] = []
         if self._replay.reports_are_values:
             steps = np.flatnonzero(~np.isnan(own)).tolist()
@@ -235,7 +236,7 @@ class Planner:
 
     @staticmethod
     def _complete(networks: Networks, step: int) -> Callable[[int], bool]:
-        """Whether a network of so many steps, more than ``step``, is likely to get a value."""
+        """Predicate for the number of steps: whether such a network, longer than ``step``, gets a value."""
         lengths = set(networks.lengths.tolist())
         longest = max(lengths, default=0)
         return lambda n: n > step and (n in lengths or longest <= step)

@@ -1,4 +1,4 @@
-"""What is known of networks before they are tried, from their space, a prior and earlier studies.
+"""Knowledge about networks before they are tried, from their space, a prior and earlier studies.
 
 Notation: N networks, X expectations.
 """
@@ -23,65 +23,72 @@ from optuna_trlhpo.layers import Vocabulary
 from optuna_trlhpo.trials.episode import Episode, episode_of
 
 _DOUBT = 0.5
-"""By how much, as a deviation, scores may follow those of an earlier study more or less than one to one:
-where it misleads, its weight has to come to 0 or below within a few trials."""
+"""Deviation of the slope between the scores of an earlier study and those of the running one, around 1:
+where the earlier study misleads, its weight must fall to 0 or below within a few trials."""
 _OFFSET = 10.0
-"""How far the scores of two studies may be apart, as a deviation: scores count from a study's own median."""
+"""Deviation of the offset between the scores of two studies: scores are relative to a study's own median."""
 _N_SPACE_SAMPLES = 150
-"""Random networks of a space that plans begin with, where something is expected of networks that nobody has
-tried yet."""
+"""Number of random networks of a space that serve as templates, where there are expectations for networks
+that no trial has tried."""
 
 
 class NetworkSpace(Protocol):
-    """What is asked of a `LayerSpace`."""
+    """Interface of a `LayerSpace` that the agent uses."""
 
     @property
-    def max_layers(self) -> int: ...
+    def max_layers(self) -> int:
+        """Largest number of layers."""
 
     @property
-    def kind_base_name(self) -> str: ...
+    def kind_base_name(self) -> str:
+        """Base name of the parameter that is the kind of a layer."""
 
     @property
-    def has_layer_features(self) -> bool: ...
+    def has_layer_features(self) -> bool:
+        """Whether layers have features that a prior for layers can read."""
 
     @property
-    def vocabulary(self) -> Vocabulary: ...
+    def vocabulary(self) -> Vocabulary:
+        """Kinds of layers with their parameters."""
 
-    def network_descriptor(self, actions: np.ndarray) -> np.ndarray | None: ...
+    def network_descriptor(self, actions: np.ndarray) -> np.ndarray | None:
+        """Descriptor ``[E]`` of a network with actions ``[S, 4]``; None if the space does not contain it."""
 
-    def layer_features(self, actions: np.ndarray) -> np.ndarray | None: ...
+    def layer_features(self, actions: np.ndarray) -> np.ndarray | None:
+        """Features ``[S, O]`` of the layers with actions ``[S, 4]``; None if they are not of the space."""
 
-    def draw_actions(self, rng: np.random.Generator) -> np.ndarray: ...
+    def draw_actions(self, rng: np.random.Generator) -> np.ndarray:
+        """Actions ``[S, 4]`` of a random network."""
 
 
 class GrowthContext(NamedTuple):
-    """A trial that grows layers of a space."""
+    """Space from which a trial grows layers."""
 
     space: NetworkSpace
     whole: bool
-    """Whether it is asked for the depth first."""
+    """Whether the trial first asks for the depth."""
 
 
 class _Known(NamedTuple):
-    """What is known of layers that nobody has tried."""
+    """Knowledge about a network that no trial has tried."""
 
     network_descriptor: np.ndarray
-    expected: np.ndarray  # by the prior
+    expected: np.ndarray  # expectations of the prior
 
 
 class PriorKnowledge:
-    """Adds to networks what is known of them from elsewhere.
+    """Prior knowledge, which is added to networks as features.
 
     Args:
-        names: Of parameters, as numbers.
-        n_weights: Weights of the study's objectives; 0 where it has one.
-        seed: Of the networks that are drawn from a space.
+        names: Table that numbers the names of parameters.
+        n_weights: Number of weights of the study's objectives; 0 with a single objective.
+        seed: Random seed of the networks that are drawn from a space.
         sources: Earlier studies.
-        prior: What is known about layers, whatever the task.
+        prior: Prior for layers, independent of the task.
 
     Attributes:
-        context: The trial that plans are made for; None: one that grows no layers of a space.
-        space_samples: Random networks of its space; None where nothing is known of them.
+        context: Space of the trial that plans are made for; None for a trial that grows no layers of a space.
+        space_samples: Random networks of the space; None where nothing is known of them.
     """
 
     def __init__(
@@ -95,29 +102,31 @@ class PriorKnowledge:
         self._names, self._n_weights, self._seed = names, n_weights, seed
         self.sources = sources
         self._prior = prior
-        self._known: dict[bytes, _Known | None] = {}  # about networks of the space
-        self._descriptors: dict[bytes, np.ndarray | None] = {}  # of networks of the space
+        self._known: dict[bytes, _Known | None] = {}  # by the layers' actions, for networks of the space
+        self._descriptors: dict[bytes, np.ndarray | None] = {}  # by the layers' actions
         self.context: GrowthContext | None = None
         self._is_set = False
         self.space_samples: Networks | None = None
 
     def has_prior(self, context: GrowthContext | None) -> bool:
-        """Whether something is known before the first trial has finished."""
+        """Return whether something is known before the first trial has finished."""
         return bool(self.sources) or self._active_prior(context) is not None
 
     def only_transfer(self, context: GrowthContext | None) -> bool:
-        """Whether all that is known was said by earlier studies, of which any may mislead."""
+        """Return whether all prior knowledge comes from earlier studies, any of which may mislead."""
         return bool(self.sources) and self._active_prior(context) is None
 
     def _active_prior(self, context: GrowthContext | None) -> LayerPrior | None:
-        """The prior, where its kinds of layers are grown for their accuracy alone: of what else there may be
-        to weigh it knows nothing, and would mislead."""
+        """Return the prior for layers, where its kinds of layers are grown for their accuracy alone.
+
+        The prior knows nothing about other objectives, and would mislead there.
+        """
         if context is None or not context.space.has_layer_features or self._n_weights:
             return None
         return self._prior
 
     def enter(self, context: GrowthContext | None) -> None:
-        """From now on plans are for such a trial; None: one that has entered no space, or none yet."""
+        """Make plans for trials of this space from now on; None keeps the space, if one has been entered."""
         if self._is_set and context in (None, self.context):
             return
         self._is_set = True
@@ -141,12 +150,12 @@ class PriorKnowledge:
 
     @property
     def layer_kind(self) -> int:
-        """The number of the stem that every layer of the space begins with; -1 if there is none."""
+        """Number of the base name that every layer of the space begins with; -1 if there is none."""
         return -1 if self.context is None else self._names.category(self.context.space.kind_base_name)
 
     @property
     def unit(self) -> float | None:
-        """Of the scores, where one is known beforehand."""
+        """Unit of the scores, where it is known beforehand."""
         known = [source.unit for source in self.sources if source.unit is not None]
         if (prior := self._active_prior(self.context)) is not None:
             known.append(prior.unit)
@@ -154,14 +163,14 @@ class PriorKnowledge:
 
     @property
     def means(self) -> np.ndarray:
-        """``[X]`` of the weights of what `with_prior_features` tells is expected."""
+        """``[X]`` means of the weights of the expectations from `with_prior_features`."""
         of_prior = self._prior.means if self._prior is not None else np.zeros(0)
         if not self.sources:
             return of_prior
         return np.concatenate([of_prior, np.full(len(self.sources), 1 / _DOUBT / len(self.sources)), [0.0]])
 
     def with_prior_features(self, networks: Networks) -> Networks:
-        """The same, each with what it comes to and what is expected of it."""
+        """Networks with their descriptors and all expectations."""
         networks = self._with_descriptors(networks)
         if not self.sources:
             return networks
@@ -170,7 +179,7 @@ class PriorKnowledge:
         return networks._replace(expected=np.concatenate([networks.expected, *columns, constant], axis=1))
 
     def _with_descriptors(self, networks: Networks) -> Networks:
-        """The same, each with what it comes to, and what the prior expects of it."""
+        """Networks with their descriptors, and the expectations of the prior."""
         n_prior = 0 if self._prior is None else len(self._prior.means)
         if self.context is None:
             return networks._replace(expected=np.zeros((len(networks.names), n_prior)))
@@ -191,7 +200,7 @@ class PriorKnowledge:
         ]
 
     def _know(self, some: list[np.ndarray]) -> list[_Known | None]:
-        """What the space and the prior say of layers ``[S, 4]``; None for what the space does not have."""
+        """Knowledge from space and prior about layers ``[S, 4]``; None for layers outside the space."""
         assert self.context is not None
         space = self.context.space
         keys = [layers.tobytes() for layers in some]
@@ -200,7 +209,7 @@ class PriorKnowledge:
         n_prior = 0 if self._prior is None else len(self._prior.means)
         expected = [np.zeros(n_prior)] * len(valid)
         prior = self._active_prior(self.context)
-        if prior is not None and valid:  # all at once, which takes hardly longer than one
+        if prior is not None and valid:  # all at once, which takes hardly longer than a single network
             features = [row for layers in valid.values() if (row := space.layer_features(layers)) is not None]
             expected = list(prior(features))
         found = dict(zip(valid, expected, strict=True))
@@ -217,6 +226,7 @@ class PriorKnowledge:
         return self._descriptors[key]
 
     def contains(self, layers: np.ndarray) -> bool:
+        """Return whether the space contains a network with actions ``layers`` ``[S, 4]``."""
         return self._descriptor(np.ascontiguousarray(layers)) is not None
 
     def _as_network(self, episode: Episode) -> Networks:

@@ -1,4 +1,4 @@
-"""Networks as arrays: those with a value, plans, candidates, and the point at which a running trial stands.
+"""Networks as arrays: remembered networks, plans, candidates, and the decision point of a running trial.
 
 Notation: N networks, S steps, A action slots, E numbers of a descriptor, X expectations.
 """
@@ -15,32 +15,32 @@ import numpy as np
 from optuna_trlhpo.layers import ACTION_SLOTS
 
 _FILLINGS = (np.nan, -1, -1, 0, np.nan, np.nan, 0.0)
-"""What an empty slot of each array of `Networks` holds."""
+"""Value of an empty slot in each array of `Networks`."""
 
 
 class Networks(NamedTuple):
     """Sequences of steps: finished trials, their prefixes, and plans. Empty slots hold `_FILLINGS`."""
 
     actions: np.ndarray  # [N, S, A] in [0, 1]
-    names: np.ndarray  # [N, S, A] numbers of stems
-    indices: np.ndarray  # [N, S, A] which of the parameters with this stem
-    n_values: np.ndarray  # [N, S, A] how many values there are; 0 where they are continuous
-    context: np.ndarray  # [N, S] what was reported behind a step and is no network's value, in [0, 1]
-    network_descriptor: (
-        np.ndarray
-    )  # [N, E] what the network comes to, about [0, 1]; E = 0 where nobody can tell
-    expected: np.ndarray  # [N, X] what is expected of the network from elsewhere, each with deviation 1
+    names: np.ndarray  # [N, S, A] numbers of base names
+    indices: np.ndarray  # [N, S, A] index of a parameter among those with its base name
+    n_values: np.ndarray  # [N, S, A] number of possible values; 0 for a continuous parameter
+    context: np.ndarray  # [N, S] report after a step that is no network's value, in [0, 1]
+    network_descriptor: np.ndarray  # [N, E] descriptor of the network, about [0, 1]; E = 0 where unknown
+    expected: np.ndarray  # [N, X] expectations of the network from elsewhere, each with deviation 1
 
     @property
     def lengths(self) -> np.ndarray:
+        """``[N]`` numbers of steps."""
         return (self.names[:, :, 0] >= 0).sum(axis=1)
 
     def rows(self, rows: np.ndarray) -> Networks:
+        """Networks with these row numbers."""
         return Networks(*(array[rows] for array in self))
 
     @staticmethod
     def empty(N: int, S: int, A: int = ACTION_SLOTS) -> Networks:
-        """``N`` networks of ``S`` steps whose slots are empty, without descriptor and expectations."""
+        """``N`` networks of ``S`` steps with empty slots, without descriptors and expectations."""
         shapes = ((N, S, A),) * 4 + ((N, S), (N, 0), (N, 0))
         types = (float, np.int64, np.int64, np.int64, float, float, float)
         arrays = zip(shapes, _FILLINGS, types, strict=True)
@@ -48,10 +48,10 @@ class Networks(NamedTuple):
 
 
 class DecisionPoint(NamedTuple):
-    """What a running trial has, and what it asks for: the slot ``slot`` of step ``step``."""
+    """Steps of a running trial, and the parameter that it asks for: the slot ``slot`` of step ``step``."""
 
     actions: np.ndarray  # [step + 1, A], NaN where free
-    names: np.ndarray  # [step + 1, A], also of the slot asked for; -1 where unknown, there any will do
+    names: np.ndarray  # [step + 1, A], with the slot that is asked for; -1 where unknown: any name matches
     indices: np.ndarray  # [step + 1, A]
     n_values: np.ndarray  # [step + 1, A]
     context: np.ndarray  # [step + 1]
@@ -60,7 +60,7 @@ class DecisionPoint(NamedTuple):
 
 
 class Candidate:
-    """A network that is being put together; rows of the arrays are its steps."""
+    """Network under construction; the rows of the arrays are its steps."""
 
     __slots__ = ("actions", "names", "indices", "n_values")
 
@@ -71,41 +71,45 @@ class Candidate:
         return len(self.names)
 
     def copy(self) -> Candidate:
+        """Copy with its own arrays."""
         return Candidate(self.actions.copy(), self.names.copy(), self.indices.copy(), self.n_values.copy())
 
     def steps(self, start: int, stop: int | None = None, shift: int = 0) -> Candidate:
+        """Steps from ``start`` to ``stop``, with ``shift`` added to their indices."""
         part = slice(start, stop)
         indices = self.indices[part]
         indices = np.where(indices >= 0, indices + shift, indices)
         return Candidate(self.actions[part], self.names[part], indices, self.n_values[part])
 
     def then(self, other: Candidate) -> Candidate:
+        """Steps of this candidate followed by those of ``other``."""
         return Candidate(
             *(np.concatenate([getattr(self, name), getattr(other, name)]) for name in self.__slots__)
         )
 
     def key(self) -> bytes:
+        """Key of the network, see `network_key`."""
         return network_key(self.names, self.indices, self.actions)
 
 
 @dataclass
 class Plan:
-    """A whole network, of which the running trial has settled the beginning."""
+    """Planned network that begins with the fixed steps of the running trial."""
 
     actions: np.ndarray  # [S, A]
-    names: np.ndarray  # [S, A] numbers of stems
+    names: np.ndarray  # [S, A] numbers of base names
     indices: np.ndarray  # [S, A]
     score: float
-    """What the acquisition function holds of it; greater is better, comparable within one fit."""
+    """Value of the acquisition function; greater is better, comparable within one fit."""
     key: bytes
-    """Tells networks apart; it stays that of the plan as it was made."""
+    """Key that identifies the network as first planned."""
     mean: float = math.nan
-    """The score that the critic expects of it."""
+    """Expected score, by the critic."""
     deviation: float = math.nan
-    """How far off the critic holds that it may be."""
+    """Standard deviation of the score, by the critic."""
 
     def answers(self, settled: DecisionPoint) -> bool:
-        """Whether the plan begins with what is settled, and goes on with what is asked for."""
+        """Return whether the plan begins with the fixed steps and continues with the parameter asked for."""
         step, slot = settled.step, settled.slot
         if len(self.names) <= step:
             return False
@@ -123,12 +127,12 @@ class Plan:
 
 
 def network_key(names: np.ndarray, indices: np.ndarray, actions: np.ndarray) -> bytes:
-    """Steps ``[S, A]`` as bytes; the same for the same network."""
+    """Key of a network with steps ``[S, A]``; equal networks have equal keys."""
     return np.concatenate([names, indices, actions], axis=-1, dtype=np.float32).tobytes()
 
 
 def as_networks(drafts: list[Candidate], context: np.ndarray) -> Networks:
-    """Candidates as arrays; ``context`` ``[K]`` belongs to the first K steps of each."""
+    """Candidates as networks; ``context`` ``[K]`` belongs to the first K steps of each."""
     S, A = max(map(len, drafts)), drafts[0].names.shape[1]
     networks = Networks.empty(len(drafts), S, A)
     for row, draft in enumerate(drafts):
@@ -141,7 +145,7 @@ def as_networks(drafts: list[Candidate], context: np.ndarray) -> Networks:
 
 
 def as_one(plan: Plan, n_values: np.ndarray) -> Networks:
-    """A plan as the only one of N networks; ``n_values`` ``[S, A]`` belongs to its slots."""
+    """A plan as one network; ``n_values`` ``[S, A]`` belongs to its slots."""
     one = Networks.empty(1, *plan.names.shape)
     return one._replace(
         actions=plan.actions[None],
@@ -152,7 +156,7 @@ def as_one(plan: Plan, n_values: np.ndarray) -> Networks:
 
 
 def joined(parts: Sequence[Networks]) -> Networks:
-    """Networks of different lengths in one."""
+    """Concatenate networks of different lengths."""
     S = max(part.names.shape[1] for part in parts)
     E = max(part.network_descriptor.shape[1] for part in parts)
     X = max(part.expected.shape[1] for part in parts)

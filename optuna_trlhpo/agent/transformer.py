@@ -1,14 +1,14 @@
-"""The networks of actor and critic.
+"""Transformer networks of actor and critic.
 
 Notation
     B  batch              S  steps of the state        Q  queries
-    A  action slots (4)   P  performance values (32)   N  numbers that code a name
+    A  action slots (4)   P  performance values (32)   N  length of the code of a name
     K  objectives         W  width of a token          H  heads            M  members of the critic
 
-A state is a sequence of layers that are known, each with its action and its performance. A *query* asks
-about the layer that comes next: the critic's holds the action in question, the actor's holds only the name
-of what is asked for. A query at position k sees the state's steps before k, and itself; a step sees itself
-and those before it. So one pass answers for every prefix of a sequence, and one pass ranks many candidates
+A state is a sequence of known layers, each with its action and its performance. A *query* asks about the next
+layer: a critic's query holds the action to be evaluated, an actor's query only the name of the parameter that
+is asked for. A query at position k attends to the state's steps before k and to itself; a step attends to
+itself and to those before it. So one pass answers for every prefix of a sequence, or ranks many candidates
 for one state. Slots that are still empty are masked (they get no attention at all).
 """
 
@@ -23,7 +23,7 @@ from optuna_trlhpo.agent.config import AgentConfig
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention; one softmax per head, over what may be attended to."""
+    """Multi-head self-attention, with one softmax per head over the visible positions."""
 
     def __init__(self, config: AgentConfig) -> None:
         super().__init__()
@@ -32,6 +32,7 @@ class Attention(nn.Module):
         self.output = nn.Linear(config.width, config.width)
 
     def forward(self, x: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:
+        """Outputs ``[B, T, W]`` and attention ``[B, H, T, T]`` under the mask ``visible`` ``[B, T, T]``."""
         B, T, W = x.shape
         q, k, v = self.inputs(x).view(B, T, 3, self.n_heads, W // self.n_heads).permute(2, 0, 3, 1, 4)
         scores = q @ k.transpose(-2, -1) / math.sqrt(W // self.n_heads)  # [B, H, T, T]
@@ -41,7 +42,7 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and a feed-forward part, each behind a normalisation and added to what came in."""
+    """Attention and a feed-forward part, each with a normalisation before it and a residual connection."""
 
     def __init__(self, config: AgentConfig) -> None:
         super().__init__()
@@ -55,14 +56,17 @@ class Block(nn.Module):
         )
 
     def forward(self, x: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:
+        """Outputs ``[B, T, W]`` and attention ``[B, H, T, T]`` under the mask ``visible`` ``[B, T, T]``."""
         attended, weights = self.attention(self.attention_norm(x), visible)
         x = x + attended
         return x + self.feed_forward(self.feed_forward_norm(x)), weights
 
 
 class Transformer(nn.Module):
-    """Answers queries about a state: tokens ``[B, Q, W]`` and attention weights ``[B, H, S + Q, S + Q]``
-    per block."""
+    """Transformer that answers queries about a state.
+
+    It returns tokens ``[B, Q, W]`` and attention weights ``[B, H, S + Q, S + Q]`` of each block.
+    """
 
     def __init__(self, config: AgentConfig) -> None:
         super().__init__()
@@ -71,15 +75,15 @@ class Transformer(nn.Module):
         self.query = nn.Parameter(torch.randn(config.width) * 0.02)
 
     def forward(self, state: Tensor, query: Tensor, position: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """``state`` ``[B, S, W]``, ``query`` ``[B, Q, W]``, ``position`` ``[Q]``: the step each query asks
-        about.
+        """Answers to ``query`` ``[B, Q, W]`` about ``state`` ``[B, S, W]``.
 
-        Steps of the state at or behind a query's position are invisible to it, so padding needs no mask.
+        ``position`` ``[Q]`` is the step that each query asks about. Steps of the state at or after it are
+        invisible to the query, so padding needs no mask.
         """
         S, device = state.shape[1], state.device
         positions = torch.cat([torch.arange(S, device=device), position])  # [T]
         is_query = torch.arange(len(positions), device=device) >= S
-        # Row i may look at column j: at steps before it, and at itself.
+        # Row i may attend to column j at the steps before it, and at itself.
         earlier = (positions[None, :] < positions[:, None]) & ~is_query[None, :]
         visible = (earlier | torch.eye(len(positions), dtype=torch.bool, device=device)).unsqueeze(0)
         x = torch.cat([state, query + self.query], dim=1) + sinusoids(positions, state.shape[-1])

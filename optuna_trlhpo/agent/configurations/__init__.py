@@ -1,1 +1,1 @@
-"""The agent for objectives of any kind, which sees parameters and values alone.."""
+"""Agent for objectives of any kind, which uses only parameters and values."""

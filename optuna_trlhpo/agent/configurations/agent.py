@@ -1,7 +1,7 @@
-"""Decides for objectives of any kind, one parameter at a time, and never the same configuration twice.
+"""Decisions for objectives of any kind, parameter by parameter, without repeating a configuration.
 
-A trial is planned whole when it asks for its first parameter, and anew where it reports something or asks for
-something else than was expected. `path_trial` has what is kept of it.
+A trial is planned as a whole when it asks for its first parameter, and again when it reports something or
+asks for another parameter than expected. `running` holds the state of a planned trial.
 """
 
 from __future__ import annotations
@@ -38,30 +38,30 @@ from optuna_trlhpo.trials.values import fixed_value, on_grid, value_key
 _logger = optuna.logging.get_logger("optuna.trlhpo.sampler")
 
 _MOST_PENDING = 32
-"""Running trials whose outcome is imagined while a plan is made: the latest."""
+"""Largest number of running trials whose outcome is imagined for a plan: the latest ones."""
 _ALWAYS = 8
-"""After so many reports of a trial a plan is made anew; later on only when they have doubled."""
+"""Number of reports up to which each one leads to a new plan; later a plan is made when they have doubled."""
 _FAILS_AGAIN = 2
-"""So many failures at one place, before anything else is asked for, are not by chance."""
+"""Number of failures directly after the same parameters at which these are avoided."""
 _TRUSTED = 2
-"""After so many plans of a trial that did not come about fewer candidates are compared."""
+"""Number of plans that a trial did not follow before fewer candidates are compared."""
 _IN_VAIN = 4
-"""After so many plans of a trial that did not come about most of its values are left to chance."""
+"""Number of plans that a trial did not follow before most of its values are left to chance."""
 _GIVEN_AGAIN = 2
-"""So often in turn a parameter that nobody asked the sampler for had one value before it counts as fixed."""
+"""Number of consecutive equal values after which a parameter that is set without asking counts as fixed."""
 _ATTEMPTS = 5
-"""Plans made where other workers announce the same one."""
+"""Largest number of plans made where other workers announce the same one."""
 
 
 class ConfigurationAgent:
-    """Learns trials and decides for running ones.
+    """Agent that learns from trials of any objective and decides for running ones.
 
     Args:
-        config: The agent's settings.
-        directions: Of the study's K objectives.
-        seed: Of critics that are drawn.
+        config: Settings of the agent.
+        directions: Directions of the study's K objectives.
+        seed: Random seed of the critic.
         earlier: Records of earlier studies, with their directions.
-        repeat: Whether configurations that were tried may be tried again.
+        repeat: Whether tried configurations may be tried again.
     """
 
     def __init__(
@@ -78,20 +78,20 @@ class ConfigurationAgent:
         self._has_warned = False
         self.search = ConfigurationPlanner(config, directions, seed, earlier)
         self.explored = Explored()
-        self._failed: Counter[str] = Counter()  # by digest, trials that failed before they were whole
+        self._failed: Counter[str] = Counter()  # by digest: trials that failed before they were complete
         self._given: dict[str, tuple[Any, int]] = {}  # by name, see `note_given`
 
     def observe(self, trial: FrozenTrial, seen: ReportMarks, *, judge: bool = True) -> bool:
-        """Learn a finished trial, whose parameters are in the order in which they were asked for.
+        """Learn from a finished trial, whose parameters are in the order in which they were asked for.
 
         Args:
             trial: The trial.
-            seen: When it reported what.
+            seen: Number of parameters and step of each report.
             judge: Whether its value is that of its configuration.
 
         Returns:
-            Whether its configuration is to be judged. That of a failed trial is not unless it was whole: the
-            trial may have been interrupted.
+            Whether its configuration is to be judged. For a failed trial it is not, unless the trial asked
+            for all its parameters: the trial may have been interrupted.
         """
         record = read_record(trial, seen, self._directions)
         path = record.path
@@ -99,7 +99,7 @@ class ConfigurationAgent:
         judged = judge and (trial.state != TrialState.FAIL or following is END)
         self.search.observe(record if judged else replace(record, worths=()))
         if trial.state == TrialState.FAIL and isinstance(following, Next):
-            # One may have been interrupted; where another one fails, the place is bad.
+            # A single trial may have been interrupted; after a second failure the parameters are avoided.
             self._failed[digest_of(path.values)] += 1
             if self._failed[digest_of(path.values)] < _FAILS_AGAIN:
                 return False
@@ -121,14 +121,14 @@ class ConfigurationAgent:
                 self._given[name] = value, n + 1 if value_key(before) == value_key(value) else 1
 
     def _fixed(self, trial: PlannedTrial) -> Mapping[str, Any]:
-        """Values by name that the trial will have if these parameters come."""
+        """Values, by name, that these parameters will have if the trial asks for them."""
         if not self._given and not trial.fixed:
             return {}
         given = {name: value for name, (value, n) in self._given.items() if n >= _GIVEN_AGAIN}
         return {**given, **trial.fixed}
 
     def repeats(self, trial: PlannedTrial) -> bool:
-        """Whether it may try what was tried: as the user wants it, or because nothing is left."""
+        """Return whether a trial may repeat a configuration: the user allows it, or none is left."""
         if self._repeat:
             return True
         nothing_left = self.explored.all_tried(self._fixed(trial))
@@ -149,17 +149,20 @@ class ConfigurationAgent:
         others: Callable[[], Sequence[Announced]],
         announce: Callable[[ConfigurationPlan], None],
     ) -> tuple[bool, Any]:
-        """Whether something is known of the parameter, and a value for it.
+        """Propose a value for a parameter.
 
         Args:
-            trial: It asks.
-            name: Of the parameter.
-            distribution: Its distribution.
-            weights: ``[K]`` what the trial weighs its objectives by.
-            generator: Makes generators of a purpose and numbers.
+            trial: Trial that asks for the parameter.
+            name: Name of the parameter.
+            distribution: Distribution of the parameter.
+            weights: ``[K]`` the trial's weights of the objectives.
+            generator: Creates random generators from a purpose and numbers.
             pending: Other running trials of this process.
             others: Reads the running trials of the study from the storage.
-            announce: Writes what is planned to the storage, before ``others`` is called again.
+            announce: Writes the plan to the storage, before ``others`` is called again.
+
+        Returns:
+            Whether something is known of the parameter, and a value for it.
         """
         n = len(trial.path)
         self._meet(trial, name, distribution)
@@ -182,7 +185,7 @@ class ConfigurationAgent:
         value = plan.path.values[name]
         if isinstance(distribution, IntDistribution | FloatDistribution):
             value = plan.path.values[name] = on_grid(distribution, value)
-        else:  # a storage may give a choice back as another object, which Optuna does not take for one
+        else:  # a storage may return a choice as another object, which Optuna would reject
             assert isinstance(distribution, CategoricalDistribution)
             value = next(c for c in distribution.choices if value_key(c) == value_key(value))
         return True, self.allow(trial, name, distribution, value, generator("open", trial.number, n), ())
@@ -197,14 +200,14 @@ class ConfigurationAgent:
         others: Iterable[Announced],
         claimed: Sequence[Any] = (),
     ) -> Any:
-        """``wanted``, or another value if all that begins with it has been tried, or it is claimed."""
+        """``wanted``, or another value if all configurations with it have been tried, or it is claimed."""
         if self.repeats(trial):
             return wanted
         fixed = self._fixed(trial)
         taken = list(claimed)
         so_far = trial.path.values
         pairs = [(known, so_far[known]) for known in trial.path.names]
-        behind: dict[Any, int] = defaultdict(int)  # by the key of a value, how many others are behind it
+        behind: dict[Any, int] = defaultdict(int)  # by the key of a value: running trials that have it
         for other in others:
             theirs = other.trial.params
             if name not in theirs or not all(
@@ -231,8 +234,11 @@ class ConfigurationAgent:
         others: Callable[[], Sequence[Announced]],
         announce: Callable[[Mapping[str, Any]], None],
     ) -> Any:
-        """As `allow`, for a value that no plan was made for; where it is the last one, it is announced, and
-        another is drawn if another worker has announced the same."""
+        """Choose a value as `allow` does, for a parameter without a plan.
+
+        If it completes the configuration, the configuration is announced, and another value is drawn if
+        another worker has announced the same one.
+        """
         self._meet(trial, name, distribution)
         known, claimed = others(), []
         value = self.allow(trial, name, distribution, wanted, rng, known)
@@ -255,8 +261,10 @@ class ConfigurationAgent:
         self.explored.meet([(known, values[known]) for known in trial.path.names], name, distribution)
 
     def _is_whole(self, path: Path, fixed: Mapping[str, Any]) -> bool:
-        """Whether no more is decided behind ``path``, which is grown by what has a single value, or is
-        fixed."""
+        """Return whether ``path`` decides the configuration.
+
+        Parameters that follow with a single possible value, or a fixed one, are appended to ``path``.
+        """
         following = self.search.model.next(path)
         while isinstance(following, Next) and following.sure:
             name, distribution = following.name, following.distribution
@@ -272,7 +280,7 @@ class ConfigurationAgent:
     def _goes_on(
         self, plan: ConfigurationPlan, trial: PlannedTrial, name: str, distribution: BaseDistribution
     ) -> bool:
-        """Whether what is asked for is what was planned, and what came before is, too."""
+        """Return whether the trial follows the plan in its last parameter and in the one it asks for."""
         n, planned = len(trial.path), plan.path
         if len(planned) <= n or planned.names[n] != name:
             return False
@@ -288,7 +296,7 @@ class ConfigurationAgent:
         )
 
     def _correct(self, trial: PlannedTrial, name: str, distribution: BaseDistribution) -> None:
-        """Learn what was asked for, where the model would have said something else."""
+        """Correct the space model if it predicts another parameter than the one that is asked for."""
         expected = self.search.model.next(trial.path)
         if not isinstance(expected, Next) or expected.name != name or expected.distribution != distribution:
             self.search.model.correct(trial.path, name, distribution)
@@ -300,9 +308,9 @@ class ConfigurationAgent:
 
     @staticmethod
     def _is_in_vain(trial: PlannedTrial) -> bool:
-        """Whether plans of the trial have not come about so often that another one is not worth its time."""
+        """Return whether the trial left so many plans unused that another one is not worth its time."""
         n = trial.n_refused
-        return n > _IN_VAIN and n & (n - 1) != 0  # from then on one is made whenever the number has doubled
+        return n > _IN_VAIN and n & (n - 1) != 0  # then a plan is made only when the number has doubled
 
     def _plan(
         self,
@@ -357,7 +365,7 @@ class ConfigurationAgent:
         return plan
 
     def _crowded(self, trial: PlannedTrial, others: Sequence[Announced]) -> list[Path]:
-        """Paths that running trials have, where these will try all that is left behind them."""
+        """Paths of running trials that will together try all configurations left after these paths."""
         if self.repeats(trial):
             return []
         fixed = self._fixed(trial)
@@ -375,11 +383,11 @@ class ConfigurationAgent:
 
 
 def _holds(distribution: BaseDistribution, value: Any) -> bool:
-    """Whether a planned value may be suggested although the range is another one."""
+    """Return whether a planned value is valid although the distribution has changed."""
     if isinstance(distribution, CategoricalDistribution):
         return any(value_key(choice) == value_key(value) for choice in distribution.choices)
     assert isinstance(distribution, IntDistribution | FloatDistribution)
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
-    # Bounds that follow from other values differ by rounding from those that were expected.
+    # Bounds that follow from other values may differ from the expected ones by rounding.
     return abs(on_grid(distribution, value) - value) <= 1e-9 * (1 + abs(value))

@@ -1,4 +1,4 @@
-"""The candidates of a plan: variations of configurations, each as the objective would ask for it.
+"""Candidates for a plan: variations of configurations, each as the objective would ask for it.
 
 Notation: N configurations with a value, M parents, C candidates, D columns.
 """
@@ -23,32 +23,32 @@ from optuna_trlhpo.trials.path import Path
 from optuna_trlhpo.trials.values import fixed_value
 
 _N_OTHERS = 100
-"""Latest trials without a value that are varied, too."""
+"""Number of latest trials without a value that are also varied."""
 _N_AS_THEY_ARE = 10
-"""Best configurations of earlier studies that are candidates as they are."""
+"""Number of best configurations of earlier studies that are candidates unchanged."""
 _LONG = 40
-"""Parameters of a configuration from which on fewer candidates are rolled out."""
+"""Number of parameters of a configuration beyond which fewer candidates are rolled out."""
 
 Asked = tuple[str, BaseDistribution]
 
 
 class Candidates:
-    """The candidates of one plan.
+    """Candidates for one plan.
 
     Args:
-        model: Which parameters follow from which values.
+        model: Model of the space, which predicts the parameters that follow from values.
         memory: All trials, on the columns of the running study.
         best: Rows of the best configurations of earlier studies, if there are any.
-        known: The configurations that have a value.
-        of_known: ``[N]``, or longer, what the critic expects of them.
-        path: What the trial has.
-        asked: What it asks for now.
-        column: The column of that.
-        fixed: Values by name that further parameters will have, if they come.
-        rng: The generator.
+        known: Configurations with a value.
+        of_known: ``[N]``, or longer: predictions of the critic for them.
+        path: Parameters of the trial so far.
+        asked: Parameter that the trial asks for.
+        column: Column of this parameter.
+        fixed: Values, by name, that further parameters will have if the trial asks for them.
+        rng: Random generator.
 
     Attributes:
-        parents: ``[M, D]`` configurations that are varied, the best first, with what the trial has.
+        parents: ``[M, D]`` configurations that are varied, the best first, with the trial's values.
         counters: Columns of integers that count places.
     """
 
@@ -103,11 +103,13 @@ class Candidates:
         self._genomes = Genomes(parents, free, places.categorical, places.n_values, loops)
         self.parents = parents
         self._fill(parents, [column])
-        self._paths: dict[bytes, Path] = {}  # of candidates, by the keys of their rows
+        self._paths: dict[bytes, Path] = {}  # key of a candidate's row -> its path
 
     def _fix(self, parents: np.ndarray) -> None:
-        """Give ``parents``, in place, the values that are fixed: no candidate is rolled out where all trials
-        ask for the same."""
+        """Set the fixed values in ``parents``, in place.
+
+        This is needed where all trials ask for the same parameters, because no candidate is rolled out there.
+        """
         names = self._model.flat or ()
         for name in self._fixed:
             if name not in self._path.values and name in names:
@@ -119,7 +121,7 @@ class Candidates:
                     self._settled.add(c)
 
     def _counters(self) -> dict[int, int]:
-        """By the column of a place's last parameter, the column of the integer that counts the places."""
+        """Map from the column of a place's last parameter to the column of the integer that counts places."""
         columns = self._columns
         by_template = self._model.counters()
         if not by_template:
@@ -139,14 +141,14 @@ class Candidates:
         return found
 
     def _fill(self, rows: np.ndarray, columns: Iterable[int]) -> None:
-        """Give ``rows``, in place, actions in columns where they have none: those of others, or random."""
+        """Fill empty actions in ``columns`` of ``rows``, in place, from other parents or at random."""
         for c in columns:
             empty = np.flatnonzero(np.isnan(rows[:, c]))
             for i in empty.tolist():
                 rows[i, c] = self._some(c)
 
     def _some(self, column: int) -> float:
-        """An action for a parameter that a parent lacks: half the time that of another one."""
+        """Action for a parameter that a parent lacks: half the time from another parent, else random."""
         rng = self._rng
         if column < self._templates.shape[1] and rng.random() < 0.5:
             others = self._templates[:, column]
@@ -156,7 +158,7 @@ class Candidates:
         return float(rng.random())
 
     def start(self, n: int) -> list[np.ndarray]:
-        """Random candidates, and the best of earlier studies as they are."""
+        """Random candidates, and the best configurations of earlier studies unchanged."""
         if not len(self.parents):
             return []
         rows = self._genomes.resample(self.parents, self._rng, self._number(n) // 2)
@@ -166,7 +168,7 @@ class Candidates:
         return found
 
     def keep(self, sort: Sort) -> bool:
-        """Keep parents of one sort alone, if there are any; returns whether there are."""
+        """Keep only parents of one sort, if there are any; return whether there are."""
         kept = [
             other == sort for other in sorts_of(self.parents, self._columns.places.template, exact=sort.exact)
         ]
@@ -177,17 +179,17 @@ class Candidates:
     def more(self, parents: np.ndarray, n: int, *, mutate: bool) -> np.ndarray:
         """Variations of ``parents``."""
         n = self._number(n)
-        parents = parents[:, : self._genomes.parents.shape[1]]  # others were found on the way
+        parents = parents[:, : self._genomes.parents.shape[1]]  # later columns were learned in between
         vary = self._genomes.mutate if mutate else self._genomes.resample
         return vary(parents, self._rng, n)
 
     def _number(self, n: int) -> int:
-        """Fewer candidates where each takes long to roll out."""
+        """Number of candidates, reduced where each takes long to roll out."""
         size = self._memory.mean_size
         return n if self._flat or size <= _LONG else max(10, int(n * _LONG / size))
 
     def finish(self, rows: np.ndarray) -> list[np.ndarray]:
-        """Rows as they would happen."""
+        """Complete rows to the configurations that the objective would ask for."""
         columns = self._columns
         if self._flat:
             rows = rows.copy()
@@ -207,7 +209,7 @@ class Candidates:
         return found
 
     def roll(self, row: np.ndarray) -> tuple[Path, bool]:
-        """The path that an objective would make of ``row``, and whether it comes to an end."""
+        """Path that an objective would ask for with the values of ``row``, and whether it reaches an end."""
         columns, model = self._columns, self._model
         path = self._path.copy()
         following: Any = Next(*self._asked, True)
@@ -227,7 +229,7 @@ class Candidates:
         return path, following is END
 
     def chance(self, row: np.ndarray) -> float:
-        """How likely the objective asks for just the parameters of ``row``."""
+        """Probability that the objective asks for exactly the parameters of ``row``."""
         path, ended = self._rolled(row)
         return self._model.chance(path, len(self._path) + 1, ended=ended)
 
@@ -236,7 +238,7 @@ class Candidates:
         return (path, self._model.next(path) is END) if path is not None else self.roll(row)
 
     def prefixes(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The prefixes of rows that will be valued, and the number of the row of each."""
+        """Prefixes of rows that will get a value, and the row number of each."""
         columns = self._columns
         parts, owner = [], []
         n_settled = len(self._path)

@@ -1,11 +1,11 @@
-"""Configurations as rows of numbers: a column for each parameter that a study has asked for.
+"""Configurations as rows of numbers, with a column for each parameter of a study.
 
 Notation: N rows, D columns, F features.
 
-A row holds actions on the axes of its columns, NaN where it lacks a parameter. Features are made of it in
-two parts. *In place*: each parameter for itself, as its category or its value. *Anywhere*: where the same
-parameter comes again and again, how often it comes and the sum of its values, wherever it stands; and its
-value where it comes last. The critic learns which of them matter.
+A row holds actions on the axes of its columns, NaN where a parameter is absent. Features are computed from it
+in two parts. *In place*: the category or value of each parameter. *Anywhere*: where the same parameter
+repeats, the number of repetitions and the sum of the values, whatever their position; and the value of the
+last one. The critic learns which of them matter.
 """
 
 from __future__ import annotations
@@ -24,31 +24,31 @@ from optuna_trlhpo.trials.parameter_names import parse_name
 
 _IN_PLACE, _ANYWHERE = 0, 1
 _DISTANCE = 2.4
-"""The weighted squared distance that is expected between configurations which differ in every parameter."""
+"""Expected weighted squared distance between configurations that differ in every parameter."""
 _KEPT_RANGES = 20
-"""Latest ranges of a parameter that its axis covers, where its range follows from values."""
+"""Number of latest ranges of a parameter that its axis covers, where its range follows from values."""
 
 _MOST_COLUMNS = 400
-"""Columns that get features, at most: those that most configurations have."""
+"""Largest number of columns with features: the most frequent ones."""
 
 assert _ANYWHERE < N_PARTS
 
 
 class Places(NamedTuple):
-    """What the columns are."""
+    """Properties of the columns."""
 
     template: np.ndarray  # [D] number of the template
-    place: np.ndarray  # [D] the last number in the name; -1 where there is none
-    outer: list[tuple[int, ...]]  # [D] the numbers before it
+    place: np.ndarray  # [D] last number in the name; -1 where there is none
+    outer: list[tuple[int, ...]]  # [D] numbers before the last one
     categorical: np.ndarray  # [D]
     n_values: np.ndarray  # [D] 0: continuous
 
 
 class Columns:
-    """Gives parameters columns, and each column its axis.
+    """Columns of parameters, each with its axis.
 
     Attributes:
-        version: Counts changes of axes: actions of different versions cannot be compared.
+        version: Number of changes of axes: actions of different versions must not be compared.
 
     Example:
         >>> from optuna.distributions import IntDistribution
@@ -69,19 +69,19 @@ class Columns:
         self._template: list[int] = []
         self._places: list[tuple[int, ...]] = []
         self._names: list[list[str]] = []
-        self._ids: dict[tuple[str, int], int] = {}  # of what the critic learns a weight for
+        self._ids: dict[tuple[str, int], int] = {}  # numbers of the weights that the critic learns
         self.version = 0
 
     def __len__(self) -> int:
         return len(self._axes)
 
     def learn(self, name: str, distribution: BaseDistribution, *, dependent: bool = False) -> int:
-        """The column of a parameter, a new one if it has none.
+        """Column of a parameter, which is added if it is new.
 
         Args:
-            name: Its name.
-            distribution: What it is asked for with; the axis will cover it.
-            dependent: Whether its range follows from other values, so that earlier ranges still count.
+            name: Name of the parameter.
+            distribution: Distribution of the parameter, which the axis will cover.
+            dependent: Whether its range follows from other values, so that earlier ranges remain valid.
         """
         categorical = isinstance(distribution, CategoricalDistribution)
         column = self._by_name.get((name, categorical))
@@ -131,20 +131,20 @@ class Columns:
         return self._numbers[key]
 
     def find(self, name: str, distribution: BaseDistribution) -> int:
-        """The column of a parameter; -1 if it has none."""
+        """Column of a parameter; -1 if it has none."""
         return self._by_name.get((name, isinstance(distribution, CategoricalDistribution)), -1)
 
     def names(self, column: int) -> list[str]:
-        """The names of a column; several where labels are written into a name, see `family_of`."""
+        """Names of a column; several where labels are part of a name, see `family_of`."""
         return self._names[column]
 
     def axis(self, column: int) -> Axis:
-        """The axis of a column."""
+        """Axis of a column."""
         return self._axes[column]
 
     @property
     def places(self) -> Places:
-        """What the columns are."""
+        """Properties of the columns."""
         return Places(
             np.array(self._template, dtype=np.int64),
             np.array([places[-1] if places else -1 for places in self._places], dtype=np.int64),
@@ -154,7 +154,7 @@ class Columns:
         )
 
     def actions(self, raw: np.ndarray) -> np.ndarray:
-        """``[N, D]`` actions of raw values ``[N, D]``."""
+        """Actions ``[N, D]`` of raw values ``[N, D]``."""
         out, there = np.full(raw.shape, np.nan), ~np.isnan(raw)
         for column in np.flatnonzero(there.any(axis=0)).tolist():
             rows = there[:, column]
@@ -162,26 +162,26 @@ class Columns:
         return out
 
     def settle(self, actions: np.ndarray, columns: Iterable[int]) -> None:
-        """Move actions ``[N, D]``, in place, to the middle of the values that they stand for."""
+        """Replace actions ``[N, D]``, in place, by the canonical actions of the same values."""
         for column in columns:
             there = ~np.isnan(actions[:, column])
             actions[there, column] = self._axes[column].settle(actions[there, column])
 
     def id_of(self, kind: str, number: int) -> int:
-        """The number under which the critic learns the weight of a column, or of a template; it stays."""
+        """Permanent number of the weight that the critic learns for a column or a template."""
         return self._ids.setdefault((kind, number), len(self._ids))
 
 
 class Layout:
-    """The features of a set of columns, fixed for one plan.
+    """Features of a set of columns, fixed for one plan.
 
     Args:
         columns: All columns.
-        used: Those that get features.
-        mean_size: Parameters of a configuration, on average.
-        varies: Whether configurations differ in which parameters they have.
-        n_contexts: Reports between parameters that are no values, see `PathSearch`.
-        means: ``[X]`` the means of the weights of what is expected from elsewhere.
+        used: Columns that get features.
+        mean_size: Mean number of parameters of a configuration.
+        varies: Whether configurations differ in their parameters.
+        n_contexts: Number of reports between parameters that are no values, see `ConfigurationMemory`.
+        means: ``[X]`` means of the weights of the expectations from elsewhere.
     """
 
     def __init__(
@@ -261,7 +261,7 @@ class Layout:
         n_contexts: int = 0,
         means: Sequence[float] = (),
     ) -> Layout:
-        """Features of the columns that configurations ``[N, D]`` have: the commonest, where they are many."""
+        """Layout of the columns that configurations ``[N, D]`` have; the most frequent ones if too many."""
         counts = (~np.isnan(padded(actions, len(columns)))).sum(axis=0)
         used = np.flatnonzero(counts)
         if len(used) > _MOST_COLUMNS:
@@ -269,12 +269,12 @@ class Layout:
         return cls(columns, used, mean_size=mean_size, varies=varies, n_contexts=n_contexts, means=means)
 
     def __call__(self, actions: np.ndarray, contexts: np.ndarray, expected: np.ndarray) -> np.ndarray:
-        """``[N, F]`` features.
+        """Features ``[N, F]``.
 
         Args:
             actions: ``[N, D]``, NaN where there is no parameter.
             contexts: ``[N, n_contexts]``, NaN where nothing was reported.
-            expected: ``[N, X]`` what is expected from elsewhere, each with deviation 1.
+            expected: ``[N, X]`` expectations from elsewhere, each with deviation 1.
         """
         a = actions[:, self._used]
         there = ~np.isnan(a)
@@ -306,7 +306,7 @@ class Layout:
 
 
 def padded(rows: Any, n: int) -> np.ndarray:
-    """Rows of different lengths as ``[N, n]``, NaN at their ends."""
+    """Pad rows of different lengths to ``[N, n]``, with NaN at their ends."""
     if isinstance(rows, np.ndarray) and rows.ndim == 2:
         return (
             rows

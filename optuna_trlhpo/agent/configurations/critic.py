@@ -1,4 +1,4 @@
-"""The critic of configurations: what each is expected to be worth, given all that have a value.
+"""Critic of configurations, which predicts their values from all configurations with a value.
 
 Notation: N configurations with a value, C candidates, D columns, F features.
 """
@@ -19,30 +19,30 @@ from optuna_trlhpo.agent.surrogate import Surrogate, make_surrogate
 from optuna_trlhpo.trials.episode import steps_of
 
 _FIRST_STEPS = 60
-"""Steps of learning at the first fit."""
+"""Number of learning steps at the first fit."""
 _NOISE = -4.0
-"""Logarithm of the variance of noise that is expected of an objective of any kind: many have next to none."""
+"""Expected logarithm of the variance of noise for an objective of any kind: many have almost none."""
 _LEAST = 3
-"""Configurations with a value before the critic learns its kernel."""
+"""Number of configurations with a value before the critic learns its kernel."""
 _MANY = 100
-"""Configurations from which on the kernel is learned in fewer steps."""
+"""Number of configurations beyond which the kernel is learned in fewer steps."""
 _DOUBT = 0.5
-"""By how much, as a deviation, scores may follow those of an earlier study more or less than one to one."""
+"""Deviation of the slope between the scores of an earlier study and those of the running one, around 1."""
 _OFFSET = 10.0
-"""How far the scores of two studies may be apart, as a deviation."""
+"""Deviation of the offset between the scores of two studies."""
 
 
 class ConfigurationCritic:
-    """Joins a surrogate, the features that it sees, and what earlier studies expect.
+    """Critic that combines a surrogate, its features, and the expectations of earlier studies.
 
     Args:
-        config: The agent's settings.
-        seed: Of surrogates that are drawn.
-        columns: Those of the study.
+        config: Settings of the agent.
+        seed: Random seed of the surrogate.
+        columns: Columns of the study.
         sources: Earlier studies.
 
     Attributes:
-        surrogate: Ranks configurations by their features.
+        surrogate: Model that ranks configurations by their features.
         sources: Earlier studies.
     """
 
@@ -55,7 +55,7 @@ class ConfigurationCritic:
         self.surrogate = self._new_surrogate()
         self._n_fitted = 0
         self._has_learned = False
-        self._owed = 0.0  # steps of learning, as far as they are not whole
+        self._owed = 0.0  # fraction of a learning step that is still due
         self._layout: Layout | None = None
 
     def _new_surrogate(self) -> Surrogate:
@@ -64,7 +64,7 @@ class ConfigurationCritic:
 
     @property
     def unit(self) -> float | None:
-        """The unit of the scores, where earlier studies tell one."""
+        """Unit of the scores, where it is known from earlier studies."""
         known = [source.unit for source in self.sources if source.unit is not None]
         return max(known, default=None)
 
@@ -88,18 +88,18 @@ class ConfigurationCritic:
         varies: bool,
         is_noisy: bool,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Condition the surrogate on what is known.
+        """Condition the surrogate on all that is known.
 
         Args:
             known: Configurations with a value.
-            pending: Rows of running trials; what they will bring is taken as it is expected.
-            n_trials: Finished trials.
-            mean_size: How many parameters a trial has on average.
+            pending: Rows of running trials; the expectation replaces their outcome.
+            n_trials: Number of finished trials.
+            mean_size: Mean number of parameters of a trial.
             varies: Whether values decide which parameters there are.
-            is_noisy: Whether much noise is to be expected.
+            is_noisy: Whether much noise is expected.
 
         Returns:
-            Of all these, ``[N]`` what is expected and ``[N]`` the values.
+            Predictions ``[N]`` and values ``[N]`` of all these configurations.
         """
         for source in self.sources:
             source.refresh()
@@ -115,7 +115,7 @@ class ConfigurationCritic:
             means=self._means,
         )
         x = self.features(known.actions, known.contexts)
-        # Of what earlier studies tell, too, much noise is expected: a single value must not outweigh it.
+        # Expect much noise with earlier studies, too: a single value must not outweigh their expectations.
         is_noisy = is_noisy or bool(self.sources)
         if is_noisy != self._is_noisy:
             self._is_noisy, self._has_learned = is_noisy, False
@@ -130,7 +130,7 @@ class ConfigurationCritic:
         return self.surrogate.predict(x)[0], values
 
     def features(self, actions: np.ndarray, contexts: np.ndarray | None) -> np.ndarray:
-        """``[N, F]`` features of configurations ``[N, D]`` with what their trials reported on the way."""
+        """Features ``[N, F]`` of configurations ``[N, D]`` with the intermediate reports of their trials."""
         assert self._layout is not None
         if contexts is None:
             contexts = np.full((len(actions), self._layout.n_contexts), np.nan)
@@ -144,7 +144,7 @@ class ConfigurationCritic:
         assert self._layout is not None
         steps = 0
         if n != self._n_fitted and len(values) >= _LEAST:
-            # A step takes longer the more configurations there are, and each of them changes less.
+            # With more configurations a step takes longer, and each changes the kernel less.
             self._owed += self._config.fit_steps * min(1.0, _MANY / len(values)) ** 2
             steps = int(self._owed) if self._has_learned else _FIRST_STEPS
             self._owed -= int(self._owed)
@@ -152,9 +152,9 @@ class ConfigurationCritic:
         self._n_fitted, self._has_learned = n, self._has_learned or steps > 0
 
     def attention(self, plan: ConfigurationPlan) -> list[np.ndarray]:
-        """What the critic attends to as it judges the first k steps of the plan that was made last.
+        """Attention weights of the critic as it judges the first k steps of the last plan.
 
-        Rows k = 1 to S, each ``[H, k + 1]``, as `Planner.attention` gives them.
+        Rows k = 1 to S, each ``[H, k + 1]``, as in `agent.planner.Planner.attention`.
         """
         if self._config.critic != "transformer" or self._layout is None:
             return []

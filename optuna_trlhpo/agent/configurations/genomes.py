@@ -1,9 +1,9 @@
-"""Variations of configurations, as rows of actions; which of them can happen is not decided here.
+"""Variations of configurations, as rows of actions; whether they are possible is not decided here.
 
 Notation: M parents, D columns.
 
-A row has an action for each column, NaN where the parameter is absent. Values are drawn anew or nudged; where
-the same parameters come place after place, a place is copied, inserted, removed or appended.
+A row has an action for each column, NaN where the parameter is absent. Values are drawn anew or perturbed;
+where the same parameters repeat place after place, a place is copied, inserted, removed or appended.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from dataclasses import dataclass
 import numpy as np
 
 _SMALLEST, _LARGEST = 0.005, 0.25
-"""How far a value in [0, 1] is nudged, as a standard deviation."""
+"""Smallest and largest standard deviation by which a value in [0, 1] is perturbed."""
 _N_BEST, _BEST_SHARE = 10, 0.5
-"""Half of the variations are of so many best parents, the others of any."""
+"""Half of the variations are of this many best parents, the others of any parent."""
 _RESTRUCTURED = 0.3
 """Share of the variations in which a place is copied, inserted, removed or appended."""
 _ANEW = 0.2
@@ -30,11 +30,11 @@ _MORE = 0.35
 
 @dataclass(frozen=True)
 class Loop:
-    """Parameters that come place after place.
+    """Parameters that repeat place after place.
 
     Attributes:
         columns: By place, the columns of that place by template.
-        counter: The column that counts the places; -1 if there is none.
+        counter: Column that counts the places; -1 if there is none.
     """
 
     columns: Mapping[int, Mapping[int, int]]
@@ -48,14 +48,14 @@ class Loop:
 
 
 class Genomes:
-    """Varies parents.
+    """Generator of variations.
 
     Args:
-        parents: ``[M, D]``, the best first.
-        free: ``[D]`` which columns may change.
-        categorical: ``[D]``.
-        n_values: ``[D]``; 0: continuous.
-        loops: Parameters that come place after place.
+        parents: ``[M, D]`` configurations, the best first.
+        free: ``[D]`` whether a column may change.
+        categorical: ``[D]`` whether a column is categorical.
+        n_values: ``[D]`` number of values of a column; 0: continuous.
+        loops: Parameters that repeat place after place.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class Genomes:
         self.parents = parents
 
     def mutate(self, parents: np.ndarray, rng: np.random.Generator, n: int) -> np.ndarray:
-        """``[n, D]`` variations of ``parents`` ``[M, D]``, better ones more often."""
+        """``[n, D]`` variations of ``parents`` ``[M, D]``, of better ones more often."""
         out = np.empty((n, parents.shape[1]))
         active = [np.flatnonzero(row).tolist() for row in ~np.isnan(parents) & self._free]
         draws = rng.random((n, 4))
@@ -92,7 +92,7 @@ class Genomes:
         return out
 
     def resample(self, parents: np.ndarray, rng: np.random.Generator, n: int) -> np.ndarray:
-        """``[n, D]`` parents whose free values are all drawn anew."""
+        """``[n, D]`` random parents with all free values drawn anew."""
         out = parents[rng.integers(len(parents), size=n)]
         drawn = rng.random(out.shape)
         return np.where(np.isnan(out) | ~self._free, out, drawn)
@@ -121,18 +121,18 @@ class Genomes:
             return
         if loop.counter >= 0 and not self._free[loop.counter]:
             return
-        if way == 1:  # one less
+        if way == 1:  # remove a place
             for place in places:
                 if place >= at:
                     self._copy(row, row, loop, place + 1, place)
             self._count(row, loop, -1)
             return
-        if way == 2:  # one more, in between
+        if way == 2:  # insert a place
             for place in reversed(places):
                 if place >= at:
                     self._copy(row, row, loop, place, place + 1)
             self._copy(row, self._donor(rng), loop, places[rng.integers(len(places))], at)
-        self._count(row, loop, 1)  # way 3: one more, at the end
+        self._count(row, loop, 1)  # way 3: append a place
 
     def _donor(self, rng: np.random.Generator) -> np.ndarray:
         row: np.ndarray = self.parents[int(len(self.parents) * rng.random() ** 2)]
@@ -156,12 +156,12 @@ def loops_of(
     outer: Sequence[tuple[int, ...]],
     counters: Mapping[int, int],
 ) -> list[Loop]:
-    """The loops among columns.
+    """Find the loops among columns.
 
     Args:
-        templates: ``[D]`` the template of each column.
-        places: ``[D]`` its last number; -1 where it has none.
-        outer: ``[D]`` the numbers before.
+        templates: ``[D]`` template of each column.
+        places: ``[D]`` last number in its name; -1 where there is none.
+        outer: ``[D]`` numbers before the last one.
         counters: By column, the column that counts its places, where one is known.
 
     Example:
@@ -182,7 +182,7 @@ def loops_of(
     counted = {around for around, counter in grouped if counter >= 0}
     found = []
     for (around, counter), columns in grouped.items():
-        if counter < 0 and around in counted:  # parts of a loop whose end is asked elsewhere
+        if counter < 0 and around in counted:  # parts of a loop whose end is decided by another parameter
             one = [key for key in grouped if key[0] == around and key[1] >= 0]
             if len(one) == 1:
                 for place, mine in columns.items():
@@ -193,5 +193,5 @@ def loops_of(
 
 
 def _reflect(action: float) -> float:
-    """Into [0, 1], as off a wall: clipping would pile values up at the ends."""
+    """Reflect an action into [0, 1]: clipping would accumulate values at the ends."""
     return min(max(1 - abs(1 - abs(action)), 0.0), 1.0)

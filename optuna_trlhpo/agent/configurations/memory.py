@@ -1,8 +1,8 @@
-"""What is remembered of finished trials as configurations: their parameters, and what they were worth.
+"""Memory of finished trials as configurations, with their parameters and outcomes.
 
 Notation: T trials, D columns, N configurations with a value, K objectives.
 
-A trial is one configuration; where it reported what the parameters so far are worth, each prefix is one, too.
+A trial is one configuration; where it reported values of its parameters so far, each prefix is one as well.
 """
 
 from __future__ import annotations
@@ -30,25 +30,24 @@ from optuna_trlhpo.trials.path import Path
 from optuna_trlhpo.trials.rewards import signed_outcomes, signs_of
 
 _BEST, _LATEST, _OTHERS = 150, 150, 100
-"""ConfigurationMemory that the critic is conditioned on, where there are more than these together."""
+"""Numbers of configurations that the critic is conditioned on, where there are more than these together."""
 _PRUNED_QUANTILE = 0.3
-"""A pruned trial counts as no better than this quantile of those that were completed."""
+"""Quantile of the completed trials' outcomes that limits the outcome of a pruned trial."""
 _SLOPES, _SLOPING_TRIALS = 8, 3
-"""So many reports in so many trials, each worse than the one before, show a sum that grows."""
+"""Number of reports, and of trials, each report worse than the one before, that indicate a growing sum."""
 
 
 @dataclass(frozen=True)
 class Record:
-    """One finished trial.
+    """Record of a finished trial.
 
     Attributes:
-        path: Its parameters.
-        ended: Whether it asked for all that it would.
-        worths: Pairs of a number of parameters, and what these were worth, ``[K]``; more is better.
-        reports: Pairs of a number of parameters, and what was reported behind them, more is better, where
-            these are no values.
-        pruned: Whether the last worth is the last report of a pruned trial.
-        value: Of the trial, more is better; NaN where it has none or several.
+        path: Parameters of the trial.
+        ended: Whether the trial asked for all its parameters.
+        worths: Pairs of a number of parameters and their outcomes ``[K]``; more is better.
+        reports: Pairs of a number of parameters and the report after them; more is better.
+        pruned: Whether the last outcome is the last report of a pruned trial.
+        value: Value of the trial, more is better; NaN where it has none or several.
     """
 
     path: Path
@@ -60,7 +59,7 @@ class Record:
 
 
 def read_record(trial: FrozenTrial, seen: ReportMarks, directions: Sequence[StudyDirection]) -> Record:
-    """What is known of a finished trial, whose parameters are in the order in which they were asked for."""
+    """Read the record of a finished trial, whose parameters are in the order in which they were asked for."""
     path = Path.of_trial(trial)
     ended = trial.state == TrialState.COMPLETE
     pruned = trial.state == TrialState.PRUNED
@@ -85,29 +84,29 @@ def read_record(trial: FrozenTrial, seen: ReportMarks, directions: Sequence[Stud
 
 
 class Known(NamedTuple):
-    """ConfigurationMemory with a value."""
+    """Configurations with a value."""
 
     actions: np.ndarray  # [N, D]
     contexts: np.ndarray  # [N, R] ranks of reports that are no values
     values: np.ndarray  # [N] scores
-    trial: np.ndarray  # [N]
+    trial: np.ndarray  # [N] index of the trial; -1 for the running one
 
 
 class ConfigurationMemory:
-    """Remembers records on shared columns.
+    """Memory of records on shared columns.
 
     Args:
-        columns: Shared by all whose configurations are compared.
-        directions: Of the study's K objectives.
-        ranks: Whether scores are of ranks in any case.
+        columns: Columns shared by all memories whose configurations are compared.
+        directions: Directions of the study's K objectives.
+        ranks: Whether scores are always based on ranks.
     """
 
     def __init__(self, columns: Columns, directions: Sequence[StudyDirection], *, ranks: bool) -> None:
         self.columns = columns
         self._signs = signs_of(directions)
         self._ranks = ranks
-        self._raw = np.zeros((0, 0))  # [T, D], with room for more
-        self._position = np.zeros((0, 0), dtype=np.int32)  # [T, D] of a parameter in its trial
+        self._raw = np.zeros((0, 0))  # [T, D], with spare capacity
+        self._position = np.zeros((0, 0), dtype=np.int32)  # [T, D] position of a parameter in its trial
         self._lengths: list[int] = []
         self._entries: list[tuple[int, int, np.ndarray, bool, bool]] = []
         self._valued: dict[bytes, np.ndarray] = {}
@@ -129,37 +128,37 @@ class ConfigurationMemory:
 
     @property
     def reports_are_values(self) -> bool:
-        """Whether what trials report between their parameters is what these are worth."""
+        """Whether the reports between parameters are values of the parameters so far."""
         sums = self._n_slopes >= _SLOPES and self._n_sloping >= _SLOPING_TRIALS and self._n_rises == 0
         return self._last_reports_valued and not sums
 
     @property
     def values_prefixes(self) -> bool:
-        """Whether trials come to values on their way."""
+        """Whether trials report values of prefixes."""
         return self._has_prefixes and self.reports_are_values
 
     @property
     def reports_steer(self) -> bool:
-        """Whether trials report between their parameters what is no value, but may tell which are right."""
+        """Whether trials report something between their parameters that is no value, but may guide them."""
         return self._has_prefixes and not self.reports_are_values
 
     @property
     def mean_size(self) -> float:
-        """Parameters of a trial, on average."""
+        """Mean number of parameters of a trial."""
         return float(np.mean(self._lengths)) if self._lengths else 1.0
 
     @property
     def n_values(self) -> int:
-        """How many different configurations have a value."""
+        """Number of different configurations with a value."""
         return len(self._valued)
 
     @property
     def n_contexts(self) -> int:
-        """Reports of a trial that are no values, at most."""
+        """Largest number of reports of a trial that are no values."""
         return 0 if self.reports_are_values else len(self._context_scales)
 
     def add(self, record: Record, columns: Sequence[int]) -> None:
-        """Remember a trial; ``columns`` are those of its parameters, in order."""
+        """Remember a trial; ``columns`` are the columns of its parameters, in order."""
         t, path = len(self._lengths), record.path
         self._make_room(t + 1)
         for position, (column, name) in enumerate(zip(columns, path.names, strict=True)):
@@ -193,7 +192,7 @@ class ConfigurationMemory:
         steps = np.diff(reports)
         self._n_sloping += 1
         self._n_slopes += int((steps < 0).sum())
-        # A sum grows, and what it comes to is the value.
+        # Partial sums only grow, and the last one equals the value.
         self._n_rises += int((steps > 0).sum()) + (record.value != reports[-1])
 
     def _make_room(self, n_trials: int) -> None:
@@ -206,7 +205,7 @@ class ConfigurationMemory:
             self._raw, self._position = raw, position
 
     def whole(self) -> np.ndarray:
-        """``[T, D]`` actions of all trials."""
+        """Actions ``[T, D]`` of all trials."""
         T, D = len(self), len(self.columns)
         self._make_room(T)
         if self._version != self.columns.version or self._actions.shape[1] != D:
@@ -219,7 +218,7 @@ class ConfigurationMemory:
         return self._actions
 
     def tried(self) -> set[bytes]:
-        """The keys of the actions of all trials, see `key_of`; read, never changed."""
+        """Keys of the actions of all trials, see `key_of`. Do not change the set."""
         actions = self.whole()
         if not self._tried:
             self._n_keyed = self._n_entries_keyed = 0
@@ -235,12 +234,12 @@ class ConfigurationMemory:
         return self._tried
 
     def known(self, rng: np.random.Generator, weights: np.ndarray, *, unit: float | None = None) -> Known:
-        """ConfigurationMemory with a value; of many the best, the latest and some others.
+        """Configurations with a value; if there are too many: the best, the latest and some of the others.
 
         Args:
-            rng: The generator.
-            weights: ``[K]`` what the objectives are weighed by; ``[0]`` where there is one.
-            unit: See `OutcomeTransform`.
+            rng: Random generator.
+            weights: ``[K]`` weights of the objectives; ``[0]`` with a single objective.
+            unit: Unit of the scores, as in `OutcomeTransform`.
         """
         actions, D = self.whole(), len(self.columns)
         prefixes = self.reports_are_values
@@ -271,8 +270,10 @@ class ConfigurationMemory:
     def _capped(
         self, entries: Sequence[tuple[int, int, np.ndarray, bool, bool]], prefixes: bool
     ) -> np.ndarray:
-        """Worths ``[N, K]``. The last report of a pruned trial is no estimate of its value, unless reports
-        are values."""
+        """Outcomes ``[N, K]``, with a limit for pruned trials.
+
+        The last report of a pruned trial is no estimate of its value, unless reports are values.
+        """
         worths = np.array([entry[2] for entry in entries])
         pruned = np.array([entry[4] and not (prefixes and self._n_sloping) for entry in entries])
         if pruned.any() and not pruned.all():
@@ -289,14 +290,16 @@ class ConfigurationMemory:
         return normal_scores(ranks_of(ranks))
 
     def score_worth(self, worth: float) -> float:
-        """The score of a configuration that is worth so much, on the scale of the last `known`."""
+        """Score of a configuration with this outcome, on the scale of the last `known`."""
         if self.scores is not None:
             return float(self.scores(np.array([worth]))[0])
         return float(normal_scores(ranks_of(np.append(self._known_worths, worth)))[-1])
 
     def values_of(self, scores: np.ndarray) -> np.ndarray | None:
-        """The objective's values that have these scores; None where nothing has a value yet, and where there
-        are several objectives, which a score is made of."""
+        """Values of the objective with these scores.
+
+        None where no configuration has a value yet, and with several objectives, which a score combines.
+        """
         if len(self._signs) > 1 or not self._entries:
             return None
         if self.scores is not None:
@@ -304,12 +307,12 @@ class ConfigurationMemory:
         return self._signs[0] * np.quantile(self._known_worths, ranks_of_scores(scores))
 
     def has_value(self, key: bytes) -> bool:
-        """Whether a configuration, whole or a prefix, with this key of its actions has a value."""
+        """Return whether the configuration or prefix with this key of its actions has a value."""
         self.tried()
         return key in self._valued_actions
 
     def context(self, reports: Sequence[tuple[int, float]], n: int) -> np.ndarray:
-        """Ranks of the reports that came before ``n`` parameters; NaN where there was none."""
+        """Ranks of the reports that came before ``n`` parameters; NaN where there is none."""
         out = np.full(self.n_contexts, np.nan)
         for k, (at, report) in enumerate(reports[: self.n_contexts]):
             if at < n:
@@ -318,9 +321,9 @@ class ConfigurationMemory:
 
 
 def key_of(row: np.ndarray, digits: int | None = 9) -> bytes:
-    """Numbers, NaN where there is none, as a key; the same for rows of more columns.
+    """Key of a row of numbers, NaN where there is none; further empty columns do not change it.
 
-    Actions in [0, 1] that differ by rounding alone have one key.
+    Actions in [0, 1] that differ only by rounding have the same key.
     """
     there = np.flatnonzero(~np.isnan(row))
     numbers = row[there] if digits is None else np.round(row[there], digits)
@@ -328,7 +331,7 @@ def key_of(row: np.ndarray, digits: int | None = 9) -> bytes:
 
 
 def row_of(columns: Columns, path: Path) -> np.ndarray:
-    """``[D]`` actions of a path; parameters and labels that were never learned are left out."""
+    """Actions ``[D]`` of a path, without parameters and labels that are unknown."""
     raw = np.full(len(columns), np.nan)
     for name, distribution in zip(path.names, path.distributions, strict=True):
         column = columns.find(name, distribution)

@@ -1,4 +1,4 @@
-"""A plan for a configuration."""
+"""Plan of a configuration."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from optuna_trlhpo.trials.path import Path
 
 @dataclass
 class ConfigurationPlan:
-    """A whole configuration, as far as it can be told.
+    """Planned configuration, complete as far as the model of the space knows.
 
     Attributes:
-        path: Its parameters.
-        whole: Whether the objective should ask for no more.
-        score: What the acquisition function holds of it.
-        mean, deviation: The score that the critic expects, and how far off it may be.
-        key: Tells configurations apart.
+        path: Parameters of the configuration.
+        whole: Whether the objective is expected to ask for no more parameters.
+        score: Value of the acquisition function.
+        mean, deviation: Expected score and its standard deviation, by the critic.
+        key: Key that identifies the configuration.
+        row: ``[D]`` actions of the configuration.
     """
 
     path: Path
@@ -30,4 +31,4 @@ class ConfigurationPlan:
     key: bytes
     row: np.ndarray = field(repr=False)
     sort: Sort | None = None
-    """What sort of configuration it had to be; None: any."""
+    """Sort to which the plan was restricted; None: any."""

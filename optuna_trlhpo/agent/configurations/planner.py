@@ -1,10 +1,12 @@
-"""Which configuration a trial of any objective should become: planned whole, answered parameter by parameter.
+"""Planner of the configuration that a trial of any objective should become.
 
-1. The space model learns from every trial which parameters follow from which values (`space_model`).
+A configuration is planned as a whole, and its values are given parameter by parameter:
+
+1. The space model learns from every trial which parameters follow from which values (`search_space.model`).
 2. The critic is conditioned on every configuration that has a value.
 3. Candidates are variations of the best configurations, and random ones. Each is rolled out through the space
    model, so it has exactly the parameters that the objective would ask for.
-4. Those that were tried, or are being tried, are left out; the acquisition function ranks the rest.
+4. Configurations that were tried, or are being tried, are left out; the acquisition function ranks the rest.
 
 Notation: N configurations with a value, C candidates, D columns.
 """
@@ -33,23 +35,23 @@ from optuna_trlhpo.trials.path import Path
 
 _BEST_OF_GENERATION = 10
 _FEWEST = 10
-"""Candidates of a generation, at least."""
+"""Smallest number of candidates of a generation."""
 _MOST_AVOIDED = 200
-"""Paths on which trials were pruned that plans keep away from: the latest."""
+"""Number of paths, the latest on which trials were pruned, that plans avoid."""
 _PATIENCE = 3
-"""So often as many candidates are made again, where all have been tried."""
+"""Factor on the number of generations where all candidates have been tried."""
 _MOST_WEIGHED = 40
-"""Best candidates of a generation whose likelihood is considered."""
+"""Number of best candidates of a generation whose probability is considered."""
 _LEAST_CHANCE = 1e-3
 
 
 class ConfigurationPlanner:
-    """Remembers trials and plans configurations.
+    """Planner that remembers trials and plans configurations.
 
     Args:
-        config: The agent's settings.
-        directions: Of the study's K objectives.
-        seed: Of critics that are drawn.
+        config: Settings of the agent.
+        directions: Directions of the study's K objectives.
+        seed: Random seed of the critic.
         earlier: Records of earlier studies, with their directions.
     """
 
@@ -81,7 +83,7 @@ class ConfigurationPlanner:
     # Learning -----------------------------------------------------------------------------------------
 
     def observe(self, record: Record) -> None:
-        """Learn a finished trial."""
+        """Learn from a finished trial."""
         self.model.learn(record.path, ended=record.ended)
         if len(record.path):
             self.memory.add(record, self._learn_columns(record.path))
@@ -104,19 +106,19 @@ class ConfigurationPlanner:
         return self.model.flat is None
 
     def knows(self, name: str, distribution: BaseDistribution) -> bool:
-        """Whether some trial, or an earlier study, had the parameter."""
+        """Return whether a trial, or an earlier study, had the parameter."""
         return self.columns.find(name, distribution) >= 0
 
     def exclude(self, plan: ConfigurationPlan) -> None:
-        """Do not make this plan again: the objective asked for something else."""
+        """Exclude this plan from now on: the objective asked for something else."""
         self._excluded.add(plan.key)
 
     def avoid(self, path: Path) -> None:
-        """Plan nothing that begins with ``path``: there a trial came to an end before its time."""
+        """Avoid plans that begin with ``path``, at which a trial was pruned or has failed."""
         self._avoided = [*self._avoided[1 - _MOST_AVOIDED :], path]
 
     def _is_avoided(self, rows: np.ndarray, paths: Sequence[Path]) -> np.ndarray:
-        """``[C]`` whether rows begin with one of some paths."""
+        """``[C]`` whether a row begins with one of the paths."""
         avoided = np.zeros(len(rows), dtype=bool)
         for path in paths:
             row = row_of(self.columns, path)
@@ -143,29 +145,30 @@ class ConfigurationPlanner:
         effort: float = 1.0,
         fixed: Mapping[str, Any] | None = None,
     ) -> ConfigurationPlan | None:
-        """The configuration to try next, or None if nothing is known.
+        """Plan the configuration to try next; None if nothing is known.
 
         Args:
-            path: What the trial has.
-            asked: What it asks for now.
-            reports: Pairs of a number of parameters and what the trial reported behind them; more is better.
-            weights: ``[K]`` what it weighs its objectives by.
-            rng: The generator.
-            pending: Rows of other running trials; what they will bring is taken as it is expected.
-            taken: Keys of configurations that others are about to try.
-            repeat: Whether configurations that were tried may be tried again.
-            spread: How often the best plan was another worker's, too; then one of the best is drawn.
-            crowded: Paths behind which other trials will try all that is left.
+            path: Parameters of the trial so far.
+            asked: Parameter that the trial asks for.
+            reports: Pairs of a number of parameters and the trial's report after them; more is better.
+            weights: ``[K]`` the trial's weights of the objectives.
+            rng: Random generator.
+            pending: Rows of other running trials; the expectation replaces their outcome.
+            taken: Keys of configurations that other trials are about to try.
+            repeat: Whether tried configurations may be tried again.
+            spread: Number of times that another worker had the same plan; with it grows the number of best
+                candidates from which one is drawn.
+            crowded: Paths after which other trials will try all configurations that are left.
             effort: Share of the candidates that are compared, in (0, 1].
-            fixed: Values by name that further parameters will have, if they come.
-            sort: What sort of configuration the plan is to be, as that before it was; None: any, or another
-                than the best where it is time to look elsewhere.
+            fixed: Values, by name, that further parameters will have if the trial asks for them.
+            sort: Sort of the plan, as for the previous plan of the trial; None: any, or another sort than the
+                best where it is time to explore.
         """
         self._learn_columns(path)
         column = self.columns.learn(*asked, dependent=self.model.is_dependent(asked[0]))
         known = self.memory.known(rng, weights, unit=self.critic.unit)
         known = self._with_own(known, path, reports)
-        # Only what the running trial has reported, too: its other reports are still to come.
+        # Use no more reports than the running trial has: its other reports are still to come.
         n_contexts = min(self.memory.n_contexts, len(reports))
         known = known._replace(contexts=known.contexts[:, :n_contexts])
         if not len(known.values) and not self.critic.sources:
@@ -176,7 +179,7 @@ class ConfigurationPlanner:
             n_trials=len(self.memory),
             mean_size=self.memory.mean_size,
             varies=self.branches,
-            is_noisy=self.memory.reports_steer,  # a report that decides what is right is not exact
+            is_noisy=self.memory.reports_steer,  # a report that decides which values are best is not exact
         )
         draw = Candidates(
             self.model,
@@ -220,7 +223,7 @@ class ConfigurationPlanner:
                     of_known, values = self._of_sort(sort, known, draw, of_all, all_values)
             if sort is not None:
                 there = np.array([other == sort for other in self.sorts(rows, exact=sort.exact)], dtype=bool)
-                if len(path) and not there.any():  # the objective has asked for something else
+                if len(path) and not there.any():  # the objective has asked for another parameter
                     sort, of_known, values = None, of_all, all_values
                 else:
                     rows = rows[there]
@@ -240,9 +243,9 @@ class ConfigurationPlanner:
         return ConfigurationPlan(rolled, whole, score, float(mean), float(deviation), key_of(row), row, sort)
 
     def _without_same_places(self, rows: np.ndarray, draw: Candidates, *, repeat: bool) -> np.ndarray:
-        """Leave out rows that differ from a tried one in nothing but the integer that counts the places.
+        """Exclude rows that differ from a tried one only in the integer that counts the places.
 
-        There the objective ended its loop early, and will do so again.
+        With it the objective ended its loop early, and will do so again.
         """
         counters = draw.counters
         if repeat or not counters:
@@ -256,26 +259,31 @@ class ConfigurationPlanner:
         return others if len(others) else rows
 
     def _weighed_by_chance(self, scores: np.ndarray, rows: np.ndarray, draw: Candidates) -> np.ndarray:
-        """The scores of the best rows, each weighed by how likely the objective asks for just its parameters;
-        the others come last."""
+        """Weigh the scores of the best rows by the probability of exactly their parameters.
+
+        The other rows come last.
+        """
         if not self.branches:
             return scores
         order = np.argsort(-scores, kind="stable")[:_MOST_WEIGHED]
         weighed = np.full(len(scores), -np.inf)
         for i in order.tolist():
             chance = max(draw.chance(rows[i]), _LEAST_CHANCE)
-            # A positive score is a gain, which is lost with the plan; others are logarithms of one.
+            # A positive score is a gain, which is lost if the plan fails; others are logarithms of a gain.
             weighed[i] = scores[i] * chance if scores[i] > 0 else scores[i] + math.log(chance)
         return weighed
 
     def sorts(self, rows: np.ndarray, *, exact: bool) -> list[Sort]:
-        """The sort of each row ``[N, D]``, see `sorts_of`."""
+        """Sort of each row ``[N, D]``, see `sorts_of`."""
         return sorts_of(rows, self.columns.places.template, exact=exact)
 
     def _of_sort(
         self, sort: Sort, known: Known, draw: Candidates, of_known: np.ndarray, values: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Restrict a draw to a sort, and return what is known of that: a gain is one over its best."""
+        """Restrict candidates to a sort, and return its predictions and values.
+
+        A gain is then a gain over the best of the sort.
+        """
         draw.keep(sort)
         there = np.array([other == sort for other in self.sorts(known.actions, exact=sort.exact)], dtype=bool)
         if not there.any():
@@ -283,7 +291,7 @@ class ConfigurationPlanner:
         return of_known[: len(there)][there], values[: len(there)][there]
 
     def _another_sort(self, rows: np.ndarray, known: Known, weights: np.ndarray) -> Sort | None:
-        """The sort of ``rows`` that the plan should be of, where it is time for another one than the best."""
+        """Sort of ``rows`` for the plan, where it is time for another sort than the best; else None."""
         if not self.branches or not self._config.random_interval or len(weights) > 1 or not len(known.trial):
             return None
         template = self.columns.places.template
@@ -291,7 +299,7 @@ class ConfigurationPlanner:
         return tried.another(rows) if tried.is_time_for_another() else None
 
     def _with_own(self, known: Known, path: Path, reports: Sequence[tuple[int, float]]) -> Known:
-        """The same, with what the running trial has reported, where that is what its parameters are worth."""
+        """Add the reports of the running trial to ``known``, where these are values of its parameters."""
         D = len(self.columns)
         known = known._replace(actions=padded(known.actions, D))
         reports = [(n, report) for n, report in reports if not math.isnan(report)]
@@ -322,10 +330,9 @@ class ConfigurationPlanner:
         values: np.ndarray,
         rng: np.random.Generator,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """``[C]`` what the acquisition function holds of candidates, and the features ``[C, F]``.
+        """Values ``[C]`` of the acquisition function for candidates, and their features ``[C, F]``.
 
-        Where prefixes are valued on the way, a candidate is worth what its best prefix is that has no value
-        yet.
+        Where prefixes get a value, the value of a candidate is that of its best prefix without a value yet.
         """
         config = self._config
         parts, owner = draw.prefixes(rows) if self.memory.values_prefixes else (rows, np.arange(len(rows)))
@@ -338,15 +345,15 @@ class ConfigurationPlanner:
                 best[row], at[row] = score, i
         return best, z[at]
 
-    # What others ask ----------------------------------------------------------------------------------
+    # Questions of other modules -----------------------------------------------------------------------
 
     def values_of(self, scores: np.ndarray) -> np.ndarray | None:
-        """The objective's values that have these scores; None where a score stands for no single value."""
+        """Values of the objective with these scores; None where a score has no single value."""
         return self.memory.values_of(scores)
 
     def attention(self, plan: ConfigurationPlan) -> list[np.ndarray]:
-        """What the critic attends to as it judges the first k steps of the plan that was made last.
+        """Attention weights of the critic as it judges the first k steps of the last plan.
 
-        Rows k = 1 to S, each ``[H, k + 1]``, as `Search.attention` gives them.
+        Rows k = 1 to S, each ``[H, k + 1]``, as in `agent.planner.Planner.attention`.
         """
         return self.critic.attention(plan)

@@ -1,4 +1,4 @@
-"""The plan that the agent has for a running trial of any objective."""
+"""Running trial of any objective, with the agent's plan for it."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from optuna_trlhpo.trials.values import value_key
 
 @dataclass
 class PlannedTrial:
-    """A running trial and what is planned for it.
+    """Running trial with its plan.
 
     Attributes:
-        trial: What was seen of it while it ran.
-        plan: The configuration that it should become.
-        n_planned: Reports that the plan was made with.
-        n_plans: Plans that were made for it.
-        n_refused: Plans that did not come about.
-        answer: The last parameter that was given a value: its name, its distribution, the value.
+        trial: Observations of the trial while it runs.
+        plan: Planned configuration.
+        n_planned: Number of reports that the plan was made with.
+        n_plans: Number of plans that were made for the trial.
+        n_refused: Number of plans that the trial did not follow.
+        answer: Name, distribution and value of the last parameter that was given a value.
     """
 
     trial: RunningTrial
@@ -37,12 +37,12 @@ class PlannedTrial:
 
     @property
     def number(self) -> int:
-        """The trial's."""
+        """Number of the trial."""
         return self.trial.number
 
     @property
     def fixed(self) -> Mapping[str, Any]:
-        """Values by name that the trial will have if these parameters come."""
+        """Values, by name, that these parameters will have if the trial asks for them."""
         return self.trial.fixed
 
     @property
@@ -52,11 +52,11 @@ class PlannedTrial:
 
     @property
     def reports(self) -> list[tuple[int, float]]:
-        """Pairs of a number of parameters and what was reported behind them; more is better."""
+        """Pairs of a number of parameters and the report after them; more is better."""
         return self.trial.reports
 
     def expected(self, trial: FrozenTrial) -> Path:
-        """What the trial, as a storage has it now, will be, as far as that is known: more than it has."""
+        """Expected path of the trial, as far as known; it may be longer than the stored one."""
         values = trial.params
         plan = self.plan.path if self.plan is not None else Path()
         if len(plan) > len(values) and all(

@@ -1,7 +1,7 @@
-"""Sorts of configurations, where values decide which parameters there are; and when to look at another one.
+"""Sorts of configurations, where values decide which parameters there are; and when to try another sort.
 
-A critic that has met little but one sort is too sure of all others. So several trials of the best sort are
-followed by one of another; or each, where they find nothing better.
+A critic that has observed mostly one sort is overconfident about all others. So after several trials of the
+best sort, one trial is of another sort; after each trial, where the best sort no longer improves.
 
 Notation: T trials, N configurations with a value, C candidates, D columns.
 """
@@ -16,30 +16,30 @@ from typing import NamedTuple
 import numpy as np
 
 _WAIT, _STAGNANT_WAIT = 3, 1
-"""Trials of the best sort before one of another; and where the latest ones are not notably better."""
+"""Trials of the best sort before one of another sort; and where the latest ones are not notably better."""
 _LATEST, _NOTABLE = 10, 0.15
-"""How many are the latest trials, and what is notable, in standard deviations of all values."""
+"""Number of latest trials, and the smallest notable improvement, in standard deviations of all values."""
 _CREDIT = 2.0
-"""What a sort may come to that was tried once for each of its parameters, above its best value, in standard
+"""Possible improvement over its best value of a sort that was tried once per parameter, in standard
 deviations of all values."""
 
 
 class Sort(NamedTuple):
-    """What sort of configuration one is."""
+    """Sort of a configuration."""
 
     exact: bool
-    """Whether by its very parameters; else by their templates, however often it has each."""
+    """Whether a sort is a set of parameters; otherwise it is a set of templates, whatever their numbers."""
     members: frozenset[int]
     """Numbers of columns, or of templates."""
 
 
 def sorts_of(rows: np.ndarray, template: np.ndarray, *, exact: bool = False) -> list[Sort]:
-    """The sort of each row ``[C, D]``, NaN where a parameter is absent.
+    """Sort of each row ``[C, D]``, NaN where a parameter is absent.
 
     Args:
         rows: Configurations.
         template: ``[D]``, or longer: the number of each column's template.
-        exact: See `Sort`.
+        exact: Whether sorts are sets of parameters, see `Sort`.
 
     Example:
         >>> rows = np.array([[0.5, 0.1, np.nan], [0.5, 0.1, 0.2]])
@@ -58,13 +58,13 @@ def sorts_of(rows: np.ndarray, template: np.ndarray, *, exact: bool = False) -> 
 
 
 class Tried:
-    """What is known of sorts.
+    """Statistics of the sorts that were tried.
 
     Args:
-        whole: ``[T, D]`` the configurations of all trials.
+        whole: ``[T, D]`` configurations of all trials.
         trial: ``[N]`` trials that have a value.
-        values: ``[N]`` their values.
-        template: As for `sorts_of`.
+        values: ``[N]`` values of these trials.
+        template: Numbers of templates, as for `sorts_of`.
     """
 
     def __init__(
@@ -82,11 +82,11 @@ class Tried:
         self._stagnant = not latest.all() and bool(
             not latest.any() or values[latest].max() < values[~latest].max() + _NOTABLE
         )
-        # Every second time that one would look elsewhere.
+        # Every second time that another sort is due.
         self._by_size = self._stagnant and len(whole) % 4 == 3
 
     def is_time_for_another(self) -> bool:
-        """Whether the next trial should be of another sort than the best."""
+        """Return whether the next trial should be of another sort than the best."""
         if self._by_size:
             return True
         latest = reversed(self._sorts)
@@ -94,11 +94,11 @@ class Tried:
         return since >= (_STAGNANT_WAIT if self._stagnant else _WAIT)
 
     def another(self, rows: np.ndarray) -> Sort | None:
-        """A sort but the best, of those that candidates ``[C, D]`` offer; None where none promises more.
+        """Choose another sort than the best among candidates ``[C, D]``; None if none promises more.
 
-        Each is credited with what it may come to: its best value, and the more the less often it was tried
-        for each of its parameters (UCB1; Auer, Cesa-Bianchi and Fischer, 2002). Where the best sort brings
-        nothing more, the one that was tried the least is next; and every second time one that has the same
+        Each sort is credited with an upper confidence bound: its best value, plus a bonus that is larger the
+        less often it was tried per parameter (UCB1; Auer, Cesa-Bianchi and Fischer, 2002). Where the best
+        sort no longer improves, the least tried sort is next; and every second time a sort with the same
         templates in other numbers, such as a network of another depth.
         """
         offered = sorts_of(rows, self._template)
@@ -119,8 +119,7 @@ class Tried:
         return max(hopeful, key=credit.__getitem__)
 
     def _of_another_size(self, rows: np.ndarray, offered: Sequence[Sort]) -> Sort | None:
-        """Of the best sort, but of other parameters: those that were tried the least, and of these the
-        fewest."""
+        """Sort with the best one's templates but other parameters: the least tried, then the smallest."""
         exact = sorts_of(rows, self._template, exact=True)
         visits = Counter(sorts_of(self._whole, self._template, exact=True))
         (best,) = sorts_of(self._whole[self._first : self._first + 1], self._template, exact=True)

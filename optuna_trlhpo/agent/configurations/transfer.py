@@ -1,4 +1,4 @@
-"""What an earlier study tells of configurations."""
+"""Transfer learning from an earlier study of configurations."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from optuna_trlhpo.agent.features import N_PARTS
 from optuna_trlhpo.agent.gaussian_process import GaussianProcess
 
 _STEPS = 80
-"""Steps in which the kernel is learned."""
+"""Number of steps in which the kernel is learned."""
 _N_BEST = 100
-"""ConfigurationMemory that are candidates as they are."""
+"""Number of configurations that are candidates unchanged."""
 
 
 class ConfigurationSource:
-    """An earlier study, learned once: what it expects of a configuration.
+    """Earlier study of configurations, with a model that has learned it.
 
     Args:
         configurations: Its trials, on the columns of the running study.
-        weights: ``[K]`` of its objectives.
-        seed: Of which configurations are taken, where there are many.
+        weights: ``[K]`` weights of its objectives.
+        seed: Random seed for the choice of configurations, where there are many.
     """
 
     def __init__(self, configurations: ConfigurationMemory, weights: np.ndarray, seed: int) -> None:
@@ -47,12 +47,12 @@ class ConfigurationSource:
         self._posterior.fit(x, known.values, self._layout.features, steps=_STEPS)
 
     def refresh(self) -> None:
-        """Learn anew if an axis has changed since."""
+        """Learn again if an axis has changed since the last time."""
         if self._version != self._columns.version:
             self._learn()
 
     def expect(self, actions: np.ndarray) -> np.ndarray:
-        """``[N]`` the score that is expected of each row of actions, in the earlier study."""
+        """``[N]`` expected score in the earlier study for each row of actions."""
         contexts = np.full((len(actions), 0), np.nan)
         x = self._layout(actions, contexts, np.zeros((len(actions), 0)))
         return self._posterior.predict(x)[0]
