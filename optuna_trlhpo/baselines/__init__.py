@@ -1,4 +1,4 @@
-"""Rivals of `TRLHPOSampler`: search algorithms of the literature as Optuna samplers, for any objective.
+"""Baselines for `TRLHPOSampler`: search algorithms of the literature as Optuna samplers, for any objective.
 
 >>> import optuna
 >>> study = optuna.create_study(sampler=LocalSearchSampler(seed=0))
@@ -29,7 +29,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name == "BananasSampler":  # the only one that needs PyTorch
+    if name == "BananasSampler":  # the only sampler here that needs PyTorch
         from optuna_trlhpo.baselines.bananas import BananasSampler
 
         globals()[name] = BananasSampler

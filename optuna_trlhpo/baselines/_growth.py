@@ -1,9 +1,9 @@
-"""What greedy and beam growth share: the tree of prefixes that a study has tried, and the search in it.
+"""Common parts of greedy and beam growth: the tree of prefixes that a study has tried, and its search.
 
-A *prefix* is what parameters a trial had, in the order in which they were suggested, when it reported; its
-*score* is that report. What lies between two reports is a *layer*. The tree has a node for every parameter
-value, not for every layer alone: so the continuations of a prefix can be gone through without repeating one
-even where a layer has several, conditional, parameters.
+A *prefix* is the sequence of parameters, in the order in which they were suggested, that a trial had when it
+reported; its *score* is that report. The parameters between two reports are a *layer*. The tree has a node
+for every parameter value, not only for every layer: so the continuations of a prefix can be enumerated
+without repetition even where a layer has several, conditional, parameters.
 """
 
 from __future__ import annotations
@@ -26,30 +26,31 @@ from optuna_trlhpo.baselines._values import all_values, is_valid, n_values, rand
 from optuna_trlhpo.trials.episode import new_mark
 
 _COUNTABLE = 1000
-"""Of a parameter of more values one is drawn, and drawn anew if it is spent; at most ``_DRAWS`` times."""
+"""With more values than this, a new value is found by at most ``_DRAWS`` further random draws."""
 _DRAWS = 20
 
 
 @dataclass(eq=False)
 class GrownNetwork:
-    """What the trials that begin with the same ``n_params`` parameters have in common."""
+    """Node of the tree: the trials that begin with the same ``n_params`` parameters."""
 
     n_params: int
-    example: FrozenTrial | None = None  # one of them; None at the root
+    example: FrozenTrial | None = None  # one of the trials; None at the root
     children: dict[tuple[str, Any], GrownNetwork] = field(default_factory=dict)  # by the next name and value
     distribution: BaseDistribution | None = None  # of the next parameter
     is_prefix: bool = False
-    is_leaf: bool = False  # nothing more is to be tried here: it ended, it failed, or it is being tried
+    is_leaf: bool = False  # no continuation to try: the trial ended or failed, or is being tried
     scores: list[float] = field(default_factory=list)
-    n_attempts: int = 0  # trials that were to continue it, whatever became of them
+    n_attempts: int = 0  # number of trials that were planned to continue it, whatever their outcome
 
     @property
     def score(self) -> float:
+        """Mean score of the prefix; minus infinity without a report."""
         return float(np.mean(self.scores)) if self.scores else -math.inf
 
     @property
     def is_spent(self) -> bool:
-        """Whether everything was tried that can follow, up to the end of the layer."""
+        """Whether all continuations, up to the end of the layer, have been tried."""
         if self.is_leaf:
             return True
         if self.distribution is None or len(self.children) < n_values(self.distribution):
@@ -57,7 +58,7 @@ class GrownNetwork:
         return all(child.is_prefix or child.is_spent for child in self.children.values())
 
     def continuations(self) -> Iterator[GrownNetwork]:
-        """The nodes that are one layer further."""
+        """Nodes that are one layer deeper."""
         for child in self.children.values():
             if child.is_prefix or child.is_leaf:
                 yield child
@@ -66,7 +67,7 @@ class GrownNetwork:
 
 
 class Tree:
-    """All prefixes of the trials of a study."""
+    """Tree of all prefixes of the trials of a study."""
 
     def __init__(self, history: History) -> None:
         self.root = GrownNetwork(n_params=0, is_prefix=True)
@@ -76,14 +77,14 @@ class Tree:
         params = {trial.number: trial.params for trial in history.finished}
         for trial in trials:
             number, n_params = note_of(trial).get("grows", (None, 0))
-            # At the root everything that is tried is seen; elsewhere a trial may never get there.
+            # At the root every attempt becomes a child; elsewhere a trial may not get as far as its prefix.
             if number in params:
                 node = self.find(dict(itertools.islice(params[number].items(), n_params)))
                 if node is not None:
                     node.n_attempts += 1
 
     def find(self, params: dict[str, Any]) -> GrownNetwork | None:
-        """The node of the trials that begin with ``params``."""
+        """Node of the trials that begin with ``params``; None if there is none."""
         node: GrownNetwork | None = self.root
         for item in params.items():
             node = None if node is None else node.children.get(item)
@@ -106,10 +107,10 @@ class Tree:
             node.is_leaf = True
 
     def to_grow(self, width: int, n_children: int) -> GrownNetwork | None:
-        """The prefix whose continuation is to be tried next; None if nothing is left.
+        """Prefix whose continuation is to be tried next; None if nothing is left.
 
         Pass k keeps k * ``width`` prefixes of each length and tries k * ``n_children`` continuations of each.
-        Everything that earlier trials tried is known, so only what is new to a pass comes out.
+        All earlier trials count, so a pass adds only new continuations.
         """
         for k in itertools.count(1):
             complete = True
@@ -131,13 +132,13 @@ class Tree:
 
 
 def _scores_of(history: History, trial: FrozenTrial) -> dict[int, float]:
-    """Number of parameters -> the score of the prefix that they are."""
+    """Map from a number of parameters to the score of this prefix."""
     seen: Sequence[Sequence[int]] = note_of(trial).get("seen", [])
     reports = trial.intermediate_values
     scores = {n: history.signed(reports[step]) for n, step in seen if step in reports}
     if trial.state.is_finished():
-        # What was reported after the last parameter was seen by nobody. One report belongs to the last layer;
-        # more are the epochs of a training.
+        # The position of reports after the last parameter is unknown. A single one belongs to the last layer;
+        # several are the epochs of a training.
         late = [step for step in reports if step > max((step for _, step in seen), default=-1)]
         score = history.signed(reports[late[0]]) if len(late) == 1 else history.score(trial)
         scores.setdefault(len(trial.params), score)
@@ -146,15 +147,15 @@ def _scores_of(history: History, trial: FrozenTrial) -> dict[int, float]:
 
 @dataclass
 class GrowthPlan(RivalPlan):
-    """The ``values`` are the prefix that is to be grown."""
+    """Plan whose ``values`` are the prefix to be continued."""
 
     tree: Tree | None = None
-    best: dict[str, Any] = field(default_factory=dict)  # the parameters of the best trial
-    n_asked: int = 0  # parameters the trial had, with the one asked for, at the last call
+    best: dict[str, Any] = field(default_factory=dict)  # parameters of the best trial
+    n_asked: int = 0  # number of parameters at the last call, including the one asked for
 
 
 class GrowthSampler(PlannedSampler):
-    """Beam search over prefixes; the arguments are those of `BeamGrowthSampler`."""
+    """Beam search over prefixes, with the arguments of `BeamGrowthSampler`."""
 
     def __init__(self, *, width: int, n_children: int, end_trials: bool, seed: int | None) -> None:
         super().__init__(seed=seed)
@@ -192,10 +193,9 @@ class GrowthSampler(PlannedSampler):
         return _best_value(node, plan.best, name, distribution, rng)
 
     def _note_reports(self, study: Study, trial: FrozenTrial, plan: GrowthPlan, name: str) -> int:
-        """Note what was reported since the last parameter, and return the number of parameters that the trial
-        had at its last report.
+        """Note the position of a new report, and return the number of parameters at the last report.
 
-        Optuna keeps no order between reports and parameters, so it can be seen only now.
+        Optuna does not store the order of reports and parameters, so it can only be observed now.
         """
         seen = plan.note.setdefault("seen", [])
         mark = new_mark(trial, name, plan.n_asked, seen)
@@ -209,7 +209,7 @@ class GrowthSampler(PlannedSampler):
 def _new_value(
     node: GrownNetwork | None, name: str, distribution: BaseDistribution, rng: np.random.Generator
 ) -> Any:
-    """A random value of which not all was tried that can follow; any value, if there is none."""
+    """Draw a value whose continuations have not all been tried; any value, if there is none."""
 
     def is_new(value: Any) -> bool:
         child = None if node is None else node.children.get((name, value))
@@ -234,7 +234,7 @@ def _best_value(
     distribution: BaseDistribution,
     rng: np.random.Generator,
 ) -> Any:
-    """The value that the best of the known continuations has, or else that of the best trial."""
+    """Value of the best known continuation, or else of the best trial."""
     known = [] if node is None else sorted(node.children.items(), key=lambda item: -_worth(item[1]))
     values = [value for (other, value), _ in known if other == name]
     for value in [*values, *([best[name]] if name in best else [])]:

@@ -1,13 +1,13 @@
-"""What the rivals share: a trial follows a *plan*, which is made when it asks for its first parameter.
+"""Common parts of the baselines: a trial follows a *plan*, made when it asks for its first parameter.
 
 A plan is a dict of parameter values, such as those of a good trial with one of them changed. A parameter
-that is in the plan, with a value that is valid in the present distribution, gets it; every other one is drawn
-uniformly. That is all it takes to play define-by-run objectives: conditional parameters that the plan lacks
-are random, those that are not asked for are passed over, and where a range has changed the rest still holds.
+that is in the plan, with a value that is valid in the present distribution, gets this value; every other one
+is drawn uniformly. This suffices for define-by-run objectives: conditional parameters that the plan lacks are
+random, those that are not asked for are skipped, and where a range has changed the other values remain valid.
 
-Plans are functions of the seed, the trial's number and the study's trials, and of nothing else. So a study
-can be resumed by a new sampler, trials may run in threads or processes, and a sampler may be pickled at any
-time. What has to be known of a trial later, and cannot be seen in it, is written to it as a note.
+Plans depend only on the seed, the trial's number and the study's trials. So a new sampler can resume a study,
+trials may run in threads or processes, and a sampler may be pickled at any time. Information about a trial
+that is needed later, and cannot be read from the trial, is stored with it as a note.
 """
 
 from __future__ import annotations
@@ -30,25 +30,25 @@ from optuna_trlhpo.baselines._values import is_valid, mutated, random_value
 
 _NOTE = "baselines:note"
 _KEPT_PLANS = 1024
-"""Plans of trials that never end (their process died) are forgotten when there are so many newer ones."""
+"""Limit on the stored plans: those of trials that never end (their process died) are discarded."""
 _REDRAWS = 100
 
 
 @dataclass
 class RivalPlan:
-    """What a trial is to do: ``values`` by parameter name; a ``note`` (JSON) is kept with the trial."""
+    """Plan of a trial: ``values`` by parameter name, and a ``note`` (JSON) that is stored with the trial."""
 
     values: dict[str, Any] = field(default_factory=dict)
     note: dict[str, Any] = field(default_factory=dict)
 
 
 class History:
-    """The trials of a study as a plan for ``trial`` sees them.
+    """Trials of a study, as seen by a plan for ``trial``.
 
     Attributes:
-        finished: All that ended, failed ones too, by number.
-        running: All that run, without ``trial`` itself, by number.
-        space: The distribution that each name had last. In an objective without conditions it is the space.
+        finished: All finished trials, including failed ones, by number.
+        running: All running trials without ``trial`` itself, by number.
+        space: Latest distribution of each name. In an objective without conditions it is the search space.
     """
 
     def __init__(self, study: Study, trial: FrozenTrial) -> None:
@@ -67,41 +67,41 @@ class History:
 
     @property
     def scored(self) -> list[FrozenTrial]:
-        """The finished trials that have a value: completed ones, and pruned ones with their last report."""
+        """Finished trials with a value: completed ones, and pruned ones with their last report."""
         return [trial for trial in self.finished if self.score(trial) > -np.inf]
 
     def score(self, trial: FrozenTrial) -> float:
-        """The larger the better; minus infinity for a trial without a value."""
+        """Score of a trial, the larger the better; minus infinity without a value."""
         return self.signed(trial.values[0]) if trial.values else -np.inf
 
     def signed(self, value: float) -> float:
-        """A value of the objective, or a report, as a score."""
+        """Score of a value of the objective, or of a report."""
         return -np.inf if np.isnan(value) else self._sign * value
 
     def repeats(self, values: Mapping[str, Any]) -> bool:
-        """Whether a trial that is given ``values`` is one that is, or was, there already."""
+        """Return whether a trial with ``values`` would repeat another one."""
         items = values.items()
         return any(tried <= items for tried in self._tried)
 
     def random_values(self, rng: np.random.Generator) -> dict[str, Any]:
-        """A random value for every name that there is.
+        """Draw a random value for every known name.
 
-        A trial leaves out what its conditions leave out, so it is as random as if drawn name by name.
+        A trial ignores the names that its conditions exclude, so it is as random as if drawn name by name.
         """
         return {name: random_value(distribution, rng) for name, distribution in self.space.items()}
 
     def random_plan(self, rng: np.random.Generator) -> dict[str, Any]:
-        """Random values that do not repeat a trial, if there are any that do not."""
+        """Draw random values that do not repeat a trial, if there are any."""
         return self._unless_repeated(lambda: self.random_values(rng))
 
     def child(self, parent: FrozenTrial, rng: np.random.Generator) -> dict[str, Any]:
-        """A mutation of ``parent`` that does not repeat a trial, if one is found."""
+        """Mutate ``parent`` without repeating a trial, if possible."""
         return self._unless_repeated(lambda: self.mutation(parent, rng))
 
     def mutation(
         self, parent: FrozenTrial, rng: np.random.Generator, *, n_mutations: int = 1
     ) -> dict[str, Any]:
-        """The parameters of ``parent``, some of them changed; random values for names that it lacks."""
+        """Parameters of ``parent`` with some of them changed; random values for names that it lacks."""
         values = self.random_values(rng) | parent.params
         names = [name for name, distribution in parent.distributions.items() if not distribution.single()]
         for i in rng.permutation(len(names))[:n_mutations]:
@@ -119,10 +119,10 @@ class History:
 
 
 class PlannedSampler(BaseSampler):
-    """A sampler whose trials follow plans; a subclass makes them in `_make_plan`.
+    """Sampler whose trials follow plans; a subclass makes the plans in `_make_plan`.
 
     Args:
-        seed: Of all that is random; None: another one each time.
+        seed: Random seed. None draws a new one.
     """
 
     def __init__(self, *, seed: int | None = None) -> None:
@@ -137,12 +137,12 @@ class PlannedSampler(BaseSampler):
     def _answer(
         self, study: Study, trial: FrozenTrial, plan: RivalPlan, name: str, distribution: BaseDistribution
     ) -> Any:
-        """The value for one parameter: the plan's, or a random one."""
+        """Value for one parameter: the plan's, or a random one."""
         if name in plan.values and is_valid(distribution, plan.values[name]):
             return plan.values[name]
         return random_value(distribution, self._generator("value", trial.number, name))
 
-    # What Optuna calls --------------------------------------------------------------------------------
+    # Methods that Optuna calls ------------------------------------------------------------------------
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         check_single_objective(self, study)
@@ -190,20 +190,20 @@ class PlannedSampler(BaseSampler):
         return self._plans[key]
 
     def _write_note(self, study: Study, trial: FrozenTrial, plan: RivalPlan) -> None:
-        # Samplers have no public way to write an attribute of a running trial; Optuna's own go this way too.
+        # Samplers have no public way to write an attribute of a running trial; Optuna's own do the same.
         study._storage.set_trial_system_attr(trial._trial_id, _NOTE, plan.note)
 
     def _generator(self, *purpose: int | str) -> np.random.Generator:
-        """Of numbers that depend on the seed and on ``purpose``, and on nothing else."""
+        """Random generator that depends only on the seed and on ``purpose``."""
         texts = (word.encode(errors="surrogatepass") if isinstance(word, str) else word for word in purpose)
         words = (zlib.crc32(text) if isinstance(text, bytes) else text for text in texts)
         return np.random.default_rng((self._seed, *words))
 
 
 def note_of(trial: FrozenTrial) -> dict[str, Any]:
-    """The note that a trial's plan left, by whichever of these samplers; empty where there is none.
+    """Note of a trial's plan, by any of these samplers; empty where there is none.
 
-    Attributes may be anybody's, or damaged: a note with a part that no plan writes so is nothing.
+    Attributes may be of other origin, or damaged: a note with an invalid part is ignored.
     """
     note = trial.system_attrs.get(_NOTE)
     if not isinstance(note, dict) or ("of" in note) != ("change" in note):
@@ -227,10 +227,11 @@ _PARTS: dict[str, Callable[[Any], bool]] = {
     "seen": lambda value: isinstance(value, list) and all(map(_is_pair, value)),
     "cut": lambda value: value is True,
 }
-"""Of a note, and how to tell that it is valid."""
+"""Parts of a note, each with its validity check."""
 
 
 def check_single_objective(sampler: BaseSampler, study: Study) -> None:
+    """Raise a `ValueError` if the study has several objectives."""
     if len(study.directions) > 1:
         raise ValueError(
             f"the study has {len(study.directions)} objectives; {type(sampler).__name__} takes one"

@@ -1,9 +1,10 @@
-"""Values of single parameters: which are valid, a random one, the neighbours of one, a mutation of one.
+"""Values of single parameters: their validity, random values, neighbours and mutations.
 
-A categorical value's neighbours are all other choices. A number's neighbours are, on a grid of at most five
-values, the others; elsewhere draws from a normal distribution around it, of standard deviation 0.2 where its
-range is [0, 1] (on a logarithmic scale if its distribution is logarithmic), as in Hutter, Hoos,
-Leyton-Brown, "Sequential Model-Based Optimization for General Algorithm Configuration", LION 2011.
+The neighbours of a categorical value are all other choices. The neighbours of a number on a grid of at most
+five values are the others. Those of any other number are drawn from a normal distribution around it, with a
+standard deviation of 0.2 where its range is [0, 1] (on a logarithmic scale if its distribution is
+logarithmic), as in Hutter, Hoos, Leyton-Brown, "Sequential Model-Based Optimization for General Algorithm
+Configuration", LION 2011.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ _DRAWS = 20
 
 
 def n_values(distribution: BaseDistribution) -> float:
-    """How many values there are; infinitely many where they are continuous."""
+    """Number of values of a distribution; infinity if it is continuous."""
     if isinstance(distribution, CategoricalDistribution):
         return len(distribution.choices)
     assert isinstance(distribution, IntDistribution | FloatDistribution)
@@ -38,7 +39,7 @@ def n_values(distribution: BaseDistribution) -> float:
 
 
 def all_values(distribution: BaseDistribution) -> Iterator[Any]:
-    """The values of a distribution that has finitely many, in order."""
+    """Values of a distribution that has finitely many, in order."""
     if isinstance(distribution, CategoricalDistribution):
         yield from distribution.choices
     elif isinstance(distribution, IntDistribution):
@@ -50,7 +51,7 @@ def all_values(distribution: BaseDistribution) -> Iterator[Any]:
 
 
 def is_valid(distribution: BaseDistribution, value: Any) -> bool:
-    """Whether ``value`` may be suggested from ``distribution`` as it is."""
+    """Return whether ``value`` may be suggested from ``distribution`` without conversion."""
     if isinstance(distribution, CategoricalDistribution):
         return value in distribution.choices
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -61,7 +62,7 @@ def is_valid(distribution: BaseDistribution, value: Any) -> bool:
 
 
 def random_value(distribution: BaseDistribution, rng: np.random.Generator) -> Any:
-    """A value drawn uniformly, on a logarithmic scale where the distribution is logarithmic."""
+    """Draw a value uniformly, on a logarithmic scale where the distribution is logarithmic."""
     if isinstance(distribution, CategoricalDistribution):
         return distribution.choices[rng.integers(len(distribution.choices))]
     assert isinstance(distribution, IntDistribution | FloatDistribution)
@@ -81,7 +82,7 @@ def random_value(distribution: BaseDistribution, rng: np.random.Generator) -> An
 def neighbours(
     name: str, distribution: BaseDistribution, value: Any, rng: np.random.Generator, *, n: int
 ) -> list[Any]:
-    """Distinct neighbours of ``value``; of a number on no small grid at most ``n``, drawn at random."""
+    """Distinct neighbours of ``value``; at most ``n`` random ones for a number on no small grid."""
     if isinstance(distribution, CategoricalDistribution) or n_values(distribution) <= _SMALL_GRID:
         return [other for other in all_values(distribution) if other != value]
     found: list[Any] = []
@@ -97,9 +98,9 @@ def neighbours(
 
 
 def mutated(name: str, distribution: BaseDistribution, value: Any, rng: np.random.Generator) -> Any:
-    """Another value: of a categorical parameter any other, of a number a neighbour or, as often, any other.
+    """Draw another value: any other for a category, a neighbour or (half the time) any other for a number.
 
-    The same value comes back only if there is no other.
+    The same value is returned only if there is no other.
     """
     if not isinstance(distribution, CategoricalDistribution) and rng.random() < 0.5:
         near = neighbours(name, distribution, value, rng, n=1)

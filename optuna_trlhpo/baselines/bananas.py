@@ -1,4 +1,4 @@
-"""`BananasSampler`: an ensemble of small networks predicts what a trial is worth; Thompson sampling picks.
+"""`BananasSampler`, with Thompson sampling from an ensemble of small networks that predict a trial's value.
 
 Notation: B trials, C candidates, D features, H width of the networks, M members of the ensemble.
 """
@@ -27,40 +27,40 @@ _LEARNING_RATE, _WEIGHT_DECAY = 1e-2, 1e-3
 _CANDIDATES = 300  # C
 _PARENTS = 10
 _RANDOM_SHARE = 0.2
-"""The share of the candidates that are random; the others are mutations of the best ``_PARENTS`` trials."""
+"""Share of the candidates that are random; the others are mutations of the best ``_PARENTS`` trials."""
 _MORE_MUTATIONS = 0.4
-"""The share of the mutations that change a further parameter, and of those again, and so on."""
+"""Share of the mutations that change one more parameter, and the same share of those another, and so on."""
 
 
 class BananasSampler(PlannedSampler):
     """Bayesian optimisation with an ensemble of neural predictors.
 
     After some random trials five small networks are fitted to all trials. Of some hundred candidates, most of
-    them mutations of the best ten trials, the one is tried that is best by independent Thompson sampling:
-    each candidate's value is drawn from the normal distribution that the ensemble predicts for it. The
-    networks are fitted anew every ``update_interval`` trials.
+    them mutations of the best ten trials, the best by independent Thompson sampling is tried: the value of
+    each candidate is drawn from the normal distribution that the ensemble predicts for it. The networks are
+    fitted again every ``update_interval`` trials.
 
     Source: White, Neiswanger, Savani, "BANANAS: Bayesian Optimization with Neural Architectures for Neural
-    Architecture Search", AAAI 2021. What differs, as it is for any objective and for few trials:
+    Architecture Search", AAAI 2021. It differs from the paper, to suit any objective and few trials:
 
     1. A trial is encoded by its parameters, not by the paths of a cell: categorical ones one-hot, numbers on
-       [-1, 1] (logarithmically where they are suggested so) beside a 1 that tells that they are there.
+       [-1, 1] (logarithmically where they are suggested so) with a 1 that indicates their presence.
     2. The target is the logarithm of a trial's distance to the best one, in units of the median distance and
-       with a tenth of it added, standardised. It serves the purpose of the paper's loss, which counts errors
-       among good networks for more, whatever the unit and the direction of the values.
+       with a tenth of it added, standardised. It serves the purpose of the paper's loss, which gives errors
+       among good networks more weight, whatever the unit and the direction of the values.
     3. The networks have two hidden layers of 64 units, not ten of 20, and are fitted in 200 steps.
-    4. 10 trials come before the first fit, and 5 between two fits; in the paper 10 and 10.
+    4. There are 10 trials before the first fit, and 5 between two fits; in the paper 10 and 10.
 
-    Which parameters a candidate will be asked for, in an objective with conditions, is learned too. Failed
-    trials teach nothing; pruned ones count with their last report.
+    In an objective with conditions, the parameters that a candidate will be asked for are also learned.
+    Failed trials are ignored; pruned ones count with their last report.
 
     Args:
-        n_startup_trials: Random trials at the start; at least 2.
-        update_interval: Trials after which the networks are fitted anew; at least 1.
-        seed: Of all that is random; None: another one each time.
+        n_startup_trials: Number of random trials at the start; at least 2.
+        update_interval: Number of trials after which the networks are fitted again; at least 1.
+        seed: Random seed. None draws a new one.
 
     Raises:
-        ValueError: For an argument out of range; when sampling, in a study of several objectives.
+        ValueError: If an argument is out of range; when sampling, in a study of several objectives.
 
     Example:
         >>> import optuna
@@ -109,19 +109,19 @@ class BananasSampler(PlannedSampler):
         return candidates
 
     def _fit(self, history: History, trials: Sequence[FrozenTrial]) -> tuple[Predictor, SpaceModel]:
-        """The predictor of ``trials``, a function of them and the seed; only the last one is kept."""
+        """Predictor and space model of ``trials``, functions of them and the seed; the last are kept."""
         key = [(trial.number, trial.datetime_start) for trial in trials]
         if self._fitted is None or self._fitted[0] != key:
             targets = targets_of([history.score(trial) for trial in trials])
             seed = int(self._generator("fit", len(trials)).integers(2**62))
-            # A pruned trial does not tell where it would have ended.
+            # A pruned trial does not show where it would have ended.
             whole = [trial for trial in trials if trial.state == TrialState.COMPLETE]
             self._fitted = key, Predictor(trials, targets, seed), SpaceModel.of(whole or trials)
         return self._fitted[1:]
 
 
 def targets_of(scores: Sequence[float]) -> np.ndarray:
-    """``[B]`` what the networks learn: the better a trial, the larger, and the finer the differences.
+    """Targets ``[B]`` of the networks: larger for better trials, with finer differences among good ones.
 
     Example:
         >>> targets_of([0.0, 0.9, 0.99, 1.0]).round(2).tolist()
@@ -139,9 +139,9 @@ def targets_of(scores: Sequence[float]) -> np.ndarray:
 
 
 class Encoder:
-    """Parameters -> features ``[., D]``; a parameter that is not there is all zeros.
+    """Encoder of parameters as features ``[., D]``; absent parameters are all zeros.
 
-    Ranges that differ between trials are laid over one another.
+    A parameter whose range differs between trials is scaled to the union of its ranges.
     """
 
     def __init__(self, trials: Sequence[FrozenTrial]) -> None:
@@ -158,6 +158,7 @@ class Encoder:
             self.n_features += column.n_features
 
     def __call__(self, params: Sequence[Mapping[str, Any]]) -> np.ndarray:
+        """Features ``[., D]`` of parameters."""
         features = np.zeros((len(params), self.n_features), dtype=np.float32)
         for row, its in zip(features, params, strict=True):
             for name, value in its.items():
@@ -167,7 +168,7 @@ class Encoder:
 
 
 class _Column:
-    """How one parameter is encoded: which features are its own, and what they hold."""
+    """Encoding of one parameter: its features and their values."""
 
     def __init__(self, seen: Sequence[BaseDistribution], begin: int) -> None:
         self._begin = begin
@@ -199,12 +200,12 @@ class _Column:
 
 
 class Predictor:
-    """M networks, fitted side by side; they differ in their initial weights alone, as in the paper.
+    """M networks, fitted together; they differ only in their initial weights, as in the paper.
 
     Args:
         trials: B trials.
-        targets: ``[B]`` what they are worth.
-        seed: Of the initial weights.
+        targets: ``[B]`` targets of these trials.
+        seed: Random seed of the initial weights.
     """
 
     def __init__(self, trials: Sequence[FrozenTrial], targets: np.ndarray, seed: int) -> None:
@@ -225,7 +226,7 @@ class Predictor:
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, _STEPS)
         with torch.enable_grad():
             for _ in range(_STEPS):
-                # The sum over the members: each has the gradient that it would have alone.
+                # Sum over the members, so that each has the gradient that it would have alone.
                 loss = (self._forward(inputs) - wanted).square().mean(dim=1).sum()
                 optimiser.zero_grad()
                 loss.backward()
@@ -236,7 +237,7 @@ class Predictor:
             parameter.grad = None
 
     def predict(self, params: Sequence[Mapping[str, Any]]) -> np.ndarray:
-        """``[M, C]`` what each member thinks of each candidate."""
+        """Predictions ``[M, C]`` of each member for each candidate."""
         predicted: np.ndarray = self._forward(torch.from_numpy(self._encoder(params))).numpy()
         return predicted
 

@@ -1,4 +1,4 @@
-"""`BeamGrowthSampler`: the best few prefixes of each length grow by all their continuations."""
+"""`BeamGrowthSampler`, which extends the best few prefixes of each length by all their continuations."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from optuna_trlhpo.baselines._growth import GrowthSampler
 class BeamGrowthSampler(GrowthSampler):
     """Beam search over prefixes, for objectives that report after every layer.
 
-    As `GreedyGrowthSampler`, but ``width`` prefixes of each length are kept: their continuations are all
-    tried, and the best ``width`` among them are the next. After the end of a pass the next one keeps
-    ``width`` prefixes more. The first pass takes about ``width`` times as many trainings as a greedy one, and
-    until it has come to the last layers no deep network is tried at all.
+    It works as `GreedyGrowthSampler`, but keeps ``width`` prefixes of each length: all their continuations
+    are tried, and the best ``width`` of these are the next prefixes. Each further pass keeps ``width``
+    prefixes more. The first pass takes about ``width`` times as many trainings as a greedy one, and no deep
+    network is tried until it has reached the last layers.
 
     Args:
-        width: Prefixes of each length that are kept in the first pass; at least 1. With 1 this is greedy
-            growth.
-        n_children: The most continuations of a prefix that are tried in the first pass, drawn at random where
-            there are more; twice as many in the second pass, and so on; at least 1.
+        width: Number of prefixes of each length that are kept in the first pass; at least 1. With 1 this is
+            greedy growth.
+        n_children: Largest number of continuations of a prefix that are tried in the first pass, drawn at
+            random where there are more; twice as many in the second pass, and so on; at least 1.
         end_trials: See `GreedyGrowthSampler`.
-        seed: Of all that is random; None: another one each time.
+        seed: Random seed. None draws a new one.
 
     Raises:
-        ValueError: For an argument out of range; when sampling, in a study of several objectives.
+        ValueError: If an argument is out of range; when sampling, in a study of several objectives.
 
     Example:
         >>> import optuna

@@ -1,4 +1,4 @@
-"""`RegularizedEvolutionSampler`: tournament selection, one mutation, and death by age."""
+"""`RegularizedEvolutionSampler`, with tournament selection, one mutation per child, and death by age."""
 
 from __future__ import annotations
 
@@ -11,23 +11,22 @@ from optuna_trlhpo.baselines._planned import History, PlannedSampler, RivalPlan
 class RegularizedEvolutionSampler(PlannedSampler):
     """Regularised evolution: the best of a few random members has a child, and the oldest member dies.
 
-    The population is the last ``population_size`` trials that have a value, whatever that value is. Each
-    trial is a child: ``tournament_size`` members are drawn with replacement, and one parameter of the best of
-    them is changed: a categorical one to any other choice, a number to a neighbour or, as often, to any other
-    value. Until the population is complete trials are random. A child that a trial has been already is drawn
-    anew, up to a hundred times. Failed trials have no place in the population; pruned ones count with their
-    last report.
+    The population is the last ``population_size`` trials that have a value, however good. Each trial is a
+    child: ``tournament_size`` members are drawn with replacement, and one parameter of the best of them is
+    changed: a categorical one to any other choice, a number to a neighbour or, as often, to any other value.
+    Trials are random until the population is complete. A child that repeats a trial is drawn again, up to a
+    hundred times. Failed trials are not in the population; pruned ones count with their last report.
 
     Source: Real, Aggarwal, Huang, Le, "Regularized Evolution for Image Classifier Architecture Search", AAAI
     2019, algorithm 1.
 
     Args:
-        population_size: Members of the population; at least 1.
-        tournament_size: Members drawn for a tournament; at least 1.
-        seed: Of all that is random; None: another one each time.
+        population_size: Number of members of the population; at least 1.
+        tournament_size: Number of members drawn for a tournament; at least 1.
+        seed: Random seed. None draws a new one.
 
     Raises:
-        ValueError: For an argument out of range; when sampling, in a study of several objectives.
+        ValueError: If an argument is out of range; when sampling, in a study of several objectives.
 
     Example:
         >>> import optuna

@@ -1,4 +1,4 @@
-"""`LocalSearchSampler`: try the neighbours of the incumbent, move to a better one, restart at an optimum."""
+"""`LocalSearchSampler`, which moves to better neighbours of the incumbent and restarts at an optimum."""
 
 from __future__ import annotations
 
@@ -17,29 +17,28 @@ class LocalSearchSampler(PlannedSampler):
     """Hill climbing with random restarts.
 
     A *climb* starts at the best of some random trials. The neighbours of its best trial, the *incumbent*, are
-    tried one by one in random order; a neighbour differs in one parameter. As soon as one is better it is the
-    incumbent. When the incumbent has no untried neighbour left, a new climb starts at random. Nothing that a
-    trial has been already is tried again, whichever climb it belonged to.
+    tried one by one in random order; a neighbour differs in one parameter. The first better neighbour becomes
+    the incumbent. When the incumbent has no untried neighbour left, a new climb starts at random. No
+    configuration is tried twice, in whichever climb.
 
-    A categorical parameter has all its other choices for neighbours; so has a number on a grid of at most
-    five values. Any other number has ``n_numeric_neighbours``, drawn around its value. Failed trials are
+    The neighbours of a categorical value are all other choices, and so are those of a number on a grid of at
+    most five values. Any other number has ``n_numeric_neighbours``, drawn around its value. Failed trials are
     worse than all others; pruned ones count with their last report.
 
     Source: White, Nolen, Savani, "Exploring the Loss Landscape in Neural Architecture Search", UAI 2021
-    (first published as "Local Search is State of the Art for NAS Benchmarks"). It is described there with a
-    move to the best of the neighbourhood, after all of it was tried; a move at the first improvement is the
-    default here, as it is the stronger one on NAS-Bench-Macro (see ``whole_neighbourhood``).
+    (first published as "Local Search is State of the Art for NAS Benchmarks"). The paper describes a move to
+    the best of the neighbourhood, after all of it was tried. The default here is a move at the first
+    improvement, which is stronger on NAS-Bench-Macro (see ``whole_neighbourhood``).
 
     Args:
-        n_startup_trials: Random trials of which the best starts the first climb; at least 1.
-        n_restart_trials: The same for every later climb; at least 1.
-        whole_neighbourhood: Whether all neighbours are tried before the search moves, and then to the best
-            of them.
-        n_numeric_neighbours: Neighbours of a number that has more than five values; at least 1.
-        seed: Of all that is random; None: another one each time.
+        n_startup_trials: Number of random trials, the best of which starts the first climb; at least 1.
+        n_restart_trials: Number of random trials before every later climb; at least 1.
+        whole_neighbourhood: Whether all neighbours are tried before the search moves to the best of them.
+        n_numeric_neighbours: Number of neighbours of a number that has more than five values; at least 1.
+        seed: Random seed. None draws a new one.
 
     Raises:
-        ValueError: For an argument out of range; when sampling, in a study of several objectives.
+        ValueError: If an argument is out of range; when sampling, in a study of several objectives.
 
     Example:
         >>> import optuna
@@ -68,9 +67,9 @@ class LocalSearchSampler(PlannedSampler):
         self._n_numeric_neighbours = n_numeric_neighbours
 
     def _make_plan(self, history: History, trial: FrozenTrial) -> RivalPlan:
-        # A trial's note says which climb it belongs to and, unless it is a random start, which neighbour of
-        # which trial it was: {"climb": 0, "of": 7, "change": 3}. Trials of others belong to the climb of
-        # their time.
+        # The note of a trial holds its climb and, unless the trial is a random start, its centre and the
+        # number of its neighbour: {"climb": 0, "of": 7, "change": 3}. Trials without a note belong to the
+        # latest climb before them.
         climb = 0
         members: list[FrozenTrial] = []
         for other in sorted(history.finished + history.running, key=lambda other: other.number):
@@ -93,21 +92,21 @@ class LocalSearchSampler(PlannedSampler):
         return RivalPlan(history.random_plan(self._generator("start", trial.number)), {"climb": climb})
 
     def _centres(self, history: History, members: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-        """The trials whose neighbours may be tried, the first of them first."""
+        """Trials whose neighbours may be tried, in this order."""
         ended = [other for other in members if other.state.is_finished()]
-        incumbent = max(ended, key=history.score, default=None)  # the earliest of equals
+        incumbent = max(ended, key=history.score, default=None)  # the earliest of equal ones
         if incumbent is None:
             return []
         if not self._whole_neighbourhood:
             return [incumbent]
-        around = note_of(members[-1]).get("of")  # its neighbourhood comes to an end first
+        around = note_of(members[-1]).get("of")  # its neighbourhood is completed first
         return [other for other in ended if other.number == around] + [incumbent]
 
     def _next_neighbour(
         self, history: History, centre: FrozenTrial, members: Sequence[FrozenTrial], climb: int
     ) -> RivalPlan | None:
         tried = {note_of(other)["change"] for other in members if note_of(other).get("of") == centre.number}
-        rng = self._generator("neighbours", centre.number)  # the same neighbours in the same order, always
+        rng = self._generator("neighbours", centre.number)  # always the same neighbours in the same order
         changes: list[tuple[str, Any]] = []
         for name, distribution in centre.distributions.items():
             others = neighbours(name, distribution, centre.params[name], rng, n=self._n_numeric_neighbours)

@@ -1,4 +1,4 @@
-"""`SMACSampler`: SMAC3 of the package ``smac``, asked and told trial by trial."""
+"""`SMACSampler`, which runs SMAC3 of the package ``smac`` trial by trial."""
 
 from __future__ import annotations
 
@@ -27,34 +27,34 @@ _MISSING = (
 class SMACSampler(PlannedSampler):
     """SMAC3's facade for hyper-parameter optimisation: a random forest, expected improvement, local search.
 
-    SMAC works on a fixed search space: the one given, or else the parameters that every finished trial had
-    (the trials before the first has finished are random). What is not in it, as conditional parameters are
-    not, is drawn uniformly. All settings but ``retrain_after`` are those of SMAC's
-    ``HyperparameterOptimizationFacade``: a Sobol design of ten trials per parameter, but of a quarter of
-    ``n_trials`` at most; log expected improvement; a forest of ten trees; every fifth trial at random. Failed
-    trials are told as crashed, at the cost of the worst one; pruned ones count with their last report, and
-    without one as failed.
+    SMAC works on a fixed search space: the given one, or else the parameters that all finished trials share
+    (trials before the first has finished are random). Parameters outside this space, such as conditional
+    ones, are drawn uniformly. All settings but ``retrain_after`` are those of SMAC's
+    ``HyperparameterOptimizationFacade``: a Sobol design of ten trials per parameter, but of at most a quarter
+    of ``n_trials``; log expected improvement; a forest of ten trees; every fifth trial at random. Failed
+    trials are reported to SMAC as crashed, at the cost of the worst one; pruned ones count with their last
+    report, and without one as failed.
 
     Unlike the other samplers here it keeps SMAC's state from trial to trial. Two runs with one seed are equal
-    as long as neither is interrupted and trials run one at a time; a sampler that was pickled, or is new to
-    a study, is told all trials and goes on from there, but not with the same random numbers.
+    as long as neither is interrupted and trials run one at a time. A sampler that was pickled, or is new to a
+    study, reads all trials and continues from there, but with other random numbers.
 
     Source: Lindauer et al., "SMAC3: A Versatile Bayesian Optimization Package for Hyperparameter
     Optimization", JMLR 23, 2022.
 
     Args:
         search_space: Distributions by parameter name; None: the intersection of the finished trials.
-        n_trials: Trials that the study is expected to have, which decide the size of SMAC's initial design;
-            the study may well have others; at least 1.
-        retrain_after: Trials after which the forest is fitted anew; at least 1. SMAC's own default is 8. That
-            takes a sixth of the time, but where the forest proposes too few networks that are new, random
-            ones fill up: on NAS-Bench-Macro the regret after 100 trials was about twice as large (5 seeds
+        n_trials: Expected number of trials of the study, which determines the size of SMAC's initial design;
+            the actual number may differ; at least 1.
+        retrain_after: Number of trials after which the forest is fitted again; at least 1. SMAC's own default
+            is 8. That takes a sixth of the time, but where the forest proposes too few new networks, the rest
+            are random: on NAS-Bench-Macro the regret after 100 trials was about twice as large (5 seeds
             each). With 1 a trial takes about a second of one CPU core.
-        seed: Of all that is random; None: another one each time.
+        seed: Random seed. None draws a new one.
 
     Raises:
         ImportError: If the package ``smac`` is not installed, or does not work.
-        ValueError: For an argument out of range; when sampling, in a study of several objectives.
+        ValueError: If an argument is out of range; when sampling, in a study of several objectives.
 
     Example:
         >>> import optuna
@@ -106,7 +106,7 @@ class SMACSampler(PlannedSampler):
         if not search_space:
             return {}
         with self._lock:
-            history = History(study, trial)  # not before: what another thread has told would be missing
+            history = History(study, trial)  # under the lock, to include the results that other threads told
             session = self._session
             if session is None or not session.suits(study.study_name, search_space, history):
                 self._session = session = _Session(
@@ -132,7 +132,7 @@ class SMACSampler(PlannedSampler):
     def after_trial(
         self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
     ) -> None:
-        pass  # SMAC is told when it is asked next
+        pass  # SMAC gets the result when it is asked next
 
     def __getstate__(self) -> dict[str, Any]:
         return super().__getstate__() | {"_session": None}
@@ -141,8 +141,8 @@ class SMACSampler(PlannedSampler):
 class _Session:
     """SMAC on one study and one search space.
 
-    Its space has the positions of ours: choices, and numbers with a step, go by their indices, for SMAC knows
-    no steps and its choices are few kinds of objects.
+    Its space has the same positions as the study's space. Choices, and numbers with a step, are represented
+    by their indices, because SMAC has no steps and allows only few types of choices.
     """
 
     def __init__(
@@ -161,12 +161,12 @@ class _Session:
         self._space = space
         self._told: dict[int, datetime | None] = {}
         self._asked: dict[int, Any] = {}
-        self._run_seed = 0  # of all configurations alike: SMAC takes the first that it is told, or draws one
+        self._run_seed = 0  # same for all configurations: SMAC uses the first one that it gets, or draws one
         self._values: dict[str, list[Any]] = {}
         self._config_space = ConfigurationSpace(seed=seed)
         for i, (name, distribution) in enumerate(space.items()):
             self._config_space.add(self._hyperparameter(f"p{i}", name, distribution))
-        # SMAC always writes somewhere. The folder goes with the session.
+        # SMAC always writes to a folder. It is deleted with the session.
         self._folder = tempfile.TemporaryDirectory(prefix="smac-")
         scenario = smac.Scenario(
             self._config_space,
@@ -182,19 +182,19 @@ class _Session:
         )
 
     def suits(self, study_name: str, space: dict[str, BaseDistribution], history: History) -> bool:
-        """Whether this is the session of that study, and not of an earlier one of its name."""
+        """Return whether this is the session of that study, and not of an earlier study of the same name."""
         begun = {trial.number: trial.datetime_start for trial in history.finished}
         same = all(begun.get(number) == start for number, start in self._told.items())
         return same and (study_name, space) == (self._study_name, self._space)
 
     def tell(self, history: History) -> None:
-        """Tell what has finished since."""
+        """Give SMAC the results of trials that have finished since the last call."""
         from smac.runhistory.dataclasses import TrialInfo, TrialValue
         from smac.runhistory.enumerations import StatusType
 
         finite = [score for score in map(history.score, history.finished) if np.isfinite(score)]
         if not finite:
-            return  # SMAC computes with the cost of what crashed too: there must be a worst one
+            return  # SMAC also uses the costs of crashed trials, which need a worst one
         worst, best = min(finite), max(finite)
         for trial in history.finished:
             if trial.number in self._told:
@@ -206,17 +206,17 @@ class _Session:
             crashed = TrialValue(cost=-worst, status=StatusType.CRASHED)
             value = crashed if score == -np.inf else TrialValue(cost=-min(score, best))
             if asked is not None and config == asked.config:
-                # As SMAC knows it, which tells equal configurations apart by the types of their values.
+                # Use SMAC's own object: SMAC distinguishes equal configurations by the types of their values.
                 self._smac.tell(asked, value, save=False)
                 continue
             if asked is not None:
-                # It never came to be, as where a value was fixed: it must not stay open.
+                # The configuration was not tried, as where a value was fixed: it must not stay open.
                 self._smac.tell(asked, crashed, save=False)
             if config is not None:
                 self._smac.tell(TrialInfo(config, seed=self._run_seed), value, save=False)
 
     def ask(self, trial: FrozenTrial) -> dict[str, Any] | None:
-        """Values for all of the space; None if SMAC finds nothing new in it."""
+        """Values for the whole space; None if SMAC finds no new ones."""
         from smac.main.exceptions import ConfigurationSpaceExhaustedException
 
         try:
@@ -251,7 +251,7 @@ class _Session:
         return cs.UniformIntegerHyperparameter(key, 0, int(n_values(distribution)) - 1)
 
     def _configuration(self, params: Mapping[str, Any]) -> Any:
-        """SMAC's form of a trial's parameters; None if they are not in the space."""
+        """Parameters of a trial as SMAC's configuration; None if they are not in the space."""
         from ConfigSpace import Configuration
 
         values = {}
