@@ -109,9 +109,9 @@ class LayerPrior:
             raise ValueError(
                 f"{path} is not a prior for layers: it must be a safetensors file ({error})"
             ) from error
-        wrong = _what_is_wrong(tensors)
-        if wrong:
-            raise ValueError(f"{path} is not a prior for layers: {wrong}")
+        fault = _fault_of(tensors)
+        if fault:
+            raise ValueError(f"{path} is not a prior for layers: {fault}")
         return cls(tensors)
 
     @one_thread()
@@ -122,7 +122,7 @@ class LayerPrior:
         return np.pad(embedded.double().numpy() * self._deviation, [(0, 0), (0, 1)], constant_values=1.0)
 
 
-def _what_is_wrong(tensors: Mapping[str, Tensor]) -> str:
+def _fault_of(tensors: Mapping[str, Tensor]) -> str:
     """Description of the first fault of these tensors as a prior; empty if there is none."""
     with making_modules(), torch.random.fork_rng(devices=[]):
         shapes = {name: it.shape for name, it in LayerTransformer(N_LAYER_FEATURES).state_dict().items()}

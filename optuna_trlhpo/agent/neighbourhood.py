@@ -62,31 +62,33 @@ class Neighbourhood:
         self._repeated = repeated
         self._complete = complete
         lengths = networks.lengths
-        drafts = [
+        candidates = [
             Candidate(a[:n], m[:n], i[:n], v[:n])
             for a, m, i, v, n in zip(*networks[:4], lengths.tolist(), strict=True)
         ]
         self._alone = self._never_followed(networks.names, len(categorical))
-        self._followed = {pair for draft in drafts for pair in self._successions(draft)}
+        self._followed = {pair for candidate in candidates for pair in self._successions(candidate)}
         self._is_free = self._same_everywhere(networks)
         step, slot = settled.step, settled.slot
         asked, index = settled.names[step, slot], settled.indices[step, slot]
         fitting = [
             k
-            for k, draft in enumerate(drafts)
-            if len(draft) > step
-            and (asked < 0 or (draft.names[step, slot] == asked and draft.indices[step, slot] == index))
+            for k, candidate in enumerate(candidates)
+            if len(candidate) > step
+            and (
+                asked < 0 or (candidate.names[step, slot] == asked and candidate.indices[step, slot] == index)
+            )
         ]
-        self._all = drafts
+        self._all = candidates
         self._nowhere: set[tuple[int, int, int, int | None]] = set()  # categories in no network
         order = sorted(fitting, key=lambda k: -scores[k])
-        self._parents = [self._joined(drafts[k].steps(step)) for k in order]
+        self._parents = [self._joined(candidates[k].steps(step)) for k in order]
         if not self._parents:  # no network has this parameter at this step
             self._parents = [
-                self._joined(draft.steps(k, None, self._shift(draft, k)))
-                for draft in drafts
-                for k in range(len(draft))
-                if draft.names[k, slot] == asked
+                self._joined(candidate.steps(k, None, self._shift(candidate, k)))
+                for candidate in candidates
+                for k in range(len(candidate))
+                if candidate.names[k, slot] == asked
             ]
 
     @staticmethod
@@ -105,25 +107,29 @@ class Neighbourhood:
         there = networks.names[:, :, :1] >= 0
         return bool((~there | (parameters == np.where(there, parameters, -1).max(axis=0))).all())
 
-    def _shift(self, draft: Candidate, k: int) -> int:
+    def _shift(self, candidate: Candidate, k: int) -> int:
         s = self._settled
-        return int(s.indices[s.step, s.slot] - draft.indices[k, s.slot])
+        return int(s.indices[s.step, s.slot] - candidate.indices[k, s.slot])
 
     def _joined(self, tail: Candidate) -> Candidate:
         """Fixed steps, followed by the free steps of ``tail``."""
         s = self._settled
         before = Candidate(s.actions[: s.step], s.names[: s.step], s.indices[: s.step], s.n_values[: s.step])
-        draft = before.then(tail.copy())
-        draft.actions[s.step, : s.slot] = s.actions[s.step, : s.slot]
+        candidate = before.then(tail.copy())
+        candidate.actions[s.step, : s.slot] = s.actions[s.step, : s.slot]
         if s.names[s.step, s.slot] >= 0:
-            pairs = ((draft.names, s.names), (draft.indices, s.indices), (draft.n_values, s.n_values))
+            pairs = (
+                (candidate.names, s.names),
+                (candidate.indices, s.indices),
+                (candidate.n_values, s.n_values),
+            )
             for mine, settled in pairs:
                 mine[s.step, : s.slot + 1] = settled[s.step, : s.slot + 1]
-        self._fit(draft, s.step, s.slot)
-        return draft
+        self._fit(candidate, s.step, s.slot)
+        return candidate
 
-    def _fit(self, draft: Candidate, k: int, i: int) -> None:
-        n = draft.n_values[k, i]
+    def _fit(self, candidate: Candidate, k: int, i: int) -> None:
+        n = candidate.n_values[k, i]
         if n > 0:
             draft.actions[k, i] = middle_of(bin_of(draft.actions[k, i], n), n)
         elif draft.names[k, i] >= 0:
@@ -140,147 +146,149 @@ class Neighbourhood:
         for _ in range(n):
             # Half of them from the few best, the others from all: the surroundings of the best soon are.
             some = parents[:_N_BEST] if rng.random() < _BEST_SHARE else parents
-            draft = some[int(len(some) * rng.random() ** 2)].copy()
+            candidate = some[int(len(some) * rng.random() ** 2)].copy()
             if rng.random() < _RESTRUCTURED:
-                draft = self._restructure(draft, rng)
+                candidate = self._restructure(candidate, rng)
             times = 1
             while rng.random() < 0.35:
                 times += 1
             for _ in range(times):
-                draft = self._change(draft, rng)
-            if self._is_possible(draft):
-                out.append(draft)
+                candidate = self._change(candidate, rng)
+            if self._is_possible(candidate):
+                out.append(candidate)
         return out
 
     def resample(self, rng: np.random.Generator, n: int) -> list[Candidate]:
         """Up to ``n`` remembered networks with exchanged steps and values drawn anew."""
         out = []
         for _ in range(n):
-            draft = self._parents[rng.integers(len(self._parents))].copy()
-            for k in range(self._settled.step + 1, len(draft)):
-                if self._repeated[draft.names[k, 0]] and rng.random() < 0.5:
-                    draft = self._replace(draft, k, rng)
-            for k, i in self._free(draft):
-                if k < len(draft) and draft.names[k, i] >= 0:
-                    draft = self._change(draft, rng, (k, i), anew=True)
-            if self._is_possible(draft):
-                out.append(draft)
+            candidate = self._parents[rng.integers(len(self._parents))].copy()
+            for k in range(self._settled.step + 1, len(candidate)):
+                if self._repeated[candidate.names[k, 0]] and rng.random() < 0.5:
+                    candidate = self._replace(candidate, k, rng)
+            for k, i in self._free(candidate):
+                if k < len(candidate) and candidate.names[k, i] >= 0:
+                    candidate = self._change(candidate, rng, (k, i), anew=True)
+            if self._is_possible(candidate):
+                out.append(candidate)
         return out
 
-    def _is_possible(self, draft: Candidate) -> bool:
+    def _is_possible(self, candidate: Candidate) -> bool:
         """Return whether a network is possible, as far as known.
 
         Its length must have occurred, and each step must have followed the step before it, unless all
         parameters occur whatever comes before.
         """
-        if not self._complete(len(draft)):
+        if not self._complete(len(candidate)):
             return False
-        if not self._has_its_depth(draft):
+        if not self._has_its_depth(candidate):
             return False
         if self._contains is not None:
-            return self._contains(draft.actions[draft.names[:, 0] == self._layer])
-        return self._is_free or self._followed.issuperset(self._successions(draft, self._settled.step))
+            return self._contains(candidate.actions[candidate.names[:, 0] == self._layer])
+        return self._is_free or self._followed.issuperset(self._successions(candidate, self._settled.step))
 
-    def _has_its_depth(self, draft: Candidate) -> bool:
+    def _has_its_depth(self, candidate: Candidate) -> bool:
         """Return whether the depth agrees with the number of layers; a depth that is still free is set."""
-        for k in np.flatnonzero(draft.names[:, 0] == self._depth).tolist():
-            n = int(draft.n_values[k, 0])
-            action = ((draft.names[:, 0] == self._layer).sum() - 0.5) / max(n, 1)
+        for k in np.flatnonzero(candidate.names[:, 0] == self._depth).tolist():
+            n = int(candidate.n_values[k, 0])
+            action = ((candidate.names[:, 0] == self._layer).sum() - 0.5) / max(n, 1)
             if (k, 0) >= (self._settled.step, self._settled.slot):
-                draft.actions[k, 0] = action
-            elif abs(draft.actions[k, 0] - action) > 1e-6:
+                candidate.actions[k, 0] = action
+            elif abs(candidate.actions[k, 0] - action) > 1e-6:
                 return False
         return True
 
-    def _successions(self, draft: Candidate, first: int = 0) -> Iterator[tuple[int, int, int, int]]:
+    def _successions(self, candidate: Candidate, first: int = 0) -> Iterator[tuple[int, int, int, int]]:
         """Kinds of consecutive steps, from the step ``first`` on; the first step follows none."""
         before = (-1, -1)
-        for k in range(max(first - 1, 0), len(draft)):
-            name, n = int(draft.names[k, 0]), int(draft.n_values[k, 0])
+        for k in range(max(first - 1, 0), len(candidate)):
+            name, n = int(candidate.names[k, 0]), int(candidate.n_values[k, 0])
             in_turn = self._categorical[name] and self._repeated[name]
-            category = int(draft.actions[k, 0] * n) if in_turn else -1
+            category = int(candidate.actions[k, 0] * n) if in_turn else -1
             if k >= first:
                 yield (*before, name, category)
             before = name, category
 
-    def _free(self, draft: Candidate) -> list[tuple[int, int]]:
+    def _free(self, candidate: Candidate) -> list[tuple[int, int]]:
         s = self._settled
-        places = zip(*np.nonzero(draft.names >= 0), strict=True)
+        places = zip(*np.nonzero(candidate.names >= 0), strict=True)
         return [(int(k), int(i)) for k, i in places if (k, i) >= (s.step, s.slot)]
 
     def _change(
         self,
-        draft: Candidate,
+        candidate: Candidate,
         rng: np.random.Generator,
         place: tuple[int, int] | None = None,
         anew: bool = False,
     ) -> Candidate:
         """Change one value, at ``place`` or at a random free place."""
         if place is None:
-            free = self._free(draft)
+            free = self._free(candidate)
             if not free:
-                return draft
+                return candidate
             place = free[rng.integers(len(free))]
         k, i = place
-        stem, n, old = draft.names[k, i], draft.n_values[k, i], draft.actions[k, i]
-        if self._categorical[stem] or anew or rng.random() < 0.2:
-            draft.actions[k, i] = rng.random()
+        base_name, n, old = candidate.names[k, i], candidate.n_values[k, i], candidate.actions[k, i]
+        if self._categorical[base_name] or anew or rng.random() < 0.2:
+            candidate.actions[k, i] = rng.random()
         else:
             size = math.exp(rng.uniform(math.log(_SMALLEST), math.log(_LARGEST)))
             if n:
                 size = max(size, 0.7 / n)
-            draft.actions[k, i] = _reflect(old + size * rng.standard_normal())
-        self._fit(draft, k, i)
-        if self._categorical[stem] and abs(draft.actions[k, i] - old) > 1e-6:
-            draft = self._adapt(draft, k, i, rng)
-        return draft
+            candidate.actions[k, i] = _reflect(old + size * rng.standard_normal())
+        self._fit(candidate, k, i)
+        if self._categorical[base_name] and abs(candidate.actions[k, i] - old) > 1e-6:
+            candidate = self._adapt(candidate, k, i, rng)
+        return candidate
 
-    def _adapt(self, draft: Candidate, k: int, i: int, rng: np.random.Generator) -> Candidate:
+    def _adapt(self, candidate: Candidate, k: int, i: int, rng: np.random.Generator) -> Candidate:
         """Replace what follows a changed category by what follows it in another network, if that differs."""
-        stem, action = draft.names[k, i], draft.actions[k, i]
-        alone = i + 1 == draft.names.shape[1] or draft.names[k, i + 1] < 0
-        if alone and self._repeated[draft.names[k, 0]] and self._alone[stem]:
-            return draft
-        place = self._place_of(i, int(stem), float(action), None if self._repeated[stem] else k, rng)
+        base_name, action = candidate.names[k, i], candidate.actions[k, i]
+        alone = i + 1 == candidate.names.shape[1] or candidate.names[k, i + 1] < 0
+        if alone and self._repeated[candidate.names[k, 0]] and self._alone[base_name]:
+            return candidate
+        place = self._place_of(
+            i, int(base_name), float(action), None if self._repeated[base_name] else k, rng
+        )
         if place is not None:
-            return self._graft(draft, k, i, *place)
+            return self._graft(candidate, k, i, *place)
         # No remembered network has this category: its parameters are unknown until they are asked for.
-        draft.names[k, i + 1 :] = draft.indices[k, i + 1 :] = -1
-        draft.actions[k, i + 1 :], draft.n_values[k, i + 1 :] = np.nan, 0
-        return draft
+        candidate.names[k, i + 1 :] = candidate.indices[k, i + 1 :] = -1
+        candidate.actions[k, i + 1 :], candidate.n_values[k, i + 1 :] = np.nan, 0
+        return candidate
 
     def _place_of(
-        self, i: int, stem: int, action: float, k: int | None, rng: np.random.Generator
+        self, i: int, base_name: int, action: float, k: int | None, rng: np.random.Generator
     ) -> tuple[Candidate, int] | None:
         """Random network that has the category at slot ``i`` of a step, and that step; None if none has it.
 
         If ``k`` is not None, it must be step ``k``.
         """
-        key = i, stem, round(1e6 * action), k
+        key = i, base_name, round(1e6 * action), k
         if key in self._nowhere:
             return None
         for attempt in rng.permutation(len(self._all)):  # usually one of the first few has it
-            donor = self._all[attempt]
-            for at in range(len(donor)) if k is None else (k,):
+            template = self._all[attempt]
+            for at in range(len(template)) if k is None else (k,):
                 if (
-                    at < len(donor)
-                    and donor.names[at, i] == stem
-                    and abs(donor.actions[at, i] - action) < 1e-6
+                    at < len(template)
+                    and template.names[at, i] == base_name
+                    and abs(template.actions[at, i] - action) < 1e-6
                 ):
-                    return donor, at
+                    return template, at
         self._nowhere.add(key)
         return None
 
-    def _graft(self, draft: Candidate, k: int, i: int, donor: Candidate, at: int) -> Candidate:
-        shift = int(draft.indices[k, i] - donor.indices[at, i])
-        if not np.array_equal(draft.names[k, i + 1 :], donor.names[at, i + 1 :]):
-            moved = donor.steps(at, at + 1, shift)
-            for name in draft.__slots__:
-                getattr(draft, name)[k, i + 1 :] = getattr(moved, name)[0, i + 1 :]
-        if self._repeated[draft.names[k, 0]]:
-            return draft
+    def _graft(self, candidate: Candidate, k: int, i: int, template: Candidate, at: int) -> Candidate:
+        shift = int(candidate.indices[k, i] - template.indices[at, i])
+        if not np.array_equal(candidate.names[k, i + 1 :], template.names[at, i + 1 :]):
+            moved = template.steps(at, at + 1, shift)
+            for name in candidate.__slots__:
+                getattr(candidate, name)[k, i + 1 :] = getattr(moved, name)[0, i + 1 :]
+        if self._repeated[candidate.names[k, 0]]:
+            return candidate
         # Parameters that do not repeat: take over those that follow there, and keep the values they had here.
-        rest, here = donor.steps(at + 1).copy(), draft.steps(k + 1)
+        rest, here = template.steps(at + 1).copy(), candidate.steps(k + 1)
         known = {
             (m, j): a for m, j, a in zip(here.names.flat, here.indices.flat, here.actions.flat, strict=True)
         }
@@ -288,46 +296,46 @@ class Neighbourhood:
             value = known.get((rest.names[place], rest.indices[place]))
             if value is not None:
                 rest.actions[place] = value
-        return draft.steps(0, k + 1).then(rest)
+        return candidate.steps(0, k + 1).then(rest)
 
-    def _restructure(self, draft: Candidate, rng: np.random.Generator) -> Candidate:
+    def _restructure(self, candidate: Candidate, rng: np.random.Generator) -> Candidate:
         """Replace, insert, append or remove one step, among steps that repeat."""
         asked = self._settled.names[self._settled.step, self._settled.slot] >= 0
         first = self._settled.step + 1 if asked else self._settled.step
-        places = [k for k in range(first, len(draft)) if self._repeated[draft.names[k, 0]]]
-        way = rng.integers(4)
-        if way == 3:
-            return self._insert(draft, len(draft), rng)
+        places = [k for k in range(first, len(candidate)) if self._repeated[candidate.names[k, 0]]]
+        operation = rng.integers(4)
+        if operation == 3:
+            return self._insert(candidate, len(candidate), rng)
         if not places:
-            return draft
+            return candidate
         k = places[rng.integers(len(places))]
-        if way == 0:
-            return self._replace(draft, k, rng)
-        if way == 1:
-            return self._insert(draft, k, rng)
-        shorter = draft.steps(0, k).then(draft.steps(k + 1, None, -1))
-        return shorter if len(shorter) > self._settled.step else draft
+        if operation == 0:
+            return self._replace(candidate, k, rng)
+        if operation == 1:
+            return self._insert(candidate, k, rng)
+        shorter = candidate.steps(0, k).then(candidate.steps(k + 1, None, -1))
+        return shorter if len(shorter) > self._settled.step else candidate
 
-    def _replace(self, draft: Candidate, k: int, rng: np.random.Generator) -> Candidate:
-        step = self._some_step(rng, int(draft.indices[k, 0]))
+    def _replace(self, candidate: Candidate, k: int, rng: np.random.Generator) -> Candidate:
+        step = self._some_step(rng, int(candidate.indices[k, 0]))
         if step is None:
-            return draft
-        return draft.steps(0, k).then(step).then(draft.steps(k + 1))
+            return candidate
+        return candidate.steps(0, k).then(step).then(candidate.steps(k + 1))
 
-    def _insert(self, draft: Candidate, k: int, rng: np.random.Generator) -> Candidate:
+    def _insert(self, candidate: Candidate, k: int, rng: np.random.Generator) -> Candidate:
         if k == 0:
-            return draft
-        step = self._some_step(rng, int(draft.indices[k - 1, 0]) + 1)
-        if step is None or not self._repeated[draft.names[k - 1, 0]]:
-            return draft
-        return draft.steps(0, k).then(step).then(draft.steps(k, None, 1))
+            return candidate
+        step = self._some_step(rng, int(candidate.indices[k - 1, 0]) + 1)
+        if step is None or not self._repeated[candidate.names[k - 1, 0]]:
+            return candidate
+        return candidate.steps(0, k).then(step).then(candidate.steps(k, None, 1))
 
     def _some_step(self, rng: np.random.Generator, index: int) -> Candidate | None:
-        donor = self._all[rng.integers(len(self._all))]
-        at = int(rng.integers(len(donor)))
-        if not self._repeated[donor.names[at, 0]]:
+        template = self._all[rng.integers(len(self._all))]
+        at = int(rng.integers(len(template)))
+        if not self._repeated[template.names[at, 0]]:
             return None
-        return donor.steps(at, at + 1, index - int(donor.indices[at, 0])).copy()
+        return template.steps(at, at + 1, index - int(template.indices[at, 0])).copy()
 
 
 def _reflect(action: float) -> float:

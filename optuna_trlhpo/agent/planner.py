@@ -93,8 +93,8 @@ class Planner:
         prefixes, prefix_values = self._prefixes(settled if running is None else running, own)
         networks = self.knowledge.with_prior_features(joined([networks, prefixes]))
         values = np.concatenate([values, prefix_values])
-        donors, n_whole = self._templates(rng)
-        self._features.learn(joined([networks, donors]), replay.names.categorical, self.knowledge.means)
+        templates, n_whole = self._templates(rng)
+        self._features.learn(joined([networks, templates]), replay.names.categorical, self.knowledge.means)
         x = self._features(networks)
         self._fit(x, values)
         if pending:
@@ -105,14 +105,14 @@ class Planner:
             self._critic.fit(x, values, self._features.features, steps=0)
         of_networks = self._critic.predict(x)[0]
         # Trials without a value are templates only: those with a value are among the networks.
-        of_donors = np.full(len(donors.names), -np.inf)
-        if len(of_donors) > n_whole:
-            unseen = donors.rows(np.arange(n_whole, len(of_donors)))
-            of_donors[n_whole:] = self._critic.predict(self._features(unseen))[0]
+        of_templates = np.full(len(templates.names), -np.inf)
+        if len(of_templates) > n_whole:
+            unseen = templates.rows(np.arange(n_whole, len(of_templates)))
+            of_templates[n_whole:] = self._critic.predict(self._features(unseen))[0]
         categorical = replay.names.categorical
-        planner = Neighbourhood(
-            joined([networks, donors]),
-            np.concatenate([of_networks[: len(networks.names)], of_donors]),
+        neighbourhood = Neighbourhood(
+            joined([networks, templates]),
+            np.concatenate([of_networks[: len(networks.names)], of_templates]),
             settled,
             categorical,
             self._features.repeated(len(categorical)),
@@ -124,10 +124,10 @@ class Planner:
             if self.knowledge.context is not None and self.knowledge.context.whole
             else -2,
         )
-        parents = planner.parents()
+        parents = neighbourhood.parents()
         if not parents:
             return None
-        drafts = planner.resample(rng, config.n_candidates // 2) + self._untried(parents)
+        candidates = neighbourhood.resample(rng, config.n_candidates // 2) + self._untried(parents)
         excluded = self._excluded.union(network_key(p.names, p.indices, p.actions) for p in pending)
         excluded.update(
             network_key(n, i, a)
@@ -136,20 +136,22 @@ class Planner:
         chosen, score, features = None, -np.inf, np.zeros((0, 0))
         for _ in range(config.n_generations):
             if config.mutations:
-                drafts = drafts + planner.mutate(parents, rng, config.n_candidates)
+                candidates = candidates + neighbourhood.mutate(parents, rng, config.n_candidates)
             else:
-                drafts = drafts + planner.resample(rng, config.n_candidates)
-            unique = {draft.key(): draft for draft in drafts}
-            drafts = [draft for k, draft in unique.items() if not replay.has_value(k) and k not in excluded]
-            if not drafts:
-                drafts = list(unique.values())
-            if not drafts:
+                candidates = candidates + neighbourhood.resample(rng, config.n_candidates)
+            unique = {candidate.key(): candidate for candidate in candidates}
+            candidates = [
+                candidate for k, candidate in unique.items() if not replay.has_value(k) and k not in excluded
+            ]
+            if not candidates:
+                candidates = list(unique.values())
+            if not candidates:
                 break
-            z = self._features(self.knowledge.with_prior_features(as_networks(drafts, settled.context)))
+            z = self._features(self.knowledge.with_prior_features(as_networks(candidates, settled.context)))
             scores = acquire(config.acquisition, self._critic, z, of_networks, values, rng)
             order = np.argsort(-scores, kind="stable")
-            chosen, score, features = drafts[order[0]], float(scores[order[0]]), z[order[:1]]
-            parents = drafts = [drafts[i] for i in order[:_BEST_OF_GENERATION]]
+            chosen, score, features = candidates[order[0]], float(scores[order[0]]), z[order[:1]]
+            parents = candidates = [candidates[i] for i in order[:_BEST_OF_GENERATION]]
         if chosen is None:
             chosen = parents[0]
             features = self._features(

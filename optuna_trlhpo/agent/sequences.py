@@ -135,10 +135,10 @@ def as_networks(drafts: list[Candidate], context: np.ndarray) -> Networks:
     """Candidates as networks; ``context`` ``[K]`` belongs to the first K steps of each."""
     S, A = max(map(len, drafts)), drafts[0].names.shape[1]
     networks = Networks.empty(len(drafts), S, A)
-    for row, draft in enumerate(drafts):
-        n = len(draft)
-        networks.actions[row, :n], networks.names[row, :n] = draft.actions, draft.names
-        networks.indices[row, :n], networks.n_values[row, :n] = draft.indices, draft.n_values
+    for row, candidate in enumerate(drafts):
+        n = len(candidate)
+        networks.actions[row, :n], networks.names[row, :n] = candidate.actions, candidate.names
+        networks.indices[row, :n], networks.n_values[row, :n] = candidate.indices, candidate.n_values
     k = min(S, len(context))
     networks.context[:, :k] = context[:k]
     return networks

@@ -235,7 +235,7 @@ def _best_value(
     rng: np.random.Generator,
 ) -> Any:
     """Value of the best known continuation, or else of the best trial."""
-    known = [] if node is None else sorted(node.children.items(), key=lambda item: -_worth(item[1]))
+    known = [] if node is None else sorted(node.children.items(), key=lambda item: -_best_score(item[1]))
     values = [value for (other, value), _ in known if other == name]
     for value in [*values, *([best[name]] if name in best else [])]:
         if is_valid(distribution, value):
@@ -243,7 +243,7 @@ def _best_value(
     return random_value(distribution, rng)
 
 
-def _worth(node: GrownNetwork) -> float:
+def _best_score(node: GrownNetwork) -> float:
     if node.is_prefix:
         return node.score
-    return max((_worth(child) for child in node.children.values()), default=-math.inf)
+    return max((_best_score(child) for child in node.children.values()), default=-math.inf)

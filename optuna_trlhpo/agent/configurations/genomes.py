@@ -114,35 +114,35 @@ class Genomes:
         places = np.unique(place_of[~np.isnan(row[members]) & self._free[members]]).tolist()
         if not places:
             return
-        way = int(rng.integers(4))
+        operation = int(rng.integers(4))
         at = places[rng.integers(len(places))]
-        if way == 0:
-            self._copy(row, self._donor(rng), loop, places[rng.integers(len(places))], at)
+        if operation == 0:
+            self._copy(row, self._some_parent(rng), loop, places[rng.integers(len(places))], at)
             return
         if loop.counter >= 0 and not self._free[loop.counter]:
             return
-        if way == 1:  # remove a place
+        if operation == 1:  # remove a place
             for place in places:
                 if place >= at:
                     self._copy(row, row, loop, place + 1, place)
             self._count(row, loop, -1)
             return
-        if way == 2:  # insert a place
+        if operation == 2:  # insert a place
             for place in reversed(places):
                 if place >= at:
                     self._copy(row, row, loop, place, place + 1)
-            self._copy(row, self._donor(rng), loop, places[rng.integers(len(places))], at)
-        self._count(row, loop, 1)  # way 3: append a place
+            self._copy(row, self._some_parent(rng), loop, places[rng.integers(len(places))], at)
+        self._count(row, loop, 1)  # operation 3: append a place
 
-    def _donor(self, rng: np.random.Generator) -> np.ndarray:
+    def _some_parent(self, rng: np.random.Generator) -> np.ndarray:
         row: np.ndarray = self.parents[int(len(self.parents) * rng.random() ** 2)]
         return row
 
-    def _copy(self, row: np.ndarray, donor: np.ndarray, loop: Loop, source: int, target: int) -> None:
+    def _copy(self, row: np.ndarray, origin: np.ndarray, loop: Loop, source: int, target: int) -> None:
         theirs = loop.columns.get(source, {})
         for template, column in loop.columns.get(target, {}).items():
             if self._free[column]:
-                row[column] = donor[theirs[template]] if template in theirs else math.nan
+                row[column] = origin[theirs[template]] if template in theirs else math.nan
 
     def _count(self, row: np.ndarray, loop: Loop, more: int) -> None:
         c = loop.counter
