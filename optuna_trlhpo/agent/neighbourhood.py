@@ -131,10 +131,10 @@ class Neighbourhood:
     def _fit(self, candidate: Candidate, k: int, i: int) -> None:
         n = candidate.n_values[k, i]
         if n > 0:
-            draft.actions[k, i] = middle_of(bin_of(draft.actions[k, i], n), n)
-        elif draft.names[k, i] >= 0:
-            name, index = int(draft.names[k, i]), int(draft.indices[k, i])
-            draft.actions[k, i] = self._settle(name, index, float(draft.actions[k, i]))
+            candidate.actions[k, i] = middle_of(bin_of(candidate.actions[k, i], n), n)
+        elif candidate.names[k, i] >= 0:
+            name, index = int(candidate.names[k, i]), int(candidate.indices[k, i])
+            candidate.actions[k, i] = self._settle(name, index, float(candidate.actions[k, i]))
 
     def parents(self) -> list[Candidate]:
         """Networks that begin with the fixed steps, the best first."""
