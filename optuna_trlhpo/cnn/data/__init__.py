@@ -1,4 +1,4 @@
-"""Data sets: reading, scaling, splitting."""
+"""Reading, scaling and splitting of datasets."""
 
 from optuna_trlhpo.cnn.data.datasets import ImageData, load_data
 from optuna_trlhpo.cnn.data.reading import DATASETS

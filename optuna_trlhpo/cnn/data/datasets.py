@@ -1,12 +1,12 @@
-"""Datasets: anything with images and labels -> standardised, split tensors on the device.
+"""Loading of a dataset: from images and labels to standardised, split tensors on the device.
 
 Notation: N images, C channels, H height, W width. Images are float32 ``[N, C, H, W]``, standardised per
-channel with the mean and the standard deviation of the training split; labels are int64 ``[N]``. In the place
-of images there may be rows of a table, ``[N, F]`` of F features, or sequences, ``[N, T, F]`` of T steps; they
-are standardised per feature.
+channel with the mean and the standard deviation of the training split. Labels are int64 ``[N]``. Instead of
+images, the inputs may be rows of a table, ``[N, F]`` with F features, or sequences, ``[N, T, F]`` with T
+steps. These are standardised per feature.
 
-The splits are disjoint, drawn without replacement, stratified, and fixed by the seed. The test images are for
-`CNNObjective.refit` alone: nothing is chosen by them.
+The splits are disjoint, drawn without replacement, stratified, and fixed by the seed. The test images are
+used only in `CNNObjective.refit`, never to choose a network.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from optuna_trlhpo.cnn.data.reading import TORCHVISION, RawData, image_bytes, re
 from optuna_trlhpo.cnn.data.splitting import split_sizes, stratified_split
 
 PAPER_SIZES = (20_000, 10_000)
-"""Training and validation images of the paper; the default for torchvision's datasets."""
+"""Numbers of training and validation images in the paper. They are the default for torchvision's datasets."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,19 +33,20 @@ class ImageData:
     """One dataset, split and standardised, on one device.
 
     Attributes:
-        name: The dataset's name; ``"arrays"`` or the class's name for data of the user's own.
-        num_classes: Labels are 0 to ``num_classes - 1``.
-        train_images: ``[N, C, H, W]`` float32, or of fewer axes; so are the other images.
-        train_labels: ``[N]`` int64; so are the other labels.
-        validation_images: What networks are compared by.
-        validation_labels: See ``validation_images``.
-        test_images: Read once, at the end; None if the dataset came without.
-        test_labels: See ``test_images``.
-        mean: Per channel or feature, of the training split; an image of your own is fed to a network as
-            ``(image - mean) / std``, in the pixel scale of the dataset (0-1 where it came as uint8).
-        std: Per channel or feature; 1 for one that is constant.
-        fingerprint: Of the training and validation images before they are standardised, which is the same on
-            any machine; 0: not known.
+        name: Name of the dataset. For the user's own data, ``"arrays"`` or the name of the ``Dataset`` class.
+        num_classes: Number of classes; labels are 0 to ``num_classes - 1``.
+        train_images: Training images ``[N, C, H, W]``, float32, or inputs with fewer axes. The other images
+            have the same form.
+        train_labels: Training labels ``[N]``, int64. The other labels have the same form.
+        validation_images: Images for the comparison of networks.
+        validation_labels: Labels of ``validation_images``.
+        test_images: Images for the final test. None if the dataset has no test split.
+        test_labels: Labels of ``test_images``.
+        mean: Mean of the training split per channel or feature. An image of your own is passed to a network
+            as ``(image - mean) / std``, in the pixel scale of the dataset (0-1 if it was uint8).
+        std: Standard deviation of the training split per channel or feature; 1 where it is constant.
+        fingerprint: Checksum of the training and validation images before standardisation, which is the same
+            on every machine. 0 means unknown.
     """
 
     name: str
@@ -62,12 +63,12 @@ class ImageData:
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """``(channels, height, width)`` of one image, ``(steps, features)`` or ``(features,)``."""
+        """Shape of one input: ``(channels, height, width)``, ``(steps, features)`` or ``(features,)``."""
         return tuple(self.train_images.shape[1:])
 
     @property
     def device(self) -> torch.device:
-        """Where every tensor lies."""
+        """Device of all tensors."""
         return self.train_images.device
 
 
@@ -83,26 +84,27 @@ def load_data(
     device: str | torch.device | None = None,
     axes: int = 3,
 ) -> ImageData:
-    """Read, check, split and standardise a dataset, and put it on the device.
+    """Read, check, split and standardise a dataset, and move it to the device.
 
     Args:
-        data: One of `DATASETS`; ``(images, labels)`` or ``(images, labels, test_images, test_labels)``,
-            arrays or tensors, images ``[N, H, W]`` or ``[N, C, H, W]``, uint8 (scaled to 0-1) or floats (as
-            they are); or a map-style ``Dataset`` of (image, label), an image being a tensor, an array or a
-            PIL image.
-        data_root: Where torchvision's files lie or go.
-        download: Whether torchvision may fetch what is missing.
-        train_size: Training images. Default: 20,000 for torchvision's datasets, else two thirds of what
-            there is, or all that ``validation_size`` leaves.
-        validation_size: Validation images. Default: 10,000 for torchvision's, else one third, or all that
-            ``train_size`` leaves.
-        num_classes: Default: the highest label + 1.
-        seed: Of the splits.
-        device: Default: the GPU if there is one.
-        axes: 3 for images; 2 for sequences, arrays ``[N, T, F]``; 1 for rows of a table, ``[N, F]``.
+        data: One of `DATASETS`; ``(images, labels)`` or ``(images, labels, test_images, test_labels)`` as
+            arrays or tensors, with images ``[N, H, W]`` or ``[N, C, H, W]`` of uint8 (scaled to 0-1) or
+            floats (unchanged); or a map-style ``Dataset`` of (image, label), where an image is a tensor, an
+            array or a PIL image.
+        data_root: Directory of torchvision's files.
+        download: Whether torchvision may download missing files.
+        train_size: Number of training images. Default: 20,000 for torchvision's datasets, otherwise two
+            thirds of the images, or all that ``validation_size`` leaves.
+        validation_size: Number of validation images. Default: 10,000 for torchvision's datasets, otherwise
+            one third of the images, or all that ``train_size`` leaves.
+        num_classes: Number of classes. Default: the highest label + 1.
+        seed: Random seed of the splits.
+        device: Device of the tensors. Default: the GPU if there is one.
+        axes: Number of axes of one input: 3 for images; 2 for sequences, arrays ``[N, T, F]``; 1 for rows of
+            a table, ``[N, F]``.
 
     Raises:
-        ValueError: If the data cannot be used as they are; it says what was found and what is allowed.
+        ValueError: If the data cannot be used. The message names what was found and what is allowed.
         FileNotFoundError: If the files are not under ``data_root`` and ``download`` is off.
         OSError: If a download fails.
         ImportError: If torchvision or scikit-learn is needed and not installed.
@@ -149,10 +151,10 @@ def load_data(
 
 
 def resolve_device(device: str | torch.device | None) -> torch.device:
-    """The device asked for, if it can be used; None: the GPU if there is one, else the CPU.
+    """Return the requested device. None means the GPU if there is one, otherwise the CPU.
 
     Raises:
-        ValueError: If there is no such device here.
+        ValueError: If the device is not available.
     """
     if device is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -161,7 +163,7 @@ def resolve_device(device: str | torch.device | None) -> torch.device:
         torch.zeros(1, device=resolved)
     except (AssertionError, NotImplementedError, RuntimeError, TypeError):
         resolved = torch.device("meta")
-    if resolved.type == "meta":  # holds no numbers, so it stands for "none" here
+    if resolved.type == "meta":  # it stores no numbers, so it means "no device" here
         available = "'cpu' or 'cuda'" if torch.cuda.is_available() else "'cpu', for no GPU is available here"
         raise ValueError(f"device is {str(device)!r}; it must be {available}")
     return resolved
@@ -171,7 +173,7 @@ def resolve_device(device: str | torch.device | None) -> torch.device:
 
 
 def _check_labels(raw: RawData, num_classes: int | None) -> int:
-    """The number of classes; a ``ValueError`` if images and labels do not belong together."""
+    """Return the number of classes, or raise a ``ValueError`` if images and labels do not match."""
     parts = [("images", raw.images, "labels", raw.labels)]
     if raw.test_images is not None and raw.test_labels is not None:
         parts.append(("test_images", raw.test_images, "test_labels", raw.test_labels))

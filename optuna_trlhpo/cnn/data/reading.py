@@ -1,4 +1,4 @@
-"""Reading data sets: by name, as arrays, as data sets of torchvision."""
+"""Reading of datasets: by name, from arrays, or from a PyTorch ``Dataset``."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ TORCHVISION = {
     "kmnist": ("KMNIST", "KMNIST/raw"),
     "cifar10": ("CIFAR10", "cifar-10-batches-py"),
 }
-"""Name -> the class of `torchvision.datasets` and the folder under ``data_root`` that holds its files."""
+"""Mapping of names to the class in `torchvision.datasets` and the folder of its files in ``data_root``."""
 
 DATASETS = ("digits", *TORCHVISION)
-"""The datasets that are known by name."""
+"""Names of the known datasets."""
 
 _INPUTS = {1: "rows of a table, such as kinds.MLP,", 2: "sequences, such as kinds.LSTM,"}
-"""By their axes, what inputs other than images are."""
+"""Description of inputs other than images, by their number of axes."""
 
 _EXTRA = 'it needs an optional extra: pip install "optuna-trlhpo[cnn]"'
 
 
 class RawData(NamedTuple):
-    """A dataset as it was read: uint8 or float images ``[N, C, H, W]`` on the CPU, not yet split."""
+    """A dataset before the split: uint8 or float images ``[N, C, H, W]`` on the CPU, and their labels."""
 
     name: str
     images: Tensor
@@ -43,6 +43,7 @@ class RawData(NamedTuple):
 
 
 def read_data(data: Any, data_root: Path, download: bool, rng: np.random.Generator, axes: int) -> RawData:
+    """Read a dataset by name, from arrays or from a ``Dataset``; see `load_data` for the arguments."""
     if axes != 3:
         return _read_arrays(data, axes)
     if isinstance(data, str):
@@ -80,7 +81,7 @@ def _read_digits(rng: np.random.Generator) -> RawData:
         raise ImportError(f"'digits' comes with scikit-learn; {_EXTRA}") from error
     pixels, labels = load_digits(return_X_y=True)
     images = torch.from_numpy(pixels.reshape(-1, 1, 8, 8) / 16.0)
-    # The dataset has no test part of its own; a fifth is set aside.
+    # The dataset has no test split of its own, so a fifth is held out.
     fifth = len(labels) // 5
     test, rest = stratified_split(labels, [fifth, len(labels) - fifth], rng)
     targets = torch.from_numpy(labels).long()
@@ -132,7 +133,7 @@ def _read_dataset(dataset: Any) -> RawData:
 
 
 def _as_one_image(image: Any) -> Tensor:
-    if hasattr(image, "getbands"):  # a PIL image: channels last, if there are several
+    if hasattr(image, "getbands"):  # a PIL image, whose channels are the last axis if there are several
         pixels = np.array(image)
         return torch.from_numpy(pixels if pixels.ndim == 2 else pixels.transpose(2, 0, 1).copy())
     return _as_tensor(image, "an image")
@@ -144,7 +145,7 @@ def _as_tensor(values: Any, name: str) -> Tensor:
     array = np.asarray(values)
     if array.dtype.kind not in "iufb":
         raise ValueError(f"{name} has dtype {array.dtype}; it must hold numbers")
-    # Byte order, strides and read-only flags of a foreign array are not torch's business.
+    # Copied, because PyTorch does not support every byte order, stride and read-only flag.
     return torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("="), order="C"))
 
 
@@ -179,7 +180,7 @@ def _as_labels(values: Any, name: str) -> Tensor:
 
 
 def scaled(images: Tensor) -> Tensor:
-    """Images as float32; what came as uint8 is scaled from 0-255 to 0-1."""
+    """Convert images to float32, and scale uint8 images from 0-255 to 0-1."""
     scaled = images.float() / 255 if images.dtype == torch.uint8 else images.float()
     if not scaled.isfinite().all():
         raise ValueError("the images hold pixels that are not finite (NaN or infinite); all must be finite")
@@ -187,4 +188,5 @@ def scaled(images: Tensor) -> Tensor:
 
 
 def image_bytes(images: Tensor) -> bytes:
+    """Return the raw bytes of images, for a checksum."""
     return images.numpy().tobytes()

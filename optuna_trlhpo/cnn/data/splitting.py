@@ -10,10 +10,11 @@ from optuna_trlhpo._checks import is_integer
 
 
 def stratified_split(labels: np.ndarray, sizes: Sequence[int], rng: np.random.Generator) -> list[np.ndarray]:
-    """Disjoint index arrays of exactly ``sizes``, the classes in each in the proportions of ``labels``.
+    """Draw disjoint index arrays of exactly ``sizes``, each with the class proportions of ``labels``.
 
-    Every class is shuffled and then spread evenly over [0, 1]. In the order of these positions any stretch
-    holds each class in its share, to the nearest image or two: the parts are simply consecutive stretches.
+    Every class is shuffled and spread evenly over [0, 1]. When the images are sorted by these positions, any
+    consecutive range contains each class in proportion, to within one or two images. The parts are
+    consecutive ranges.
 
     Example:
         >>> train, validation = stratified_split(np.array([0, 1] * 6), [8, 4], np.random.default_rng(0))
@@ -31,6 +32,11 @@ def stratified_split(labels: np.ndarray, sizes: Sequence[int], rng: np.random.Ge
 def split_sizes(
     available: int, train_size: int | None, validation_size: int | None, default: tuple[int, int] | None
 ) -> tuple[int, int]:
+    """Return the numbers of training and validation images; see `load_data` for the arguments.
+
+    Raises:
+        ValueError: If a size is not a positive integer, or the sizes do not fit the available images.
+    """
     for name, size in (("train_size", train_size), ("validation_size", validation_size)):
         if size is not None and not is_integer(size, least=1):
             raise ValueError(f"{name} is {size!r}; it must be a positive integer, or None for the default")
