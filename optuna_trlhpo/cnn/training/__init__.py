@@ -1,1 +1,1 @@
-"""Training: one network on a fixed budget, as fast as the machine allows.."""
+"""Fast training of one network on a fixed budget."""

@@ -1,13 +1,13 @@
-"""What a study has trained already: its trials are the memory, so any worker finds what any other trained.
+"""Cache of trained networks, stored in the trials of a study so that all workers share it.
 
-A trial notes of each of its networks in which setting it was trained, what accuracy it came to and how long
-that took, in one short text, the user attribute ``trainings``: ``"1f2e3d4c 0:0.9125:2.51 1:0.9375:=1.8"``.
-Behind the setting comes for each step, the number of layers less one, the accuracy, and the seconds; ``=``
-says that the network was looked up, and that training it once had taken so long. Where networks may be
-stopped early their learning curve follows, ``2:0.65:0.9:0.41/0.63!``, with ``!`` if this one was.
+A trial records the setting, accuracy and duration of its trainings in the user attribute ``trainings``, one
+short text such as ``"1f2e3d4c 0:0.9125:2.51 1:0.9375:=1.8"``. The key of the setting is followed by one entry
+per network: the step (the number of layers less one), the accuracy and the seconds. ``=`` means that the
+network was looked up, and the seconds are those of the original training. If networks may be stopped early,
+the learning curve follows, ``2:0.65:0.9:0.41/0.63!``, with ``!`` if the training was stopped.
 
-Where networks inherit, what one comes to depends on the networks that were trained before it on its way, and
-only a network with the same way is looked up.
+With weight inheritance, the accuracy of a network depends on the networks that were trained before it. Then
+only a network with the same lineage is looked up.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ from optuna_trlhpo.layers import Layer, Network, describe, network_in
 from optuna_trlhpo.trials.performance import read_performance
 from optuna_trlhpo.trials.training_record import TRAININGS_ATTRIBUTE, Training, read_trainings, write_training
 
-_READING = threading.Lock()  # trials of one study may run in threads
+_READING = threading.Lock()  # the trials of a study may run in threads
 
 
 class Trained(NamedTuple):
-    """What came of a training.
+    """Outcome of a training.
 
     Attributes:
-        accuracy: On all validation images.
-        performance: 32 accuracies, on the batches that the agent sees.
-        seconds: That it took.
-        curve: Accuracies after each epoch but the last, where they were watched.
+        accuracy: Accuracy on all validation images.
+        performance: 32 accuracies, on the batches that the agent observes.
+        seconds: Duration of the training.
+        curve: Accuracies after each epoch except the last. Empty without early stopping.
         stopped: Whether the training was stopped early.
     """
 
@@ -48,18 +48,18 @@ class Trained(NamedTuple):
     stopped: bool = False
 
     def ancestor(self, layers: Network) -> LineageStep:
-        """What the next network on the way inherits from, if it inherits."""
+        """Return the lineage step of this network, for the next network to inherit from."""
         return LineageStep(tuple(layers), len(self.curve) if self.stopped else None)
 
 
 class Curve(NamedTuple):
-    """How a training went that was watched.
+    """Learning curve of a training with early stopping.
 
     Attributes:
-        trial: The number of its trial.
-        depth: Layers of the network.
-        accuracies: After each epoch but the last.
-        stopped: Whether it was stopped early.
+        trial: Number of its trial.
+        depth: Number of layers of the network.
+        accuracies: Accuracies after each epoch except the last.
+        stopped: Whether the training was stopped early.
     """
 
     trial: int
@@ -69,12 +69,12 @@ class Curve(NamedTuple):
 
 
 class TrainingCache:
-    """The networks that a study has trained in one setting.
+    """Cache of the networks that a study has trained in one setting.
 
     Args:
-        setting: A key for all that the value of a network depends on, itself and its way apart.
-        inherits: Whether that value depends on the way.
-        stopped: Whether networks are of use that were stopped early.
+        setting: Key for everything that the value of a network depends on, except its layers and lineage.
+        inherits: Whether the value depends on the lineage.
+        stopped: Whether to include networks whose training was stopped early.
     """
 
     def __init__(self, setting: str, *, inherits: bool = False, stopped: bool = False) -> None:
@@ -83,19 +83,21 @@ class TrainingCache:
         self._turns: weakref.WeakValueDictionary[str, threading.Lock] = weakref.WeakValueDictionary()
         self._begin(None)
 
-    def __reduce__(self) -> tuple[Any, ...]:  # locks stay, and what was trained is in the study
+    # Locks cannot be pickled, and the trained networks are read again from the study.
+    def __reduce__(self) -> tuple[Any, ...]:
         make = functools.partial(type(self), inherits=self._inherits, stopped=self._stopped)
         return make, (self._setting,)
 
     def _begin(self, study: Study | None) -> None:
-        # Two studies may have one name, in two storages or one after the other: it is the object that tells.
+        # Two studies may have the same name, in two storages or one after the other. So the objects are
+        # compared.
         self._study = None if study is None else weakref.ref(study)
         self._found: dict[str, Trained] = {}
-        self._read: set[int] = set()  # numbers of the finished trials that have been read
+        self._read: set[int] = set()  # numbers of the finished trials that were read
 
     @contextlib.contextmanager
     def turn(self, layers: Sequence[Layer], way: Lineage = ()) -> Iterator[None]:
-        """Within, no other thread is here with the same network: what one trains, the next will find."""
+        """Hold a lock for the network, so that threads do not train the same network concurrently."""
         key = _key(layers, way)
         with _READING:
             turn = self._turns.setdefault(key, threading.Lock())
@@ -103,12 +105,14 @@ class TrainingCache:
             yield
 
     def find(self, study: Study, layers: Sequence[Layer], way: Lineage = ()) -> Trained | None:
-        """What came of the network in any trial of the study, finished or running; None: nothing yet.
+        """Return the outcome of the network in any trial of the study, finished or running.
+
+        Return None if it has not been trained yet.
 
         Args:
-            study: To look in.
-            layers: Of the network.
-            way: What it inherits from, if it does.
+            study: Study to search.
+            layers: Layers of the network.
+            way: Lineage that the network inherits from, possibly empty.
         """
         key = _key(layers, way)
         with _READING:
@@ -130,11 +134,11 @@ class TrainingCache:
         performance = read_performance(trial)
         way: Lineage = ()
         for it in entries:
-            # In whatever space it was grown: the present one may be narrower.
+            # Read without the space, because the present space may be narrower than that of the trial.
             layers = network_in(trial.params)[: it.step + 1]
             if len(layers) <= it.step:
                 return
-            # Of one that was looked up the trial tells that trained it.
+            # A looked-up network is read from the trial that trained it.
             if not it.looked_up and it.step in performance and (self._stopped or not it.stopped):
                 batches = performance[it.step].tolist()
                 trained = Trained(it.accuracy, batches, it.seconds, it.curve, it.stopped)
@@ -148,8 +152,8 @@ def _key(layers: Sequence[Layer], way: Lineage) -> str:
 
 
 def note_training(trial: BaseTrial, setting: str, step: int, trained: Trained, *, looked_up: bool) -> None:
-    """Note in ``trial`` that its network of ``step + 1`` layers was trained, or looked up."""
-    # What somebody else wrote, or the trial that this one repeats in another setting, is not added to.
+    """Record in ``trial`` that its network of ``step + 1`` layers was trained or looked up."""
+    # An attribute with another setting is replaced. It may come from a trial that this one repeats.
     before = trial.user_attrs[TRAININGS_ATTRIBUTE] if read_trainings(trial)[0] == setting else setting
     entry = Training(
         step, trained.accuracy, trained.seconds, looked_up, tuple(trained.curve), trained.stopped
@@ -158,7 +162,7 @@ def note_training(trial: BaseTrial, setting: str, step: int, trained: Trained, *
 
 
 def read_curves(study: Study, setting: str) -> Iterator[Curve]:
-    """Those of all trainings of a study that were watched in the setting."""
+    """Yield the learning curves of all trainings of a study in the setting."""
     for trial in study.get_trials(deepcopy=False):
         noted, entries = read_trainings(trial)
         for it in entries if noted == setting else ():

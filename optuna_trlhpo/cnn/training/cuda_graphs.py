@@ -1,7 +1,7 @@
-"""Training steps on a GPU: captured once as a CUDA graph, then replayed; one by one where that fails.
+"""Training steps on a GPU, captured once as a CUDA graph and then replayed, or run eagerly if that fails.
 
-A step of a small network is dozens of kernels that take less time than launching them. A graph launches them
-all at once. `train` hands in what a step is; what is here only repeats it.
+A step of a small network consists of dozens of kernels that take less time than their launches. A graph
+launches all of them at once. The caller, `optuna_trlhpo.cnn.training.loop.train`, defines the step.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from torch import Tensor, nn
 from optuna_trlhpo.layers.blocks import SeededDropout
 
 _WARM_UP = 3
-"""Steps before a capture, which PyTorch asks for: libraries choose their kernels in them."""
+"""Number of steps before a capture. PyTorch requires them, because libraries choose their kernels in them."""
 
 _CAPTURING = threading.Lock()
-"""One capture at a time; other threads may compute meanwhile."""
+"""Lock that allows one capture at a time. Other threads may compute meanwhile."""
 
 
 @contextlib.contextmanager
 def own_stream(device: torch.device) -> Iterator[None]:
-    """Within, what the calling thread computes on a GPU overlaps with what other threads do.
+    """Run the computations of the calling thread on a separate GPU stream, which overlaps with other threads.
 
-    At the end it has been computed. On a CPU nothing is done.
+    The stream is synchronised at the end of the context. On a CPU nothing is done.
     """
     if device.type != "cuda":
         yield
@@ -42,19 +42,19 @@ def own_stream(device: torch.device) -> Iterator[None]:
 
 
 class CapturedSteps:
-    """Steps of Adam on whole batches, replayed from a graph; other batches are computed one by one.
+    """Training steps with Adam that are replayed from a graph for full batches.
 
-    Without a graph, for a model that cannot be captured, all are. A capture leaves weights, buffers and the
-    optimiser as they were.
+    Smaller batches run eagerly, and so do all batches of a model that cannot be captured. A capture does not
+    change the weights, the buffers and the optimiser.
 
     Args:
-        model: On a GPU.
-        loss_of: The loss on the images of these indices, ``[B]`` on that GPU.
-        batch_size: Of a whole batch.
+        model: Model on a GPU.
+        loss_of: Returns the loss on the images with the given indices, ``[B]`` on that GPU.
+        batch_size: Size of a full batch.
 
     Attributes:
-        graph: None where steps are computed one by one.
-        reason: Why there is no graph; empty where there is one.
+        graph: The captured graph. None if the steps run eagerly.
+        reason: Why there is no graph. Empty if there is one.
     """
 
     def __init__(self, model: nn.Module, loss_of: Callable[[Tensor], Tensor], batch_size: int) -> None:
@@ -63,12 +63,13 @@ class CapturedSteps:
         self._rate = torch.ones((), device=device)
         self._optimizer = torch.optim.Adam(model.parameters(), lr=self._rate, fused=True, capturable=True)
         self._batch = torch.zeros(batch_size, dtype=torch.long, device=device)
-        self._gradients: list[Tensor | None] = []  # a graph writes to where they were
+        self._gradients: list[Tensor | None] = []  # kept alive, because the graph writes to their memory
         self.graph: torch.cuda.CUDAGraph | None = None
         self.reason = ""
         self._tried = False
 
     def __call__(self, batch: Tensor, rate: float) -> None:
+        """Take a step on the images with the indices ``batch`` at the learning rate ``rate``."""
         self._rate.fill_(rate)
         if len(batch) != len(self._batch):
             self._step(batch)
@@ -112,13 +113,13 @@ class CapturedSteps:
             self.graph = graph
         except torch.OutOfMemoryError:
             raise
-        except RuntimeError as error:  # of CUDA or of an operation that cannot be captured
+        except RuntimeError as error:  # from CUDA, or from an operation that cannot be captured
             self.reason = str(error).splitlines()[0]
-        self._model.load_state_dict(before)  # into the tensors that the graph knows
+        self._model.load_state_dict(before)  # in place, because the graph refers to these tensors
         self._restore(moments)
 
     def _restore(self, moments: dict[int, dict[str, Tensor]]) -> None:
-        """Set the optimiser back, in its own tensors; what it has begun since the capture begins at zero."""
+        """Restore the state of the optimiser in place. State that the capture created is set to zero."""
         parameters = list(self._model.parameters())
         for k, parameter in enumerate(parameters):
             for name, value in self._optimizer.state.get(parameter, {}).items():

@@ -1,9 +1,10 @@
-"""Hopeless networks are stopped early, by a pruner of Optuna.
+"""Early stopping of hopeless trainings by an Optuna pruner.
 
-The learning curves of a study's networks are themselves trials of studies in memory, one for each number of
-layers, so that a network is compared with its like. In them the pruner says after each epoch whether to go
-on. The curves are kept in the real study (see `trained`), so what other workers have trained counts, and what
-was trained before a restart.
+The learning curves of the networks of a study are represented as trials of in-memory studies. There is one
+such study for each number of layers, so that a network is compared only with networks of the same depth. In
+these studies, the pruner decides after each epoch whether the training continues. The curves are stored in
+the real study (see `optuna_trlhpo.cnn.training.cache`), so trainings by other workers and before a restart
+count, too.
 """
 
 from __future__ import annotations
@@ -25,14 +26,14 @@ from optuna_trlhpo.cnn.training.cache import read_curves
 from optuna_trlhpo.cnn.training.loop import predict_correct
 
 JUDGED_IMAGES = 1000
-"""The first validation images, which a network is judged by after an epoch."""
+"""Number of the first validation images that are used to evaluate a network after an epoch."""
 
 
 class Curves:
-    """The learning curves of one study, and the pruner that judges them.
+    """Learning curves of one study, and the pruner that decides on them.
 
     Args:
-        pruner: Any of Optuna; a step is an epoch, from 1 on, and its value an accuracy.
+        pruner: Any Optuna pruner. A step is an epoch, counted from 1, and its value is an accuracy.
 
     Example:
         >>> curves = Curves(optuna.pruners.MedianPruner(n_startup_trials=1))
@@ -49,19 +50,19 @@ class Curves:
         self._lock = threading.Lock()
 
     def begin(self, depth: int) -> Trial:
-        """A curve to come, of a network of so many layers."""
+        """Start the curve of a network with ``depth`` layers."""
         with self._lock:
             if depth not in self._studies:
                 self._studies[depth] = optuna.create_study(
                     study_name=f"learning curves of networks of {depth} layers",
                     direction="maximize",
-                    sampler=optuna.samplers.RandomSampler(seed=0),  # nothing is suggested
-                    pruner=copy.deepcopy(self._pruner),  # some remember what they have seen
+                    sampler=optuna.samplers.RandomSampler(seed=0),  # unused, as nothing is suggested
+                    pruner=copy.deepcopy(self._pruner),  # some pruners keep a state
                 )
             return self._studies[depth].ask()
 
     def end(self, depth: int, trial: Trial, *, stopped: bool) -> None:
-        """What became of it: its last report is its value."""
+        """Finish a curve. Its value is its last report."""
         study = self._studies[depth]
         reports = study.get_trials(deepcopy=False)[trial.number].intermediate_values
         if not reports:
@@ -72,7 +73,10 @@ class Curves:
             study.tell(trial, reports[max(reports)])
 
     def add(self, *, depth: int, curve: Sequence[float], stopped: bool) -> None:
-        """A curve that another has seen, as if it were seen now: some pruners note what they judge."""
+        """Add a curve from another worker or process.
+
+        Each report is also passed to the pruner, because some pruners record their decisions.
+        """
         trial = self.begin(depth)
         for epoch, accuracy in enumerate(curve, start=1):
             trial.report(accuracy, step=epoch)
@@ -81,12 +85,12 @@ class Curves:
 
 
 class EarlyStop:
-    """Has every training of a study watched, with all that the study knows.
+    """Early stopping of the trainings of a study, based on all learning curves in the study.
 
     Args:
-        pruner: See `Curves`.
-        setting: In which curves can be compared; that of the trainings.
-        data: What networks are judged by.
+        pruner: Optuna pruner; see `Curves`.
+        setting: Key of the training setting. Only curves with this key are comparable.
+        data: Data for the evaluation of the networks.
     """
 
     def __init__(self, pruner: BasePruner, setting: str, data: ImageData) -> None:
@@ -95,29 +99,30 @@ class EarlyStop:
         self._lock = threading.Lock()
 
     def watch(self, study: Study, trial: Trial, *, depth: int, epochs: int) -> Watch:
-        """Of the network of so many layers that ``trial`` is about to train."""
+        """Return a watch for the network with ``depth`` layers that ``trial`` is about to train."""
         with self._lock:
-            # Two studies may have one name: it is the object that tells.
+            # Two studies may have the same name, so the objects are compared.
             if self._study is None or self._study() is not study:
                 self._study, self._curves = weakref.ref(study), Curves(self._pruner)
-                self._seen: set[tuple[int, int]] = set()  # numbers of trials, and depths
+                self._seen: set[tuple[int, int]] = set()  # trial numbers and depths
             for curve in read_curves(study, self._setting):
-                place = (curve.trial, curve.depth)
-                if place not in self._seen:
-                    self._seen.add(place)
+                key = (curve.trial, curve.depth)
+                if key not in self._seen:
+                    self._seen.add(key)
                     self._curves.add(depth=curve.depth, curve=curve.accuracies, stopped=curve.stopped)
             self._seen.add((trial.number, depth))
             return Watch(self._curves, depth, epochs, self._data)
 
     def __reduce__(self) -> tuple[type[EarlyStop], tuple[BasePruner, str, ImageData]]:
-        return EarlyStop, (self._pruner, self._setting, self._data)  # locks stay, and curves are in the study
+        # Locks cannot be pickled, and the curves are read again from the study.
+        return EarlyStop, (self._pruner, self._setting, self._data)
 
 
 class Watch:
-    """Looks on while one network is trained.
+    """Monitor of the training of one network.
 
     Attributes:
-        curve: The accuracies after each epoch but the last, on the first validation images.
+        curve: Accuracies after each epoch except the last, on the first validation images.
         stopped: Whether the pruner has stopped the training.
     """
 
@@ -130,7 +135,7 @@ class Watch:
         self.stopped = False
 
     def __call__(self, epoch: int, network: nn.Module) -> bool:
-        """Whether to stop; the last epoch is the end anyway."""
+        """Return whether to stop. After the last epoch the training ends anyway."""
         if epoch == self._epochs:
             return False
         correct = predict_correct(network, self._images, self._labels)
@@ -141,9 +146,9 @@ class Watch:
 
     @property
     def epochs_until_stopped(self) -> int | None:
-        """None if it was not stopped."""
+        """Number of epochs until the training was stopped. None if it was not."""
         return len(self.curve) if self.stopped else None
 
     def close(self) -> None:
-        """To be called in the end, whatever came of the training."""
+        """Finish the curve. To be called after the training, even if it failed."""
         self._curves.end(self._depth, self._trial, stopped=self.stopped)

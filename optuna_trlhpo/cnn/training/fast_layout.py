@@ -1,5 +1,6 @@
-"""How a network is laid out, and in which order it computes, so that it takes least time. Nothing of what it
-computes changes, but for rounding.
+"""Memory layout and operation order of a network for fast training.
+
+The results change only by rounding.
 """
 
 from __future__ import annotations
@@ -13,45 +14,50 @@ from torch import Tensor, nn
 from optuna_trlhpo.layers.blocks import ResidualBlock
 
 _INCREASING = (nn.ReLU, nn.LeakyReLU, nn.Tanh, nn.Sigmoid, nn.ELU)
-"""Activations that never fall, so that the highest of many stays the highest."""
+"""Monotonically increasing activations, which commute with maximum pooling."""
 
 _ELEMENTWISE = (*_INCREASING, nn.GELU)
 
 
 class _TwoPasses(nn.Sequential):
-    """Maximum pooling over columns, then over rows."""
+    """Maximum pooling in two passes: over columns, then over rows."""
 
 
 _KEEPS_CHANNELS = (*_ELEMENTWISE, nn.MaxPool2d, nn.AvgPool2d, nn.BatchNorm2d, _TwoPasses)
 
 _TWO_PASSES = 6
-"""Kernels of this size and more are faster in two passes on the CPU, if their stride is 1; smaller ones, and
-those that skip positions, in one (measured for kernels of 2 to 8 and strides of 1 to 3)."""
+"""Minimum kernel size at which pooling with stride 1 is faster in two passes on the CPU.
+
+Smaller kernels and larger strides are faster in one pass (measured for kernels of 2 to 8 and strides of 1 to
+3).
+"""
 
 _FASTER_BY_PIXEL = (nn.MaxPool2d, nn.AvgPool2d, ResidualBlock)
-"""With one of these a network is faster on the CPU if the channels of a pixel lie side by side; without any
-it is slower so, by up to two times (``make bench-engine`` measures it)."""
+"""Modules with which a network is faster on the CPU in the channels-last layout.
+
+Without any of them, a network is up to two times slower in this layout (``make bench-engine`` measures it).
+"""
 
 
 def fastest_layout(model: nn.Module, device: torch.device) -> torch.memory_format:
-    """How the weights and features of the model had best lie in the device's memory."""
+    """Return the fastest memory layout for the weights and features of the model on the device."""
     by_pixel = device.type == "cpu" and any(isinstance(part, _FASTER_BY_PIXEL) for part in model.modules())
     return torch.channels_last if by_pixel else torch.contiguous_format
 
 
 def place(model: nn.Module, device: torch.device) -> nn.Module:
-    """Put the model on the device, in its `fastest_layout`."""
+    """Move the model to the device, in its `fastest_layout`."""
     layout = fastest_layout(model, device)
     return model.to(device, memory_format=layout)  # type: ignore[call-overload]
 
 
 def in_fast_order(model: nn.Module) -> nn.Module:
-    """The same modules, in an order in which they take less time; outcome and gradient are the same.
+    """Reorder the modules so that they are faster, with the same outputs and gradients.
 
-    Maximum pooling goes before an activation that never falls, which then has a fraction of the work; on a
-    CPU, a large kernel with stride 1 first takes the highest of each column, and of those the highest of each
-    row, two times k comparisons instead of k times k. Flattening goes before an activation, too, whose
-    gradient then lies in memory as its outcome does.
+    Maximum pooling moves before a monotonically increasing activation, which then has fewer inputs. On a CPU,
+    a large kernel with stride 1 takes the maximum of each column and then of each row, which needs 2k instead
+    of k * k comparisons. Flattening also moves before an activation, so that the gradient of the activation
+    has the memory layout of its output.
 
     Example:
         >>> in_fast_order(nn.Sequential(nn.ReLU(), nn.MaxPool2d(2), nn.Flatten()))
@@ -75,7 +81,7 @@ def in_fast_order(model: nn.Module) -> nn.Module:
 
 
 def _is_large(part: nn.Module) -> bool:
-    """Whether it is plain pooling of squares that is faster in two passes."""
+    """Return whether the module is plain square pooling that is faster in two passes."""
     return (
         isinstance(part, nn.MaxPool2d)
         and part.stride == 1
@@ -98,16 +104,16 @@ def _in_two_passes(pool: nn.Module) -> nn.Module:
 
 
 class FastOrder:
-    """A model in fast order, which flattens images pixel by pixel where their channels lie side by side.
+    """A model in fast order that flattens images in the channels-last layout pixel by pixel.
 
-    Otherwise flattening would copy them. The columns of the layer behind must be in the same order meanwhile;
-    see `by_pixel`.
+    Flattening by channel would copy the images. The weight columns of the next linear layer must have the
+    same order meanwhile; see `by_pixel`.
 
     Args:
-        model: On its device.
+        model: Model on its device.
 
     Attributes:
-        model: The same modules in fast order; to be called within `by_pixel` alone.
+        model: The same modules in fast order. It may only be called within `by_pixel`.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -130,8 +136,10 @@ class FastOrder:
 
     @contextlib.contextmanager
     def by_pixel(self) -> Iterator[None]:
-        """Within, the columns of the layer behind the flattening are in the order of `model`; afterwards in
-        their own again."""
+        """Reorder the weight columns of the linear layer after flattening within the context.
+
+        In the context they have the order that `model` needs. Afterwards they have their own order again.
+        """
         self._turn(0)
         try:
             yield
@@ -147,7 +155,7 @@ class FastOrder:
 
 
 class _FlattenByPixel(nn.Module):
-    """``[B, C, H, W]`` to ``[B, H * W * C]``."""
+    """Flattening of ``[B, C, H, W]`` to ``[B, H * W * C]``."""
 
     def forward(self, images: Tensor) -> Tensor:
         return images.permute(0, 2, 3, 1).flatten(1)

@@ -1,6 +1,6 @@
-"""Training and evaluation of one network, on tensors that lie on its device. It knows no trial.
+"""Training loop and evaluation of one network, on tensors on its device.
 
-Notation: N images, C channels, H height, W width.
+This module is independent of trials. Notation: N images, C channels, H height, W width.
 """
 
 from __future__ import annotations
@@ -16,21 +16,23 @@ from optuna_trlhpo.cnn.training.cuda_graphs import CapturedSteps, own_stream
 from optuna_trlhpo.cnn.training.fast_layout import FastOrder
 
 SCHEDULES = ("one_cycle", "constant")
-"""The learning-rate schedules: linear warm-up and decay, or none at all as in the paper."""
+"""Learning-rate schedules: linear warm-up and decay, or a constant rate as in the paper."""
 
 WARM_UP = 0.25
-"""The share of all steps in which "one_cycle" climbs to the peak."""
+"""Fraction of all steps in which "one_cycle" rises to the peak."""
 
 PRECISIONS = ("float32", "bfloat16")
-"""What a network computes in: all in 32 bits, or matrix products in 16, as `torch.autocast` has it."""
+"""Precisions of a network: 32 bits throughout, or 16 bits where `torch.autocast` uses them."""
 
 _EVALUATION_BATCH = {"cpu": 100}
-"""Images per pass, by device, 1,000 where none is given. The CPU is up to three times faster where the
-features of a batch fit its cache."""
+"""Number of images in an evaluation pass, by device type. The default is 1,000.
+
+The CPU is up to three times faster if the features of a batch fit its cache.
+"""
 
 
 def learning_rate_factor(schedule: str, step: int, steps: int) -> float:
-    """The learning rate of step ``step`` (0 to ``steps - 1``) as a share, above 0 and at most 1, of its peak.
+    """Return the learning rate of step ``step`` (0 to ``steps - 1``) as a fraction of its peak, in (0, 1].
 
     Example:
         >>> [round(learning_rate_factor("one_cycle", step, 8), 2) for step in range(8)]
@@ -56,22 +58,23 @@ def train(
     generator: torch.Generator,
     after_epoch: Callable[[int], object] | None = None,
 ) -> None:
-    """Train ``model`` in place: Adam on the cross-entropy, every image once an epoch in a fresh order.
+    """Train ``model`` in place with Adam on the cross-entropy, with a new order of the images in every epoch.
 
-    Nothing waits for the device from the first step to the last. On a GPU a step is captured once and then
-    replayed, if the network allows it, and trainings in several threads overlap.
+    The CPU does not wait for the device between the first step and the last. On a GPU a step is captured once
+    and then replayed, if the network allows it, and trainings in several threads overlap.
 
     Args:
-        model: Gives logits; on the device of ``images``.
-        images: ``[N, C, H, W]``.
-        labels: ``[N]`` int64.
+        model: Network that returns logits, on the device of ``images``.
+        images: Training images ``[N, C, H, W]``.
+        labels: Labels ``[N]``, int64.
         epochs: Passes over all images.
-        batch_size: Images in a step; the last of an epoch takes what is left.
-        learning_rate: Adam's, at its peak.
+        batch_size: Number of images in a step. The last step of an epoch uses the remaining images.
+        learning_rate: Peak learning rate of Adam.
         schedule: One of `SCHEDULES`.
         precision: One of `PRECISIONS`.
-        generator: Shuffles; on the device of ``images``.
-        after_epoch: Called with the number of epochs done, after each; True ends the training.
+        generator: Generator that shuffles the images, on the device of ``images``.
+        after_epoch: Called after each epoch with the number of finished epochs. Returning True ends the
+            training.
 
     Example:
         >>> images, labels = torch.tensor([[-1.0], [1.0]] * 50), torch.tensor([0, 1] * 50)
@@ -109,11 +112,11 @@ def train(
 
 
 class _Steps:
-    """Steps of Adam, one call each."""
+    """Training steps with Adam, one per call."""
 
     def __init__(self, model: nn.Module, loss_of: Callable[[Tensor], Tensor]) -> None:
-        # One kernel for all parameters: of a small network the optimiser would take
-        # half the time.
+        # Fused into one kernel for all parameters. Otherwise the optimiser would take half the time of a
+        # step of a small network.
         self._optimizer = torch.optim.Adam(model.parameters(), lr=1.0, fused=True)
         self._loss_of = loss_of
 
@@ -128,7 +131,7 @@ class _Steps:
 
 @torch.inference_mode()
 def predict_correct(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-    """Whether each image is classified correctly: bool ``[N]`` on the device of ``images``."""
+    """Return for each image whether it is classified correctly: bool ``[N]`` on the device of ``images``."""
     model.eval()
     fast = FastOrder(model)
     size = _EVALUATION_BATCH.get(images.device.type, 1000)

@@ -1,4 +1,4 @@
-"""`Trainer`: layers -> a trained network, always the same one for one seed. It knows no trial."""
+"""`Trainer`: reproducible training of networks from their layers, independent of trials."""
 
 from __future__ import annotations
 
@@ -30,14 +30,17 @@ from optuna_trlhpo.layers.blocks import seed_dropout
 from optuna_trlhpo.space import LayerSpace
 
 Watch = Callable[[int, nn.Module], bool]
-"""Given the epochs done and the network, whether to stop."""
+"""Function of the number of finished epochs and the network that returns whether to stop."""
 
 INITIALISING = threading.Lock()
-"""Held while PyTorch's generator is seeded, which belongs to the process: threads must not mix."""
+"""Lock for PyTorch's global generator, which all threads share, while networks are initialised."""
 
 _ROUNDS = 3
 _WORTH_A_THREAD = 0.8
-"""Of the time, when threads are doubled: with less gain a second trial at the same time is worth more."""
+"""Maximum relative time at which doubling the threads is worthwhile.
+
+With a smaller gain, a second trial at the same time is the better use of the cores.
+"""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -45,19 +48,19 @@ class Trainer:
     """Trains networks on one dataset in one setting.
 
     Attributes:
-        data: What networks are trained and judged on.
-        conv_activation: What follows each convolution of Table I.
+        data: Data for training and validation.
+        conv_activation: Activation after each convolution of Table I.
         epochs: Passes over the training images.
-        batch_size: Images in a step.
-        learning_rate: Adam's, at its peak.
-        schedule: One of `training.SCHEDULES`.
-        precision: One of `training.PRECISIONS`.
-        threads: Of the CPU.
-        seed: Of the objective; each training is given one of its own.
-        inherits: Whether a network inherits from the one that was trained before it on its way.
-        inherited_epochs: Passes for a network that inherits.
-        estate: What networks inherit from, as far as it is still there.
-        code: A key for the code of layers that are not this package's, see `layers_key`.
+        batch_size: Number of images in a step.
+        learning_rate: Peak learning rate of Adam.
+        schedule: One of `optuna_trlhpo.cnn.training.loop.SCHEDULES`.
+        precision: One of `optuna_trlhpo.cnn.training.loop.PRECISIONS`.
+        threads: Number of CPU threads.
+        seed: Random seed of the objective. Each training has its own seed.
+        inherits: Whether a network inherits weights from the previous network of its lineage.
+        inherited_epochs: Number of epochs of a network that inherits.
+        estate: Cache of the networks that others inherit from.
+        code: Key for the code of layers from outside this package; see `layers_key`.
     """
 
     data: ImageData
@@ -77,16 +80,17 @@ class Trainer:
     def validate(
         self, layers: Network, *, seed: int | str, way: Lineage = (), watch: Watch | None = None
     ) -> np.ndarray | None:
-        """Train a network; whether it classifies each validation image correctly, bool ``[N]``.
+        """Train a network and classify the validation images.
 
         Args:
-            layers: Of the network.
-            seed: Of the training.
-            way: What it inherits from, if anything; see `train`.
-            watch: Asked after each epoch whether to stop.
+            layers: Layers of the network.
+            seed: Random seed of the training.
+            way: Lineage that the network inherits from, possibly empty; see `train`.
+            watch: Called after each epoch. Returns whether to stop.
 
         Returns:
-            None if memory ran out.
+            For each validation image whether it is classified correctly, bool ``[N]``, or None if memory ran
+            out.
         """
         data = self.data
         try:
@@ -95,14 +99,14 @@ class Trainer:
                     layers, data.train_images, data.train_labels, seed=seed, way=way, watch=watch
                 )
                 correct = predict_correct(network, data.validation_images, data.validation_labels)
-                if self.inherits and seed == self.seed:  # the search goes on from its own networks alone
+                if self.inherits and seed == self.seed:  # only networks of the search are inherited from
                     stopped = getattr(watch, "epochs_until_stopped", None)
                     self.estate.keep((*way, LineageStep(layers, stopped)), network)
                 return correct.cpu().numpy()
         except RuntimeError as error:
             if not _is_out_of_memory(error):
                 raise
-        # Outside the except clause, whose traceback holds the tensors that are to be freed.
+        # Outside the except clause, because the traceback refers to the tensors that are to be freed.
         if data.device.type == "cuda":
             torch.cuda.empty_cache()
         return None
@@ -118,11 +122,11 @@ class Trainer:
         way: Lineage = (),
         watch: Watch | None = None,
     ) -> nn.Sequential:
-        """A network trained on ``images``, for ``epochs`` if they are not the setting's.
+        """Train a network on ``images``, for ``epochs`` epochs or by default for those of the setting.
 
-        Initial weights and the order of the images are made of the seed and the architecture. With a ``way``
-        the network inherits from the last one on it. If that is no longer here, or was trained elsewhere, it
-        is trained again first, the same as before.
+        The initial weights and the order of the images are derived from the seed and the architecture. With a
+        lineage ``way``, the network inherits from its last network. If that network is not in the cache, or
+        was trained by another process, it is first trained again in the same way.
         """
         seed_of_training = training_seed(seed, layers)
         network = self.initialise(layers, seed_of_training)
@@ -148,7 +152,7 @@ class Trainer:
         return network
 
     def _train_again(self, way: Lineage, images: Tensor, labels: Tensor, *, seed: int | str) -> nn.Sequential:
-        """The last network of the way, as it was trained before."""
+        """Train the last network of the lineage again, in the same way as before."""
         last = way[-1]
         network = self.train(
             last.layers,
@@ -162,8 +166,8 @@ class Trainer:
         return network
 
     def initialise(self, layers: Network, seed: int) -> nn.Sequential:
-        """An untrained network on the device of the data."""
-        # Initialised on the CPU whatever the device, so that the initial weights are the same on all.
+        """Build an untrained network on the device of the data."""
+        # Always initialised on the CPU, so that the initial weights are the same on every device.
         with INITIALISING, torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             network = build_network(
@@ -175,14 +179,14 @@ class Trainer:
 
     @functools.cached_property
     def search_setting(self) -> str:
-        """`setting`, and that networks inherit, if they do."""
+        """Key like `setting` that also depends on weight inheritance."""
         if not self.inherits:
             return self.setting
         return f"{zlib.crc32(f'{self.setting} inherits {self.inherited_epochs}'.encode()):08x}"
 
     @functools.cached_property
     def setting(self) -> str:
-        """A short key for all that an accuracy depends on besides network and training seed."""
+        """Short key for everything that an accuracy depends on, except the network and the training seed."""
         data = self.data
         labels = [
             zlib.crc32(part.cpu().numpy().tobytes()) for part in (data.train_labels, data.validation_labels)
@@ -206,8 +210,10 @@ class Trainer:
 
 
 def layers_key(kinds: Sequence[type[Layer]]) -> str:
-    """A short key for the code of those kinds of layer that are not this package's: their methods, as far as
-    Python can show them, and their constants. Empty if there are none.
+    """Return a short key for the code of the kinds of layer from outside this package.
+
+    It covers their constants and their methods, as far as the source is available. It is empty if there are
+    no such kinds.
 
     Example:
         >>> from optuna_trlhpo.layers import TABLE_I
@@ -222,8 +228,8 @@ def layers_key(kinds: Sequence[type[Layer]]) -> str:
             for name, value in sorted(vars(cls).items()):
                 function = inspect.unwrap(getattr(value, "__func__", getattr(value, "fget", value)))
                 if isinstance(function, FunctionType):
-                    # Not of the class as a whole, of which a notebook cannot show the source.
-                    with contextlib.suppress(OSError):  # a dataclass has methods without source
+                    # Per method, because the source of a class in a notebook is not available.
+                    with contextlib.suppress(OSError):  # dataclasses have generated methods without source
                         texts.append(inspect.getsource(function))
                 elif isinstance(value, int | float | str | tuple) and not name.startswith("__"):
                     texts.append(f"{name}={value!r}")
@@ -231,17 +237,17 @@ def layers_key(kinds: Sequence[type[Layer]]) -> str:
 
 
 def training_seed(seed: int | str, layers: Network) -> int:
-    """Of a network's initial weights and the order of the images, made of a seed and the architecture."""
+    """Derive the seed of the initial weights and the image order from a seed and the architecture."""
     return zlib.crc32(f"{seed} {describe(layers)}".encode())
 
 
 def measured_threads(
     data: ImageData, space: LayerSpace, *, batch_size: int, conv_activation: str = "relu"
 ) -> int:
-    """The number of CPU threads with which networks of the space train fastest here, and now.
+    """Measure the number of CPU threads with which networks of the space train fastest on this machine.
 
-    Powers of two, as far as there are cores, take turns on three random networks; the fewest threads count
-    that take at most `_WORTH_A_THREAD` of the time of half as many.
+    Powers of two up to the number of cores train three random networks in turn. The number is doubled as long
+    as this reduces the time to less than `_WORTH_A_THREAD` of the time before.
     """
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     rng = np.random.default_rng(0)
@@ -274,5 +280,5 @@ def measured_threads(
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:
-    # The CPU's allocator has no exception class of its own.
+    # The CPU allocator raises a plain RuntimeError.
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

@@ -1,19 +1,21 @@
-"""What a network learns from one that it has grown from: weights, and where possible the same function.
+"""Weight inheritance: a network starts from the weights, and where possible the function, of its parent.
 
-Of the layers that both have, weights and statistics are copied. New layers begin near the identity where
-their shapes allow it, after Net2Net (Chen et al., 2016), and the classifier is carried through them:
+The weights and statistics of the common layers are copied. New layers start near the identity where their
+shapes allow it, after Net2Net (Chen et al., 2016), and the classifier is propagated through them:
 
-* a convolution that has at least as many filters as channels passes the middle of its kernel on; what it cuts
-  off at the borders is lost;
-* pooling keeps each position's weight of the classifier at the window that is nearest;
-* a fully connected layer with at least as many neurons as features passes them on, another one computes the
-  logits: as they are, or where its activation would cut them off, both z and -z, or, where there are too few
-  neurons for that, z + 5.
+* A convolution with at least as many filters as channels passes its inputs through the centre of its kernel.
+  Positions that it cuts off at the borders are lost.
+* Pooling adds the classifier weight of each position to the nearest window.
+* A fully connected layer with at least as many neurons as features passes the features through. A smaller
+  layer computes the logits z: unchanged, or as both z and -z if its activation would cut them off, or as
+  z + 5 if it has too few neurons for that.
 
-Where this cannot be, for want of neurons or filters or because of an activation or a kind of layer (a kernel
-that is not square, say), the new layers and the classifier begin at random.
+Where this is impossible, the new layers and the classifier start from random weights. Reasons are too few
+neurons or filters, an unsuitable activation or an unsupported kind of layer (such as a kernel that is not
+square).
 
-Notation: K classes; ``carried`` is a classifier, ``[K, *shape]`` weights on the features so far and K biases.
+Notation: K classes; ``carried`` is a classifier with weights ``[K, *shape]`` on the current features, and K
+biases.
 """
 
 from __future__ import annotations
@@ -29,25 +31,26 @@ from optuna_trlhpo.layers import Network, Shape, describe
 from optuna_trlhpo.layers.blocks import SeededDropout
 
 _KEPT_BYTES = 256 * 2**20
-"""Of weights that wait for an heir."""
+"""Maximum size of the cached weights."""
 
 _KEEP_NONNEGATIVE = (nn.ReLU, nn.LeakyReLU, nn.ELU)
-"""Activations that leave what is not negative as it is."""
+"""Activations that leave non-negative inputs unchanged."""
 _NONNEGATIVE = (nn.ReLU, nn.Sigmoid)
+"""Activations with non-negative outputs."""
 _TRANSPARENT = (nn.MaxPool2d, nn.AvgPool2d, nn.Flatten, SeededDropout)
-"""Modules behind which nothing is negative that was not before."""
+"""Modules whose outputs are non-negative if their inputs are."""
 _SHIFT = 5.0
-"""Logits are shifted by this where an activation cuts off what is negative; only very low ones are lost."""
+"""Shift of the logits where an activation cuts off negative values. Only very low logits are lost."""
 _SMALL = 0.25
-"""Logits are scaled so for an activation that is nearly linear at 0 alone."""
+"""Scale of the logits for an activation that is nearly linear only around 0."""
 
 
 class LineageStep(NamedTuple):
-    """A network that was trained on the way to a deeper one.
+    """A network that was trained before a deeper one, and that the deeper one inherits from.
 
     Attributes:
-        layers: Of the network.
-        stopped: After how many epochs it was stopped early; None: it was not.
+        layers: Layers of the network.
+        stopped: Number of epochs after which the training was stopped early. None if it was not.
     """
 
     layers: Network
@@ -58,11 +61,11 @@ class LineageStep(NamedTuple):
 
 
 Lineage = tuple[LineageStep, ...]
-"""The networks that were trained before, each of which inherited from the one before it."""
+"""Sequence of networks, each of which inherited from the one before it."""
 
 
 class WeightCache:
-    """Trained networks by the way that led to them; when they take too much memory, the oldest go."""
+    """Trained networks by their lineage. The oldest are removed when they take too much memory."""
 
     def __init__(self, max_bytes: int = _KEPT_BYTES) -> None:
         self._max_bytes = max_bytes
@@ -70,18 +73,18 @@ class WeightCache:
         self._lock = threading.Lock()
 
     def keep(self, way: Lineage, network: nn.Sequential) -> None:
-        """The last network of the way, trained."""
+        """Store the last network of the lineage, which is trained."""
         with self._lock:
             self._networks[_key(way)] = network
             while sum(map(_bytes, self._networks.values())) > self._max_bytes:
                 self._networks.popitem(last=False)
 
     def find(self, way: Lineage) -> nn.Sequential | None:
-        """The last network of the way, if it is still here."""
+        """Return the last network of the lineage, or None if it is not in the cache."""
         return self._networks.get(_key(way))
 
     def __reduce__(self) -> tuple[type[WeightCache], tuple[int]]:
-        return WeightCache, (self._max_bytes,)  # another process trains what it needs
+        return WeightCache, (self._max_bytes,)  # another process trains the networks that it needs
 
 
 def _key(way: Lineage) -> str:
@@ -94,15 +97,15 @@ def _bytes(network: nn.Module) -> int:
 
 @torch.no_grad()
 def inherit(network: nn.Sequential, parent: nn.Sequential, shape: Shape) -> bool:
-    """Give ``network``, which begins with the layers of ``parent``, what that has learnt.
+    """Initialise ``network``, which begins with the layers of ``parent``, from the weights of ``parent``.
 
     Args:
-        network: Of `build_network`, untrained.
-        parent: Of `build_network`.
-        shape: Behind the last layer of ``parent``.
+        network: Untrained network from `build_network`.
+        parent: Trained network from `build_network`.
+        shape: Output shape of the last layer of ``parent``.
 
     Returns:
-        Whether the classifier was carried over, too.
+        Whether the classifier was inherited, too.
 
     Example:
         >>> from optuna_trlhpo.cnn.model import build_network
@@ -133,7 +136,7 @@ def inherit(network: nn.Sequential, parent: nn.Sequential, shape: Shape) -> bool
 
 
 def _classifier_length(shape: Shape) -> int:
-    """Modules of a classifier."""
+    """Return the number of modules of a classifier."""
     return 2 if len(shape) > 1 else 1
 
 
@@ -144,7 +147,7 @@ class _Windows(NamedTuple):
 
 
 def _windows(module: nn.MaxPool2d | nn.AvgPool2d | nn.Conv2d) -> _Windows | None:
-    """Of a convolution or pooling; None if they are not plain squares."""
+    """Return the windows of a convolution or pooling, or None if they are not plain squares."""
     numbers = []
     for value in (module.kernel_size, module.stride, module.padding, getattr(module, "dilation", 1)):
         sides = set(value) if isinstance(value, tuple) else {value}
@@ -163,7 +166,7 @@ class _Carried(NamedTuple):
 
 
 def _carry(carried: _Carried, modules: list[nn.Module], k: int) -> _Carried | None:
-    """The classifier behind module k, which is set to pass on what it can; None: it cannot."""
+    """Set module k near the identity and return the classifier behind it, or None if that is impossible."""
     module, weights = modules[k], carried.weights
     if isinstance(module, nn.MaxPool2d | nn.AvgPool2d):
         windows = _windows(module)
@@ -194,15 +197,14 @@ def _carry(carried: _Carried, modules: list[nn.Module], k: int) -> _Carried | No
         return _as_logits(carried, module, _activation_behind(modules, k))
     if isinstance(module, nn.Flatten) and (module.start_dim, module.end_dim) == (1, -1):
         return carried._replace(weights=weights.flatten(1))
-    if isinstance(module, SeededDropout) or _is_activation(
-        module
-    ):  # the latter is seen to by what is before it
+    # An activation is taken into account by the module before it.
+    if isinstance(module, SeededDropout) or _is_activation(module):
         return carried
     return None
 
 
 def _as_logits(carried: _Carried, module: nn.Linear, activation: nn.Module | None) -> _Carried | None:
-    """Have the first neurons of a layer compute the logits."""
+    """Set the first neurons of a layer to compute the logits, and return the classifier behind it."""
     weights, biases = carried
     classes = len(biases)
     signs: tuple[int, ...]
@@ -210,15 +212,15 @@ def _as_logits(carried: _Carried, module: nn.Linear, activation: nn.Module | Non
     if activation is None:
         scale, behind, signs = 1.0, 1.0, (1,)
     elif isinstance(activation, nn.Tanh | nn.Sigmoid):
-        # The slope at 0 is 1, or 1/4; that the sigmoid of 0 is 1/2 moves all logits alike.
+        # The slope at 0 is 1 (tanh) or 1/4 (sigmoid). The sigmoid of 0 is 1/2, which shifts all logits alike.
         scale, signs = _SMALL, (1,)
         behind = (1 if isinstance(activation, nn.Tanh) else 4) / _SMALL
     elif isinstance(activation, nn.ReLU | nn.LeakyReLU | nn.GELU | nn.ELU):
-        # f(z) - f(-z) is z, but for the ELU, where it grows with z.
+        # f(z) - f(-z) is proportional to z, except for the ELU, where it increases with z.
         slope = activation.negative_slope if isinstance(activation, nn.LeakyReLU) else 0.0
         scale, behind, signs = 1.0, 1 / (1 + slope), (1, -1)
         if module.out_features < 2 * classes and module.bias is not None:
-            behind, signs, shift = 1.0, (1,), _SHIFT  # which moves all logits alike
+            behind, signs, shift = 1.0, (1,), _SHIFT  # the shift is the same for all logits
     else:
         return None
     if module.out_features < classes * len(signs):
@@ -234,7 +236,7 @@ def _as_logits(carried: _Carried, module: nn.Linear, activation: nn.Module | Non
 
 
 def _passes(modules: list[nn.Module], k: int) -> bool:
-    """Whether the activation behind module k, if there is one, leaves what is before that module as it is."""
+    """Return whether the activation behind module k, if any, leaves the inputs of the module unchanged."""
     activation = _activation_behind(modules, k)
     if activation is None:
         return True
@@ -251,7 +253,7 @@ def _is_activation(module: nn.Module) -> bool:
 
 
 def _moved(weights: Tensor, kernel: int, stride: int, padding: int) -> Tensor:
-    """Weights ``[K, C, H, W]`` of positions as weights of the nearest windows, ``[K, C, H', W']``."""
+    """Move the weights ``[K, C, H, W]`` of positions to the nearest windows, ``[K, C, H', W']``."""
     for axis in (2, 3):
         size = weights.shape[axis]
         windows = (size + 2 * padding - kernel) // stride + 1
@@ -264,7 +266,7 @@ def _moved(weights: Tensor, kernel: int, stride: int, padding: int) -> Tensor:
 
 
 def _padded(weights: Tensor, channels: int) -> Tensor:
-    """With zeros for further channels, or features."""
+    """Pad the weights with zeros for additional channels, or features."""
     padded = weights.new_zeros(len(weights), channels, *weights.shape[2:])
     padded[:, : weights.shape[1]] = weights
     return padded
