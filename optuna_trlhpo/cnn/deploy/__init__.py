@@ -1,1 +1,1 @@
-"""What a network costs on a device, and the files that run there.."""
+"""Cost of a network on a device, and export to files that run there."""

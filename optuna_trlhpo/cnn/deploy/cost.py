@@ -1,8 +1,9 @@
-"""What a network costs: parameters, operations, memory, and on this machine time and energy; layer by layer,
-so that it can be seen where to cut it.
+"""Cost of a network: parameters, operations, memory, and time and energy on this machine.
 
-Notation: MACs are multiply-accumulates, FLOPs floating-point operations (two for a MAC), both for one input.
-Bytes are of 32-bit numbers unless the network has others.
+The costs are given layer by layer, to show where a network can be cut.
+
+Notation: MACs are multiply-accumulates, FLOPs are floating-point operations (two per MAC), both for one
+input. Sizes in bytes are for the number format of the network, which is 32 bits unless it uses another one.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ from optuna_trlhpo.cnn.text_table import aligned
 from optuna_trlhpo.layers.counting import count_macs
 
 _RAPL = Path("/sys/class/powercap")
-"""Where Linux counts the energy of the processor, if one may read it."""
+"""Linux folder with the energy counters of the processor. Reading them may require permissions."""
 _SECONDS_OF_ENERGY = 0.5
 
 
 def count_parameters(model: nn.Module) -> int:
-    """All weights and biases.
+    """Count all weights and biases.
 
     Example:
         >>> count_parameters(nn.Linear(3, 2))
@@ -36,11 +37,11 @@ def count_parameters(model: nn.Module) -> int:
 
 
 class Latency(NamedTuple):
-    """Seconds of one pass through a network or a part of it.
+    """Latency in seconds of one pass through a network or a part of it.
 
     Attributes:
-        median: Of many passes, after some to warm up.
-        spread: The interquartile range.
+        median: Median of many passes, after a warm-up.
+        spread: Interquartile range.
     """
 
     median: float
@@ -51,15 +52,15 @@ class Latency(NamedTuple):
 
 
 class PartCost(NamedTuple):
-    """What one layer of a network costs.
+    """Cost of one layer of a network.
 
     Attributes:
-        name: The layer's.
-        output_shape: Behind it, without the batch axis.
-        parameters: Weights and biases.
-        macs: For one input.
-        output_bytes: That leave it for one input: what crosses if the network is cut behind it.
-        latency: Of the layer on its own; None: not measured.
+        name: Name of the layer.
+        output_shape: Shape of its output without the batch axis.
+        parameters: Number of weights and biases.
+        macs: Multiply-accumulates for one input.
+        output_bytes: Size of its output for one input, which is sent if the network is cut behind it.
+        latency: Latency of the layer alone. None if not measured.
     """
 
     name: str
@@ -71,21 +72,21 @@ class PartCost(NamedTuple):
 
 
 class Cost(NamedTuple):
-    """What a network costs; its text is a table.
+    """Cost of a network. Its text is a table.
 
     Attributes:
-        parts: Layer by layer, the classifier last.
-        parameters: Weights and biases.
-        macs: For one input.
-        flops: For one input.
-        peak_activation_bytes: The most that input and output of one layer take together, for one input: the
-            memory beside the weights that inference needs at least, if activations are computed in place. It
-            is what ``max_activation_bytes`` limits; what is between the operations of one layer is not in it.
-        model_bytes: Of parameters and buffers.
-        latency: Of the whole; None: not measured.
-        joules: Of the whole, for one batch, where this machine can tell; it counts all that the device does
-            meanwhile. None: it cannot.
-        setting: What latency and energy hold for: device, threads, batch size.
+        parts: Cost of each layer, the classifier last.
+        parameters: Number of weights and biases.
+        macs: Multiply-accumulates for one input.
+        flops: Floating-point operations for one input.
+        peak_activation_bytes: Maximum size of the input and output of one layer together, for one input. It
+            is the minimum memory of inference besides the weights, if activations are computed in place. It
+            is limited by ``max_activation_bytes``. Intermediate results within a layer are not included.
+        model_bytes: Size of parameters and buffers.
+        latency: Latency of the whole network. None if not measured.
+        joules: Energy of the whole network for one batch. It includes everything else that runs on the device
+            meanwhile. None if this machine has no readable energy counter.
+        setting: Setting of the measured latency and energy: device, threads, batch size.
     """
 
     parts: tuple[PartCost, ...]
@@ -127,15 +128,15 @@ def measure_cost(
     threads: int = 1,
     seconds: float = 0.2,
 ) -> Cost:
-    """Count and measure what a network costs.
+    """Count and measure the cost of a network.
 
     Args:
-        parts: Its layers by name, in order; each takes what the one before gives.
-        input_shape: Of one input, without the batch axis.
-        latency: Whether to measure time and energy; they are those of the device the parts lie on.
-        batch_size: Inputs in a measured pass.
-        threads: Of the CPU.
-        seconds: That each part, and the whole, is measured for.
+        parts: Layers of the network by name, in order. Each takes the output of the one before.
+        input_shape: Shape of one input without the batch axis.
+        latency: Whether to measure time and energy, on the device of the parts.
+        batch_size: Number of inputs in a measured pass.
+        threads: Number of CPU threads.
+        seconds: Duration of the measurement of each part, and of the whole network.
 
     Raises:
         ValueError: If there are no parts, or a number is not positive.
@@ -196,14 +197,14 @@ def measure_latency(
     threads: int = 1,
     seconds: float = 0.2,
 ) -> Latency:
-    """How long one pass takes on the device of the network, which is put into evaluation mode.
+    """Measure the latency of one pass on the device of the network, which is set to evaluation mode.
 
     Args:
-        network: Takes ``[B, *input_shape]``.
-        input_shape: Of one input, without the batch axis.
-        batch_size: Inputs in a measured pass.
-        threads: Of the CPU.
-        seconds: That are measured for.
+        network: Network with inputs ``[B, *input_shape]``.
+        input_shape: Shape of one input without the batch axis.
+        batch_size: Number of inputs in a measured pass.
+        threads: Number of CPU threads.
+        seconds: Duration of the measurement.
 
     Example:
         >>> measure_latency(nn.Linear(3, 2), (3,), seconds=0.01).median > 0
@@ -226,12 +227,12 @@ def _tensors(model: nn.Module) -> Iterator[Tensor]:
 
 def _time(part: nn.Module, inputs: Tensor, threads: int, seconds: float) -> Latency:
     timer = Timer("part(inputs)", globals={"part": part, "inputs": inputs}, num_threads=threads)
-    measured = timer.blocked_autorange(min_run_time=seconds)  # warms up, and waits for a GPU
+    measured = timer.blocked_autorange(min_run_time=seconds)  # includes a warm-up and GPU synchronisation
     return Latency(measured.median, measured.iqr)
 
 
 def _energy(network: nn.Module, inputs: Tensor, threads: int) -> float | None:
-    """Joules of one pass; None where nothing counts them."""
+    """Measure the energy of one pass in joules. Return None without an energy counter."""
     on_gpu = inputs.device.type == "cuda"
     start = None if on_gpu else _joules_of_cpu()
     if start is None and (not on_gpu or _watts_of_gpu(inputs.device) is None):
@@ -243,17 +244,17 @@ def _energy(network: nn.Module, inputs: Tensor, threads: int) -> float | None:
             passes += 1
             if on_gpu:
                 torch.cuda.synchronize(inputs.device)
-                if seconds > _SECONDS_OF_ENERGY / 2:  # the sensor lags behind
+                if seconds > _SECONDS_OF_ENERGY / 2:  # the power sensor lags behind
                     watts.append(_watts_of_gpu(inputs.device) or 0.0)
     if on_gpu:
         return sum(watts) / len(watts) * seconds / passes if watts else None
     end = _joules_of_cpu()
-    # A counter begins anew now and then.
+    # The counters overflow from time to time and then restart at zero.
     return None if start is None or end is None or end < start else (end - start) / passes
 
 
 def _watts_of_gpu(device: torch.device) -> float | None:
-    """What the GPU draws; None without NVIDIA's management library (the package nvidia-ml-py)."""
+    """Return the power of the GPU, or None without NVIDIA's management library (package nvidia-ml-py)."""
     try:
         return torch.cuda.power_draw(device) / 1000
     except (ImportError, RuntimeError):
@@ -261,7 +262,7 @@ def _watts_of_gpu(device: torch.device) -> float | None:
 
 
 def _joules_of_cpu() -> float | None:
-    """What the processors have used so far, by Linux's count."""
+    """Return the energy that the processors have used so far, from Linux's counters, or None."""
     try:
         counters = [int(path.read_text()) for path in sorted(_RAPL.glob("intel-rapl:[0-9]*/energy_uj"))]
     except OSError:

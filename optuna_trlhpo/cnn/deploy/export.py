@@ -1,7 +1,7 @@
-"""A trained network -> a file that needs nothing of this package: ONNX, `torch.export`, or Python source.
+"""Export of a trained network to a file that can be used without this package.
 
-Each file is read back and run before it counts as written: what it gives must be what the network gives.
-The number of inputs in a batch is free in all of them.
+The formats are ONNX, `torch.export` and Python source. Each file is read back and run for a check: its
+outputs must equal those of the network. All formats accept any batch size.
 
 Notation: B inputs in a batch.
 """
@@ -26,10 +26,10 @@ from torch.fx.passes.shape_prop import ShapeProp
 from optuna_trlhpo.layers import blocks
 
 TOLERANCE = 1e-4
-"""How far the outputs of a file and of its network may be apart, where these are of the order of 1."""
+"""Maximum difference between the outputs of a file and of its network, for outputs of the order of 1."""
 
 FORMATS = {".onnx": "ONNX", ".pt2": "torch.export", ".py": "Python source"}
-"""What is written, by the ending of the path."""
+"""Formats by the suffix of the path."""
 
 _EXTRA = 'it needs an optional extra: pip install "optuna-trlhpo[export]"'
 
@@ -39,9 +39,9 @@ class Exported(NamedTuple):
 
     Attributes:
         format: One of the values of `FORMATS`.
-        files: The one that was asked for, and behind a ``.py`` its weights, a ``.safetensors``.
-        bytes: Of all files.
-        difference: The most that an output of the file was apart from that of the network.
+        files: The requested file; for ``.py`` also the ``.safetensors`` file with the weights.
+        bytes: Total size of the files.
+        difference: Maximum difference between the outputs of the file and of the network.
     """
 
     format: str
@@ -58,24 +58,26 @@ def export_network(
     output: str = "logits",
     metadata: Mapping[str, Any] | None = None,
 ) -> Exported:
-    """Write a trained network to a file, as the ending of ``path`` says, and check it.
+    """Write a trained network to a file in the format of the suffix of ``path``, and check it.
 
-    - ``.onnx``: for onnxruntime and all else that reads ONNX. Input ``"input"``, one output.
+    - ``.onnx``: for onnxruntime and other ONNX readers. The input is named ``"input"``; there is one output.
     - ``.pt2``: a `torch.export` program, for ``torch.export.load(path).module()``.
-    - ``.py``: readable source that needs PyTorch and safetensors alone: a class ``Network`` and a function
-      ``load()`` that gives it its weights, which lie beside it, ``.safetensors``. It can be trained on.
+    - ``.py``: readable source that needs only PyTorch and safetensors. It has a class ``Network`` and a
+      function ``load()``, which loads the weights from the ``.safetensors`` file beside it. The network can
+      be trained further.
 
     Args:
-        network: Any module of one input and one output; it is left as it is, and written in evaluation mode.
-        path: A file of that name is replaced.
-        input_shape: Of one input, without the batch axis.
-        output: The name of the output in ONNX.
-        metadata: What else a reader should know, as JSON can write it; it goes into the file.
+        network: Any module with one input and one output. It is not changed, and is exported in evaluation
+            mode.
+        path: Path of the file. An existing file is replaced.
+        input_shape: Shape of one input without the batch axis.
+        output: Name of the output in ONNX.
+        metadata: Additional metadata for the file, serialisable as JSON.
 
     Raises:
-        ValueError: For another ending, or if the network cannot be written in this form.
-        ImportError: If ONNX is asked for and not installed.
-        RuntimeError: If what was written gives other numbers than the network.
+        ValueError: For another suffix, or if the network cannot be written in this format.
+        ImportError: If the format is ONNX, which is not installed.
+        RuntimeError: If the outputs of the written file differ from those of the network.
 
     Example:
         >>> import tempfile
@@ -106,7 +108,7 @@ def export_network(
 
 
 def check_format(path: str | Path) -> None:
-    """Raise unless a file of this name can be written here: of a known ending, and with what that needs."""
+    """Raise an error unless the suffix is known and the packages for its format are installed."""
     suffix = Path(path).suffix
     if suffix not in FORMATS:
         known = ", ".join(f"{ending} ({name})" for ending, name in FORMATS.items())
@@ -121,7 +123,7 @@ _Run = Callable[[Tensor], Tensor]
 
 
 def _difference(found: Tensor, wanted: Tensor) -> float:
-    """The greatest, relative where outputs are large; NaN or infinite if shapes or numbers are not right."""
+    """Return the maximum difference, relative for large outputs; infinite or NaN for invalid outputs."""
     if found.shape != wanted.shape:
         return float("inf")
     return float(((found - wanted).abs() / wanted.abs().clamp(min=1)).max())
@@ -129,7 +131,7 @@ def _difference(found: Tensor, wanted: Tensor) -> float:
 
 def _quiet_export(network: nn.Module, inputs: Tensor) -> torch.export.ExportedProgram:
     with warnings.catch_warnings():
-        # Of PyTorch's own making: its LSTM, and names that its exporter will replace.
+        # PyTorch warns about its own LSTM, and about names that its exporter will replace.
         warnings.simplefilter("ignore")
         sizes = ({0: torch.export.Dim("batch")},)
         return torch.export.export(network, (inputs,), dynamic_shapes=sizes)
@@ -194,21 +196,21 @@ class _Tracer(fx.Tracer):
 def network_source(
     network: nn.Module, inputs: Tensor, notes: Mapping[str, str]
 ) -> tuple[str, dict[str, Tensor]]:
-    """Python source of a network, and its weights by the names that they have there.
+    """Return Python source of a network, and its weights by their names in the source.
 
-    Modules of one's own are written out as what they call, so that only those of PyTorch remain.
+    Custom modules are replaced by the operations that they call, so that only PyTorch modules remain.
 
     Args:
-        network: In evaluation mode.
-        inputs: A batch of any numbers, to tell the shapes.
-        notes: For the docstring.
+        network: Network in evaluation mode.
+        inputs: A batch of arbitrary numbers, to determine the shapes.
+        notes: Metadata for the docstring.
 
     Raises:
-        ValueError: If the network does not always take the same way from input to output.
+        ValueError: If the control flow of the network depends on its inputs.
     """
     try:
         traced = _Tracer().trace(network)
-    except Exception as error:  # whatever a module of somebody else's does with what it is given
+    except Exception as error:  # custom modules may raise any exception
         raise _unwritable(error) from error
     ShapeProp(fx.GraphModule(network, traced)).propagate(inputs)
     graph, modules = _renamed(network, traced)
@@ -216,7 +218,7 @@ def network_source(
     forward = []
     _, _, body = graph.python_code("self").src.partition("):\n")
     for line in body.splitlines():
-        line = re.sub(r";  .* = None$", "", line.rstrip())  # that is for graphs too large to keep
+        line = re.sub(r";  .* = None$", "", line.rstrip())  # such assignments free memory in large graphs
         shape = shapes.get(line.split("=")[0].strip())
         if line.strip():
             forward.append(f"    {line}" + (f"  # {shape}" if shape and "return" not in line else ""))
@@ -271,7 +273,7 @@ def _unwritable(reason: object) -> ValueError:
 
 
 def _renamed(network: nn.Module, traced: fx.Graph) -> tuple[fx.Graph, dict[str, nn.Module]]:
-    """The graph with a name like ``conv2d_1`` for every module, and the modules by these names, in order."""
+    """Rename every module of the graph, as in ``conv2d_1``, and return the modules by name, in order."""
     graph = fx.Graph()
     names: dict[str, str] = {}
     modules: dict[str, nn.Module] = {}
@@ -303,12 +305,12 @@ def _renamed(network: nn.Module, traced: fx.Graph) -> tuple[fx.Graph, dict[str, 
 
 
 def _constructor(module: nn.Module) -> str:
-    """The call that makes such a module: PyTorch's own print themselves as one."""
+    """Return the constructor call of a module. The text of a PyTorch module has this form."""
     if isinstance(module, blocks.SeededDropout):
         return f"nn.Dropout{'2d' if module.channels else ''}({module.share})"
     call = ast.parse(str(module), mode="eval").body
     assert isinstance(call, ast.Call), f"{type(module).__name__} does not print itself as a call"
-    # Without what is as it would be anyway: another version of PyTorch may not know it.
+    # Default values are omitted, because other versions of PyTorch may not know the argument.
     defaults = inspect.signature(type(module)).parameters
     call.keywords = [
         word
@@ -323,4 +325,5 @@ def _constructor(module: nn.Module) -> str:
 def _shape(node: fx.Node) -> str:
     tensor = node.meta.get("tensor_meta")
     shape = getattr(tensor, "shape", None)
-    return "" if shape is None else f"[B, {', '.join(map(str, shape[1:]))}]"  # an LSTM gives several
+    # An LSTM has several outputs, and then no shape.
+    return "" if shape is None else f"[B, {', '.join(map(str, shape[1:]))}]"

@@ -1,4 +1,4 @@
-"""How long networks take, each measured once, while nothing of this process is trained."""
+"""Latency of networks, measured once for each while no thread of this process trains."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from optuna_trlhpo.space import LayerSpace
 
 
 class Latencies:
-    """Seconds of each architecture, measured when they are first asked for.
+    """Latencies of architectures, each measured on first use.
 
     Args:
-        measure: Gives the seconds of a network.
+        measure: Returns the latency of a network in seconds.
     """
 
     def __init__(self, measure: Callable[[Network], float]) -> None:
@@ -22,22 +22,23 @@ class Latencies:
         self._known: dict[str, float] = {}
 
     def __call__(self, layers: Network) -> float:
-        """The seconds of a network: the same number whenever it is asked for."""
+        """Return the latency of a network in seconds, measured once."""
         key = describe(layers)
         if key not in self._known:
             with TIMING_LOCK.measuring():
-                if key not in self._known:  # another thread may have been faster
+                if key not in self._known:  # another thread may have measured it meanwhile
                     self._known[key] = self._measure(layers)
         return self._known[key]
 
     def __reduce__(self) -> tuple[type[Latencies], tuple[Callable[[Network], float]]]:
-        return Latencies, (self._measure,)  # another process may run on another machine
+        # Measured again in another process, which may run on another machine.
+        return Latencies, (self._measure,)
 
 
 def check_reachable(max_latency: float, measure: Callable[[Network], float], space: LayerSpace) -> None:
     """Raise a ``ValueError`` if even the cheapest network of one layer takes longer than ``max_latency``."""
     layers, seconds = cheapest_layer(space), math.inf
-    for _ in range(3):  # once it may have been disturbed
+    for _ in range(3):  # a single measurement may be disturbed
         seconds = min(seconds, measure(layers))
         if seconds <= max_latency:
             return
@@ -48,7 +49,7 @@ def check_reachable(max_latency: float, measure: Callable[[Network], float], spa
 
 
 def cheapest_layer(space: LayerSpace) -> Network:
-    """The network of one layer that takes the fewest MACs.
+    """Return the network of one layer with the fewest MACs.
 
     Example:
         >>> cheapest_layer(LayerSpace(input_shape=(1, 8, 8)))

@@ -1,8 +1,8 @@
-"""Where to cut a network between a device and a server.
+"""Partition of a network between a device and a server.
 
-A cut behind layer k leaves the first k layers on the device and the rest, classifier included, on the server;
-what leaves layer k crosses. Behind 0 layers everything is left to the server, and the input crosses; behind
-the classifier the device does it all, and nothing crosses.
+A cut behind layer k places the first k layers on the device and the rest, classifier included, on the server.
+The output of layer k is sent from the device to the server. With k = 0 everything runs on the server, and the
+input is sent. With a cut behind the classifier everything runs on the device, and nothing is sent.
 
 Notation: S layers; bytes, MACs and seconds are for one input.
 """
@@ -25,17 +25,17 @@ from optuna_trlhpo.layers import Shape
 
 @dataclass(frozen=True)
 class Budget:
-    """What the device has for its part of a network; None: no limit.
+    """Limits of the device for its part of a network. None means no limit.
 
     Args:
-        macs: Multiply-accumulates.
-        parameters: Weights and biases.
-        latency: Seconds, as measured on this machine: divide what the device may take by how many times
-            slower it is.
-        crossing_bytes: That may be sent for one input.
+        macs: Maximum number of multiply-accumulates.
+        parameters: Maximum number of weights and biases.
+        latency: Maximum latency in seconds, as measured on this machine. Divide the limit of the device by
+            its slowdown relative to this machine.
+        crossing_bytes: Maximum number of bytes that are sent for one input.
 
     Raises:
-        ValueError: If a limit is negative, or no number.
+        ValueError: If a limit is negative or not a number.
 
     Example:
         >>> Budget(macs=2e6, crossing_bytes=1_000)
@@ -57,20 +57,19 @@ class Budget:
 
 
 class Cut(NamedTuple):
-    """One place to cut a network, and what lies on either side.
+    """A possible cut of a network, and the costs of both parts.
 
     Attributes:
-        after: The layer behind which it lies, ``"input"`` or ``"classifier"``.
-        layers: That the device keeps, the classifier not counted.
-        crossing_bytes: That are sent for one input.
-        device_macs: Of the device's part.
-        server_macs: Of the server's part.
-        device_parameters: Of the device's part.
-        device_latency: Seconds, the sum of its layers'; None: not measured.
-        server_latency: See ``device_latency``.
-        accuracy_alone: Of the network that the device's layers are with a classifier of their own, 0-1, as
-            the trial trained it: what an answer without the server is worth. None: the trial did not train
-            it.
+        after: Name of the layer before the cut, or ``"input"`` or ``"classifier"``.
+        layers: Number of layers on the device, the classifier not counted.
+        crossing_bytes: Number of bytes that are sent for one input.
+        device_macs: MACs of the device part.
+        server_macs: MACs of the server part.
+        device_parameters: Number of weights and biases of the device part.
+        device_latency: Latency of the device part in seconds, the sum over its layers. None if not measured.
+        server_latency: Latency of the server part; see ``device_latency``.
+        accuracy_alone: Accuracy, 0-1, of the device's layers with a classifier of their own, as the trial
+            trained this network. It is the accuracy without a server. None if the trial did not train it.
     """
 
     after: str
@@ -84,7 +83,7 @@ class Cut(NamedTuple):
     accuracy_alone: float | None
 
     def fits(self, budget: Budget) -> bool:
-        """Whether the device's part is within the budget."""
+        """Return whether the device part is within the budget."""
         pairs = (
             (self.device_macs, budget.macs),
             (self.device_parameters, budget.parameters),
@@ -95,14 +94,14 @@ class Cut(NamedTuple):
 
 
 class Partition(NamedTuple):
-    """Where a network is cut; its text is a table of all places, the chosen one marked.
+    """The chosen cut of a network. Its text is a table of all cuts with the chosen one marked.
 
     Attributes:
-        cut: The one chosen.
-        cuts: All that there are, from the input to the classifier.
-        device: The ONNX file of the device's part; None if none was asked for, or there is no such part.
-        server: See ``device``.
-        setting: What the latencies hold for.
+        cut: The chosen cut.
+        cuts: All possible cuts, from the input to the classifier.
+        device: ONNX file of the device part. None if no file was requested, or the part is empty.
+        server: ONNX file of the server part; see ``device``.
+        setting: Description of the machine and setting of the latencies.
     """
 
     cut: Cut
@@ -137,12 +136,12 @@ class Partition(NamedTuple):
 
 
 def cuts(cost: Cost, input_shape: Sequence[int], accuracies: Mapping[int, float]) -> tuple[Cut, ...]:
-    """Every place where a network can be cut.
+    """Return all possible cuts of a network.
 
     Args:
-        cost: Layer by layer, the classifier last, as `measure_cost` gives it.
-        input_shape: Without the batch axis; an input is of 32-bit numbers.
-        accuracies: Of the network of the first k layers, by k, where known; 0-1.
+        cost: Cost of each layer, the classifier last, from `measure_cost`.
+        input_shape: Shape of one input without the batch axis. An input consists of 32-bit numbers.
+        accuracies: Accuracies, 0-1, of the networks of the first k layers, by k, where known.
     """
     parts, measured = cost.parts, cost.latency is not None
     found = []
@@ -169,11 +168,13 @@ def cuts(cost: Cost, input_shape: Sequence[int], accuracies: Mapping[int, float]
 
 
 def choose(found: Sequence[Cut], budget: Budget) -> Cut:
-    """Of the cuts within the budget the one that sends the fewest bytes; of equals the one that leaves the
-    device the least to do.
+    """Choose the cut within the budget that sends the fewest bytes.
+
+    Ties are resolved in favour of the smallest device part.
 
     Raises:
-        ValueError: If there is none; it names the cut with the fewest bytes of those the device can bear.
+        ValueError: If there is none. The message names the cut with the fewest bytes among those that are
+            within the budget except for these bytes.
     """
     fitting = [cut for cut in found if cut.fits(budget)]
     if not fitting:
@@ -195,18 +196,18 @@ def write_parts(
     *,
     metadata: Mapping[str, Any],
 ) -> tuple[Path | None, Path | None]:
-    """Write ``device.onnx`` and ``server.onnx``: run one after the other they are the network.
+    """Write ``device.onnx`` and ``server.onnx``, which together compute the network.
 
     Args:
-        network: As `build_network` makes it, trained.
-        cut: Where.
-        modules: How many modules of ``network`` each layer has, ``[S]``.
-        shapes: Of the input and behind each layer, without the batch axis, ``[S + 1]``.
-        folder: Made if there is none.
-        metadata: What else goes into both files.
+        network: Trained network from `build_network`.
+        cut: Where to cut it.
+        modules: Number of modules of ``network`` for each layer, ``[S]``.
+        shapes: Shapes of the input and of the output of each layer, without the batch axis, ``[S + 1]``.
+        folder: Output folder, created if it does not exist.
+        metadata: Additional metadata of both files.
 
     Returns:
-        The two files; None for a part that there is not.
+        The paths of the device part and the server part. None for an empty part.
     """
     if cut.crossing_bytes == 0:
         at, shape = len(network), shapes[-1]
@@ -215,12 +216,12 @@ def write_parts(
     notes = {**metadata, "cut_behind": cut.after}
     device, server = folder / "device.onnx", folder / "server.onnx"
     for file in (device, server):
-        file.unlink(missing_ok=True)  # one of an earlier cut would not fit the other of this
+        file.unlink(missing_ok=True)  # a file of an earlier cut would not match the other part of this cut
     if at > 0:
         output = "logits" if at == len(network) else "features"
         export_network(network[:at], device, shapes[0], output=output, metadata={**notes, "part": "device"})
     if at < len(network):
-        # What the device has seen to is not the server's.
+        # The device standardises the inputs, so these entries do not apply to the server part.
         own = {key: value for key, value in notes.items() if key not in ("input", "mean", "std") or at == 0}
         export_network(network[at:], server, shape, metadata={**own, "part": "server"})
     return (device if at > 0 else None), (server if at < len(network) else None)
