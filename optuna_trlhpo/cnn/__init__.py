@@ -1,4 +1,4 @@
-"""The ready objective: a small CNN for a dataset, grown layer by layer inside a trial."""
+"""A ready-made objective: grow a small CNN for a dataset, layer by layer, inside a trial."""
 
 from optuna_trlhpo.cnn.deploy.cost import Cost, measure_cost
 from optuna_trlhpo.cnn.deploy.export import Exported, export_network

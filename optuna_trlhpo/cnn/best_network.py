@@ -1,6 +1,6 @@
-"""The best network of a finished trial: trained anew, counted, cut in two. What `CNNObjective` does with it.
+"""Operations of `CNNObjective` on the best network of a finished trial: refit, cost and partition.
 
-A study keeps no weights; all there is of a network is its architecture. Notation as in `objective`.
+A study stores the architecture of a network, but no weights. Notation: see `optuna_trlhpo.cnn.objective`.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ _NOT_ITS_NETWORK = "network is not the trial's; it must be one that refit made o
 
 
 def network_of(trial: BaseTrial | Confirmed) -> tuple[str, Network]:
-    """The architecture of the best network, as text and as layers.
+    """Return the architecture of the best network, as text and as layers.
 
     Raises:
-        ValueError: If it is no trial, or one whose user attribute ``architecture`` is no network.
+        ValueError: If ``trial`` is not a trial, or its user attribute ``architecture`` is not a network.
     """
     if isinstance(trial, Confirmed):
         return trial.architecture, trial.layers
@@ -59,7 +59,7 @@ def network_of(trial: BaseTrial | Confirmed) -> tuple[str, Network]:
 def refit(
     trial: BaseTrial | Confirmed, trainer: Trainer, space: LayerSpace, *, epochs: int, seed: int
 ) -> Refit:
-    """See `CNNObjective.refit`."""
+    """Train the best network of a trial again and test it; see `CNNObjective.refit`."""
     architecture, layers = network_of(trial)
     data = trainer.data
     start = time.perf_counter()
@@ -87,7 +87,7 @@ def refit(
 
 
 def untrained(layers: Network, trainer: Trainer, space: LayerSpace) -> dict[str, nn.Module]:
-    """The modules of each layer, and of the classifier, on the device of the data."""
+    """Build the untrained modules of each layer and of the classifier, on the device of the data."""
     shapes: tuple[Shape, ...] = (space.input_shape, *space.shapes(layers))
     with INITIALISING, torch.random.fork_rng(devices=[]):
         modules: dict[str, nn.Module] = {
@@ -101,7 +101,10 @@ def untrained(layers: Network, trainer: Trainer, space: LayerSpace) -> dict[str,
 
 
 def cost(layers: Network, trainer: Trainer, space: LayerSpace, *, latency: bool, **how: Any) -> Cost:
-    """Of an untrained network, layer by layer; see `measure_cost`, which is given ``how``."""
+    """Compute the cost of an untrained network, layer by layer.
+
+    The keyword arguments ``how`` are passed to `measure_cost`.
+    """
     modules = untrained(layers, trainer, space)
     with TIMING_LOCK.measuring() if latency else contextlib.nullcontext():
         return measure_cost(modules, space.input_shape, latency=latency, **how)
@@ -110,7 +113,7 @@ def cost(layers: Network, trainer: Trainer, space: LayerSpace, *, latency: bool,
 def check_is_network_of(
     trial: BaseTrial | Confirmed, network: Any, trainer: Trainer, space: LayerSpace
 ) -> None:
-    """Raise a ``ValueError`` unless ``network`` can be the trial's, as far as shapes tell."""
+    """Raise a ``ValueError`` unless the parameters of ``network`` have the shapes of the trial's network."""
     _, layers = network_of(trial)
     modules = untrained(layers, trainer, space).values()
     own = [parameter.shape for module in modules for parameter in module.parameters()]
@@ -128,7 +131,10 @@ def partition(
     folder: str | Path | None,
     latency: bool,
 ) -> Partition:
-    """See `CNNObjective.partition`; ``trained`` is asked for the network if a cut is to be written."""
+    """Choose where to cut a network; see `CNNObjective.partition`.
+
+    ``trained`` is called for the trained network only if the parts are to be written.
+    """
     _, layers = network_of(trial)
     counted = cost(layers, trainer, space, latency=latency)
     known = accuracies(trial) if isinstance(trial, FrozenTrial) else {}
@@ -149,7 +155,7 @@ def partition(
 
 
 def metadata(trial: BaseTrial | Confirmed, data: ImageData) -> dict[str, Any]:
-    """What a reader of an exported network should know."""
+    """Return the metadata of an exported network: its architecture, data and input scaling."""
     return {
         "architecture": network_of(trial)[0],
         "data": data.name,

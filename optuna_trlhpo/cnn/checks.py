@@ -1,4 +1,4 @@
-"""What is said to arguments and studies that `CNNObjective` cannot use."""
+"""Checks of the arguments and studies of `CNNObjective`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from optuna_trlhpo.cnn.training.loop import PRECISIONS, SCHEDULES
 
 
 def checked_objectives(objectives: Sequence[str]) -> tuple[str, ...]:
-    """The names of the objectives, if they are such; else a ``ValueError``."""
+    """Return the names of the objectives, or raise a ``ValueError`` if one is unknown."""
     allowed = ("accuracy", *Counts._fields, "latency")
     several = isinstance(objectives, Sequence) and not isinstance(objectives, str)
     names = tuple(map(str, objectives)) if several else (str(objectives),)
@@ -36,7 +36,7 @@ def check_training(
     threads: Any,
     seed: Any,
 ) -> None:
-    """Raise a ``ValueError`` that says which of these a training cannot have."""
+    """Raise a ``ValueError`` if an argument of the training is invalid."""
     check_positive_integer("epochs", epochs)
     check_positive_integer("batch_size", batch_size)
     if threads != "auto":
@@ -52,7 +52,7 @@ def check_training(
 def check_training_less(
     *, inherit: bool, inherited_epochs: Any, early_stop: Any, epochs: int, objectives: Sequence[str]
 ) -> None:
-    """Raise a ``ValueError`` that says which of these cannot be, or do not go together."""
+    """Raise a ``ValueError`` if an argument of inheritance or early stopping is invalid or incompatible."""
     if inherited_epochs is not None:
         check_positive_integer("inherited_epochs", inherited_epochs)
         if not inherit:

@@ -1,4 +1,4 @@
-"""The leaders of a study, trained again and ranked by their mean: what `CNNObjective.confirm` does."""
+"""Repeated training of the leaders of a study, for `CNNObjective.confirm`."""
 
 from __future__ import annotations
 
@@ -20,8 +20,10 @@ from optuna_trlhpo.space import LayerSpace
 from optuna_trlhpo.trials.attributes import finite, read_architecture
 
 CONFIRMED_ATTRIBUTE = "confirmed_accuracies"
-"""The user attribute of a study that keeps what was measured: setting -> architecture -> accuracies in the
-order of the repeats."""
+"""User attribute of a study with the measured accuracies.
+
+It maps setting -> architecture -> accuracies in the order of the repeats.
+"""
 
 _logger = optuna.logging.get_logger("optuna.trlhpo.cnn")  # outside the "optuna." tree INFO would be lost
 
@@ -36,8 +38,17 @@ def confirm(
     worth: Callable[[float, Network], float],
     is_fast: Callable[[Network], bool],
 ) -> Confirmation:
-    """See `CNNObjective.confirm`; ``worth`` is what a network of some accuracy is worth, ``is_fast`` whether
-    it is fast enough, which is asked of the leaders alone."""
+    """Train the leaders again and rank them; see `CNNObjective.confirm`.
+
+    Args:
+        study: Study whose finished trials are read.
+        trainer: Trains the networks.
+        space: Search space of the networks.
+        top: Maximum number of networks to train.
+        repeats: Number of trainings of each network.
+        worth: Returns the value of a network with some accuracy.
+        is_fast: Returns whether a network is within the latency limit. Only the leaders are checked.
+    """
     found = _leaders(study, space, worth)
     leaders = list(itertools.islice((it for it in found if is_fast(parse(_text(it[0])))), top))
     if not leaders:
@@ -49,7 +60,7 @@ def confirm(
         layers = parse(architecture)
         accuracies = _kept_accuracies(study, setting).get(architecture, [])
         for repeat in range(len(accuracies), repeats):
-            # A text, so that it is the seed of no trial and of no refit.
+            # The seed is a string, so that it differs from the seed of every trial and refit.
             correct = trainer.validate(layers, seed=f"{trainer.seed} confirm {repeat}")
             if correct is None:
                 _logger.warning(
@@ -65,7 +76,7 @@ def confirm(
             )
         if len(accuracies) < repeats:
             continue
-        accuracies = accuracies[:repeats]  # an earlier call may have had more
+        accuracies = accuracies[:repeats]  # an earlier call may have had more repeats
         spread = statistics.stdev(accuracies) if repeats > 1 else None
         rows.append(
             Confirmed(
@@ -80,7 +91,7 @@ def confirm(
                 macs=space.macs(layers),
             )
         )
-    # Rounded, lest the order of equal means be settled by how their sums are rounded.
+    # Rounded, so that floating-point errors of the sums do not decide between equal means.
     rows.sort(key=lambda row: (-round(worth(row.mean, row.layers), 9), row.macs, row.trial))
     return rows
 
@@ -88,21 +99,23 @@ def confirm(
 def _leaders(
     study: Study, space: LayerSpace, worth: Callable[[float, Network], float]
 ) -> list[tuple[FrozenTrial, float]]:
-    """Each network of the space that is the best prefix of a finished trial, as the trial that observed the
-    highest accuracy of it and that accuracy; what is worth most first, of equals the earliest.
+    """Return the best networks of the finished trials, in descending order of their value.
+
+    Each network of the space that is the best prefix of a finished trial is represented by the trial with its
+    highest observed accuracy, and by that accuracy. Ties are ordered by ascending trial number.
 
     Raises:
         ValueError: If there is none.
     """
     leaders: dict[str, tuple[FrozenTrial, float]] = {}
-    # A network counts whatever became of its trial in the end.
+    # The final state of the trial does not matter: its network was trained either way.
     finished = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
     for trial in study.get_trials(deepcopy=False, states=finished):
         found = read_architecture(trial)
         if found is None:
             continue
         architecture, layers = found
-        # The report of that very prefix; a trial that was added from elsewhere may have its value alone.
+        # The report of exactly this prefix; a trial added with `add_trial` may have a value alone.
         reported = trial.intermediate_values.get(len(layers) - 1, trial.value)
         accuracy = finite(trial.user_attrs.get("accuracy"))
         observed = finite(reported) if accuracy is None else accuracy
@@ -125,8 +138,8 @@ def _leaders(
         )
     if beyond:
         _logger.info(f"{len(beyond)} networks beyond the objective's limits are left out.")
-    worths = {text: worth(leaders[text][1], parse(text)) for text in leaders if text not in beyond}
-    ranked = sorted(worths, key=lambda text: (-worths[text], leaders[text][0].number))
+    values = {text: worth(leaders[text][1], parse(text)) for text in leaders if text not in beyond}
+    ranked = sorted(values, key=lambda text: (-values[text], leaders[text][0].number))
     return [leaders[text] for text in ranked]
 
 
@@ -137,7 +150,7 @@ def _text(trial: FrozenTrial) -> str:
 
 
 def _reason_against(architecture: str, space: LayerSpace) -> str:
-    """Why the space has no such network; empty if it has."""
+    """Return why the space does not contain the network, or an empty string if it does."""
     try:
         space.check(parse(architecture))
     except ValueError as error:
@@ -146,7 +159,10 @@ def _reason_against(architecture: str, space: LayerSpace) -> str:
 
 
 def _kept_accuracies(study: Study, setting: str) -> dict[str, list[float]]:
-    """Per network what `confirm` has measured in this setting; the attribute may be damaged, or anybody's."""
+    """Return the stored accuracies of each network in this setting.
+
+    The attribute may be damaged or written by other code, so invalid entries are ignored.
+    """
     found = _dictionary(_dictionary(study.user_attrs.get(CONFIRMED_ATTRIBUTE)).get(setting))
     return {
         architecture: list(map(float, accuracies))
@@ -156,9 +172,9 @@ def _kept_accuracies(study: Study, setting: str) -> dict[str, list[float]]:
 
 
 def _keep_accuracies(study: Study, setting: str, architecture: str, accuracies: list[float]) -> None:
-    # Read again before each write, so that two processes do not undo one another's work.
+    # Read again before each write, so that two processes do not overwrite each other's accuracies.
     kept = dict(_dictionary(study.user_attrs.get(CONFIRMED_ATTRIBUTE)))
-    # A study in memory keeps what it is given.
+    # Copied, because an in-memory study stores a reference to the list.
     kept[setting] = {**_dictionary(kept.get(setting)), architecture: list(accuracies)}
     study.set_user_attr(CONFIRMED_ATTRIBUTE, kept)
 

@@ -1,4 +1,4 @@
-"""One network of the search: looked up or trained, judged, and noted in its trial."""
+"""Evaluation of one network of the search: look it up or train it, and record it in its trial."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ PERFORMANCE_BATCHES, PERFORMANCE_BATCH_SIZE = 32, 16
 
 
 class Evaluation:
-    """Finds what comes of a network, once for each network and setting.
+    """Evaluates networks, each only once per setting.
 
     Args:
-        trainer: Trains networks.
-        epochs: Of a training that inherits nothing.
-        seed: Of the initial weights, and of the batches that performance is measured on.
-        early_stop: Ends hopeless trainings; None: none is ended.
+        trainer: Trains the networks.
+        epochs: Number of epochs of a training without weight inheritance.
+        seed: Random seed of the initial weights and of the performance batches.
+        early_stop: Pruner that stops hopeless trainings. None stops none.
 
     Attributes:
-        trainer: Trains networks.
-        cache: Finds what was trained before.
-        batches: Indices of the validation images of each batch that performance is measured on.
+        trainer: Trains the networks.
+        cache: Looks up networks that were trained before.
+        batches: Indices of the validation images in each performance batch.
     """
 
     def __init__(self, trainer: Trainer, *, epochs: int, seed: int, early_stop: BasePruner | None) -> None:
@@ -49,7 +49,10 @@ class Evaluation:
         self.batches = performance_batches(n_images, np.random.default_rng(seed))
 
     def __call__(self, trial: BaseTrial, layers: Network, way: Lineage = ()) -> Trained | None:
-        """What comes of the network, noted in the trial; None, and that is noted too, if memory ran out."""
+        """Return the training outcome of the network and record it in the trial.
+
+        Return None if memory ran out, which is recorded too.
+        """
         with self.cache.turn(layers, way):
             return self._look_up_or_train_in_turn(trial, layers, way)
 
@@ -69,7 +72,7 @@ class Evaluation:
         return trained
 
     def _train_and_judge(self, trial: BaseTrial, layers: Network, way: Lineage) -> Trained | None:
-        """Train a network of the search; None if memory ran out."""
+        """Train and validate a network of the search. Return None if memory ran out."""
         start = time.perf_counter()
         watch = None
         if self._early_stop is not None and isinstance(trial, Trial):
@@ -88,9 +91,10 @@ class Evaluation:
 
 
 def performance_batches(images: int, rng: np.random.Generator) -> list[np.ndarray]:
-    """Indices of 32 batches of 16 of the validation images; of fewer than 512 the batches are smaller.
+    """Draw the indices of the validation images in 32 batches of 16.
 
-    With fewer than 32 images, batches of 16 are drawn with replacement.
+    With fewer than 512 images the batches are smaller. With fewer than 32 images, batches of 16 are drawn
+    with replacement.
 
     Example:
         >>> [len(batch) for batch in performance_batches(100, np.random.default_rng(0))][:6]

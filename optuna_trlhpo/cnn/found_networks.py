@@ -1,4 +1,4 @@
-"""What can be done with the networks of a finished study: confirm, refit, cost, export, cut, show."""
+"""Operations on the networks of a finished study: confirm, refit, cost, export, partition, table."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ class FoundNetworks:
 
     Attributes:
         data: Images and labels.
-        space: The networks there are.
-        epochs: Of a training.
+        space: Search space of networks.
+        epochs: Number of training epochs.
         seed: Random seed.
-        objectives: Names of what the objective returns.
-        max_latency: Seconds for one image, at most; None: no limit.
-        trainer: Trains networks.
-        goal: Makes one value of accuracy and cost; None: the value is the accuracy.
+        objectives: Names of the values that the objective returns.
+        max_latency: Maximum latency for one image in seconds. None means no limit.
+        trainer: Trains the networks.
+        goal: Combines accuracy and cost into one value. None means that the value is the accuracy.
     """
 
     data: ImageData
@@ -52,31 +52,33 @@ class FoundNetworks:
     _latency: Latencies
 
     def confirm(self, study: Study, *, top: int = 5, repeats: int = 3) -> Confirmation:
-        """Train the leaders of a study again under new seeds, and rank them by their mean accuracy.
+        """Train the leaders of a study again with new seeds, and rank them by their mean accuracy.
 
-        The best observed network is often a lucky one: of many noisy values the highest is high by chance
-        too. The leaders are the networks with the highest observed accuracies, or that the goal finds worth
-        most, each the best prefix of a finished trial, equal architectures counted once; those beyond the
-        objective's limits, if the study had others, are left out. Every repeat has initial weights and an
-        order of the images of its own, fixed by the objective's seed; all else stays as in the search. The
-        accuracy that the search observed is no part of the mean, for it was selected for being high.
+        The best observed network is often a lucky one: the maximum of many noisy values is biased upwards.
+        The leaders are the networks with the highest observed accuracies, or with the highest values of the
+        goal. Each is the best prefix of a finished trial, and equal architectures count once. Networks
+        beyond the objective's limits are excluded, which matters if the study had other limits. Every repeat
+        has its own initial weights and order of the images, both fixed by the objective's seed. Everything
+        else is the same as in the search. The accuracy observed in the search does not enter the mean,
+        because the network was selected for it.
 
-        The means show what the luck of a training hid. The luck of being judged by these validation images
-        is still in them; only the test images, in `refit`, are free of it.
+        The means average out the randomness of training. They are still biased by selection on the
+        validation images. Only the accuracy on the test images, from `refit`, is free of this bias.
 
-        Each accuracy is kept in the study at once, in the user attribute ``confirmed_accuracies``: after an
-        interruption or an error the next call goes on where this one stopped, and ``top=10`` after ``top=5``
-        trains only what is new. An objective with other data, training settings or seed trains its own. A
-        network that does not fit in memory is left out, with a warning; the next call tries it again.
+        Each accuracy is stored in the study immediately, in the user attribute ``confirmed_accuracies``.
+        After an interruption or an error, the next call continues where this one stopped, and ``top=10``
+        after ``top=5`` trains only the new networks. An objective with other data, training settings or
+        seed does not reuse these accuracies. A network that does not fit in memory is skipped with a
+        warning, and the next call tries it again.
 
         Args:
-            study: Its finished trials are read; its direction is "maximize".
-            top: How many networks to train; all of them if the study has fewer.
-            repeats: Trainings of each.
+            study: Study whose finished trials are read. Its direction is "maximize".
+            top: Maximum number of networks to train.
+            repeats: Number of trainings of each network.
 
         Returns:
-            A list of `Confirmed`, the highest mean first; of equal means the fewest MACs. Its ``print`` is a
-            table. `refit` takes its rows.
+            A list of `Confirmed`, in descending order of the mean; ties are ordered by ascending MACs.
+            ``print`` shows it as a table. `refit` accepts its rows.
 
         Raises:
             ValueError: If ``top`` or ``repeats`` is not a positive integer, the study does not maximise one
@@ -103,12 +105,12 @@ class FoundNetworks:
     def refit(
         self, trial: BaseTrial | Confirmed, *, epochs: int | None = None, seed: int | None = None
     ) -> Refit:
-        """Train the best network of a finished trial on training and validation images; test it once.
+        """Train the best network of a finished trial on training and validation images, and test it once.
 
         Args:
-            trial: Such as ``study.best_trial``, or a row of what `confirm` returns.
-            epochs: Default: the objective's; more cost little now and usually help.
-            seed: Default: the objective's.
+            trial: A trial, such as ``study.best_trial``, or a row of the result of `confirm`.
+            epochs: Number of epochs. Default: the objective's. More epochs usually help and cost little here.
+            seed: Random seed. Default: the objective's.
 
         Raises:
             ValueError: If the trial has no user attribute ``architecture``, or an argument is out of range.
@@ -121,16 +123,17 @@ class FoundNetworks:
     def cost(
         self, trial: BaseTrial | Confirmed, *, latency: bool = True, batch_size: int = 1, threads: int = 1
     ) -> Cost:
-        """What the best network of a finished trial costs, layer by layer; its ``print`` is a table.
+        """Compute the cost of the best network of a finished trial, layer by layer.
 
-        Parameters, MACs, FLOPs, bytes of weights and of activations are counted; latency is measured on the
-        objective's device, and energy where this machine can tell (see `Cost`).
+        Parameters, MACs, FLOPs, and the bytes of weights and activations are counted. Latency is measured on
+        the objective's device, and so is energy where the machine has a counter for it (see `Cost`).
+        ``print`` shows the result as a table.
 
         Args:
-            trial: Such as ``study.best_trial``, or a row of what `confirm` returns.
+            trial: A trial, such as ``study.best_trial``, or a row of the result of `confirm`.
             latency: Whether to measure latency and energy, which takes some seconds.
-            batch_size: Images in a measured pass.
-            threads: Of the CPU, for a measured pass.
+            batch_size: Number of images in a measured pass.
+            threads: Number of CPU threads of a measured pass.
 
         Raises:
             ValueError: If the trial has no user attribute ``architecture``, or a number is not positive.
@@ -141,7 +144,7 @@ class FoundNetworks:
         )
 
     def _trained_network(self, trial: BaseTrial | Confirmed, network: nn.Module | None) -> nn.Module:
-        """``network`` if it can be the trial's; trained anew if there is none."""
+        """Return ``network`` if it matches the trial's architecture, or train one if it is None."""
         if network is None:
             return self.refit(trial).network
         best_network.check_is_network_of(trial, network, self.trainer, self.space)
@@ -150,22 +153,24 @@ class FoundNetworks:
     def export(
         self, trial: BaseTrial | Confirmed, path: str | Path, *, network: nn.Module | None = None
     ) -> Exported:
-        """Write the best network of a finished trial to a file that needs nothing of this package.
+        """Write the best network of a finished trial to a file that can be used without this package.
 
-        A study keeps no weights: unless a trained network is given, `refit` trains it anew. It takes inputs
-        that are standardised; mean and standard deviation, and the architecture, are in the file.
+        A study stores no weights, so `refit` trains the network unless a trained one is given. The network
+        expects standardised inputs. The file contains their mean and standard deviation, and the
+        architecture.
 
         Args:
-            trial: Such as ``study.best_trial``, or a row of what `confirm` returns.
-            path: Its ending says what is written: ``.onnx``, ``.pt2`` (`torch.export`) or ``.py`` (readable
-                source, with its weights in ``.safetensors`` beside it); see `export_network`.
-            network: Trained, such as ``refit(trial).network``.
+            trial: A trial, such as ``study.best_trial``, or a row of the result of `confirm`.
+            path: Path whose suffix selects the format: ``.onnx``, ``.pt2`` (`torch.export`) or ``.py``
+                (readable source, with its weights in a ``.safetensors`` file beside it); see
+                `export_network`.
+            network: Trained network, such as ``refit(trial).network``.
 
         Raises:
-            ValueError: For another ending, a trial without the user attribute ``architecture``, or a network
+            ValueError: For another suffix, a trial without the user attribute ``architecture``, or a network
                 of another architecture.
-            ImportError: If ONNX is asked for and not installed.
-            RuntimeError: If what was written gives other numbers than the network.
+            ImportError: If the format is ONNX, which is not installed.
+            RuntimeError: If the outputs of the written file differ from those of the network.
 
         Example::
 
@@ -186,22 +191,24 @@ class FoundNetworks:
         network: nn.Module | None = None,
         latency: bool = True,
     ) -> Partition:
-        """Where to cut the best network of a finished trial between a device and a server.
+        """Choose where to cut the best network of a finished trial between a device and a server.
 
-        Of the places where the device's part is within the budget, the one is chosen where the fewest bytes
-        cross; of equals the one that leaves the device the least to do. ``print`` shows them all.
+        Only cuts whose device part is within the budget are considered. Among them, the cut with the fewest
+        transferred bytes is chosen; ties are resolved in favour of the smallest device part. ``print`` shows
+        all cuts.
 
         Args:
-            trial: Such as ``study.best_trial``, or a row of what `confirm` returns.
-            budget: What the device has.
-            folder: Where both parts are written, ``device.onnx`` and ``server.onnx``; the output of the first
-                is the input of the second. None: nothing is written, and nothing is trained.
-            network: Trained, such as ``refit(trial).network``; without one `refit` trains what is written.
-            latency: Whether to measure it, on the objective's device, which takes some seconds.
+            trial: A trial, such as ``study.best_trial``, or a row of the result of `confirm`.
+            budget: Resources of the device.
+            folder: Folder for the two parts, ``device.onnx`` and ``server.onnx``. The output of the first is
+                the input of the second. None writes nothing and trains nothing.
+            network: Trained network, such as ``refit(trial).network``. None trains it with `refit` if parts
+                are to be written.
+            latency: Whether to measure latency on the objective's device, which takes some seconds.
 
         Raises:
-            ValueError: If no place is within the budget, latency is limited and not measured, the trial has
-                no user attribute ``architecture``, or the network is of another architecture.
+            ValueError: If no cut is within the budget, the budget limits a latency that is not measured, the
+                trial has no user attribute ``architecture``, or the network has another architecture.
             ImportError: If parts are to be written and ONNX is not installed.
         """
         if not isinstance(budget, Budget):
@@ -221,16 +228,17 @@ class FoundNetworks:
         )
 
     def table(self, trial: FrozenTrial) -> str:
-        """The best network of a finished trial, a row per layer: what it made of the image, gained and cost.
+        """Return a table of the best network of a finished trial, one row per layer.
 
-        The reward of a layer is the accuracy it added; a layer that was not trained on its own shows ``-``.
+        A row shows the output shape, accuracy, reward and cost of the layer. The reward is the accuracy that
+        the layer added. A layer shows ``-`` if no network that ends with it was trained.
 
         Raises:
             ValueError: If the trial has no user attribute ``architecture``.
         """
         _, layers = best_network.network_of(trial)
         known = getattr(trial, "intermediate_values", {})
-        if self.goal is not None:  # then the reports are what networks are worth
+        if self.goal is not None:  # then the reports are values of the goal
             known = {k - 1: accuracy for k, accuracy in accuracies(trial).items()}
         return layer_table(self.space, layers, known)
 

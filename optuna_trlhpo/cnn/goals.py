@@ -1,8 +1,9 @@
-"""What a network is worth where its cost counts too.
+"""Goals: functions that combine the accuracy and the cost of a network into one value.
 
-A *goal* is a function of an accuracy, 0 to 1, and a `Counts`; more is better. `CNNObjective` reports and
-returns what it gives, so that growth stops where a layer costs more than it brings (``min_improvement``), and
-any sampler learns from it. It may be any finite number: ``min_accuracy`` is held against the accuracy itself.
+A *goal* is a function of an accuracy, 0 to 1, and a `Counts`. Higher values are better. `CNNObjective`
+reports and returns its values. Growth therefore stops at a layer whose cost outweighs its gain
+(``min_improvement``), and any sampler learns from the values. A value may be any finite number, because
+``min_accuracy`` is compared with the accuracy itself.
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ from optuna_trlhpo.space import LayerSpace
 
 
 class Counts(NamedTuple):
-    """What a network costs, as far as it can be counted before it is trained.
+    """Costs of a network that can be counted before it is trained.
 
     Attributes:
         macs: Multiply-accumulates for one input.
-        parameters: Weights and biases.
-        activation_bytes: The most that input and output of one layer take together, for one input.
-        layers: Without the classifier.
+        parameters: Number of weights and biases.
+        activation_bytes: Maximum size of the input and output of one layer together, in bytes for one input.
+        layers: Number of layers without the classifier.
     """
 
     macs: int
@@ -36,19 +37,21 @@ Goal = Callable[[float, Counts], float]
 
 
 def count(space: LayerSpace, layers: Sequence[Layer]) -> Counts:
-    """What the network of these layers costs, classifier included."""
+    """Count the costs of the network of these layers, classifier included."""
     return Counts(
         space.macs(layers), space.parameters(layers), space.activation_bytes(layers), len(tuple(layers))
     )
 
 
 def weighted_product(cost: str, target: float, *, exponent: float = -0.07) -> Goal:
-    """``accuracy * (cost / target) ** exponent``: MnasNet's soft limit (Tan et al., 2019, equation 2).
+    """Return the goal ``accuracy * (cost / target) ** exponent``.
+
+    This is the soft limit of MnasNet (Tan et al., 2019, equation 2).
 
     Args:
         cost: A field of `Counts`: "macs", "parameters", "activation_bytes" or "layers".
-        target: What the cost is to be about.
-        exponent: MnasNet's -0.07 takes doubling the cost to be worth 5 % of accuracy. At most 0.
+        target: Desired cost.
+        exponent: At most 0. With MnasNet's -0.07, a doubled cost is offset by 5 % more accuracy.
 
     Raises:
         ValueError: For an unknown cost, a target that is not positive or a positive exponent.
@@ -68,13 +71,15 @@ def weighted_product(cost: str, target: float, *, exponent: float = -0.07) -> Go
 
 
 def mixture(cost: str, target: float, *, weight: float = 0.9) -> Goal:
-    """``weight * accuracy - (1 - weight) * min(cost / target, 1)``, after MONAS (Hsu et al., 2018): accuracy
-    and thrift in a fixed proportion, with no further punishment beyond the target.
+    """Return the goal ``weight * accuracy - (1 - weight) * min(cost / target, 1)``.
+
+    The goal follows MONAS (Hsu et al., 2018). It weighs accuracy against cost in a fixed proportion. A cost
+    beyond the target is not penalised further.
 
     Args:
-        cost: As in `weighted_product`.
-        target: At which the cost counts in full.
-        weight: Of the accuracy, 0 to 1.
+        cost: A field of `Counts`, as in `weighted_product`.
+        target: Cost at which the penalty reaches its maximum.
+        weight: Weight of the accuracy, 0 to 1.
 
     Raises:
         ValueError: For an unknown cost, a target that is not positive or a weight out of range.
@@ -90,7 +95,7 @@ def mixture(cost: str, target: float, *, weight: float = 0.9) -> Goal:
     return _Mixture(cost, float(target), float(weight))
 
 
-# Classes, not closures: an objective is pickled to other processes.
+# Classes instead of closures, because objectives are pickled for other processes.
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,7 @@
-"""Layers -> a network in PyTorch. It trains nothing, and the initial weights are the caller's concern."""
+"""Conversion of layers to a PyTorch network.
+
+Nothing is trained here. The caller seeds the initial weights.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from optuna_trlhpo.layers import ACTIVATIONS, Conv, Layer, Shape, activation, fl
 
 
 class IllegalNetworkError(ValueError):
-    """A layer cannot stand where it stands; the message names the layer and the shape it met."""
+    """A layer does not fit at its position. The message names the layer and its input shape."""
 
 
 def build_network(
@@ -21,21 +24,21 @@ def build_network(
     *,
     conv_activation: str = "relu",
 ) -> nn.Sequential:
-    """The layers, then the classifier: one linear layer to ``num_classes`` logits.
+    """Build the network of the layers and a classifier, one linear layer to ``num_classes`` logits.
 
     Args:
-        layers: First to last, without the classifier.
-        input_shape: ``(channels, height, width)`` of one image, or of another input.
-        num_classes: Outputs of the classifier.
-        conv_activation: What follows each convolution of Table I, an activation of that table. The paper has
-            "none", with which two convolutions in a row are together linear.
+        layers: Layers from first to last, without the classifier.
+        input_shape: Shape ``(channels, height, width)`` of one image, or the shape of another input.
+        num_classes: Number of outputs of the classifier.
+        conv_activation: Activation of Table I that follows each convolution of that table. The paper uses
+            "none", with which two consecutive convolutions are linear together.
 
     Returns:
         A module from images ``[B, C, H, W]`` to logits ``[B, num_classes]``.
 
     Raises:
-        IllegalNetworkError: If a layer does not fit on the shape before it.
-        ValueError: If ``conv_activation`` is not known.
+        IllegalNetworkError: If a layer does not accept its input shape.
+        ValueError: If ``conv_activation`` is unknown.
 
     Example:
         >>> from optuna_trlhpo.layers import parse
@@ -62,7 +65,7 @@ def output_shape_of(layers: Sequence[Layer], input_shape: Shape) -> Shape:
     """The shape behind the last layer.
 
     Raises:
-        IllegalNetworkError: If a layer does not fit on the shape before it.
+        IllegalNetworkError: If a layer does not accept its input shape.
     """
     shape: Shape = input_shape
     for k, layer in enumerate(layers, start=1):
@@ -74,13 +77,16 @@ def output_shape_of(layers: Sequence[Layer], input_shape: Shape) -> Shape:
 
 
 def layer_modules(layer: Layer, shape: Shape, *, conv_activation: str = "relu") -> list[nn.Module]:
-    """The modules of one layer that stands on ``shape``; a convolution of Table I brings no activation."""
+    """Return the modules of a layer with inputs of ``shape``.
+
+    A convolution of Table I has no activation of its own, so ``conv_activation`` follows it.
+    """
     modules = layer.modules(shape)
     return [*modules, *activation(conv_activation)] if isinstance(layer, Conv) else modules
 
 
 def classifier_modules(shape: Shape, num_classes: int) -> list[nn.Module]:
-    """The linear layer that ends every network."""
+    """Return the modules of the classifier that ends every network: flattening and a linear layer."""
     return [*flatten(shape), nn.Linear(math.prod(shape), num_classes)]
 
 

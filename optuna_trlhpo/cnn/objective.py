@@ -1,6 +1,6 @@
-"""`CNNObjective`: grows a CNN inside a trial, trains what is worth it and reports the accuracies.
+"""`CNNObjective`: grows a CNN inside a trial, trains its prefixes and reports their accuracies.
 
-Notation: S layers; accuracy is a share of images, 0-1; MACs are for one image, classifier included.
+Notation: S layers; accuracy is a fraction of images, 0-1; MACs are for one image, classifier included.
 """
 
 from __future__ import annotations
@@ -39,83 +39,84 @@ from optuna_trlhpo.space import LayerSpace
 
 _DEFAULTS: dict[str, Any] = {"epochs": 5, "batch_size": 128, "learning_rate": 3e-3}
 _DEFAULTS_OF: dict[str, dict[str, Any]] = {
-    # With under a thousand images the usual five epochs of 128 would be 40 steps.
+    # The training split has under a thousand images: five epochs in batches of 128 would be 40 steps.
     "digits": {"epochs": 10, "batch_size": 64, "learning_rate": 5e-3},
 }
 
 TRAINING_ATTRIBUTE = "training"
-"""The user attribute of a study that says how its networks were trained."""
+"""User attribute of a study with the training settings of its networks."""
 
 _SECONDS_OF_LATENCY = 0.1
-"""For which a network is measured before it is trained."""
+"""Duration of a latency measurement before a network is trained."""
 
 _logger = optuna.logging.get_logger("optuna.trlhpo.cnn")  # outside the "optuna." tree INFO would be lost
 
 
 class CNNObjective(FoundNetworks):
-    """An Optuna objective that finds a small CNN for a dataset, layer by layer. Maximise it.
+    """An Optuna objective that grows a small CNN for a dataset, layer by layer. Maximise it.
 
-    Every network that `LayerSpace.grow` yields is trained from scratch on the training images and reported
-    with its accuracy on all validation images. The value of a trial is the accuracy of its best prefix; the
-    user attributes ``architecture``, ``parameters`` and ``macs`` say which that is. If a network does not fit
-    in memory, the trial fails, with the attribute ``failed``, and the study goes on.
+    Every network that `LayerSpace.grow` yields is trained from scratch on the training images. Its accuracy
+    on all validation images is reported. The value of a trial is the accuracy of its best prefix, which the
+    user attributes ``architecture``, ``parameters`` and ``macs`` describe. If a network does not fit in
+    memory, the trial fails with the user attribute ``failed``, and the study continues.
 
-    One network gets one value in whichever trial, thread or process it is trained: the seed of a training is
-    made of ``seed`` and the architecture. (Other hardware, and a GPU, may round differently.) So no network
-    is trained twice: one that any trial of the study has trained with the same data and settings, in this
-    process or another, before a restart or after, is looked up in the study (see `savings`).
+    A network has the same value in every trial, thread and process, because the seed of a training is derived
+    from ``seed`` and the architecture. (Other hardware, and a GPU, may round differently.) So no network is
+    trained twice. If any trial of the study has trained it with the same data and settings, in this process
+    or another, before or after a restart, the result is looked up in the study (see `savings`).
 
     Args:
         data: ``"digits"`` (8x8, no file needed), ``"mnist"``, ``"fashion_mnist"``, ``"kmnist"``,
             ``"cifar10"``, arrays or a ``Dataset``; see `load_data`.
-        data_root: Where torchvision's files lie or go.
-        download: Whether torchvision may fetch what is missing.
-        train_size: Training images; see `load_data` for the default.
-        validation_size: Validation images; see `load_data` for the default.
-        num_classes: Default: the highest label + 1.
+        data_root: Directory of torchvision's files.
+        download: Whether torchvision may download missing files.
+        train_size: Number of training images; see `load_data` for the default.
+        validation_size: Number of validation images; see `load_data` for the default.
+        num_classes: Number of classes. Default: the highest label + 1.
         epochs: Passes over the training images for each network. Default: 5; 10 for digits.
-        batch_size: Images in a training step. Default: 128; 64 for digits.
-        learning_rate: Adam's, at its peak. Default: 0.003; 0.005 for digits.
+        batch_size: Number of images in a training step. Default: 128; 64 for digits.
+        learning_rate: Peak learning rate of Adam. Default: 0.003; 0.005 for digits.
         schedule: ``"one_cycle"`` (linear warm-up, linear decay) or ``"constant"``.
-        conv_activation: What follows each convolution: none, relu, leakyrelu, tanh, sigmoid, elu or gelu.
-        max_layers: The most layers of a network.
-        min_improvement: Growth stops at a layer that adds less than this to what is reported, the accuracy
-            or what the goal gives; None: never.
-        min_accuracy: Growth stops below this accuracy; None: never.
-        max_macs: The most MACs of a network for one image; None: no limit.
-        max_parameters: The most weights and biases of a network; None: no limit.
-        max_activation_bytes: The most that input and output of one layer may take together; None: no limit.
-        max_latency: The most seconds that one image may take, on the device, with one thread of a CPU. It is
-            measured once for each network, before it is trained and while no thread of this process trains
-            (other processes disturb it); a trial whose first network is slower has the constraint
-            ``latency`` and is pruned. None: no limit.
-        goal: What a network is worth, by its accuracy and what it costs (see `goals`), where a cost is to be
-            weighed and not only limited. None: its accuracy.
-        objectives: With more than ``"accuracy"``, a network is suggested whole and trained once, and these
-            are the values of a trial: ``"accuracy"``, to be maximised, and ``"macs"``, ``"parameters"``,
-            ``"activation_bytes"``, ``"layers"`` and ``"latency"``, to be minimised.
-        vocabulary: The kinds of layer: Table I, or another one, such as `kinds.CNN` for images, `kinds.MLP`
-            for data ``(rows, labels)`` and `kinds.LSTM` for ``(sequences, labels)``.
-        train_prefixes: Which networks are trained on the way to a deeper one: ``"all"``, every so many
-            layers, or ``"auto"``, what the sampler holds worth a training; see `LayerSpace`.
-        inherit: Whether a network takes over the weights of the network that was trained before it in its
-            trial, keeping its function where that is possible, instead of starting from scratch. What it
-            comes to then depends on which networks were trained on the way, and only networks of the same
-            way are looked up. Networks are ranked less well for it (``make train-less`` measures how much).
-            `confirm` and `refit` start from scratch.
-        inherited_epochs: Passes for a network that inherits. Default: ``epochs``.
-        early_stop: A pruner of Optuna, such as ``optuna.pruners.MedianPruner()``, that stops hopeless
-            trainings: after each epoch it compares the accuracy on the first 1,000 validation images with
-            those that networks of as many layers had. What is stopped is reported with the accuracy it has
-            come to, and looked up like others; that depends on what was trained before. `confirm` and
-            `refit` stop nothing. None: all are trained to the end.
-        device: Default: the GPU if there is one.
+        conv_activation: Activation after each convolution: none, relu, leakyrelu, tanh, sigmoid, elu or gelu.
+        max_layers: Maximum number of layers of a network.
+        min_improvement: Growth stops at a layer that adds less than this to the reported value, which is the
+            accuracy or the value of the goal. None means never.
+        min_accuracy: Growth stops below this accuracy. None means never.
+        max_macs: Maximum MACs of a network for one image. None means no limit.
+        max_parameters: Maximum number of weights and biases of a network. None means no limit.
+        max_activation_bytes: Maximum size in bytes of the input and output of one layer together. None means
+            no limit.
+        max_latency: Maximum latency for one image in seconds, on the device, with one CPU thread. It is
+            measured once for each network, before its training and while no thread of this process trains
+            (other processes disturb it). A trial whose first network is slower violates the constraint
+            ``latency`` and is pruned. None means no limit.
+        goal: Value of a network as a function of its accuracy and its cost (see `goals`), for a cost that is
+            to be weighed and not only limited. None means that the value is the accuracy.
+        objectives: Names of the values of a trial: ``"accuracy"``, to be maximised, and ``"macs"``,
+            ``"parameters"``, ``"activation_bytes"``, ``"layers"`` and ``"latency"``, to be minimised. With
+            more than ``"accuracy"``, a network is suggested whole and trained once.
+        vocabulary: The kinds of layer: Table I, or another vocabulary, such as `kinds.CNN` for images,
+            `kinds.MLP` for data ``(rows, labels)`` and `kinds.LSTM` for ``(sequences, labels)``.
+        train_prefixes: Prefixes of a network to train: ``"all"``, an integer for every so many layers, or
+            ``"auto"`` to let the sampler decide; see `LayerSpace`.
+        inherit: Whether a network inherits the weights of the previous network of its trial, and where
+            possible its function, instead of starting from scratch. Its accuracy then depends on which
+            networks were trained before it, and only networks with the same lineage are looked up. Networks
+            are ranked less accurately (``make train-less`` measures how much). `confirm` and `refit` start
+            from scratch.
+        inherited_epochs: Number of epochs of a network that inherits. Default: ``epochs``.
+        early_stop: An Optuna pruner, such as ``optuna.pruners.MedianPruner()``, that stops hopeless
+            trainings. After each epoch it compares the accuracy on the first 1,000 validation images with
+            those of networks with the same number of layers. A stopped network is reported with the accuracy
+            that it has reached, and looked up like others. This accuracy depends on the earlier trainings.
+            `confirm` and `refit` never stop early. None trains every network to the end.
+        device: Device of the data and networks. Default: the GPU if there is one.
         precision: ``"float32"``, or ``"bfloat16"`` for matrix products and convolutions in 16 bits, which may
-            pay on a GPU (``make bench-engine`` measures where); weights stay in 32 bits.
-        threads: Of the CPU, for one training; ``"auto"``: as many as pay, which is measured now. More than
-            one helps only large networks, on idle cores; to use several cores, run several trials at once.
-            With another number of threads values may be rounded otherwise.
-        seed: Of the splits, the initial weights and the order of the images.
+            be faster on a GPU (``make bench-engine`` measures where). Weights stay in 32 bits.
+        threads: Number of CPU threads of one training. ``"auto"`` measures now how many are worthwhile. More
+            than one helps only large networks, on idle cores; to use several cores, run several trials at
+            once. Another number of threads may change the rounding of values.
+        seed: Random seed of the splits, the initial weights and the order of the images.
 
     Raises:
         ValueError: For an argument out of range, or data that cannot be used.
@@ -191,7 +192,7 @@ class CNNObjective(FoundNetworks):
             threads=threads,
             seed=seed,
         )
-        # Of NumPy's integers neither PyTorch nor JSON will hear.
+        # PyTorch and JSON reject NumPy integers.
         self.epochs, self.batch_size = int(self.epochs), int(self.batch_size)
         self.learning_rate = float(self.learning_rate)
         check_activation("conv_activation", conv_activation)
@@ -234,7 +235,7 @@ class CNNObjective(FoundNetworks):
             num_classes=self.data.num_classes,
             max_layers=max_layers,
             min_improvement=min_improvement,
-            # What a goal reports is no accuracy; then it is seen to here.
+            # With a goal the reports are not accuracies, so __call__ checks min_accuracy instead.
             min_accuracy=min_accuracy if goal is None else None,
             max_macs=max_macs,
             max_parameters=max_parameters,
@@ -268,11 +269,14 @@ class CNNObjective(FoundNetworks):
 
     @classmethod
     def paper(cls, data: Any = "mnist", **overrides: Any) -> CNNObjective:
-        """The paper's setting: batches of 16, 5 epochs, Adam at 0.001, convolutions without activation.
+        """Return an objective with the paper's setting.
+
+        The setting is batches of 16, 5 epochs, Adam at 0.001 and convolutions without activation.
 
         Args:
-            data: 20,000 training and 10,000 validation images for those of torchvision.
-            overrides: Any argument of `CNNObjective`.
+            data: See `CNNObjective`. For torchvision's datasets, 20,000 training and 10,000 validation images
+                are used.
+            overrides: Any arguments of `CNNObjective`.
         """
         setting = {
             "epochs": 5,
@@ -285,15 +289,16 @@ class CNNObjective(FoundNetworks):
         return cls(data, **{**setting, **overrides})
 
     def __call__(self, trial: BaseTrial) -> float | tuple[float, ...]:
-        """Grow, train and report; what the best prefix is worth: its accuracy, unless there is a goal. With
-        several objectives, train once; their values.
+        """Grow and train a network, report its prefixes, and return the value of the best one.
 
-        A frozen or fixed trial is trained again as it is: ``objective(study.best_trial)``.
+        The value is the accuracy, or the value of the goal if there is one. With several objectives, the
+        network is trained once and their values are returned. The network of a frozen or fixed trial is
+        trained again unchanged: ``objective(study.best_trial)``.
 
         Raises:
-            optuna.TrialPruned: If the study's pruner says so, or no network is within the limits.
-            ValueError: If the directions of the study are not those of the objectives, or a fixed trial holds
-                no network.
+            optuna.TrialPruned: If the study's pruner decides so, or no network is within the limits.
+            ValueError: If the directions of the study differ from those of the objectives, or a fixed trial
+                has no network.
         """
         if isinstance(trial, Trial):
             check_directions(trial.study, self.objectives)
@@ -307,7 +312,7 @@ class CNNObjective(FoundNetworks):
                 break
             trained = self.evaluation(trial, layers, way)
             if trained is None:
-                return float("nan")  # to Optuna a failed trial, which stops no study
+                return float("nan")  # Optuna fails the trial and continues the study
             if self.trainer.inherits:
                 way = (*way, trained.ancestor(layers))
             worth = self._worth(trained.accuracy, layers)
@@ -317,7 +322,7 @@ class CNNObjective(FoundNetworks):
                 self._note(trial, layers, trained.accuracy)
             if trial.should_prune():
                 if worth < best:
-                    break  # the layer is hopeless; the network before it is not, and is what the trial found
+                    break  # the layer is hopeless, but the network before it is the result of the trial
                 raise optuna.TrialPruned()
             if self.goal is not None and self._min_accuracy is not None and isinstance(trial, Trial):
                 if trained.accuracy < self._min_accuracy:
@@ -330,7 +335,7 @@ class CNNObjective(FoundNetworks):
         return best
 
     def _note_settings(self, study: Study) -> None:
-        """Keep with the study, once, how its networks are trained: a reader of it may have nothing else."""
+        """Store the training settings in the study, once, for readers that have only the study."""
         settings = {
             "data": self.data.name,
             "training images": len(self.data.train_labels),
@@ -367,15 +372,15 @@ class CNNObjective(FoundNetworks):
         return tuple(float(known[name]) for name in self.objectives)
 
     def _note(self, trial: BaseTrial, layers: Network, accuracy: float) -> None:
-        """The best network so far."""
+        """Record the best network so far in its trial."""
         trial.set_user_attr("architecture", describe(layers))
         trial.set_user_attr("parameters", self.space.parameters(layers))
         trial.set_user_attr("macs", self.space.macs(layers))
-        if self.goal is not None:  # else it is the report
+        if self.goal is not None:  # otherwise the report is the accuracy
             trial.set_user_attr("accuracy", accuracy)
 
     def _is_too_slow(self, trial: BaseTrial, layers: Network, *, alone: bool) -> bool:
-        """Whether the network takes longer than it may; if it is the trial's only one, the trial ends."""
+        """Return whether the network exceeds ``max_latency``. Prune the trial if it has no other network."""
         if self.max_latency is None:
             return False
         excess = self._latency(layers) - self.max_latency
@@ -386,6 +391,6 @@ class CNNObjective(FoundNetworks):
         return excess > 0
 
     def _measured_latency(self, layers: Network) -> float:
-        """Median seconds for one image."""
+        """Measure the median latency for one image, in seconds."""
         network = nn.Sequential(*best_network.untrained(layers, self.trainer, self.space).values())
         return measure_latency(network, self.space.input_shape, seconds=_SECONDS_OF_LATENCY).median

@@ -1,6 +1,6 @@
-"""What `CNNObjective` hands back: a network trained anew, or the leaders of a study ranked again.
+"""Results of `CNNObjective.refit` and `CNNObjective.confirm`.
 
-Notation as in `objective`.
+Notation: see `optuna_trlhpo.cnn.objective`.
 """
 
 from __future__ import annotations
@@ -15,16 +15,17 @@ from optuna_trlhpo.layers import Network
 
 @dataclass(frozen=True, eq=False)
 class Refit:
-    """A trial's best network, trained anew on training and validation images together.
+    """The best network of a trial, trained again on training and validation images together.
 
     Attributes:
-        network: Trained, in evaluation mode, on the objective's device; standardised images to logits.
-        architecture: As `describe` writes it.
-        layers: The same as layers, without the classifier.
-        parameters: All weights and biases.
-        macs: For one image.
-        test_accuracy: On the test images, read this once; None if the data has none.
-        seconds: What the training took.
+        network: Trained network, in evaluation mode, on the objective's device. It maps standardised images
+            to logits.
+        architecture: Architecture as text, in the format of `describe`.
+        layers: Layers of the architecture, without the classifier.
+        parameters: Number of weights and biases.
+        macs: Multiply-accumulates for one image.
+        test_accuracy: Accuracy on the test images, which are used only here. None if the data has none.
+        seconds: Duration of the training.
     """
 
     network: nn.Module
@@ -38,19 +39,19 @@ class Refit:
 
 @dataclass(frozen=True)
 class Confirmed:
-    """A network that was trained again under other seeds; accuracies are on the validation images, 0-1.
+    """A network that was trained again with other seeds. Accuracies are on the validation images, 0-1.
 
     Attributes:
-        architecture: As `describe` writes it.
-        layers: The same as layers, without the classifier.
-        trial: The number of the trial that observed the most of this network.
-        observed: What that trial observed. It was selected for being high and is no part of ``mean``.
-        mean: Of ``accuracies``.
-        standard_error: Of ``mean``, by the spread of ``accuracies``: how far other trainings would move it,
-            and not how far other validation images would. None for a single training.
-        accuracies: One of each training.
-        parameters: All weights and biases.
-        macs: For one image.
+        architecture: Architecture as text, in the format of `describe`.
+        layers: Layers of the architecture, without the classifier.
+        trial: Number of the trial with the highest accuracy of this network.
+        observed: Accuracy in that trial. The network was selected for it, so it does not enter ``mean``.
+        mean: Mean of ``accuracies``.
+        standard_error: Standard error of ``mean``, from the spread of ``accuracies``. It covers the
+            randomness of training, but not the choice of the validation images. None for a single training.
+        accuracies: Accuracy of each training.
+        parameters: Number of weights and biases.
+        macs: Multiply-accumulates for one image.
     """
 
     architecture: str
@@ -65,7 +66,7 @@ class Confirmed:
 
 
 class Confirmation(list[Confirmed]):
-    """The networks that `CNNObjective.confirm` trained again, best mean first; ``print`` shows a table."""
+    """Networks that `CNNObjective.confirm` trained again, best mean first. ``print`` shows a table."""
 
     def __str__(self) -> str:
         rows = [("trial", "observed", "mean", "std. error", "parameters", "MACs", "network")]

@@ -1,4 +1,4 @@
-"""Tables of text, with columns that line up."""
+"""Plain-text tables with aligned columns."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from optuna_trlhpo.space import LayerSpace
 
 
 def layer_table(space: LayerSpace, layers: Network, reports: Mapping[int, float]) -> str:
-    """A row per layer: its output, accuracy, reward and costs; see `CNNObjective.table`."""
+    """Return a table with the output, accuracy, reward and cost of each layer; see `CNNObjective.table`."""
     rows = [("layer", "output", "accuracy", "reward", "parameters", "MACs")]
     shapes: tuple[Shape, ...] = (space.input_shape, *space.shapes(layers))
     previous = 0.0
@@ -30,12 +30,14 @@ def layer_table(space: LayerSpace, layers: Network, reports: Mapping[int, float]
 
 
 def shape_text(shape: Shape) -> str:
-    """``"8x6x6"``."""
+    """Format a shape, such as ``"8x6x6"``."""
     return "x".join(map(str, shape))
 
 
 def aligned(rows: Sequence[Sequence[str]], *, left: Collection[int]) -> str:
-    """The rows as text, a rule below the first: the columns in ``left`` to the left, the others to the right.
+    """Format rows as a table with a rule below the first row.
+
+    The columns in ``left`` are aligned to the left, the others to the right.
 
     Example:
         >>> print(aligned([("layer", "MACs"), ("FCL", "90"), ("Conv", "1,080")], left={0}))

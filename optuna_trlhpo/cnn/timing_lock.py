@@ -1,4 +1,4 @@
-"""One measurement of time on a machine at once."""
+"""Lock that keeps time measurements free of concurrent trainings and measurements."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from collections.abc import Iterator
 
 
 class TimingLock:
-    """Trainings may go side by side, in threads; a measurement waits for them to end, and they wait for it.
+    """Lock that trainings share and that a measurement holds exclusively.
+
+    Trainings may run concurrently in threads. A measurement waits for them to end, and new trainings wait for
+    the measurement.
 
     Example:
         >>> machine = TimingLock()
@@ -25,9 +28,9 @@ class TimingLock:
 
     @contextlib.contextmanager
     def training(self) -> Iterator[None]:
-        """Within, nothing is measured. Not to be entered again within."""
+        """Hold the shared lock: nothing is measured in the context. It is not reentrant."""
         with self._changed:
-            # Also while one waits to measure, or with many trainings its turn would never come.
+            # A waiting measurement goes first, or with many trainings it would never start.
             self._changed.wait_for(lambda: self._to_measure == 0)
             self._trainings += 1
         try:
@@ -39,12 +42,12 @@ class TimingLock:
 
     @contextlib.contextmanager
     def measuring(self) -> Iterator[None]:
-        """Within, nothing is trained, and nothing else is measured."""
+        """Hold the exclusive lock: nothing is trained and nothing else is measured in the context."""
         with self._changed:
             self._to_measure += 1
             try:
                 self._changed.wait_for(lambda: not self._trainings and not self._is_measuring)
-            except BaseException:  # an interrupt
+            except BaseException:  # such as a keyboard interrupt
                 self._to_measure -= 1
                 self._changed.notify_all()
                 raise
@@ -59,4 +62,4 @@ class TimingLock:
 
 
 TIMING_LOCK = TimingLock()
-"""The one that all trainings and measurements of this process share."""
+"""Lock that all trainings and measurements of this process share."""
