@@ -1,4 +1,4 @@
-"""`TRLHPOClassifier`: search and refit behind scikit-learn's interface. It needs the extra ``cnn``."""
+"""`TRLHPOClassifier`: search and refit with the interface of scikit-learn. Requires the extra ``cnn``."""
 
 from __future__ import annotations
 
@@ -33,46 +33,45 @@ except ImportError as error:
     ) from error
 
 _STEPS = 300
-"""Steps of a training that the default number of epochs comes to."""
+"""Approximate number of training steps for the default number of epochs."""
 _EPOCHS = 5, 100
-"""The fewest and the most epochs that it may be."""
+"""Minimum and maximum of the default number of epochs."""
 
 
 class TRLHPOClassifier(ClassifierMixin, BaseEstimator):
-    """Finds a small network for the data at hand, and trains it: a classifier of scikit-learn.
+    """A scikit-learn classifier that searches a small network for the given data and trains it.
 
-    `fit` searches with `TRLHPOSampler`, judging networks by a part of the data that they are not trained on,
-    confirms the leaders, and trains the best of them on everything.
+    `fit` searches with `TRLHPOSampler` and evaluates networks on a validation split. It confirms the leaders
+    and trains the best of them on all the data.
 
     Args:
-        n_trials: Of the search. None: as many as there is time for, which needs a ``timeout``.
-        timeout: Seconds after which the search ends, if it has not; at least one trial is run.
+        n_trials: Number of trials of the search. None means as many as the ``timeout`` allows.
+        timeout: Maximum duration of the search in seconds. At least one trial is run.
         vocabulary: The kinds of layer. Default: Table I for images, fully connected layers for rows.
-        max_layers: The most layers of a network.
-        max_macs: The most MACs of a network for one input; None: no limit.
-        max_parameters: The most weights and biases of a network; None: no limit.
-        epochs: Of a training. Default: as many as come to some 300 steps, 5 to 100.
-        batch_size: Inputs in a step.
-        learning_rate: Adam's, at its peak.
-        confirm: How many leaders of the search are trained again, under new seeds, before one is chosen;
-            1: the best observed one is taken as it is.
-        validation_fraction: The share of the data that networks are judged by.
-        sampler: Default: a `TRLHPOSampler` with the seed of ``random_state``.
-        study: A study to go on with, which maximises, best without a pruner; default: a new one in memory. Of
-            its trials only those come into question that had the data, arguments and seed of this fit: the
-            folds of a cross validation, which share a study that is stored, do not choose one another's
-            networks.
-        device: Default: the GPU if there is one.
-        threads: Of the CPU; "auto": as many as pay, which is measured.
+        max_layers: Maximum number of layers of a network.
+        max_macs: Maximum MACs of a network for one input. None means no limit.
+        max_parameters: Maximum number of weights and biases of a network. None means no limit.
+        epochs: Number of epochs of a training. Default: 5 to 100, for about 300 steps.
+        batch_size: Number of inputs in a step.
+        learning_rate: Peak learning rate of Adam.
+        confirm: Number of leaders of the search to train again with new seeds before the best is chosen. 1
+            selects the best observed network directly.
+        validation_fraction: Fraction of the data for validation.
+        sampler: Sampler of the search. Default: a `TRLHPOSampler` with the seed of ``random_state``.
+        study: Study to continue, which maximises, preferably without a pruner. Default: a new in-memory
+            study. Only its trials with the data, arguments and seed of this fit are considered. So the folds
+            of a cross-validation that share a stored study do not choose one another's networks.
+        device: Device of the trainings. Default: the GPU if there is one.
+        threads: Number of CPU threads. "auto" measures how many are worthwhile.
         verbose: Whether to show Optuna's progress bar and log.
-        random_state: Of the split, the sampler and the trainings.
+        random_state: Random seed of the split, the sampler and the trainings.
 
     Attributes:
-        classes_: The labels, sorted.
-        n_features_in_: The length of the second axis of what `fit` was given.
-        study_: The study of the search.
-        architecture_: The network that was chosen.
-        network_: That network, trained.
+        classes_: Sorted labels.
+        n_features_in_: Length of the second axis of the inputs of `fit`.
+        study_: Study of the search.
+        architecture_: Architecture of the chosen network.
+        network_: The chosen network, trained.
 
     Example:
         >>> from sklearn.datasets import load_iris
@@ -122,15 +121,15 @@ class TRLHPOClassifier(ClassifierMixin, BaseEstimator):
         self.random_state = random_state
 
     def fit(self, X: Any, y: Any) -> TRLHPOClassifier:
-        """Search, choose and train.
+        """Search for a network, choose the best one and train it.
 
         Args:
-            X: Images ``[N, H, W]`` or ``[N, C, H, W]``, or rows ``[N, F]``; of other axes if a vocabulary for
-                them is named.
-            y: ``[N]`` labels of any kind, each at least twice.
+            X: Images ``[N, H, W]`` or ``[N, C, H, W]``, or rows ``[N, F]``. Inputs with other axes need a
+                vocabulary for them.
+            y: Labels ``[N]`` of any type, each at least twice.
 
         Raises:
-            ValueError: If data or arguments cannot be used, or no trial of the search came to an end.
+            ValueError: If data or arguments are invalid, or no trial of the search completed.
         """
         self._check_search()
         X, y = validate_data(self, X, y, allow_nd=True, dtype=np.float32, ensure_min_samples=2)
@@ -182,12 +181,15 @@ class TRLHPOClassifier(ClassifierMixin, BaseEstimator):
 
     def _new_study(self, seed: int) -> optuna.Study:
         sampler = TRLHPOSampler(seed=seed) if self.sampler is None else self.sampler
-        # A growing trial reports small networks first; a pruner would end it by those.
+        # A trial reports small networks first, and a pruner would stop it because of them.
         return optuna.create_study(direction="maximize", sampler=sampler, pruner=optuna.pruners.NopPruner())
 
     def _search(self, objective: CNNObjective) -> optuna.Study:
-        """Run the trials; give the study, or if it holds trainings of other data, arguments or seeds, or
-        networks beyond the limits, a copy without them."""
+        """Run the trials and return the study.
+
+        If the study contains trainings with other data, arguments or seeds, or networks beyond the limits,
+        return a copy without them.
+        """
         numbers: list[int] = []
         run = functools.partial(
             self.study_.optimize,
@@ -196,7 +198,7 @@ class TRLHPOClassifier(ClassifierMixin, BaseEstimator):
             show_progress_bar=self.verbose,
         )
         run(n_trials=self.n_trials, timeout=self.timeout)
-        if not numbers:  # there was no time for one
+        if not numbers:  # the timeout was too short for a trial
             run(n_trials=1)
         trials = [trial for trial in self.study_.get_trials(deepcopy=False) if trial.state.is_finished()]
         settings = {trial.number: read_trainings(trial)[0] for trial in trials}
@@ -231,7 +233,7 @@ class TRLHPOClassifier(ClassifierMixin, BaseEstimator):
             max_layers=self.max_layers,
             max_macs=self.max_macs,
             max_parameters=self.max_parameters,
-            min_accuracy=None,  # of many classes a good network may stay below any share
+            min_accuracy=None,  # with many classes, even a good network may have a low accuracy
             vocabulary=vocabulary,
             device=self.device,
             threads=self.threads,
@@ -239,12 +241,12 @@ class TRLHPOClassifier(ClassifierMixin, BaseEstimator):
         )
 
     def predict_proba(self, X: Any) -> np.ndarray:
-        """``[N, classes]`` the probability of each class, in the order of ``classes_``."""
+        """Predict the probabilities ``[N, classes]`` of the classes, in the order of ``classes_``."""
         check_is_fitted(self)
         X = validate_data(self, X, allow_nd=True, dtype=np.float32, reset=False)
         if X.shape[1:] != self._shape:
             raise ValueError(f"X has inputs of shape {X.shape[1:]}; the model was fitted on {self._shape}")
-        if self._is_of_images:  # standardised by channel, others by feature
+        if self._is_of_images:  # images are standardised per channel, other inputs per feature
             X = X[:, None] if X.ndim == 3 else X
             inputs = (X - self._mean[:, None, None]) / self._std[:, None, None]
         else:
@@ -255,7 +257,7 @@ class TRLHPOClassifier(ClassifierMixin, BaseEstimator):
             return logits.double().softmax(dim=1).numpy()
 
     def predict(self, X: Any) -> np.ndarray:
-        """``[N]`` the likeliest class of each input."""
+        """Predict the most probable class of each input, ``[N]``."""
         probabilities = self.predict_proba(X)
         return self.classes_[probabilities.argmax(axis=1)]
 
@@ -267,7 +269,7 @@ class TRLHPOClassifier(ClassifierMixin, BaseEstimator):
 
 
 def _is_of(space: LayerSpace, trial: FrozenTrial) -> bool:
-    """Whether the trial's best network is one of the space."""
+    """Return whether the space contains the best network of the trial."""
     found = read_architecture(trial)
     if found is None:
         return False
