@@ -1,7 +1,7 @@
-"""Figures of a finished study, or a running one: what each layer contributes, what the agent attended to.
+"""Figures of a finished or running study, such as the contribution of each layer and the agent's attention.
 
-Each is a function of a study that returns a figure of plotly, as in `optuna.visualization`, and reads nothing
-but the study. `matplotlib` has twins of some. They need the extra:
+Each figure is a function that reads only the study and returns a Plotly figure, as in `optuna.visualization`.
+The module `matplotlib` has Matplotlib versions of some. They require the extra:
 ``pip install "optuna-trlhpo[visualization]"``.
 """
 

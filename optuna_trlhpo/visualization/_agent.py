@@ -1,4 +1,4 @@
-"""`plot_agent`: how the agent fared: losses, what it expected against what came, exploration, cache hits."""
+"""`plot_agent`: diagnostics of the agent, such as losses, calibration, exploration and cache hits."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TITLE = "Agent"
 
 
 class Series(NamedTuple):
-    """Numbers over trials."""
+    """Named series of values over trials."""
 
     name: str
     trials: list[int]
@@ -31,15 +31,15 @@ class Series(NamedTuple):
 
 
 class Foresight(NamedTuple):
-    """What the agent expected of a network, or of a step, and what came.
+    """Expected and realised values of networks, or of steps.
 
     Attributes:
         trials: Numbers of the trials.
-        expected: What was expected.
-        realised: What came.
-        low: The lower end of what was expected, a standard deviation below.
-        high: The upper end.
-        unit: What is compared.
+        expected: Expected values.
+        realised: Realised values.
+        low: Expected values less a standard deviation.
+        high: Expected values plus a standard deviation.
+        unit: Name of the compared quantity.
     """
 
     trials: list[int]
@@ -51,14 +51,14 @@ class Foresight(NamedTuple):
 
     @property
     def correlation(self) -> float:
-        """Pearson's; NaN where it is not defined."""
+        """Pearson correlation of expected and realised values. NaN if it is undefined."""
         if len(self.trials) < 3 or np.ptp(self.expected) == 0 or np.ptp(self.realised) == 0:
             return float("nan")
         return float(np.corrcoef(self.expected, self.realised)[0, 1])
 
     @property
     def covered(self) -> float:
-        """The share of what came that lies between low and high; about 0.68 if these are what they say."""
+        """Fraction of realised values between low and high. It is about 0.68 if the agent is calibrated."""
         triples = zip(self.low, self.realised, self.high, strict=True)
         return sum(low <= value <= high for low, value, high in triples) / max(len(self.trials), 1)
 
@@ -67,7 +67,7 @@ _NOTHING = Foresight([], [], [], [], [], "")
 
 
 class AgentInfo(NamedTuple):
-    """Only what the study has: each of these may be empty."""
+    """Diagnostics of the agent. Each of them is empty if the study has no data for it."""
 
     losses: list[Series]
     calibration: Foresight
@@ -78,6 +78,7 @@ class AgentInfo(NamedTuple):
 
 
 def get_agent_info(study: Study) -> AgentInfo:
+    """Collect the diagnostics of the agent from a study."""
     trials = study.get_trials(deepcopy=False)
     finished = [trial for trial in trials if trial.state.is_finished()]
     notes = {trial.number: note for trial in trials if (note := read_agent(trial)) is not None}
@@ -125,7 +126,7 @@ def _single(name: str, values: dict[int, float] | dict[int, float | None]) -> li
 
 
 def _cache(trials: list[FrozenTrial]) -> list[Series]:
-    """The share of networks that were looked up, up to each trial."""
+    """Return the cumulative fraction of looked-up networks over the trials."""
     numbers, shares, hits, n = [], [], 0, 0
     for trial in trials:
         trainings = read_trainings(trial)[1]
@@ -138,28 +139,28 @@ def _cache(trials: list[FrozenTrial]) -> list[Series]:
 
 def _foresight(study: Study, trials: list[FrozenTrial], notes: dict[int, AgentRecord]) -> Foresight:
     if len(study.directions) > 1:
-        return _NOTHING  # what trials weigh their objectives by is not kept
-    worths = {}
+        return _NOTHING  # the weights of the objectives in a trial are not recorded
+    outcomes = {}
     for trial in trials:
         if trial.state in (TrialState.COMPLETE, TrialState.PRUNED):
             found = signed_outcomes(trial, read_episode(trial, report_marks(trial)), study.directions)
             if found is not None:
-                worths[trial.number] = found[:, 0]
-    # A study that one agent began and another went on with: what the more trials have.
+                outcomes[trial.number] = found[:, 0]
+    # Two agents may have worked on the study. Then the kind of expectation that more trials have is shown.
     with_q = sum(bool(note.q) for note in notes.values())
     if with_q and with_q >= sum(bool(note.plans) for note in notes.values()):
-        return _of_actions(worths, notes)
-    return _of_plans(worths, notes, -1.0 if study.direction.name == "MINIMIZE" else 1.0)
+        return _of_actions(outcomes, notes)
+    return _of_plans(outcomes, notes, -1.0 if study.direction.name == "MINIMIZE" else 1.0)
 
 
-def _of_plans(worths: dict[int, np.ndarray], notes: dict[int, AgentRecord], sign: float) -> Foresight:
-    """Every plan whose network got a value."""
+def _of_plans(outcomes: dict[int, np.ndarray], notes: dict[int, AgentRecord], sign: float) -> Foresight:
+    """Compare the expected value of each planned network with its value, if it has one."""
     found = []
     for number, note in notes.items():
-        own = worths.get(number)
+        own = outcomes.get(number)
         if own is None:
             continue
-        last = {plan.steps: plan for plan in note.plans}  # of a length the one that was carried out
+        last = {plan.steps: plan for plan in note.plans}  # the last plan of each length was carried out
         for plan in last.values():
             if plan.steps <= len(own) and np.isfinite(own[plan.steps - 1]):
                 found.append((number, plan.value, sign * own[plan.steps - 1], plan.low, plan.high))
@@ -169,21 +170,21 @@ def _of_plans(worths: dict[int, np.ndarray], notes: dict[int, AgentRecord], sign
     return Foresight(trials, expected, realised, low, high, "value of the plan")
 
 
-def _of_actions(worths: dict[int, np.ndarray], notes: dict[int, AgentRecord]) -> Foresight:
-    """Q of every step against its return, on the scale that the critic learned on."""
+def _of_actions(outcomes: dict[int, np.ndarray], notes: dict[int, AgentRecord]) -> Foresight:
+    """Compare Q of each step with its return, on the scale of the critic's training targets."""
     scale = EmpiricalCDF()
-    for own in worths.values():
+    for own in outcomes.values():
         if np.isfinite(own).any():
             scale.add(float(np.fmax.reduce(own)))
     numbers: list[int] = []
     expected: list[float] = []
     realised: list[float] = []
     deviations: list[float] = []
-    for number, own in worths.items():
+    for number, own in outcomes.items():
         note = notes.get(number)
         if note is None or len(own) < len(note.q):
             continue
-        if note.bootstrapped:  # the rewards from the step on, undiscounted
+        if note.bootstrapped:  # the undiscounted sum of the rewards from the step on
             rewards = rewards_of(scale.unit(own[None]))[0]
             returns = np.cumsum(rewards[::-1])[::-1]
         else:
@@ -199,25 +200,24 @@ def _of_actions(worths: dict[int, np.ndarray], notes: dict[int, AgentRecord]) ->
 
 
 def plot_agent(study: Study) -> go.Figure:
-    """How the agent fared over the trials; what the study does not have is left out.
+    """Plot diagnostics of the agent over the trials. Panels without data are omitted.
 
-    - The losses of critic and actor, means over the updates before a trial (the paper's agent).
-    - What was expected against what came. Of the paper's agent: Q of each step, as it was carried out,
-      against its return, the rewards from that step on. Of a critic that ranks plans: the expected value of
-      the network that was planned, with its deviation, against the value that it got.
-    - The share of exploration noise on the actor.
-    - The spread: how far the members of the critic are apart, or the deviation of the plan's value.
-    - The share of networks that were looked up and not trained (`CNNObjective`).
+    - Losses of critic and actor: means over the updates before a trial (the paper's agent).
+    - Expected and realised values. For the paper's agent: Q of each executed step against its return, the sum
+      of the rewards from that step on. For a critic that ranks plans: the expected value of the planned
+      network, with its standard deviation, against its realised value.
+    - Exploration: the fraction of exploration noise on the actor.
+    - Spread: the disagreement of the members of the critic, or the standard deviation of the plan's value.
+    - Cache: the fraction of networks that were looked up instead of trained (`CNNObjective`).
 
     Args:
-        study: A study that a `TRLHPOSampler` has played, or one with a `CNNObjective`, of which every sampler
-            has cache hits.
+        study: A study of a `TRLHPOSampler`, or of a `CNNObjective` with any sampler, which has cache hits.
 
     Returns:
-        A figure; without data it says why.
+        A figure. Without data it shows the reason.
 
     Raises:
-        ImportError: If plotly is not installed.
+        ImportError: If Plotly is not installed.
 
     Example:
         >>> import optuna
@@ -235,7 +235,7 @@ def plot_agent(study: Study) -> go.Figure:
 
 
 def panels_of(info: AgentInfo) -> list[tuple[str, list[Series]]]:
-    """The panels over trials that have data: title and series."""
+    """Return the title and series of each panel over trials that has data."""
     panels = [
         ("Losses", info.losses),
         ("Exploration", info.exploration),
@@ -246,7 +246,7 @@ def panels_of(info: AgentInfo) -> list[tuple[str, list[Series]]]:
 
 
 def foresight_title(calibration: Foresight) -> str:
-    """What was expected against what came, in one line."""
+    """Return the title of the panel of expected and realised values, with their correlation."""
     title = f"{calibration.unit.capitalize()}: expected and realised"
     if not np.isnan(calibration.correlation):
         title += f"<br>r = {calibration.correlation:.2f}"
@@ -289,7 +289,7 @@ def _add_foresight(figure: go.Figure, calibration: Foresight, row: int, column: 
         x=calibration.expected,
         y=calibration.realised,
         mode="markers",
-        # Without a colour of its own a bar would take the markers', which are one for each.
+        # An error bar has one colour, so it cannot use the individual colours of the markers.
         error_x=(
             {
                 "type": "data",

@@ -1,4 +1,4 @@
-"""`plot_layer_affinity`: which neighbouring layers harm and which help (figure 2 of the paper)."""
+"""`plot_layer_affinity`: rewards of pairs of neighbouring layers (figure 2 of the paper)."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ TITLE = "Layer Affinity"
 
 
 class Pair(NamedTuple):
-    """Two kinds of neighbouring layers, and how many different networks end in them.
+    """A pair of kinds of neighbouring layers, and the number of different networks that end with it.
 
     Attributes:
-        name: ``"Conv - FCL"``.
-        negative: Networks whose last layer made them worse.
-        positive: Better.
-        n: All, those that it changed in nothing included.
-        low: The lower end of the 95 % interval of the share of negative ones.
-        high: The upper end.
+        name: Name of the pair, such as ``"Conv - FCL"``.
+        negative: Number of networks whose last layer made them worse.
+        positive: Number of networks whose last layer made them better.
+        n: Number of all networks, including those without a change.
+        low: Lower end of the 95 % interval of the fraction of negative rewards.
+        high: Upper end of this interval.
     """
 
     name: str
@@ -37,21 +37,23 @@ class Pair(NamedTuple):
 
     @property
     def share(self) -> float:
-        """Of negative ones."""
+        """Fraction of networks with a negative reward."""
         return self.negative / self.n
 
 
 class LayerAffinityInfo(NamedTuple):
+    """Data of `plot_layer_affinity`."""
+
     pairs: list[Pair]
-    """The most negative rewards first."""
+    """Pairs in descending order of the number of negative rewards."""
     overall: float
-    """The share of negative rewards among all pairs."""
+    """Fraction of negative rewards among all pairs."""
     note: str
 
 
 def get_layer_affinity_info(study: Study, objective: int) -> LayerAffinityInfo:
     layered = read_layers(study, objective)
-    rewards: dict[tuple, list[float]] = {}  # a network counts once, however many trials had it
+    rewards: dict[tuple, list[float]] = {}  # by network, because each network counts once
     for one in layered.rewards():
         if one.position > 1:
             rewards.setdefault(one.network, []).append(one.reward)
@@ -77,24 +79,24 @@ def _pair(name: str, rewards: list[float]) -> Pair:
 
 
 def plot_layer_affinity(study: Study, *, objective: int = 0) -> go.Figure:
-    """Which pairs of neighbouring layers end in a negative or a positive reward: figure 2 of the paper, with
-    how often each pair came, and intervals.
+    """Plot the numbers of negative and positive rewards of each pair of neighbouring layers.
 
-    On the left, as in the paper, how many networks end in a pair whose second layer made them worse, or
-    better. What is tried often is also often negative, so on the right stands the share of negative rewards
-    of each pair, with its 95 % interval (Wilson), and dotted the share of all pairs. A network counts once,
-    however many trials had it.
+    This is figure 2 of the paper with the frequency of each pair and intervals. The left panel shows, as in
+    the paper, how many networks end with a pair whose second layer made them worse or better. A pair that is
+    tried often also has many negative rewards. So the right panel shows the fraction of negative rewards of
+    each pair with its 95 % interval (Wilson), and the fraction over all pairs as a dotted line. A network
+    counts once, however many trials contain it.
 
     Args:
-        study: As in `plot_layer_rewards`.
-        objective: Which of its objectives, from 0.
+        study: A study of any sampler on a `LayerSpace`.
+        objective: Index of the objective, from 0.
 
     Returns:
-        A figure; without data it says why.
+        A figure. Without data it shows the reason.
 
     Raises:
-        ImportError: If plotly is not installed.
-        ValueError: If there is no such objective.
+        ImportError: If Plotly is not installed.
+        ValueError: If the objective does not exist.
 
     Example:
         >>> import optuna
@@ -110,12 +112,12 @@ def plot_layer_affinity(study: Study, *, objective: int = 0) -> go.Figure:
 
 
 def _beside(share: float) -> str:
-    """Where a text stands so that it is not cut off."""
+    """Return the position of a label at which it is not clipped."""
     return "top left" if share > 0.85 else "top right" if share < 0.15 else "top center"
 
 
 def layer_affinity_findings(study: Study, *, objective: int = 0) -> list[str]:
-    """What `plot_layer_affinity` shows, as lines of text: a line for each pair.
+    """Return the content of `plot_layer_affinity` as text, with one line for each pair.
 
     Example:
         >>> import optuna

@@ -1,4 +1,4 @@
-"""`plot_layer_rewards`: what each layer added."""
+"""`plot_layer_rewards`: the reward of each layer."""
 
 from __future__ import annotations
 
@@ -19,17 +19,22 @@ TITLE = "Layer Rewards"
 
 
 class LayerRewardsInfo(NamedTuple):
+    """Data of `plot_layer_rewards`."""
+
     rewards: list[Reward]
     value_name: str
     note: str
 
     def of_kind(self, kind: str) -> list[Reward]:
+        """Return the rewards of layers of one kind."""
         return [one for one in self.rewards if one.layer.kind == kind]
 
     @property
     def zoom(self) -> tuple[float, float] | None:
-        """The range of most rewards behind the first layer, where first layers, which start from nothing,
-        would dwarf them; else None."""
+        """Range of most rewards of later layers, if the rewards of first layers are much larger, or None.
+
+        First layers are compared with a network without layers, so their rewards can dominate the axis.
+        """
         later = [one.reward for one in self.rewards if one.position > 1]
         first = [one.reward for one in self.rewards if one.position == 1]
         if not later or not first:
@@ -40,7 +45,7 @@ class LayerRewardsInfo(NamedTuple):
 
     @property
     def kinds(self) -> list[str]:
-        """In the order of their first appearance."""
+        """Kinds of layer in the order of their first appearance."""
         return list(dict.fromkeys(one.layer.kind for one in self.rewards))
 
 
@@ -57,24 +62,24 @@ def get_layer_rewards_info(study: Study, objective: int) -> LayerRewardsInfo:
 
 
 def plot_layer_rewards(study: Study, *, objective: int = 0) -> go.Figure:
-    """What each layer added to the value of its network, over trials and by position.
+    """Plot the reward of each layer over trials and by position.
 
-    A layer's reward is the value of the network that ends with it, less that of the network before it
-    (section IV of the paper); positive is better, also where the study minimises. Values are reports, and the
-    values of trials that reported nothing; a network that was trained in another trial counts too. Of
-    accuracies, and of what is minimised and has "error" in its name (``study.set_metric_names``), the first
-    layer's reward is its accuracy; elsewhere it has none.
+    The reward of a layer is the value of the network that ends with it, less the value of the network before
+    it (section IV of the paper). A positive reward is an improvement, also in a study that minimises. Values
+    are reports, or the values of trials without reports. Values of networks from other trials are used, too.
+    The reward of the first layer is its accuracy if the values are accuracies, or if they are minimised and
+    have "error" in their name (``study.set_metric_names``). Otherwise the first layer has no reward.
 
     Args:
         study: A study of any sampler on a `LayerSpace`.
-        objective: Which of its objectives, from 0.
+        objective: Index of the objective, from 0.
 
     Returns:
-        A figure; without data it says why.
+        A figure. Without data it shows the reason.
 
     Raises:
-        ImportError: If plotly is not installed.
-        ValueError: If there is no such objective.
+        ImportError: If Plotly is not installed.
+        ValueError: If the objective does not exist.
 
     Example:
         >>> import optuna

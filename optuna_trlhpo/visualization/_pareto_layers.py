@@ -1,4 +1,4 @@
-"""`plot_pareto_layers`: what networks are worth against what they cost, prefixes included."""
+"""`plot_pareto_layers`: value and cost of networks, prefixes included."""
 
 from __future__ import annotations
 
@@ -26,18 +26,20 @@ COSTS = {
 
 
 class DepthPoint(NamedTuple):
-    """A network with a value."""
+    """A network with its value and cost."""
 
     network: Network
     value: float
     cost: float
     is_best: bool
-    """Whether no other is as good and cheaper, or better and no dearer."""
+    """Whether the network is on the Pareto front: no other one dominates it."""
 
 
 class ParetoLayersInfo(NamedTuple):
+    """Data of `plot_pareto_layers`."""
+
     points: list[DepthPoint]
-    """The cheapest first."""
+    """Networks in ascending order of cost."""
     sign: float
     value_name: str
     cost_name: str
@@ -59,16 +61,16 @@ def get_pareto_layers_info(
         return ParetoLayersInfo([], layered.sign, layered.value_name, name, layered.note)
     space = layered.space if space is None else space
     costs = _counted(layered, cost, space) if space is not None or cost == "layers" else _noted(study, cost)
-    # The cheapest first, of equal costs the best.
+    # In ascending order of cost; at equal cost the best network comes first.
     order = sorted(
         (network for network in layered.values if network in costs),
         key=lambda network: (costs[network], -layered.sign * layered.values[network]),
     )
     points, best = [], -float("inf")
     for network in order:
-        worth = layered.sign * layered.values[network]
-        points.append(DepthPoint(network, layered.values[network], costs[network], worth > best))
-        best = max(best, worth)
+        score = layered.sign * layered.values[network]
+        points.append(DepthPoint(network, layered.values[network], costs[network], score > best))
+        best = max(best, score)
     note = ""
     if not points:
         note = (
@@ -87,17 +89,17 @@ def _counted(layered: Layered, cost: str, space: LayerSpace | None) -> dict[Netw
         assert space is not None
         try:
             costs[network] = getattr(space, cost)(network)
-        except ValueError:  # of a study that changed its space
+        except ValueError:  # the study changed its space
             continue
     return costs
 
 
 def _noted(study: Study, cost: str) -> dict[Network, float]:
-    """What `CNNObjective` has noted: the cost of the best network of each trial."""
+    """Return the costs that `CNNObjective` recorded for the best network of each trial."""
     costs: dict[Network, float] = {}
     for trial in study.get_trials(deepcopy=False):
         found, count = read_architecture(trial), read_count(trial, cost)
-        if found is not None and count:  # the scale is logarithmic
+        if found is not None and count:  # a logarithmic axis cannot show 0
             costs[found[1]] = count
     return costs
 
@@ -105,24 +107,24 @@ def _noted(study: Study, cost: str) -> dict[Network, float]:
 def plot_pareto_layers(
     study: Study, *, cost: str = "macs", objective: int = 0, space: LayerSpace | None = None
 ) -> go.Figure:
-    """The value of networks against what they cost; each prefix that has a value is a point.
+    """Plot the value of networks against their cost. Each prefix with a value is a point.
 
-    A line joins the networks that no other beats: none is as good and cheaper, or better and no dearer. Costs
-    are worked out in the space that the study notes.
+    A line joins the networks of the Pareto front: no other network is cheaper and at least as good, or better
+    and at most as expensive. Costs are computed in the space that is recorded in the study.
 
     Args:
         study: A study of any sampler on a `LayerSpace`.
-        cost: "macs" (multiply-accumulates for one image), "parameters", "activation_bytes" (the most that
-            input and output of one layer take together) or "layers".
-        objective: Which of its objectives is the value, from 0.
-        space: The space, for a study that does not note it.
+        cost: "macs" (multiply-accumulates for one image), "parameters", "activation_bytes" (the maximum size
+            of the input and output of one layer together) or "layers".
+        objective: Index of the objective that is the value, from 0.
+        space: Search space, for a study that does not record it.
 
     Returns:
-        A figure; without data it says why.
+        A figure. Without data it shows the reason.
 
     Raises:
-        ImportError: If plotly is not installed.
-        ValueError: If there is no such objective, or cost.
+        ImportError: If Plotly is not installed.
+        ValueError: If the objective or the cost does not exist.
 
     Example:
         >>> import optuna

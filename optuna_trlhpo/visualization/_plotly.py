@@ -1,4 +1,4 @@
-"""Plotly, and what all figures have in common."""
+"""Import of Plotly, and common elements of all figures."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ _COLOURS = (
 
 
 def import_plotly() -> Any:
-    """``plotly.graph_objects``.
+    """Import and return ``plotly.graph_objects``.
 
     Raises:
-        ImportError: If plotly is not installed; it says how to install it.
+        ImportError: If Plotly is not installed. The message says how to install it.
     """
     try:
         import plotly.graph_objects as go
@@ -44,14 +44,14 @@ def import_plotly() -> Any:
 
 
 def colours_of(kinds: Iterable[str]) -> dict[str, str]:
-    """A colour for each kind of layer; the three of Table I always have the same."""
+    """Return a colour for each kind of layer. The three kinds of Table I always have the same colours."""
     known = ["Conv", "FCL", "MaxPool"]
     order = known + sorted(set(kinds) - set(known))
     return {kind: _COLOURS[i % len(_COLOURS)] for i, kind in enumerate(order)}
 
 
 def empty_figure(title: str, note: str) -> go.Figure:
-    """A figure without data that says why, which is logged too, as Optuna's figures do."""
+    """Return a figure without data that shows the reason ``note``, and log it, as Optuna's figures do."""
     logger.warning(note)
     go = import_plotly()
     figure = go.Figure(layout={"title": title})

@@ -1,4 +1,4 @@
-"""`write_report`: one HTML page of a study, for readers without Python and without a network."""
+"""`write_report`: a self-contained HTML page of a study, for readers without Python or internet access."""
 
 from __future__ import annotations
 
@@ -38,30 +38,30 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 _BEST = 10
-"""Networks in the table of the best."""
+"""Number of networks in the table of the best."""
 _TRAINING = "training"
-"""The user attribute of a study where `CNNObjective` says how it trains."""
+"""User attribute of a study with the training settings of `CNNObjective`."""
 _LONGEST = 300
-"""Characters of a user attribute that are shown."""
+"""Maximum number of characters of a user attribute that are shown."""
 
 
 def write_report(study: Study, path: str | Path, *, space: LayerSpace | None = None) -> Path:
-    """Write one HTML page about a study: the best network, figures, tables, settings and versions.
+    """Write an HTML page about a study: the best network, figures, tables, settings and versions.
 
-    The page holds all that it shows, plotly.js included (compressed; a browser of 2023 or later unpacks it),
-    and asks nothing of a network. It is about 2 MB large. Figures for which the study has no data are
-    replaced by a sentence that says why.
+    The page is self-contained and needs no internet access. It includes plotly.js in compressed form, which
+    browsers of 2023 or later can unpack, and has a size of about 2 MB. A figure without data is replaced by a
+    sentence with the reason.
 
     Args:
         study: A study of any sampler, finished or running.
-        path: The file to write; one that is there is replaced. Folders are made.
-        space: The space that networks were grown in, for a study that does not note it.
+        path: Path of the file. An existing file is replaced, and missing folders are created.
+        space: Search space of the networks, for a study that does not record it.
 
     Returns:
         The path of the file.
 
     Raises:
-        ImportError: If plotly is not installed.
+        ImportError: If Plotly is not installed.
         OSError: If the file cannot be written.
 
     Example:
@@ -96,7 +96,7 @@ def write_report(study: Study, path: str | Path, *, space: LayerSpace | None = N
 
 
 def _figures(study: Study, space: LayerSpace | None) -> tuple[str, list[str]]:
-    """The sections as HTML, and the figures as JSON."""
+    """Return the sections as HTML and the figures as JSON."""
     makers: list[tuple[str, Callable[[], go.Figure]]] = [
         ("The best network, layer by layer.", lambda: plot_architecture(study, space=space)),
         ("What networks are worth against what they cost.", lambda: plot_pareto_layers(study, space=space)),
@@ -189,7 +189,7 @@ def _leaders(study: Study, layered: Layered, space: LayerSpace | None) -> str:
         if space is not None:
             try:
                 costs = _count(space.parameters(network)), _count(space.macs(network))
-            except ValueError:  # of a study that changed its space
+            except ValueError:  # the study changed its space
                 pass
         rows.append((str(first[network]), decimal(layered.values[network]), *costs, describe(network)))
     if not rows:
@@ -199,7 +199,7 @@ def _leaders(study: Study, layered: Layered, space: LayerSpace | None) -> str:
 
 
 def _trade_offs(study: Study) -> str:
-    """Of several objectives the trials that no other beats."""
+    """Return a table of the Pareto-optimal trials of a study with several objectives, otherwise nothing."""
     if len(study.directions) == 1:
         return ""
     names = study.metric_names or [f"objective {i}" for i in range(len(study.directions))]
@@ -212,7 +212,7 @@ def _settings(study: Study) -> str:
     parts = []
     for title, settings in (
         ("Space", study.user_attrs.get(SPACE_ATTRIBUTE)),
-        ("Sampler (the latest)", read_from_study(study, SAMPLER_ATTRIBUTE)),  # shown as it is, whatever it is
+        ("Sampler (the latest)", read_from_study(study, SAMPLER_ATTRIBUTE)),  # shown without validation
         ("Training", study.user_attrs.get(_TRAINING)),
         ("User attributes of the study", _others(study.user_attrs)),
     ):
@@ -232,7 +232,7 @@ def _rows(settings: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _others(attributes: dict[str, Any]) -> dict[str, Any]:
-    # Attributes with a colon are those of tools, such as the notes of a dashboard.
+    # Attributes with a colon belong to tools, such as the notes of a dashboard.
     shown = (SPACE_ATTRIBUTE, _TRAINING)
     return {key: value for key, value in attributes.items() if key not in shown and ":" not in key}
 
@@ -240,7 +240,7 @@ def _others(attributes: dict[str, Any]) -> dict[str, Any]:
 def _text(value: Any) -> str:
     try:
         text = value if isinstance(value, str) else json.dumps(value, default=str)
-    except (ValueError, RecursionError):  # of an integer of thousands of digits, or of what holds itself
+    except (ValueError, RecursionError):  # an integer of thousands of digits, or a circular reference
         return f"({type(value).__name__})"
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ..."
 
@@ -256,7 +256,7 @@ def _version(package: str) -> str | None:
         return optuna.__version__
     try:
         return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:  # run from a checkout that is not installed
+    except importlib.metadata.PackageNotFoundError:  # imported from a checkout that is not installed
         return None
 
 

@@ -1,4 +1,4 @@
-"""`plot_search_tree`: the prefixes that a study tried, which of them trials share, and where the best lie."""
+"""`plot_search_tree`: the tree of all prefixes that a study has tried."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ TITLE = "Search Tree"
 
 
 _MOST_NODES = 300
-"""That are drawn: of more nobody sees anything."""
+"""Maximum number of nodes. A figure with more is not readable."""
 _BEST_DRAWN = 30
-"""Networks that are drawn with all that leads to them, however many trials share that."""
+"""Number of the best networks that are always drawn with all their prefixes."""
 _LARGEST = 22
-"""Pixels."""
+"""Maximum marker size in pixels."""
 
 
 class TreeBranch(NamedTuple):
-    """A network, a child of the network without its last layer; the root has no layers.
+    """A node of the tree: a network, whose parent is the network without its last layer.
 
     Attributes:
-        network: Its layers.
-        parent: The place of the parent in the list; -1 of the root.
-        y: Where it is drawn: children lie around their parent, the best branch at the top.
-        trials: How many trials have it as a prefix.
-        value: What it came to itself; None where it has no value.
-        best: The best value at it or behind it; None where there is none.
-        is_on_best: Whether it is on the way to the best network.
+        network: Layers of the network. The root has none.
+        parent: Index of the parent in the list. -1 for the root.
+        y: Vertical position. Children are placed around their parent, with the best branch at the top.
+        trials: Number of trials with this prefix.
+        value: Value of the network. None if it has none.
+        best: Best value of the network and its descendants. None if there is none.
+        is_on_best: Whether the network is a prefix of the best network.
     """
 
     network: Network
@@ -48,6 +48,8 @@ class TreeBranch(NamedTuple):
 
 
 class SearchTreeInfo(NamedTuple):
+    """Data of `plot_search_tree`."""
+
     nodes: list[TreeBranch]
     sign: float
     value_name: str
@@ -63,13 +65,13 @@ def get_search_tree_info(study: Study, objective: int) -> SearchTreeInfo:
 
 def _nodes(layered: Layered) -> list[TreeBranch]:
     trials: dict[Network, int] = {}
-    worth: dict[Network, float] = {}
+    scores: dict[Network, float] = {}  # the best score of a network and its descendants
     for grown in layered.trials:
         for k in range(len(grown.layers) + 1):
             trials[grown.layers[:k]] = trials.get(grown.layers[:k], 0) + 1
     for network, value in layered.values.items():
         for k in range(len(network) + 1):
-            worth[network[:k]] = max(worth.get(network[:k], -float("inf")), layered.sign * value)
+            scores[network[:k]] = max(scores.get(network[:k], -float("inf")), layered.sign * value)
     found = layered.best()
     best: Network = () if found is None else found[0].layers[: found[1]]
     children: dict[Network, list[Network]] = {}
@@ -79,8 +81,8 @@ def _nodes(layered: Layered) -> list[TreeBranch]:
     for own in children.values():
         own.sort(
             key=lambda network: (
-                -worth.get(network, -float("inf")),
-                best[: len(network)] != network,  # of equals
+                -scores.get(network, -float("inf")),
+                best[: len(network)] != network,  # breaks ties
                 str(network[-1]),
             )
         )
@@ -94,7 +96,7 @@ def _nodes(layered: Layered) -> list[TreeBranch]:
             heights[network],
             trials[network],
             layered.values.get(network),
-            None if network not in worth else layered.sign * worth[network],
+            None if network not in scores else layered.sign * scores[network],
             best[: len(network)] == network,
         )
         for network in order
@@ -102,7 +104,7 @@ def _nodes(layered: Layered) -> list[TreeBranch]:
 
 
 def _heights(children: dict[Network, list[Network]]) -> dict[Network, float]:
-    """Leaves one below the other, every other node in the middle of its children."""
+    """Place the leaves below one another, and every other node in the middle of its children."""
     heights: dict[Network, float] = {}
     leaves = 0
     stack: list[tuple[Network, bool]] = [((), False)]
@@ -121,23 +123,23 @@ def _heights(children: dict[Network, list[Network]]) -> dict[Network, float]:
 
 
 def plot_search_tree(study: Study, *, objective: int = 0) -> go.Figure:
-    """The networks that were tried, as a tree: each grows from the one without its last layer.
+    """Plot the tested networks as a tree, in which each grows from the one without its last layer.
 
-    A node is a prefix, larger the more trials share it, in the colour of the best value at it or behind it.
-    Branches are sorted: the best stand at the top. The way to the best network is drawn thick. Of a tree of
-    more than 300 prefixes those are drawn that lead to the best 30 networks, and those that most trials
-    share.
+    A node is a prefix. Its size shows how many trials share it, and its colour the best value of the prefix
+    and its descendants. Branches are sorted with the best at the top, and the path to the best network is
+    drawn thick. With more than 300 prefixes, only those of the best 30 networks and those that most trials
+    share are drawn.
 
     Args:
         study: A study of any sampler on a `LayerSpace`.
-        objective: Which of its objectives, from 0.
+        objective: Index of the objective, from 0.
 
     Returns:
-        A figure; without data it says why.
+        A figure. Without data it shows the reason.
 
     Raises:
-        ImportError: If plotly is not installed.
-        ValueError: If there is no such objective.
+        ImportError: If Plotly is not installed.
+        ValueError: If the objective does not exist.
 
     Example:
         >>> import optuna
@@ -153,7 +155,7 @@ def plot_search_tree(study: Study, *, objective: int = 0) -> go.Figure:
 
 
 def _drawn(info: SearchTreeInfo) -> list[TreeBranch]:
-    """Nodes whose parents are drawn too, at most `_MOST_NODES` of them; those that remain close up."""
+    """Select at most `_MOST_NODES` nodes whose parents are selected, too, and update their positions."""
     if len(info.nodes) <= _MOST_NODES:
         return info.nodes
     valued = [node for node in info.nodes if node.value is not None]
@@ -161,7 +163,7 @@ def _drawn(info: SearchTreeInfo) -> list[TreeBranch]:
     first = [node.network for node in info.nodes if node.is_on_best]
     for node in valued[:_BEST_DRAWN]:
         first += [node.network[:k] for k in range(len(node.network) + 1)]
-    # A prefix is shared by at least as many trials as what grows from it, so it comes first.
+    # A prefix is shared by at least as many trials as its descendants, so it comes first.
     shared = sorted(info.nodes, key=lambda node: (-node.trials, len(node.network)))
     order = dict.fromkeys([*first, *(node.network for node in shared)])
     kept = set(list(order)[:_MOST_NODES])
@@ -225,8 +227,8 @@ def _get_plot(info: SearchTreeInfo, nodes: list[TreeBranch]) -> go.Figure:
     legend = {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 1, "xanchor": "right"}
     title: dict[str, object] = {"text": TITLE}
     if len(nodes) < len(info.nodes):
-        told = f"{len(nodes):,} of {len(info.nodes):,} prefixes: those most shared, and the best"
-        title["subtitle"] = {"text": told}
+        subtitle = f"{len(nodes):,} of {len(info.nodes):,} prefixes: those most shared, and the best"
+        title["subtitle"] = {"text": subtitle}
     return figure.update_layout(title=title, legend=legend, height=600)
 
 

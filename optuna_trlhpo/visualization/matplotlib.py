@@ -1,6 +1,7 @@
-"""The twins of some figures in matplotlib, as in `optuna.visualization.matplotlib`: for print.
+"""Matplotlib versions of some figures, for print, as in `optuna.visualization.matplotlib`.
 
-They show what their namesakes show, take the same arguments and return the axes, from left to right.
+They show the same content as the Plotly figures of the same names, accept the same arguments and return the
+axes from left to right.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ __all__ = [
     "plot_pareto_layers",
 ]
 
-_STYLE = "ggplot"  # that of Optuna's
+_STYLE = "ggplot"  # the style of Optuna's figures
 
 
 def _import_pyplot() -> Any:
@@ -47,7 +48,7 @@ def _import_pyplot() -> Any:
 
 
 def _panels(title: str, note: str, rows: int = 1, columns: int = 1, **layout: Any) -> np.ndarray:
-    """``[rows, columns]`` axes; with a note one alone, that says it."""
+    """Create the axes ``[rows, columns]``, or a single one with the note if there is a note."""
     plt = _import_pyplot()
     if note:
         rows = columns = 1
@@ -66,7 +67,7 @@ def _panels(title: str, note: str, rows: int = 1, columns: int = 1, **layout: An
 
 
 def plot_layer_rewards(study: Study, *, objective: int = 0) -> list[Axes]:
-    """See `optuna_trlhpo.visualization.plot_layer_rewards`."""
+    """Plot the layer rewards; see `optuna_trlhpo.visualization.plot_layer_rewards`."""
     info = _layer_rewards.get_layer_rewards_info(study, objective)
     axes = _panels(_layer_rewards.TITLE, info.note, columns=2, sharey=True)[0]
     if info.note:
@@ -95,7 +96,7 @@ def plot_layer_rewards(study: Study, *, objective: int = 0) -> list[Axes]:
 
 
 def plot_layer_affinity(study: Study, *, objective: int = 0) -> list[Axes]:
-    """See `optuna_trlhpo.visualization.plot_layer_affinity`."""
+    """Plot the layer affinity; see `optuna_trlhpo.visualization.plot_layer_affinity`."""
     info = _layer_affinity.get_layer_affinity_info(study, objective)
     axes = _panels(_layer_affinity.TITLE, info.note, columns=2, sharey=True)[0]
     if info.note:
@@ -130,7 +131,10 @@ def plot_layer_affinity(study: Study, *, objective: int = 0) -> list[Axes]:
 
 
 def plot_attention_affinity(study: Study, *, objective: int = 0) -> list[Axes]:
-    """See `optuna_trlhpo.visualization.plot_attention_affinity`; row by row."""
+    """Plot the attention affinity; see `optuna_trlhpo.visualization.plot_attention_affinity`.
+
+    The axes are returned row by row.
+    """
     info = _attention_affinity.get_attention_affinity_info(study, objective)
     panels = _panels(_attention_affinity.TITLE, info.note, rows=max(len(info.found), 1), columns=2)
     if info.note:
@@ -140,15 +144,15 @@ def plot_attention_affinity(study: Study, *, objective: int = 0) -> list[Axes]:
         groups = [("best", POSITIVE, found.best), ("negative reward", NEGATIVE, found.negative)]
         for place, (_, colour, layers) in enumerate(groups):
             shares = [one.share for one in layers]
-            # Spread by their order, so that equal ones can be told apart.
+            # Spread horizontally by their order, so that equal values do not overlap.
             spread = place + 0.25 * (np.arange(len(shares)) % 11 - 5) / 5
             left.plot(spread, shares, ".", color=colour, alpha=0.6, markersize=4)
             if shares:
                 left.boxplot([shares], positions=[place], widths=0.6, showfliers=False)
         left.set_xticks([0, 1], [label for label, *_ in groups])
         left.set_ylabel("Attention to the layer")
-        told = _attention_affinity.sentence_of_difference(found)
-        left.set_title(f"{name}, attention to a layer as it is added\n{told}", fontsize=9)
+        finding = _attention_affinity.sentence_of_difference(found)
+        left.set_title(f"{name}, attention to a layer as it is added\n{finding}", fontsize=9)
         removed = found.removed
         points = right.scatter(
             [one.lift for one in removed],
@@ -159,8 +163,8 @@ def plot_attention_affinity(study: Study, *, objective: int = 0) -> list[Axes]:
         )
         right.axhline(0, color="grey", linewidth=0.8, linestyle=":")
         right.set(xlabel="Attention, 1 = an equal share", ylabel="Cost of removing it")
-        told = _attention_affinity.sentence_of_agreement(found)
-        right.set_title(f"{name}, attention and the cost of removal\n{told}", fontsize=9)
+        finding = _attention_affinity.sentence_of_agreement(found)
+        right.set_title(f"{name}, attention and the cost of removal\n{finding}", fontsize=9)
         if removed:
             right.figure.colorbar(points, ax=right, label="position")
     return list(panels.flat)
@@ -169,7 +173,7 @@ def plot_attention_affinity(study: Study, *, objective: int = 0) -> list[Axes]:
 def plot_pareto_layers(
     study: Study, *, cost: str = "macs", objective: int = 0, space: LayerSpace | None = None
 ) -> Axes:
-    """See `optuna_trlhpo.visualization.plot_pareto_layers`."""
+    """Plot the Pareto front of layers; see `optuna_trlhpo.visualization.plot_pareto_layers`."""
     info = _pareto_layers.get_pareto_layers_info(study, cost, objective, space)
     ax = _panels(_pareto_layers.TITLE, info.note)[0, 0]
     if info.note:
@@ -200,7 +204,7 @@ def plot_pareto_layers(
 
 
 def plot_agent(study: Study) -> list[Axes]:
-    """See `optuna_trlhpo.visualization.plot_agent`."""
+    """Plot the diagnostics of the agent; see `optuna_trlhpo.visualization.plot_agent`."""
     info = _agent.get_agent_info(study)
     series, calibration = _agent.panels_of(info), info.calibration
     n = len(series) + bool(calibration.trials)
