@@ -26,20 +26,20 @@ if TYPE_CHECKING:
 
 TITLE = "Architecture"
 _BOX = 0.36
-"""Half the width of a box, where the whole is 1 on either side."""
+"""Half the width of a box, in units of the horizontal axis."""
 
 
 class Part(NamedTuple):
     """A row of the diagram: the input, a layer, or the classifier.
 
     Attributes:
-        name: Such as ``"Conv(32,5,1)"``.
-        kind: Such as ``"Conv"``.
-        shape: Of what leaves it, as text; empty where it is not known.
-        parameters: Weights and biases; None where they are not known.
-        macs: For one image; None where they are not known.
-        value: What the network that ends here came to; None where it has no value.
-        reward: What the layer added; None where it has none.
+        name: Name, such as ``"Conv(32,5,1)"``.
+        kind: Kind of layer, such as ``"Conv"``.
+        shape: Output shape as text. Empty if unknown.
+        parameters: Number of weights and biases. None if unknown.
+        macs: Multiply-accumulates for one image. None if unknown.
+        value: Value of the network that ends here. None if it has none.
+        reward: Reward of the layer. None if it has none.
     """
 
     name: str
@@ -52,20 +52,24 @@ class Part(NamedTuple):
 
 
 class ArchitectureInfo(NamedTuple):
+    """Data of `plot_architecture`."""
+
     number: int
     parts: list[Part]
     value: float | None
     value_name: str
     left_out: str
-    """Layers that the trial tried behind its best network."""
+    """Layers that the trial tried after its best network."""
     note: str
 
     @property
     def parameters(self) -> int | None:
+        """Number of weights and biases of the network. None if unknown."""
         return _total([part.parameters for part in self.parts])
 
     @property
     def macs(self) -> int | None:
+        """Multiply-accumulates of the network for one image. None if unknown."""
         return _total([part.macs for part in self.parts])
 
 
@@ -109,7 +113,7 @@ def _parts(
         shapes = [space.input_shape, *space.shapes(layers)]
     parts = [Part("input", "input", _text(shapes[0]), 0, 0, None, None)]
     for k, layer in enumerate(layers, start=1):
-        parts.append(_part(layer, shapes[k - 1], shapes[k], *_worth(k, layers, values, layered)))
+        parts.append(_part(layer, shapes[k - 1], shapes[k], *_outcome(k, layers, values, layered)))
     size = None if shapes[-1] is None else math.prod(shapes[-1])
     classes = None if space is None else space.num_classes
     macs = None if size is None or classes is None else size * classes
@@ -126,9 +130,10 @@ def _part(
     return Part(str(layer), layer.kind, _text(behind), parameters, macs, value, reward)
 
 
-def _worth(
+def _outcome(
     k: int, layers: Network, values: dict[int, float], layered: Layered
 ) -> tuple[float | None, float | None]:
+    """Return the value of the first k layers and the reward of layer k, where known."""
     value = values.get(k)
     before = layered.before_any_layer if k == 1 else values.get(k - 1, layered.values.get(layers[: k - 1]))
     reward = None if value is None or before is None else layered.sign * (value - before)
@@ -142,24 +147,24 @@ def _text(shape: Shape | None) -> str:
 def plot_architecture(
     study: Study, trial: FrozenTrial | int | None = None, *, space: LayerSpace | None = None
 ) -> go.Figure:
-    """The network of a trial as a diagram: its layers, the shapes between them, parameters and MACs, and what
-    each layer added.
+    """Plot the best network of a trial as a diagram.
 
-    Shown is the trial's best network; layers that it tried behind that and that made it worse are named
-    below. Shapes and costs are worked out in the space that the study notes.
+    The diagram shows the layers, their output shapes, parameters, MACs, values and rewards. Layers that the
+    trial tried after its best network, without an improvement, are named below it. Shapes and costs are
+    computed in the space that is recorded in the study.
 
     Args:
         study: A study of any sampler on a `LayerSpace`.
-        trial: A trial of it, or its number; None: the one with the best network among those within
-            their constraints.
-        space: The space, for a study that does not note it; without it shapes and costs are left out.
+        trial: A trial of the study, or its number. None selects the trial with the best network among those
+            that satisfy their constraints.
+        space: Search space, for a study that does not record it. Without one, shapes and costs are omitted.
 
     Returns:
-        A figure; without data it says why.
+        A figure. Without data it shows the reason.
 
     Raises:
-        ImportError: If plotly is not installed.
-        ValueError: If there is no such trial.
+        ImportError: If Plotly is not installed.
+        ValueError: If the trial does not exist.
 
     Example:
         >>> import optuna
@@ -178,7 +183,7 @@ def _get_plot(info: ArchitectureInfo) -> go.Figure:
     go = import_plotly()
     colours = {**colours_of(part.kind for part in info.parts), "input": GREY, "classifier": GREY}
     figure = go.Figure()
-    figure.add_trace(  # what is pointed at
+    figure.add_trace(  # invisible markers for the hover texts
         go.Scatter(
             x=[0] * len(info.parts),
             y=list(range(len(info.parts))),
@@ -188,7 +193,7 @@ def _get_plot(info: ArchitectureInfo) -> go.Figure:
             hovertemplate="%{text}<extra></extra>",
         )
     )
-    texts: list[dict[str, Any]] = []  # set at once: plotly copies all that there are for each that is added
+    texts: list[dict[str, Any]] = []  # set all at once, because Plotly copies all of them for each addition
     value_name = in_plotly(info.value_name)
     headers = {0.62: "output", 0.98: "parameters", 1.35: "MACs", 1.68: value_name, 2.02: "reward"}
     for x, header in headers.items():

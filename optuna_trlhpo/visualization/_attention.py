@@ -1,6 +1,6 @@
-"""`plot_attention`: what the agent attended to in one trial.
+"""`plot_attention`: attention of the agent in one trial.
 
-Notation as in `notes`: rows k = 1 to S, heads H.
+Notation as in `optuna_trlhpo.trials.agent_record`: S steps, with rows k = 1 to S; H heads.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ class AttentionInfo(NamedTuple):
     """Attention in one trial.
 
     Attributes:
-        number: The trial's.
-        weights: By "actor" and "critic" ``[H, S, S + 1]``: in row k - 1 the weights of steps 1 to k, and last
-            that of what was asked about; NaN where there was nothing to attend to.
-        steps: What the S steps are called.
-        asked: What was asked in each row.
-        itself: What the last column is called.
-        note: Why there is nothing; else empty.
+        number: Number of the trial.
+        weights: Attention weights ``[H, S, S + 1]`` of "actor" and "critic". Row k - 1 has the weights of
+            steps 1 to k, and in the last column the weight of the query itself. Masked weights are NaN.
+        steps: Names of the S steps.
+        asked: Name of the query of each row.
+        itself: Name of the last column.
+        note: Why there is no data. Empty if there is data.
     """
 
     number: int
@@ -74,7 +74,7 @@ def get_attention_info(study: Study, trial: FrozenTrial | int | None) -> Attenti
 
 
 def step_names(trial: FrozenTrial) -> list[str]:
-    """What the steps of a trial are called: layers by themselves, others by their parameters."""
+    """Return the names of the steps of a trial: the layer, or the parameters of a step without a layer."""
     names = [", ".join(step) for step in steps_of(list(trial.params), report_marks(trial))]
     layers = network_in(trial.params)
     for k, (step, layer) in enumerate(zip(layer_steps(trial), layers, strict=False), start=1):
@@ -83,8 +83,10 @@ def step_names(trial: FrozenTrial) -> list[str]:
 
 
 def layer_steps(trial: FrozenTrial) -> list[int]:
-    """Which steps of a trial, counted from 0, hold layers 1, 2 and so on; the others hold what else was
-    suggested, such as a learning rate."""
+    """Return the indices of the steps of a trial that suggested layers 1, 2 and so on, counted from 0.
+
+    The other steps suggested other parameters, such as a learning rate.
+    """
     steps = steps_of(list(trial.params), report_marks(trial))
     holding = [
         k
@@ -102,7 +104,7 @@ def _padded(rows: Any, S: int) -> np.ndarray:
 
 
 def _best_with_attention(study: Study) -> FrozenTrial | None:
-    """Of several objectives the latest."""
+    """Return the best trial with attention, or the latest one if the study has several objectives."""
     trials = study.get_trials(deepcopy=False, states=SHOWN)
     having = [trial for trial in trials if (note := read_agent(trial)) is not None and note.attention]
     if len(study.directions) > 1 or not having:
@@ -136,26 +138,26 @@ def _of_critic(by: set[str]) -> str:
 
 
 def plot_attention(study: Study, trial: FrozenTrial | int | None = None) -> go.Figure:
-    """Which earlier layers actor and critic attended to when each layer of a trial was chosen.
+    """Plot the attention of actor and critic to the earlier layers at each choice in a trial.
 
-    A row is a choice, a column a layer that was there; the last column is the attention that stayed with the
-    question itself. A row sums to 1. What was not there yet is masked, gets none, and is left blank. Shown is
-    the mean of all heads; the menu has each of them, those of the first block first.
+    A row is a choice, and a column an earlier layer. The last column is the attention to the query itself. A
+    row sums to 1. Later layers are masked, have no attention, and are left blank. The figure shows the mean
+    of all heads. The menu selects a single head, in the order of the blocks.
 
-    Where a critic ranks plans (``AgentConfig(critic="transformer")``), a row is the network up to a layer as
-    it was judged, and the last column holds also what is known of the network as a whole.
+    If a critic ranks plans (``AgentConfig(critic="transformer")``), a row is the evaluation of the network up
+    to a layer. The last column then includes the features of the whole network.
 
     Args:
-        study: A study that a `TRLHPOSampler` with attention has played.
-        trial: A trial of it, or its number; None: the best that has attention, of several objectives the
-            latest.
+        study: A study of a `TRLHPOSampler` with attention.
+        trial: A trial of the study, or its number. None selects the best trial with attention, or the latest
+            one if the study has several objectives.
 
     Returns:
-        A figure; without data it says why.
+        A figure. Without data it shows the reason.
 
     Raises:
-        ImportError: If plotly is not installed.
-        ValueError: If there is no such trial.
+        ImportError: If Plotly is not installed.
+        ValueError: If the trial does not exist.
 
     Example:
         >>> import optuna
@@ -210,12 +212,12 @@ def _get_plot(info: AttentionInfo) -> go.Figure:
         buttons.append({"label": f"head {head + 1}", "method": "restyle", "args": [{"z": cells}]})
     figure.update_layout(
         title=f"Attention in Trial {info.number}",
-        # On the left, for on the right plotly has its own; above the names of the panels.
+        # Above the names of the panels, and on the left, because Plotly's own buttons are on the right.
         updatemenus=[{"buttons": buttons, "x": 0, "xanchor": "left", "y": 1.08, "yanchor": "bottom"}],
         margin={"t": 130},
-        plot_bgcolor="white",  # so that what is masked is no small weight
+        plot_bgcolor="white",  # distinguishes masked cells from small weights
     )
-    # Names that are numbers, or dates, are names.
+    # Category axes, because Plotly would otherwise interpret names such as numbers or dates.
     figure.update_yaxes(
         type="category", autorange="reversed", automargin=True, showgrid=False, zeroline=False
     )
@@ -223,5 +225,5 @@ def _get_plot(info: AttentionInfo) -> go.Figure:
 
 
 def _cells(weights: np.ndarray) -> list[list[float | None]]:
-    """JSON knows no NaN."""
+    """Round the weights and replace NaN by None, because JSON has no NaN."""
     return [[None if np.isnan(w) else round(float(w), 4) for w in row] for row in weights]

@@ -1,4 +1,4 @@
-"""`plot_attention_affinity`: whether attention goes to the layers that matter (figure 3 of the paper)."""
+"""`plot_attention_affinity`: relation of attention to the importance of layers (figure 3 of the paper)."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ if TYPE_CHECKING:
 
 TITLE = "Attention Affinity"
 _BEST_SHARE = 0.1
-"""The share of the networks with a value that count as the best."""
+"""Fraction of the networks with a value that are considered the best."""
 
 
 class Attended(NamedTuple):
-    """A layer in a network, and the attention that it got there.
+    """A layer in a network, and its attention there.
 
     Attributes:
         network: All layers that could be attended to.
-        position: Of the layer, 1 for the first.
-        row: How many weights the row has: of the layers, of what else the trial had suggested by then, and
-            of the question itself.
-        share: The mean weight of the heads, and of the trials that had the network.
-        cost: What removing it costs: the value of the network less that of the network without the layer,
-            positive where it is missed; NaN where the study has no such network.
-        is_best: Whether it is the last layer of a network on the way to one of the best, or of such a one.
-        is_negative: Whether it is the last layer, and had a negative reward.
+        position: Position of the layer, 1 for the first.
+        row: Number of weights in the row: of the layers, of the other suggested parameters, and of the query.
+        share: Mean weight over the heads, and over the trials with the network.
+        cost: Cost of removing the layer: the value of the network less the value of the network without it,
+            positive if the removal is harmful. NaN if the study does not have both values.
+        is_best: Whether the layer is the last one of one of the best networks or of a prefix of it, and its
+            reward is not negative.
+        is_negative: Whether the layer is the last one of the network and has a negative reward.
     """
 
     network: Network
@@ -49,39 +49,44 @@ class Attended(NamedTuple):
 
     @property
     def lift(self) -> float:
-        """The share as a multiple of an equal one: 1 is what everything would get if all got the same."""
+        """Weight relative to uniform attention, for which it is 1."""
         return self.share * self.row
 
     @property
     def place(self) -> tuple[int, int, int]:
-        """What the share depends on whatever the layer is."""
+        """Properties that the weight depends on for every layer: row length, depth and position."""
         return self.row, len(self.network), self.position
 
 
 class AffinityOf(NamedTuple):
-    """What is found of the actor, or of the critic."""
+    """Results for the actor or for the critic."""
 
     whose: str
     layers: list[Attended]
     difference: Tested
-    """Of the share of the best layers from that of the negative ones."""
+    """Difference of the mean weights of the best and the negative layers."""
     agreement: Tested
-    """Of lift and cost."""
+    """Rank correlation of lift and cost."""
 
     @property
     def best(self) -> list[Attended]:
+        """Last layers of the best networks and of their prefixes."""
         return [one for one in self.layers if one.is_best]
 
     @property
     def negative(self) -> list[Attended]:
+        """Last layers with a negative reward."""
         return [one for one in self.layers if one.is_negative]
 
     @property
     def removed(self) -> list[Attended]:
+        """Layers with a known cost of removal."""
         return [one for one in self.layers if not math.isnan(one.cost)]
 
 
 class AttentionAffinityInfo(NamedTuple):
+    """Data of `plot_attention_affinity`."""
+
     found: list[AffinityOf]
     note: str
 
@@ -106,7 +111,7 @@ def get_attention_affinity_info(study: Study, objective: int) -> AttentionAffini
 
 
 def _shares(study: Study, layered: Layered) -> dict[str, dict[tuple[Network, int, int], list[float]]]:
-    """The weights, mean of the heads, by network, position of a layer in it, and length of the row."""
+    """Return the weights, averaged over the heads, by network, position of the layer and row length."""
     trials = {trial.number: trial for trial in study.get_trials(deepcopy=False)}
     shares: dict[str, dict[tuple[Network, int, int], list[float]]] = {whose: {} for whose in WHOSE}
     for grown in layered.trials:
@@ -119,7 +124,7 @@ def _shares(study: Study, layered: Layered) -> dict[str, dict[tuple[Network, int
             for depth, step in enumerate(at, start=1):
                 if step >= len(rows):
                     break
-                mean = rows[step].mean(axis=0)  # row k is of the first k steps
+                mean = rows[step].mean(axis=0)  # row k has the weights of the first k steps
                 for position in range(1, depth + 1):
                     place = grown.layers[:depth], position, len(mean)
                     shares[whose].setdefault(place, []).append(float(mean[at[position - 1]]))
@@ -139,7 +144,7 @@ def _attended(
     without = layered.values.get(network[: position - 1] + network[position:])
     cost = math.nan if value is None or without is None else layered.sign * (value - without)
     is_last = position == len(network)
-    is_negative = is_last and cost < 0  # without its last layer it is the network before: the reward
+    is_negative = is_last and cost < 0  # for the last layer, the cost of removal is the reward
     is_best = is_last and network in best and not is_negative
     return Attended(network, position, row, share, cost, is_best, is_negative)
 
@@ -161,7 +166,7 @@ def _compared(whose: str, layers: list[Attended]) -> AffinityOf:
 
 
 def sentence_of_difference(found: AffinityOf) -> str:
-    """What the comparison of the paper's figure 3 comes to."""
+    """Return the result of the comparison of the paper's figure 3 as a sentence."""
     d, n, m = found.difference, len(found.best), len(found.negative)
     if math.isnan(d.statistic):
         return f"{n} layers of the best and {m} with a negative reward: nothing to compare"
@@ -170,7 +175,7 @@ def sentence_of_difference(found: AffinityOf) -> str:
 
 
 def sentence_of_agreement(found: AffinityOf) -> str:
-    """Whether attention agrees with what removing a layer costs."""
+    """Return the correlation of attention with the cost of removing a layer as a sentence."""
     a = found.agreement
     if math.isnan(a.statistic):
         return f"{a.n} comparable layers whose removal has a cost: too few to tell"
@@ -178,7 +183,7 @@ def sentence_of_agreement(found: AffinityOf) -> str:
 
 
 def attention_affinity_findings(study: Study, *, objective: int = 0) -> list[str]:
-    """What `plot_attention_affinity` shows, as lines of text.
+    """Return the content of `plot_attention_affinity` as lines of text.
 
     Example:
         >>> import optuna
@@ -205,30 +210,32 @@ def _p(p: float) -> str:
 
 
 def plot_attention_affinity(study: Study, *, objective: int = 0) -> go.Figure:
-    """Whether attention goes to the layers that matter: figure 3 of the paper, and the test that it lacks.
+    """Plot attention against the importance of layers: figure 3 of the paper, and a test of its claim.
 
-    On the left: the attention that a layer gets right after it was added, where it is on the way to one of
-    the best tenth of the networks, and where it had a negative reward. The paper takes the difference of the
-    two for a sign that attention tells good layers from bad ones. But a weight depends on the place (the more
-    there is to attend to, the less each gets), so the title says how much of the difference is by place
-    alone, and how often exchanging layers of the same place makes it as large (p).
+    The left panel shows the attention to a layer immediately after it was added, for layers on the path to
+    one of the best 10 % of the networks and for layers with a negative reward. The paper interprets the
+    difference as evidence that attention distinguishes good layers from bad ones. But a weight also depends
+    on the place of the layer (the longer the row, the smaller each weight). So the title gives the part of
+    the difference that is due to the place alone, and the p-value of a permutation test that exchanges layers
+    of the same place.
 
-    On the right the test: does attention agree with what removing the layer costs? The cost is the value of a
-    network less that of the network without the layer, where the study has both: mostly the last layer, for
-    the network without it is the one before. Attention is shown as a multiple of an equal share. The
-    statistic is Spearman's rank correlation within places (equal depth and position), with the p of a
-    permutation within places. A network counts once, with the mean over the trials that had it.
+    The right panel tests whether attention agrees with the cost of removing the layer. The cost is the value
+    of a network less the value of the network without the layer, where the study has both. This is mostly the
+    last layer, because the network without it is the prefix. Attention is shown relative to uniform
+    attention. The statistic is Spearman's rank correlation within places (equal row length, depth and
+    position), with the p-value of a permutation test within places. A network counts once, with the mean over
+    the trials that contain it.
 
     Args:
-        study: A study that a `TRLHPOSampler` with attention has played on a `LayerSpace`.
-        objective: Which of its objectives, from 0.
+        study: A study of a `TRLHPOSampler` with attention on a `LayerSpace`.
+        objective: Index of the objective, from 0.
 
     Returns:
-        A figure; without data it says why.
+        A figure. Without data it shows the reason.
 
     Raises:
-        ImportError: If plotly is not installed.
-        ValueError: If there is no such objective.
+        ImportError: If Plotly is not installed.
+        ValueError: If the objective does not exist.
 
     Example:
         >>> import optuna

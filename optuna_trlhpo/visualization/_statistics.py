@@ -1,6 +1,7 @@
-"""Intervals and permutation tests.
+"""Confidence intervals and permutation tests.
 
-Notation: n observations; those of one *stratum* are comparable, and are exchanged among themselves alone.
+Notation: n observations. Only observations of the same *stratum* are comparable, so permutations exchange
+observations only within strata.
 """
 
 from __future__ import annotations
@@ -13,11 +14,11 @@ import numpy as np
 
 _PERMUTATIONS = 999
 _Z = 1.959964
-"""Of a 95 % interval."""
+"""Normal quantile of a 95 % interval."""
 
 
 def wilson(successes: int, n: int) -> tuple[float, float]:
-    """The 95 % interval of a share (Wilson, 1927): where ``successes`` of ``n`` leave it.
+    """Return the 95 % confidence interval of a proportion (Wilson, 1927) after ``successes`` of ``n``.
 
     Example:
         >>> low, high = wilson(8, 10)
@@ -33,14 +34,14 @@ def wilson(successes: int, n: int) -> tuple[float, float]:
 
 
 class Tested(NamedTuple):
-    """A statistic against chance.
+    """Result of a permutation test.
 
     Attributes:
-        statistic: As it is observed; NaN where it is not defined.
-        expected: Its mean where observations are exchanged within their strata.
-        p: Two-sided: the share of exchanges that lie as far from ``expected``; NaN where nothing can be
-            exchanged.
-        n: Observations.
+        statistic: Observed statistic. NaN if it is undefined.
+        expected: Mean of the statistic over permutations within the strata.
+        p: Two-sided p-value: the fraction of permutations at least as far from ``expected``. NaN if no
+            permutation is possible.
+        n: Number of observations.
     """
 
     statistic: float
@@ -50,9 +51,9 @@ class Tested(NamedTuple):
 
 
 def spearman_within(x: np.ndarray, y: np.ndarray, strata: Sequence[Hashable]) -> Tested:
-    """Spearman's rank correlation of ``x`` and ``y`` ``[n]`` within strata.
+    """Test Spearman's rank correlation of ``x`` and ``y`` ``[n]`` within strata.
 
-    Ranks are taken, and centred, within each stratum, so that what distinguishes the strata adds nothing.
+    Ranks are computed and centred within each stratum, so that differences between strata have no effect.
     """
     groups = _groups(strata)
     groups = [group for group in groups if len(group) > 1]
@@ -68,8 +69,10 @@ def spearman_within(x: np.ndarray, y: np.ndarray, strata: Sequence[Hashable]) ->
 
 
 def difference_within(values: np.ndarray, chosen: np.ndarray, strata: Sequence[Hashable]) -> Tested:
-    """The mean of ``values`` ``[n]`` where ``chosen`` ``[n]``, less that of the others, against exchanging
-    within strata who is chosen."""
+    """Test the difference of the means of ``values`` ``[n]`` with and without ``chosen`` ``[n]``.
+
+    The permutations exchange ``chosen`` within strata.
+    """
     n = len(values)
     if not chosen.any() or chosen.all():
         return Tested(math.nan, math.nan, math.nan, n)
@@ -89,14 +92,14 @@ def _groups(strata: Sequence[Hashable]) -> list[np.ndarray]:
 
 
 def _centred_ranks(values: np.ndarray) -> np.ndarray:
-    """Ranks from -0.5 to 0.5, ties counted half."""
+    """Return ranks from -0.5 to 0.5, where ties count half."""
     ordered = np.sort(values)
     below = np.searchsorted(ordered, values, "left") + np.searchsorted(ordered, values, "right")
     return below / (2 * len(values)) - 0.5
 
 
 def _shuffled(values: np.ndarray, groups: Sequence[np.ndarray]) -> np.ndarray:
-    """``[permutations, n]`` the values, exchanged within each group; always by the same chances."""
+    """Return permutations of the values within each group, ``[permutations, n]``, from a fixed seed."""
     rng = np.random.default_rng(0)
     shuffled = np.tile(values, (_PERMUTATIONS, 1))
     for group in groups:
@@ -106,6 +109,6 @@ def _shuffled(values: np.ndarray, groups: Sequence[np.ndarray]) -> np.ndarray:
 
 def _tested(statistic: float, shuffled: np.ndarray, n: int) -> Tested:
     expected = float(shuffled.mean())
-    # A little leeway, lest sums that are equal count as less by how they are rounded.
+    # A small tolerance, so that equal sums still count as equal after rounding.
     as_far = np.abs(shuffled - expected) >= abs(statistic - expected) - 1e-12
     return Tested(statistic, expected, float(1 + as_far.sum()) / (1 + _PERMUTATIONS), n)

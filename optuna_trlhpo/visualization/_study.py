@@ -1,7 +1,7 @@
-"""What a study tells of layers: its networks, what each came to, and what each layer added.
+"""Reading of the networks of a study, their values, and the rewards of their layers.
 
-Notation: k layers deep. A *reward* is what a layer added, positive where it made the network better,
-whichever way the study goes (section IV of the paper).
+Notation: k is the depth, the number of layers. A *reward* is the improvement of the value by a layer. It is
+positive if the layer made the network better, in both directions of the study (section IV of the paper).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import optuna
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-import optuna_trlhpo.layers.kinds  # noqa: F401  so that its vocabularies are known
+import optuna_trlhpo.layers.kinds  # noqa: F401  registers its vocabularies
 from optuna_trlhpo.layers import Layer, Network, network_in
 from optuna_trlhpo.space import LayerSpace
 from optuna_trlhpo.space.growth import SPACE_ATTRIBUTE
@@ -33,10 +33,10 @@ class Grown(NamedTuple):
     """A trial that grew layers.
 
     Attributes:
-        number: The trial's.
-        layers: All it had.
-        values: By depth, what the network of so many layers came to, in the unit of the study's values.
-        feasible: Whether the trial is within all its constraints.
+        number: Number of the trial.
+        layers: All layers of the trial.
+        values: Values of the networks of the first k layers, by k, in the unit of the study's values.
+        feasible: Whether the trial satisfies all its constraints.
     """
 
     number: int
@@ -46,20 +46,21 @@ class Grown(NamedTuple):
 
 
 class Reward(NamedTuple):
-    """What a layer added."""
+    """The reward of a layer in a trial."""
 
     number: int
     network: Network
-    """The layers up to this one, which is the last."""
+    """The layers up to and including this one."""
     reward: float
 
     @property
     def position(self) -> int:
-        """1 for the first layer."""
+        """Position of the layer, 1 for the first."""
         return len(self.network)
 
     @property
     def layer(self) -> Layer:
+        """The layer that the reward belongs to."""
         return self.network[-1]
 
 
@@ -68,12 +69,12 @@ class Layered:
     """The trials of a study that grew layers.
 
     Attributes:
-        trials: In order; complete, pruned and running ones.
-        values: What each network came to, the mean over the trials that had it.
-        sign: 1 where more is better, -1 where less is.
-        value_name: What the values are called.
-        space: What the networks were grown in; None where the study does not tell.
-        note: One sentence where there is nothing to show; else empty.
+        trials: Complete, pruned and running trials, in order.
+        values: Value of each network, the mean over the trials that contain it.
+        sign: 1 if higher values are better, -1 if lower values are.
+        value_name: Name of the values.
+        space: Search space of the networks. None if the study does not record it.
+        note: A sentence that says why there is no data. Empty if there is data.
     """
 
     trials: tuple[Grown, ...]
@@ -85,9 +86,11 @@ class Layered:
 
     @property
     def before_any_layer(self) -> float | None:
-        """The value that a network without layers is held to have: of accuracies 0, of error rates 1; None
-        where the values are neither, and the first layer's reward is not defined. What lies in [0, 1] and is
-        to be minimised may be a loss as well, so an error rate is what is called an error."""
+        """Assumed value of a network without layers: 0 for accuracies, 1 for error rates, otherwise None.
+
+        With None, the reward of the first layer is undefined. Minimised values in [0, 1] may also be losses,
+        so they are considered error rates only if their name contains "error".
+        """
         if not self.values or not all(0 <= value <= 1 for value in self.values.values()):
             return None
         if self.sign > 0:
@@ -95,8 +98,10 @@ class Layered:
         return 1.0 if "error" in self.value_name.lower() else None
 
     def rewards(self) -> Iterator[Reward]:
-        """Of every layer whose network and the one before it have a value, in this trial or elsewhere in the
-        study."""
+        """Yield the reward of every layer whose network and the one before it have a value.
+
+        The value of the network before it may come from another trial of the study.
+        """
         for trial in self.trials:
             for k, value in trial.values.items():
                 before = self.before_any_layer if k == 1 else trial.values.get(k - 1)
@@ -106,8 +111,11 @@ class Layered:
                     yield Reward(trial.number, trial.layers[:k], self.sign * (value - before))
 
     def best(self) -> tuple[Grown, int] | None:
-        """The trial with the best network, and how many of its layers that has; of equals the first. None
-        where no trial has a value and is within its constraints."""
+        """Return the trial with the best network, and the depth of that network.
+
+        Ties are resolved in favour of the first trial. Return None if no trial with a value satisfies its
+        constraints.
+        """
         within = [trial for trial in self.trials if trial.feasible]
         found = [(self.sign * v, -t.number, -k, t, k) for t in within for k, v in t.values.items()]
         if not found:
@@ -117,19 +125,19 @@ class Layered:
 
 
 def read_layers(study: Study, objective: int = 0) -> Layered:
-    """What ``study`` tells of layers.
+    """Read the trials of ``study`` that grew layers.
 
-    A report at step k is the value of the network of k + 1 layers, as `LayerSpace.grow` asks for it. Where a
-    trial suggested its network whole (`LayerSpace.suggest`), or reported more steps than it has layers,
-    reports are something else, and its value alone counts, as that of all its layers. So it is where the
-    value of a complete trial is none of its reports: these may be of epochs.
+    A report at step k is the value of the network of k + 1 layers, as `LayerSpace.grow` expects. Reports have
+    another meaning if a trial suggested its network whole (`LayerSpace.suggest`), reported more steps than it
+    has layers, or is complete with a value that differs from all its reports (which may be of epochs). Then
+    only the value of the trial counts, as the value of the network of all its layers.
 
     Args:
         study: A study of any sampler.
-        objective: Which of the study's objectives, from 0.
+        objective: Index of the objective, from 0.
 
     Raises:
-        ValueError: If there is no such objective.
+        ValueError: If the objective does not exist.
     """
     directions = study.directions
     if not isinstance(objective, int) or not 0 <= objective < len(directions):
@@ -171,8 +179,11 @@ def _values(trial: FrozenTrial, depth: int, objective: int) -> dict[int, float]:
 
 
 def _come_to(reports: Mapping[int, float], values: Sequence[float] | None) -> bool:
-    """Whether a trial's value is one of its reports; else these are of something else, such as epochs. One
-    that has not been told its value yet, or an infinite one, is taken at its reports."""
+    """Return whether the value of a trial is one of its reports.
+
+    Otherwise the reports have another meaning, such as epochs. A trial with no value yet, or with an infinite
+    one, counts as such.
+    """
     if not values or not math.isfinite(values[0]):
         return True
     return any(math.isclose(report, values[0], rel_tol=1e-6, abs_tol=1e-9) for report in reports.values())
@@ -192,12 +203,12 @@ def _note(trials: Sequence[FrozenTrial], grown: Sequence[Grown], has_values: boo
 
 
 def feasible(trial: FrozenTrial) -> bool:
-    """Whether every constraint of the trial is at most 0."""
+    """Return whether every constraint of the trial is at most 0."""
     return all(value <= 0 for value in trial.constraints.values())
 
 
 def decimal(value: float, *, signed: bool = False) -> str:
-    """As people read it: four decimals, or as many digits where these would say little.
+    """Format a number with four decimals, or with four significant digits where decimals are unsuitable.
 
     Example:
         >>> decimal(0.98765), decimal(3e-6), decimal(12.3456), decimal(1234567.0), decimal(0.5, signed=True)
@@ -210,7 +221,7 @@ def decimal(value: float, *, signed: bool = False) -> str:
 
 
 def read_space(study: Study) -> LayerSpace | None:
-    """The space that the study's networks were grown in; None where it does not tell."""
+    """Return the search space that the study records, or None if it records none or an unknown one."""
     settings = study.user_attrs.get(SPACE_ATTRIBUTE)
     try:
         return None if settings is None else LayerSpace.from_settings(settings)
@@ -221,15 +232,15 @@ def read_space(study: Study) -> LayerSpace | None:
 
 @functools.lru_cache(maxsize=100)
 def _warn_once(study_name: str, warning: str) -> None:
-    """All figures of a report read the same."""
+    """Log a warning once, because all figures of a report read the same study."""
     logger.warning(warning)
 
 
 def find_trial(study: Study, trial: FrozenTrial | int | None) -> FrozenTrial | None:
-    """The trial that is meant, by itself or by its number.
+    """Return the trial, which is given directly or by its number. None stays None.
 
     Raises:
-        ValueError: If the study has no trial of that number.
+        ValueError: If the study has no trial with that number.
     """
     if trial is None or isinstance(trial, FrozenTrial):
         return trial
