@@ -1,6 +1,6 @@
-"""A study in optuna-dashboard: a note, figures, and for the best few trials a note and files.
+"""Publication of a study in optuna-dashboard: a note, figures, and notes and files for the best trials.
 
-It needs the extra: ``pip install "optuna-trlhpo[dashboard]"``.
+It requires the extra: ``pip install "optuna-trlhpo[dashboard]"``.
 """
 
 from optuna_trlhpo.dashboard._publish import PublishCallback, publish

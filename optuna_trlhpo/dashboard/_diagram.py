@@ -1,4 +1,4 @@
-"""A network as a picture that every browser shows: SVG, written without further help."""
+"""Diagram of a network as SVG, which every browser shows, written without other packages."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from optuna_trlhpo.visualization._plotly import GREY, colours_of
 from optuna_trlhpo.visualization._study import decimal
 
 _WIDTH, _STEP, _BOX = 640, 56, 200
-"""In pixels: of the picture, from box to box, of a box."""
+"""Width of the picture, vertical distance of the boxes, and width of a box, in pixels."""
 
 
 def architecture_svg(architecture: ArchitectureInfo) -> str:
-    """Boxes from top to bottom, each with its shape, parameters and MACs beside it."""
+    """Return a diagram of boxes from top to bottom, each with its shape, parameters, MACs and reward."""
     parts = architecture.parts
     colours = {**colours_of(part.kind for part in parts), "input": GREY, "classifier": GREY}
     height = _STEP * len(parts) + 60

@@ -1,6 +1,6 @@
-"""The figures of `visualization` as optuna-dashboard can bear them: small.
+"""Figures of `optuna_trlhpo.visualization`, reduced in size for optuna-dashboard.
 
-The dashboard sends all figures of a study to the page every few seconds, and keeps them in the study in
+The dashboard sends all figures of a study to the page every few seconds. It stores them in the study in
 pieces of two thousand characters.
 """
 
@@ -29,32 +29,35 @@ FIGURES = {
     "trlhpo-attention": "plot_attention",
     "trlhpo-attention-affinity": "plot_attention_affinity",
 }
-"""Which figure of `visualization` is published under which id of a graph object."""
+"""Mapping of graph object ids in the dashboard to functions of `optuna_trlhpo.visualization`."""
 
 MOST_CHARACTERS = 80_000
-"""Of a figure. Where it would be larger, it is less exact, then without texts, then of fewer points."""
+"""Maximum size of a figure.
+
+A larger figure is reduced in this order: rounded numbers, no hover texts, fewer points.
+"""
 
 _DIGITS = 5
 _FEWEST = 50
-"""Points of a trace that are left."""
+"""Minimum number of points of a reduced trace."""
 
 
 def figure_of(study: Study, name: str, best: Sequence[FrozenTrial]) -> str | None:
-    """A figure as JSON of plotly; None where the study has no data for it.
+    """Return a figure as Plotly JSON, or None if the study has no data for it.
 
-    All that it counts, tests and says is of the whole study, however much of it is drawn.
+    Counts, tests and texts always refer to the whole study, even if only some of the points are drawn.
 
     Args:
-        study: Any.
-        name: A function of `visualization`.
-        best: The best trials, the best first: which architecture is drawn.
+        study: Any study.
+        name: Name of a function of `optuna_trlhpo.visualization`.
+        best: Best trials, best first. The architecture of the first one is drawn.
     """
     how = {"trial": best[0]} if best and name == "plot_architecture" else {}
     with _quiet():
         figure = getattr(visualization, name)(study, **how)
     if not figure.data:
         return None
-    # The room that the dashboard has: half the width of the page, and 450 pixels.
+    # The dashboard shows a figure at half the width of the page, with a height of 450 pixels.
     margin = {"l": 60, "r": 20, "t": 110 if figure.layout.updatemenus else 60, "b": 50}
     figure.update_layout(width=None, height=None, font_size=10, margin=margin)
     figure.update_annotations(font_size=10)
@@ -87,7 +90,8 @@ def _smaller(figure: dict[str, Any]) -> str:
 def _written(figure: dict[str, Any]) -> str:
     import plotly.io
 
-    return str(plotly.io.json.to_json_plotly(figure))  # as the dashboard will: signs of HTML take six each
+    # The encoding of the dashboard, which needs six characters for each HTML special character.
+    return str(plotly.io.json.to_json_plotly(figure))
 
 
 def _rounded(value: Any) -> Any:
@@ -99,13 +103,16 @@ def _rounded(value: Any) -> Any:
 
 
 def _count(traces: Sequence[dict[str, Any]]) -> int:
-    """Of the points of scatter plots."""
+    """Count the points of scatter plots."""
     return sum(len(trace["x"]) for trace in traces if "markers" in trace.get("mode", ""))
 
 
 def _thinned(trace: dict[str, Any], share: float) -> dict[str, Any]:
-    """About that share of the points, evenly spaced. Of a box they are spaced by rank, from the lowest to the
-    highest, so that it stays the box that it was; lines stay whole."""
+    """Return the trace with about this fraction of its points, evenly spaced.
+
+    The points of a box plot are spaced by rank from the lowest to the highest, which preserves the quartiles.
+    Lines are not changed.
+    """
     n = len(trace.get("y", ()))
     if "markers" in trace.get("mode", ""):
         places = _spaced(range(n), share, _FEWEST)
@@ -121,13 +128,13 @@ def _thinned(trace: dict[str, Any], share: float) -> dict[str, Any]:
 
 
 def _spaced(places: Sequence[int], share: float, fewest: int) -> list[int]:
-    """The first, the last, and others evenly spaced between them."""
+    """Select the first and the last place, and evenly spaced ones between them."""
     n, count = len(places), max(fewest, round(share * len(places)))
     return list(places) if count >= n else [places[k * (n - 1) // (count - 1)] for k in range(count)]
 
 
 def _taken(value: Any, n: int, places: Sequence[int]) -> Any:
-    """Of all arrays of ``n`` elements, those at the places: coordinates, colours, lengths of error bars."""
+    """Select the places in all arrays of ``n`` elements: coordinates, colours, lengths of error bars."""
     if isinstance(value, dict):
         return {key: _taken(one, n, places) for key, one in value.items()}
     return [value[i] for i in places] if isinstance(value, list) and len(value) == n else value
@@ -135,7 +142,7 @@ def _taken(value: Any, n: int, places: Sequence[int]) -> Any:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the warnings of figures that have no data, in this thread: they are left out."""
+    """Suppress the warnings of figures without data in this thread, because these figures are omitted."""
     thread = threading.get_ident()
 
     def other(record: logging.LogRecord) -> bool:

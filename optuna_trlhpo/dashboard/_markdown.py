@@ -1,6 +1,6 @@
-"""A study and a trial as notes of optuna-dashboard: Markdown with tables, small whatever the study's size.
+"""Notes of a study and its trials for optuna-dashboard: Markdown with tables, small even for large studies.
 
-The dashboard shows no HTML in notes, and no constraint that was set with ``trial.set_constraint``.
+The dashboard shows neither HTML in notes nor constraints from ``trial.set_constraint``.
 """
 
 from __future__ import annotations
@@ -19,18 +19,20 @@ from optuna_trlhpo.visualization._architecture import ArchitectureInfo
 from optuna_trlhpo.visualization._study import decimal, feasible
 
 _LEADERS = 5
-"""Rows of the table of the best trials."""
+"""Maximum number of rows in the table of the best trials."""
 _CONSTRAINTS = 12
-"""Rows of the table of constraints."""
+"""Maximum number of rows in the table of constraints."""
 _WIDEST = 120
-"""Characters of a cell."""
+"""Maximum number of characters in a cell."""
 
 BEGIN, END = "[//]: # (optuna-trlhpo begins)", "[//]: # (optuna-trlhpo ends)"
-"""What stands between these lines, which no reader of Markdown shows, is ours, the rest somebody else's."""
+"""Lines around the generated part of a note, which Markdown renderers hide. The rest belongs to users."""
 
 
 def merged(note: str, own: str) -> str:
-    """The note with our part as it is now; what others wrote stays. ``own`` empty: theirs alone.
+    """Replace the generated part of a note by ``own``, or remove it if ``own`` is empty.
+
+    The text of users is kept.
 
     Example:
         >>> first = merged("Mine.", "Ours.")
@@ -47,16 +49,17 @@ def merged(note: str, own: str) -> str:
     """
     before, found, rest = note.partition(BEGIN)
     _, ended, after = rest.partition(END)
-    if found and not ended:  # the end was deleted: what is ours cannot be told, so all of it stays
+    if found and not ended:  # without the end line the generated part is unknown, so everything is kept
         before, after = f"{before.strip()}\n\n{rest.strip()}", ""
     part = f"{BEGIN}\n\n{own.strip()}\n\n{END}" if own else ""
     return "\n\n".join(text for text in (before.strip(), part, after.strip()) if text)
 
 
 def leaders(study: Study) -> list[FrozenTrial]:
-    """The best complete trials within all constraints, best first; one of each network or set of parameters.
+    """Return the best complete trials that satisfy all constraints, best first.
 
-    Of several objectives, the trials that no other beats, by the first objective.
+    Each network or set of parameters is included once. With several objectives, the Pareto-optimal trials are
+    returned in the order of the first objective.
     """
     if len(study.directions) > 1:
         best: Iterable[FrozenTrial] = study.best_trials
@@ -70,11 +73,11 @@ def leaders(study: Study) -> list[FrozenTrial]:
 
 
 def study_note(study: Study, architecture: ArchitectureInfo | None) -> str:
-    """What a reader of the study wants to know first.
+    """Return the note of a study: its best trials, constraints and counts.
 
     Args:
-        study: Any.
-        architecture: Of the best trial; None where it has no layers.
+        study: Any study.
+        architecture: Architecture of the best trial. None if it has no layers.
     """
     trials, best = study.get_trials(deepcopy=False), leaders(study)
     sections = []
@@ -102,7 +105,7 @@ def study_note(study: Study, architecture: ArchitectureInfo | None) -> str:
 
 
 def trial_note(study: Study, trial: FrozenTrial, architecture: ArchitectureInfo | None) -> str:
-    """What a reader of one of the best trials wants to know."""
+    """Return the note of one of the best trials: its values, network or parameters, and constraints."""
     sections = [
         f"## {_values(study, trial)}",
         _network(study, trial, architecture),
@@ -112,7 +115,7 @@ def trial_note(study: Study, trial: FrozenTrial, architecture: ArchitectureInfo 
 
 
 def _network(study: Study, trial: FrozenTrial, architecture: ArchitectureInfo | None) -> str:
-    """A row per layer, or per parameter."""
+    """Return a table with a row per layer, or per parameter."""
     if architecture is None or architecture.note:
         return table(("parameter", "value"), [(_cell(name), _cell(it)) for name, it in trial.params.items()])
     head = ("layer", "output", _names(study)[0], "added", "parameters", "MACs")
@@ -129,8 +132,8 @@ def _network(study: Study, trial: FrozenTrial, architecture: ArchitectureInfo | 
     totals = ("" if it is None else number(it) for it in (architecture.parameters, architecture.macs))
     rows.append(("**total**", "", "", "", *totals))
     left_out = in_markdown(architecture.left_out)
-    told = f"\n\nTried behind it, and left out: {left_out}" if left_out else ""
-    return table(head, rows, left={0, 1}) + told
+    remark = f"\n\nTried behind it, and left out: {left_out}" if left_out else ""
+    return table(head, rows, left={0, 1}) + remark
 
 
 def _leaders(study: Study, best: Sequence[FrozenTrial]) -> str:
@@ -150,7 +153,7 @@ def _leaders(study: Study, best: Sequence[FrozenTrial]) -> str:
 
 
 def _constraints(trials: Sequence[FrozenTrial], shown: Sequence[FrozenTrial]) -> list[str]:
-    """A section on constraints; none where there are none."""
+    """Return a section about constraints, or nothing if there are none."""
     names = list(dict.fromkeys(name for trial in trials for name in trial.constraints))
     if not names:
         return []
@@ -179,7 +182,7 @@ def _constraints(trials: Sequence[FrozenTrial], shown: Sequence[FrozenTrial]) ->
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, left: Collection[int] = (0,)) -> str:
-    """A table of Markdown: the columns in ``left`` to the left, the others to the right.
+    """Format a Markdown table. Columns in ``left`` are aligned to the left, the others to the right.
 
     Example:
         >>> print(table(("layer", "MACs"), [("FCL", "90")]))
@@ -192,7 +195,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, left: Collectio
 
 
 def number(value: object) -> str:
-    """As people read it.
+    """Format a number for readers.
 
     Example:
         >>> number(1234567), number(0.98765), number(12.3456789), number(None)
@@ -217,7 +220,7 @@ def _values(study: Study, trial: FrozenTrial) -> str:
 
 
 def _what(trial: FrozenTrial) -> str:
-    """What the trial is about, in a line: its network, or its parameters."""
+    """Return the network of the trial, or its parameters, as one line."""
     found = read_architecture(trial)
     if found is not None:
         return found[0]

@@ -1,7 +1,7 @@
 """`publish`, and the callback that calls it while a study runs.
 
-What was published is noted in the study, in `PUBLISHED_ATTRIBUTE`: so nothing is written twice, which matters
-for storages that only grow, and what others wrote is left alone.
+The study records what was published in `PUBLISHED_ATTRIBUTE`. So nothing is written twice, which matters for
+append-only storages, and content of other authors is not changed.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 PUBLISHED_ATTRIBUTE = "trlhpo:published"
 
 _SHARE = 0.1
-"""Of the time that a callback takes at most."""
+"""Maximum fraction of the time that a callback takes."""
 
 _EXTRA = 'it needs an optional extra: pip install "optuna-trlhpo[dashboard]"'
 
@@ -53,31 +53,31 @@ def publish(
     artifact_store: ArtifactStore | None = None,
     objective: CNNObjective | None = None,
 ) -> None:
-    """Show a study in optuna-dashboard: what was found, and why.
+    """Publish the results of a study in optuna-dashboard.
 
-    - The note of the study gets the best network as a table, with what it costs, the best trials, and a
-      summary of the constraints, which the dashboard itself does not show.
-    - The figures of `visualization` appear among the study's graphs; those that the study has no data for are
-      left out.
-    - The best few trials get a note each, and with a store a diagram of their network (``.svg``).
+    - The note of the study shows the best network as a table with its costs, the best trials, and a summary
+      of the constraints, which the dashboard itself does not show.
+    - The figures of `optuna_trlhpo.visualization` appear among the study's graphs. Figures without data are
+      omitted.
+    - Each of the best trials gets a note, and with a store a diagram of its network (``.svg``).
 
-    It can be called again at any time: notes and figures are brought up to date, files that the store has
-    stay, and what does not change is not written again. What people write into a note is kept. A study
-    without layers gets notes of its parameters. Figures of a large study say nothing of what is pointed at,
-    and of a larger one draw only some of the points; what they count and test is always of all trials.
+    The function can be called repeatedly. Notes and figures are updated, files in the store are kept, and
+    unchanged content is not written again. Text that users write into a note is kept. For a study without
+    layers, the notes show its parameters. Figures of large studies have no hover texts, and those of even
+    larger studies show only some of the points. Counts and tests always cover all trials.
 
     Args:
-        study: Of any sampler, finished or running.
-        top: How many trials get a note and files.
-        artifact_store: Where files go, as for `optuna.artifacts.upload_artifact`: start the dashboard with
-            its folder, ``optuna-dashboard <storage> --artifact-dir <folder>``. None: there are no files.
-        objective: The study's, to hand the best few networks out as ONNX too. A study keeps no weights, so
-            each of them is trained anew, once (see `CNNObjective.refit`).
+        study: A study of any sampler, finished or running.
+        top: Number of trials that get a note and files.
+        artifact_store: Store for the files, as for `optuna.artifacts.upload_artifact`. Start the dashboard
+            with its folder: ``optuna-dashboard <storage> --artifact-dir <folder>``. None writes no files.
+        objective: Objective of the study, to publish the networks of the best trials as ONNX, too. A study
+            stores no weights, so each of these networks is trained again, once (see `CNNObjective.refit`).
 
     Raises:
-        ImportError: If optuna-dashboard or plotly is not installed; with an objective, if ONNX is not.
+        ImportError: If optuna-dashboard or Plotly is not installed; with an objective, if ONNX is not.
         ValueError: If ``top`` is negative, or there is an objective and no store.
-        Exception: Whatever it was that kept a file from being made or stored; all else is published then.
+        Exception: The first error in the creation or storage of a file. Everything else is still published.
 
     Example::
 
@@ -110,20 +110,20 @@ def publish(
 
 
 class PublishCallback:
-    """Keeps what `publish` shows fresh while a study runs: ``study.optimize(..., callbacks=[callback])``.
+    """Callback that calls `publish` while a study runs: ``study.optimize(..., callbacks=[callback])``.
 
-    It publishes behind every trial whose number, counted from 1, is a multiple of ``every``; with several
-    workers one of them does. Where that would take more than a tenth of the time, it leaves some out; so call
-    `publish` at the end, which also hands out networks, for which each must be trained again. It never fails
-    a study: what goes wrong is a warning in the log.
+    It publishes after every trial whose number, counted from 1, is a multiple of ``every``. With several
+    workers, one of them publishes. Calls are skipped if publishing would take more than a tenth of the time.
+    So call `publish` at the end, which can also publish networks (they must be trained again for that). The
+    callback never fails a study: errors are logged as warnings.
 
     Args:
-        every: Trials.
-        top: As for `publish`.
-        artifact_store: As for `publish`.
+        every: Number of trials between two publications.
+        top: Number of trials that get a note and files, as for `publish`.
+        artifact_store: Store for the files, as for `publish`.
 
     Raises:
-        ImportError: If optuna-dashboard or plotly is not installed.
+        ImportError: If optuna-dashboard or Plotly is not installed.
         ValueError: If ``every`` is not positive or ``top`` is negative.
 
     Example::
@@ -146,12 +146,12 @@ class PublishCallback:
         start = time.monotonic()
         if (trial.number + 1) % self.every or start < self._not_before:
             return
-        # Where a thread publishes already, what another would add comes with the next one.
+        # If another thread is publishing already, this trial is included the next time.
         if not self._publishing.acquire(blocking=False):
             return
         try:
             publish(study, top=self.top, artifact_store=self.artifact_store)
-        except Exception as error:  # whatever it is, the study is worth more
+        except Exception as error:  # no error may stop the study
             _logger.warning(f"The study was not published behind trial {trial.number}: {error!r}")
         finally:
             end = time.monotonic()
@@ -159,7 +159,7 @@ class PublishCallback:
             self._publishing.release()
 
     def __getstate__(self) -> dict[str, Any]:
-        own = ("_publishing", "_not_before")  # of this process
+        own = ("_publishing", "_not_before")  # state of this process
         return {name: value for name, value in vars(self).items() if name not in own}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -167,18 +167,18 @@ class PublishCallback:
 
 
 class _Published:
-    """What is published already: fingerprints of figures, and the trials that have notes."""
+    """Record of the published content: fingerprints of figures, and trials with notes."""
 
     def __init__(self, study: Study) -> None:
         self._study = study
         self._before = read_from_study(study, PUBLISHED_ATTRIBUTE)
-        before = self._before if isinstance(self._before, dict) else {}  # else it is somebody else's
+        before = self._before if isinstance(self._before, dict) else {}  # otherwise written by other code
         figures, noted = before.get("figures"), before.get("noted")
         self._figures = dict(figures) if isinstance(figures, dict) else {}
         self._noted = [it for it in noted if is_integer(it, least=0)] if isinstance(noted, list) else []
 
     def is_new(self, identity: str, figure: str) -> bool:
-        """Whether this figure was not published under this id; from now on it is."""
+        """Return whether this figure was not published under this id yet, and record it."""
         fingerprint = zlib.crc32(figure.encode())
         if self._figures.get(identity) == fingerprint:
             return False
@@ -186,11 +186,12 @@ class _Published:
         return True
 
     def replace_noted(self, numbers: list[int]) -> list[int]:
-        """Note who has a note now; who had one and has it no more."""
+        """Record the trials with notes, and return those that no longer have one."""
         before, self._noted = self._noted, numbers
         return [number for number in before if number not in numbers]
 
     def save(self) -> None:
+        """Write the record to the study if it has changed."""
         now = {"figures": self._figures, "noted": self._noted}
         if now != self._before:
             write_to_study(self._study, PUBLISHED_ATTRIBUTE, now)
@@ -205,7 +206,7 @@ def _save_note(dashboard: Any, study: Study, trial: FrozenTrial | None, own: str
     target = study if trial is None else _running(study, trial)
     try:
         before = dashboard.get_note(target)
-    except Exception as error:  # what the dashboard cannot read it cannot show, and may be worth mending
+    except Exception as error:  # a note that the dashboard cannot read is not overwritten
         whose = "the study" if trial is None else f"trial {trial.number}"
         _logger.warning(f"The note of {whose} is damaged, and was left as it is: {error!r}")
         return
@@ -217,12 +218,12 @@ def _save_note(dashboard: Any, study: Study, trial: FrozenTrial | None, own: str
 def _upload_all(
     study: Study, trials: Sequence[FrozenTrial], store: ArtifactStore, objective: CNNObjective | None
 ) -> None:
-    """The files of each trial; what goes wrong with one keeps none of the others back."""
+    """Upload the files of each trial. An error in one trial does not affect the others."""
     errors = []
     for trial in trials:
         try:
             _upload(study, trial, store, objective)
-        except Exception as error:  # of any store, and of any network
+        except Exception as error:  # stores and networks may raise any exception
             _logger.warning(f"The files of trial {trial.number} were not published: {error!r}")
             errors.append(error)
     if errors:
@@ -242,21 +243,23 @@ def _upload(study: Study, trial: FrozenTrial, store: ArtifactStore, objective: C
         _attach(study, trial, f"trial-{trial.number}.onnx", export, store)
 
 
-# What is private. Optuna's `upload_artifact` and the dashboard's `save_note` take running trials only: the
-# first writes to the trial, which a storage refuses once it has finished, and the second reads of it what
-# alone `Trial` has. Which trials are the best is known only when they have finished.
+# Uses of private APIs. Optuna's `upload_artifact` and the dashboard's `save_note` accept only running trials:
+# the first writes to the trial, which a storage rejects after its end, and the second reads attributes that
+# only `Trial` has. But the best trials are known only after they have finished.
 
 
 def _running(study: Study, trial: FrozenTrial) -> Any:
-    """As much of a running trial as the dashboard needs of one to read and write its note in the study."""
+    """Return an object with the attributes of a running trial that the dashboard needs for notes."""
     return types.SimpleNamespace(study=study, storage=study._storage, _trial_id=trial._trial_id)
 
 
 def _attach(
     study: Study, trial: FrozenTrial, name: str, make: Callable[[Path], object], store: ArtifactStore
 ) -> None:
-    """Make and store a file, unless the store has it, and have the dashboard show it with the trial, by an
-    attribute of the study, as its own first versions did."""
+    """Create and store a file, unless the store has it, and link it to the trial in the dashboard.
+
+    The link is an attribute of the study, as in the first versions of the dashboard.
+    """
     prefix = f"dashboard:artifacts:{trial._trial_id}:"
     attached = _attached(study, prefix, name)
     if attached is not None and _holds(store, attached):
@@ -264,7 +267,9 @@ def _attach(
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, name)
         make(path)
-        attached = attached or _attached(study, prefix, name)  # another process may have been faster
+        attached = attached or _attached(
+            study, prefix, name
+        )  # another process may have attached it meanwhile
         identity = attached or str(uuid.uuid4())
         with path.open("rb") as file:
             store.write(identity, file)
@@ -279,7 +284,7 @@ def _attach(
 
 
 def _attached(study: Study, prefix: str, name: str) -> str | None:
-    """The id under which a file of that name is shown with a trial; None where there is none."""
+    """Return the id of the file with this name that is linked to a trial, or None if there is none."""
     for key, value in study._storage.get_study_system_attrs(study._study_id).items():
         if key.startswith(prefix) and _meta(value).get("filename") == name:
             return key.removeprefix(prefix)
@@ -287,10 +292,10 @@ def _attached(study: Study, prefix: str, name: str) -> str | None:
 
 
 def _meta(value: Any) -> dict[str, Any]:
-    """What the dashboard knows of a file; nothing of one that was deleted there, which is "null"."""
+    """Return the dashboard's metadata of a file. It is empty for a deleted file, whose value is "null"."""
     try:
         meta = json.loads(value) if isinstance(value, str) else None
-    except (ValueError, RecursionError):  # it is damaged, or somebody else's
+    except (ValueError, RecursionError):  # damaged, or written by other code
         return {}
     return meta if isinstance(meta, dict) else {}
 
@@ -303,7 +308,7 @@ def _holds(store: ArtifactStore, identity: str) -> bool:
         return False
 
 
-# Small things ----------------------------------------------------------------------------------------------
+# Checks and imports ----------------------------------------------------------------------------------------
 
 
 def _check(study: Study, top: int) -> None:
