@@ -25,7 +25,8 @@ CONFIRMED_ATTRIBUTE = "confirmed_accuracies"
 It maps setting -> architecture -> accuracies in the order of the repeats.
 """
 
-_logger = optuna.logging.get_logger("optuna.trlhpo.cnn")  # outside the "optuna." tree INFO would be lost
+# In Optuna's logger tree, because INFO messages of other loggers are not shown by default.
+_logger = optuna.logging.get_logger("optuna.trlhpo.cnn")
 
 
 def confirm(

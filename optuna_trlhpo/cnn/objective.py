@@ -49,7 +49,8 @@ TRAINING_ATTRIBUTE = "training"
 _SECONDS_OF_LATENCY = 0.1
 """Duration of a latency measurement before a network is trained."""
 
-_logger = optuna.logging.get_logger("optuna.trlhpo.cnn")  # outside the "optuna." tree INFO would be lost
+# In Optuna's logger tree, because INFO messages of other loggers are not shown by default.
+_logger = optuna.logging.get_logger("optuna.trlhpo.cnn")
 
 
 class CNNObjective(FoundNetworks):
@@ -315,13 +316,13 @@ class CNNObjective(FoundNetworks):
                 return float("nan")  # Optuna fails the trial and continues the study
             if self.trainer.inherits:
                 way = (*way, trained.ancestor(layers))
-            worth = self._worth(trained.accuracy, layers)
-            trial.report(worth, step=len(layers) - 1)
-            if best is None or worth > best:
-                best = worth
+            value = self._worth(trained.accuracy, layers)
+            trial.report(value, step=len(layers) - 1)
+            if best is None or value > best:
+                best = value
                 self._note(trial, layers, trained.accuracy)
             if trial.should_prune():
-                if worth < best:
+                if value < best:
                     break  # the layer is hopeless, but the network before it is the result of the trial
                 raise optuna.TrialPruned()
             if self.goal is not None and self._min_accuracy is not None and isinstance(trial, Trial):

@@ -267,9 +267,8 @@ def _attach(
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, name)
         make(path)
-        attached = attached or _attached(
-            study, prefix, name
-        )  # another process may have attached it meanwhile
+        # Looked up again, because another process may have attached the file meanwhile.
+        attached = attached or _attached(study, prefix, name)
         identity = attached or str(uuid.uuid4())
         with path.open("rb") as file:
             store.write(identity, file)

@@ -81,13 +81,13 @@ def get_agent_info(study: Study) -> AgentInfo:
     """Collect the diagnostics of the agent from a study."""
     trials = study.get_trials(deepcopy=False)
     finished = [trial for trial in trials if trial.state.is_finished()]
-    notes = {trial.number: note for trial in trials if (note := read_agent(trial)) is not None}
+    records = {trial.number: record for trial in trials if (record := read_agent(trial)) is not None}
     cache = _cache(trials)
     info = AgentInfo(
-        losses=_losses(notes),
-        calibration=_foresight(study, trials, notes),
-        exploration=_single("noise on the actor", {n: note.exploration for n, note in notes.items()}),
-        spread=_spread(notes),
+        losses=_losses(records),
+        calibration=_foresight(study, trials, records),
+        exploration=_single("noise on the actor", {n: record.exploration for n, record in records.items()}),
+        spread=_spread(records),
         cache=cache,
         note="",
     )
@@ -97,7 +97,7 @@ def get_agent_info(study: Study) -> AgentInfo:
         return info._replace(note="The study has no finished trial.")
     if all(trial.state == TrialState.FAIL for trial in finished):
         return info._replace(note=f"All {len(finished)} finished trials of the study failed.")
-    if len(study.directions) > 1 and notes:
+    if len(study.directions) > 1 and records:
         return info._replace(
             note="The agent decided trials, but of several objectives it keeps no expectation that could be "
             "shown."
@@ -108,15 +108,17 @@ def get_agent_info(study: Study) -> AgentInfo:
     )
 
 
-def _losses(notes: dict[int, AgentRecord]) -> list[Series]:
-    of_critic = {n: note.losses[0] for n, note in notes.items() if note.losses is not None}
-    of_actor = {n: note.losses[1] for n, note in notes.items() if note.losses is not None}
+def _losses(records: dict[int, AgentRecord]) -> list[Series]:
+    of_critic = {n: record.losses[0] for n, record in records.items() if record.losses is not None}
+    of_actor = {n: record.losses[1] for n, record in records.items() if record.losses is not None}
     return _single("critic's loss", of_critic) + _single("actor's loss", of_actor)
 
 
-def _spread(notes: dict[int, AgentRecord]) -> list[Series]:
-    of_plans = {n: (note.plans[0].high - note.plans[0].low) / 2 for n, note in notes.items() if note.plans}
-    of_members = {n: float(np.mean(note.spread)) for n, note in notes.items() if note.spread}
+def _spread(records: dict[int, AgentRecord]) -> list[Series]:
+    of_plans = {
+        n: (record.plans[0].high - record.plans[0].low) / 2 for n, record in records.items() if record.plans
+    }
+    of_members = {n: float(np.mean(record.spread)) for n, record in records.items() if record.spread}
     return _single("deviation of the plan's value", of_plans) + _single("spread of the critics", of_members)
 
 
@@ -137,7 +139,7 @@ def _cache(trials: list[FrozenTrial]) -> list[Series]:
     return [Series("networks looked up", numbers, shares)] if numbers else []
 
 
-def _foresight(study: Study, trials: list[FrozenTrial], notes: dict[int, AgentRecord]) -> Foresight:
+def _foresight(study: Study, trials: list[FrozenTrial], records: dict[int, AgentRecord]) -> Foresight:
     if len(study.directions) > 1:
         return _NOTHING  # the weights of the objectives in a trial are not recorded
     outcomes = {}
@@ -147,20 +149,20 @@ def _foresight(study: Study, trials: list[FrozenTrial], notes: dict[int, AgentRe
             if found is not None:
                 outcomes[trial.number] = found[:, 0]
     # Two agents may have worked on the study. Then the kind of expectation that more trials have is shown.
-    with_q = sum(bool(note.q) for note in notes.values())
-    if with_q and with_q >= sum(bool(note.plans) for note in notes.values()):
-        return _of_actions(outcomes, notes)
-    return _of_plans(outcomes, notes, -1.0 if study.direction.name == "MINIMIZE" else 1.0)
+    with_q = sum(bool(record.q) for record in records.values())
+    if with_q and with_q >= sum(bool(record.plans) for record in records.values()):
+        return _of_actions(outcomes, records)
+    return _of_plans(outcomes, records, -1.0 if study.direction.name == "MINIMIZE" else 1.0)
 
 
-def _of_plans(outcomes: dict[int, np.ndarray], notes: dict[int, AgentRecord], sign: float) -> Foresight:
+def _of_plans(outcomes: dict[int, np.ndarray], records: dict[int, AgentRecord], sign: float) -> Foresight:
     """Compare the expected value of each planned network with its value, if it has one."""
     found = []
-    for number, note in notes.items():
+    for number, record in records.items():
         own = outcomes.get(number)
         if own is None:
             continue
-        last = {plan.steps: plan for plan in note.plans}  # the last plan of each length was carried out
+        last = {plan.steps: plan for plan in record.plans}  # the last plan of each length was carried out
         for plan in last.values():
             if plan.steps <= len(own) and np.isfinite(own[plan.steps - 1]):
                 found.append((number, plan.value, sign * own[plan.steps - 1], plan.low, plan.high))
@@ -170,7 +172,7 @@ def _of_plans(outcomes: dict[int, np.ndarray], notes: dict[int, AgentRecord], si
     return Foresight(trials, expected, realised, low, high, "value of the plan")
 
 
-def _of_actions(outcomes: dict[int, np.ndarray], notes: dict[int, AgentRecord]) -> Foresight:
+def _of_actions(outcomes: dict[int, np.ndarray], records: dict[int, AgentRecord]) -> Foresight:
     """Compare Q of each step with its return, on the scale of the critic's training targets."""
     scale = EmpiricalCDF()
     for own in outcomes.values():
@@ -181,19 +183,19 @@ def _of_actions(outcomes: dict[int, np.ndarray], notes: dict[int, AgentRecord]) 
     realised: list[float] = []
     deviations: list[float] = []
     for number, own in outcomes.items():
-        note = notes.get(number)
-        if note is None or len(own) < len(note.q):
+        record = records.get(number)
+        if record is None or len(own) < len(record.q):
             continue
-        if note.bootstrapped:  # the undiscounted sum of the rewards from the step on
+        if record.bootstrapped:  # the undiscounted sum of the rewards from the step on
             rewards = rewards_of(scale.unit(own[None]))[0]
             returns = np.cumsum(rewards[::-1])[::-1]
         else:
             returns = normal_scores(scale.rank(returns_of(own[None])[0])) / HIGHEST_SCORE
-        S = len(note.q)
+        S = len(record.q)
         numbers += [number] * S
-        expected += note.q
+        expected += record.q
         realised += returns[:S].tolist()
-        deviations += note.spread or (0.0,) * S
+        deviations += record.spread or (0.0,) * S
     low = [q - d for q, d in zip(expected, deviations, strict=True)]
     high = [q + d for q, d in zip(expected, deviations, strict=True)]
     return Foresight(numbers, expected, realised, low, high, "Q of a step")

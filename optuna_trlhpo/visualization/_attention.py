@@ -1,6 +1,6 @@
 """`plot_attention`: attention of the agent in one trial.
 
-Notation as in `optuna_trlhpo.trials.agent_record`: S steps, with rows k = 1 to S; H heads.
+Notation as in `AgentRecord`: S steps, with rows k = 1 to S; H heads.
 """
 
 from __future__ import annotations

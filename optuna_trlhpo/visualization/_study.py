@@ -208,7 +208,10 @@ def feasible(trial: FrozenTrial) -> bool:
 
 
 def decimal(value: float, *, signed: bool = False) -> str:
-    """Format a number with four decimals, or with four significant digits where decimals are unsuitable.
+    """Format a number for readers.
+
+    Integers of at least 2 in magnitude have no decimals. Other numbers have four decimals, or four
+    significant digits where four decimals would show too few or too many digits.
 
     Example:
         >>> decimal(0.98765), decimal(3e-6), decimal(12.3456), decimal(1234567.0), decimal(0.5, signed=True)

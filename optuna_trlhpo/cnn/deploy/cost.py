@@ -215,9 +215,9 @@ def measure_latency(
 
 
 def _inputs(network: nn.Module, input_shape: Sequence[int], batch_size: int) -> Tensor:
-    some = next(network.parameters(), torch.empty(0))
+    parameter = next(network.parameters(), torch.empty(0))
     generator = torch.Generator().manual_seed(0)
-    return torch.randn(batch_size, *input_shape, generator=generator).to(some.device, some.dtype)
+    return torch.randn(batch_size, *input_shape, generator=generator).to(parameter.device, parameter.dtype)
 
 
 def _tensors(model: nn.Module) -> Iterator[Tensor]:

@@ -91,14 +91,14 @@ def export_network(
     notes = {
         key: value if isinstance(value, str) else json.dumps(value) for key, value in (metadata or {}).items()
     }
-    still = copy.deepcopy(network).cpu().eval().to(memory_format=torch.contiguous_format)
+    reference = copy.deepcopy(network).cpu().eval().to(memory_format=torch.contiguous_format)
     generator = torch.Generator().manual_seed(0)
     batches = [torch.randn(size, *input_shape, generator=generator) for size in (2, 1, 5)]
     path.parent.mkdir(parents=True, exist_ok=True)
     write = {".onnx": _write_onnx, ".pt2": _write_program, ".py": _write_source}[path.suffix]
-    files, run = write(still, path, batches[0], output, notes)
+    files, run = write(reference, path, batches[0], output, notes)
     with torch.inference_mode():
-        difference = max(_difference(run(batch), still(batch)) for batch in batches)
+        difference = max(_difference(run(batch), reference(batch)) for batch in batches)
     if not difference <= TOLERANCE:
         raise RuntimeError(
             f"what was written to {str(path)!r} gives outputs that are up to {difference:.2g} apart from "

@@ -33,7 +33,7 @@ class Curves:
     """Learning curves of one study, and the pruner that decides on them.
 
     Args:
-        pruner: Any Optuna pruner. A step is an epoch, counted from 1, and its value is an accuracy.
+        pruner: Any Optuna pruner. A step is an epoch, counted from 1, and the reported value an accuracy.
 
     Example:
         >>> curves = Curves(optuna.pruners.MedianPruner(n_startup_trials=1))

@@ -147,10 +147,11 @@ class FastOrder:
             self._turn(1)
 
     @torch.no_grad()
-    def _turn(self, way: int) -> None:
+    def _turn(self, direction: int) -> None:
+        """Change the column order from by channel to by pixel (``direction`` 0) or back (1)."""
         if self._linear is not None:
             weight = self._linear.weight
-            shape = (len(weight), self._channels, -1) if way == 0 else (len(weight), -1, self._channels)
+            shape = (len(weight), self._channels, -1) if direction == 0 else (len(weight), -1, self._channels)
             weight.copy_(weight.reshape(shape).transpose(1, 2).flatten(1))
 
 

@@ -36,7 +36,7 @@ INITIALISING = threading.Lock()
 """Lock for PyTorch's global generator, which all threads share, while networks are initialised."""
 
 _ROUNDS = 3
-_WORTH_A_THREAD = 0.8
+_MAX_RELATIVE_TIME = 0.8
 """Maximum relative time at which doubling the threads is worthwhile.
 
 With a smaller gain, a second trial at the same time is the better use of the cores.
@@ -247,7 +247,7 @@ def measured_threads(
     """Measure the number of CPU threads with which networks of the space train fastest on this machine.
 
     Powers of two up to the number of cores train three random networks in turn. The number is doubled as long
-    as this reduces the time to less than `_WORTH_A_THREAD` of the time before.
+    as this reduces the time to less than `_MAX_RELATIVE_TIME` of the time before.
     """
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     rng = np.random.default_rng(0)
@@ -274,7 +274,7 @@ def measured_threads(
                     trainer.train(network, images, labels, seed=0)
             seconds[threads] = min(seconds[threads], time.perf_counter() - start)
     chosen = 1
-    while 2 * chosen in seconds and seconds[2 * chosen] < _WORTH_A_THREAD * seconds[chosen]:
+    while 2 * chosen in seconds and seconds[2 * chosen] < _MAX_RELATIVE_TIME * seconds[chosen]:
         chosen *= 2
     return chosen
 
