@@ -62,7 +62,9 @@ def isolated() -> Iterator[None]:
     explicit dtype, and modules inside `making_modules`.
     """
     with one_thread(), torch.inference_mode(False), torch.enable_grad(), contextlib.ExitStack() as stack:
-        if torch.get_default_device().type != "cpu":
+        # `get_default_device` of torch 2.6 and 2.7 overlooks `with torch.device(...)`, and fails after
+        # `set_default_device(None)`.
+        if torch.empty(0).device.type != "cpu":
             stack.enter_context(torch.device("cpu"))
         yield
 

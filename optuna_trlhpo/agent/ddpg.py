@@ -100,7 +100,7 @@ class DDPG:
         """
         S = steps.actions.shape[1]
         position = torch.arange(S + 1)
-        query = Steps(*(nn.functional.pad(x, (0, 0) * (x.dim() - 2) + (0, 1)) for x in steps))
+        query = Steps(*(torch.cat([x, x.new_zeros(len(x), 1, *x.shape[2:])], dim=1) for x in steps))
         if steps.weights.shape[-1]:
             query.weights[:, -1] = query.weights[:, 0]
         action, of_actor = self.actor.explain(steps, query, position)

@@ -312,6 +312,10 @@ def default_device() -> Iterator[None]:
         torch.set_default_device(None)
 
 
+def within_device() -> torch.device:
+    return torch.device("meta")
+
+
 SPACE = LayerSpace(input_shape=(1, 8, 8), max_layers=3)
 
 
@@ -323,7 +327,9 @@ def grown(trial):
     return best
 
 
-@pytest.mark.parametrize("state", [torch.no_grad, torch.inference_mode, default_dtype, default_device])
+@pytest.mark.parametrize(
+    "state", [torch.no_grad, torch.inference_mode, default_dtype, default_device, within_device]
+)
 @pytest.mark.parametrize(
     ("agent", "objective"),
     [
