@@ -4,10 +4,12 @@
 #   make test VENV=/path/to/venv    another environment, made there if there is none
 #   make test ARGS="-k layers"      arguments for pytest
 #   make test WORKERS=0             tests in one process, as a debugger needs it; else one a core, 8 at most
+#   make test-lowest LOWEST=DIR     another environment for the lowest versions, which are never put into VENV
 #   make bench-full JOBS=16         processes of a benchmark; ROWS=DIR keeps its rows elsewhere
 
 PYTHON ?= python3
 VENV ?= .venv
+LOWEST ?= .venv-lowest
 ARGS ?=
 WORKERS ?= logical
 DEMO_ARGS ?=
@@ -23,11 +25,20 @@ BENCHMARKS := $(BIN)/python -m optuna_trlhpo.benchmarks
 PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest
 PARALLEL := -n $(WORKERS) --maxprocesses 8 --dist worksteal
 
+# What an environment holds, and which tests it runs; `test-lowest` has its own of all three.
+EXTRAS := all
+VERSIONS :=
+TESTS :=
+
+# Words in the names of folders, files or tests: those that touch a dependency, and Optuna's own of any sampler.
+LOWEST_TESTS := cnn or conformance or dashboard or dependencies or tables or visualization
+LOWEST_EXTRAS := cnn,dashboard,export,visualization,bench,dev
+
 SMAC := $(BIN)/python -c 'import smac' 2>/dev/null || $(BIN)/python -m pip install --disable-pip-version-check -e ".[smac]"
 NEWEST_ENOUGH := import sys; sys.exit(sys.version_info < (3, 10))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-smac test-browser lint format docs bench bench-full bench-foreign ablate transfer real confirm pareto bench-engine train-less engine-search repeats idioms overhead soak clean
+.PHONY: help demo test test-all test-lowest test-smac test-browser lint format docs bench bench-full bench-foreign ablate transfer real confirm pareto bench-engine train-less engine-search repeats idioms overhead soak clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -36,10 +47,13 @@ demo: $(INSTALLED) ## search a small CNN on digits, show it, test it (examples/q
 	@$(BIN)/python examples/quickstart.py $(DEMO_ARGS)
 
 test: $(INSTALLED) ## tests and doctests, but for the long ones; minutes on two cores
-	$(PYTEST) $(PARALLEL) $(ARGS)
+	$(PYTEST) $(PARALLEL) $(TESTS) $(ARGS)
 
 test-all: $(INSTALLED) ## the long ones too
 	$(PYTEST) $(PARALLEL) -m "not (smac or browser)" $(ARGS)
+
+test-lowest: ## a part, in an environment with the lowest versions of all that is needed (tests/lowest.txt)
+	@$(MAKE) --no-print-directory test VENV='$(LOWEST)' EXTRAS='$(LOWEST_EXTRAS)' VERSIONS=tests/lowest.txt TESTS='-k "$(LOWEST_TESTS)"'
 
 test-smac: $(INSTALLED) ## those of SMAC, which is installed if it is missing
 	@$(SMAC)
@@ -114,7 +128,7 @@ clean: ## remove caches and what was built; environments and studies stay
 	find optuna_trlhpo examples tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The stamp is written last, so an installation that was cut off is taken up again by the next call.
-$(INSTALLED): pyproject.toml
+$(INSTALLED): pyproject.toml $(VERSIONS)
 	@command -v $(PYTHON) >/dev/null || \
 	  { echo "$(PYTHON) was not found; name a Python 3.10 or newer: make PYTHON=python3.12 ..." >&2; exit 1; }
 	@$(PYTHON) -c '$(NEWEST_ENOUGH)' || \
@@ -122,5 +136,5 @@ $(INSTALLED): pyproject.toml
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || \
 	  { echo "Making an environment in $(VENV)"; $(PYTHON) -m venv $(VENV); }
 	@echo "Installing into $(VENV); the first time this takes some minutes, for torch is large"
-	@$(BIN)/python -m pip install --disable-pip-version-check -e ".[all]"
+	@$(BIN)/python -m pip install --disable-pip-version-check -e ".[$(EXTRAS)]" $(addprefix -c ,$(VERSIONS))
 	@touch $@
