@@ -76,6 +76,8 @@ TOP_LEVEL = {
     "README.md",
     "LICENSE",
     "CHANGELOG.md",
+    "CITATION.cff",
+    "CONTRIBUTING.md",
     "Makefile",
     "mkdocs.yml",
 }

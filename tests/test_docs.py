@@ -12,16 +12,18 @@ from typing import Any
 
 import pytest
 
+from optuna_trlhpo import __version__
+
 ROOT = Path(__file__).resolve().parents[1]
 OURS = "optuna_trlhpo"
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 ARCHITECTURE = ROOT / "docs" / "architecture.md"
 FILES = sorted((ROOT / OURS).rglob("*.py"))
 
 DOTTED = re.compile(rf"\b{OURS}(?:\.[A-Za-z_]\w*)+")
 INLINE = re.compile(r"`([a-z_]+(?:\.[A-Za-z_]\w*)+)`")
 FENCED = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
-FILE_NAME = re.compile(rf"\b(?:{OURS}|tests|examples|docs)/[\w./-]*\w")
+FILE_NAME = re.compile(rf"\b(?:{OURS}|tests|examples|docs)/[\w./-]*\w(?![\w<])")
 
 
 def room(module: str) -> str:
@@ -129,6 +131,14 @@ def test_imports_are_found() -> None:
 def test_an_old_name_is_not_found(name: str) -> None:
     with pytest.raises(LookupError):
         find(name)
+
+
+# Versions -----------------------------------------------------------------------------------------------
+
+
+def test_the_citation_has_the_version_of_the_package() -> None:
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert re.findall(r"^version: (.+)$", citation, re.MULTILINE) == [__version__]
 
 
 # Rooms --------------------------------------------------------------------------------------------------
