@@ -1,6 +1,8 @@
 """The benchmarks' command line, at its smallest, and what it says to wrong arguments."""
 
 import functools
+import subprocess
+import sys
 
 import pytest
 from optuna.samplers import RandomSampler
@@ -11,6 +13,27 @@ from optuna_trlhpo.benchmarks.overhead import sampler as overhead
 from optuna_trlhpo.benchmarks.problems import tables
 from optuna_trlhpo.benchmarks.search import ablation, criteria
 from optuna_trlhpo.benchmarks.search.protocols import Share
+
+HELP = """
+import contextlib, io, sys
+from optuna_trlhpo.benchmarks.__main__ import main
+
+def help_of(*command):
+    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.suppress(SystemExit):
+        main([*command, "--help"])
+    return out.getvalue()
+
+commands = help_of().split("{")[1].split("}")[0].split(",")
+for command in commands:
+    assert f"benchmarks {command} [-h]" in help_of(command), command
+    assert "torch" not in sys.modules, command
+print(*commands)
+"""
+
+
+def test_help_is_printed_without_pytorch():
+    printed = subprocess.check_output([sys.executable, "-c", HELP], text=True)
+    assert {"run", "report", "overhead", "pretrain", "engine-search", "idioms"} <= set(printed.split())
 
 
 def test_overhead_prints_a_row_per_length(capsys, monkeypatch):

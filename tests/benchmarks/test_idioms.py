@@ -10,7 +10,7 @@ from optuna.samplers import RandomSampler
 from optuna_trlhpo.benchmarks.__main__ import main
 from optuna_trlhpo.benchmarks.harness.rows import Row, read_rows
 from optuna_trlhpo.benchmarks.problems.idioms import IDIOMS, Idiom, Observer
-from optuna_trlhpo.benchmarks.search import idiom_ranks
+from optuna_trlhpo.benchmarks.search import defaults
 from optuna_trlhpo.benchmarks.search.idiom_ranks import ranks_by_seed, report, run, values_of
 
 pytest.importorskip("sklearn", reason="needs scikit-learn (the extra 'bench')")
@@ -127,4 +127,4 @@ def test_the_command(tmp_path, capsys) -> None:
     assert "| quadratic (-) |" in page.read_text() and "Friedman's p" in page.read_text()
     assert main(["idioms", "--idioms", "none", *options]) == 2
     assert "unknown idiom none; there are mlp, " in capsys.readouterr().err
-    assert idiom_ranks.SEEDS == 20 and idiom_ranks.TRIALS == 50
+    assert defaults.IDIOMS_SEEDS == 20 and defaults.IDIOMS_TRIALS == 50

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-import torch
 
 from optuna_trlhpo import __version__
 
@@ -43,7 +42,9 @@ def read_rows(path: str | Path, *, repair: bool = False) -> list[Row]:
 
 
 def versions() -> dict[str, str]:
-    """The versions that results depend on."""
+    """Return the versions that results depend on."""
+    import torch
+
     return {
         "python": platform.python_version(),
         "optuna": optuna.__version__,

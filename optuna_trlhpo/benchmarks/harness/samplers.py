@@ -6,13 +6,15 @@ import functools
 import importlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import optuna
 from optuna.samplers import BaseSampler
 
 from optuna_trlhpo.agent.config import AgentConfig
-from optuna_trlhpo.sampler import TRLHPOSampler
+
+if TYPE_CHECKING:
+    from optuna_trlhpo.sampler import TRLHPOSampler
 
 SamplerFactory = Callable[..., BaseSampler]
 """Called with the keyword ``seed``, and with ``budget``, the trainings of the study, if it takes that. It
@@ -28,11 +30,20 @@ def ours(
     *,
     seed: int,
     layer_prior: Path | bool = PRIOR,
-    sampler: type[TRLHPOSampler] = TRLHPOSampler,
+    sampler: type[TRLHPOSampler] | None = None,
     **settings: Any,
 ) -> BaseSampler:
-    """Our sampler, with settings of `AgentConfig`."""
-    return sampler(
+    """Create our sampler.
+
+    Args:
+        seed: Random seed.
+        layer_prior: File of the prior for layers, or whether to use the one of the package.
+        sampler: Class of the sampler. None: `TRLHPOSampler`.
+        settings: Fields of `AgentConfig`.
+    """
+    from optuna_trlhpo.sampler import TRLHPOSampler
+
+    return (sampler or TRLHPOSampler)(
         seed=seed,
         agent=AgentConfig(**settings),
         layer_prior=layer_prior,
@@ -41,6 +52,8 @@ def ours(
 
 
 def _paper(*, seed: int) -> BaseSampler:
+    from optuna_trlhpo.sampler import TRLHPOSampler
+
     return TRLHPOSampler.paper(seed=seed, warn_independent_sampling=False)
 
 

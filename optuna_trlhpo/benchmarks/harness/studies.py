@@ -1,11 +1,9 @@
-"""What the benchmarks share that train or judge in their own way: rows that are kept as they come, the text
-made of them, and arguments on the command line.
+"""What the benchmarks share that train or judge in their own way: rows that are kept as they come, and the
+text made of them.
 """
 
 from __future__ import annotations
 
-import argparse
-import fnmatch
 import functools
 import json
 import os
@@ -15,7 +13,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import torch
 from tqdm.auto import tqdm
 
 from optuna_trlhpo.benchmarks.harness.rows import Row, check_names, read_rows
@@ -109,6 +106,8 @@ def check_positive(**numbers: int) -> None:
 
 
 def _guarded(study: Callable[[Any], Row], it: Run) -> Row:
+    import torch
+
     torch.set_num_threads(1)
     with quiet():
         try:
@@ -159,89 +158,6 @@ def failures_text(failed: Sequence[Row]) -> str:
         f"\n- failed: {row['problem']} ({row['form']}), {row['sampler']}, seed {row['seed']}: {row['error']}"
         for row in failed
     )
-
-
-# Command line -------------------------------------------------------------------------------------------
-
-
-def add_common_arguments(
-    parser: argparse.ArgumentParser, *, out: str, holds: str | None = None, jobs: bool = True
-) -> None:
-    """Where rows lie, and data if any are read, and how many processes there are if there may be several."""
-    parser.add_argument(
-        "--out",
-        type=Path,
-        default=Path(out),
-        metavar="DIR",
-        help="the folder of the rows (default: %(default)s)",
-    )
-    if jobs:
-        parser.add_argument(
-            "--jobs", type=int, default=1, metavar="N", help="processes, of one thread each (default: 1)"
-        )
-    if holds is not None:
-        parser.add_argument(
-            "--data-root",
-            type=Path,
-            metavar="DIR",
-            help=f"holds {holds} (default: the environment variable {DATA_ROOT_VARIABLE}, else "
-            "../shared/data, else data)",
-        )
-
-
-def add_seeds(parser: argparse.ArgumentParser, seeds: int) -> None:
-    """How many seeds, and from where on."""
-    parser.add_argument(
-        "--seeds",
-        type=positive,
-        default=seeds,
-        metavar="N",
-        help="studies of each kind (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--first-seed",
-        type=int,
-        default=0,
-        metavar="N",
-        help="the first seed; while a sampler is worked on it is 2000 or more, so that the seeds from 0 on, "
-        "which are reported, have never been seen (default: %(default)s)",
-    )
-
-
-def select(what: str, patterns: Iterable[str], allowed: Iterable[str]) -> list[str]:
-    """The names that match any of the patterns, in the order of ``allowed``.
-
-    Raises:
-        ValueError: For a pattern that matches nothing.
-    """
-    allowed = list(allowed)
-    chosen: set[str] = set()
-    for pattern in patterns:
-        matching = {name for name in allowed if fnmatch.fnmatchcase(name, pattern)}
-        if not matching:
-            raise ValueError(f"unknown {what} {pattern}; there are {', '.join(allowed)}")
-        chosen |= matching
-    return [name for name in allowed if name in chosen]
-
-
-def positive(text: str) -> int:
-    """A positive number, as an argument."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
-    return number
-
-
-def seed_number(text: str) -> int:
-    """An argument that is a seed.
-
-    Raises:
-        argparse.ArgumentTypeError: If it is negative.
-    """
-    number = int(text)
-    if number < 0:
-        raise argparse.ArgumentTypeError(f"{text} is not a seed; seeds are 0 and more")
-    return number
 
 
 def find_root(data_root: str | Path | None) -> str:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from optuna_trlhpo.agent.layer_prior import EMBEDDING, LayerTransformer, padded
-from optuna_trlhpo.benchmarks.harness.studies import seed_number, select
+from optuna_trlhpo.benchmarks.harness.command_line import select
 from optuna_trlhpo.benchmarks.problems.mnist_layers import TabulatedTraining, read_table
 from optuna_trlhpo.benchmarks.problems.tasks import TASKS
 from optuna_trlhpo.layers import parse
@@ -119,24 +119,6 @@ def _read(name: str, table: Sequence[TabulatedTraining]) -> _Learned:
         features.append(described)
     scores = OutcomeTransform(np.array([np.mean(values) for values in accuracies.values()]))
     return _Learned(features, scores(np.array([np.mean(v) for v in accuracies.values()])), scores.unit)
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What the command takes, and that `handle` runs it."""
-    parser.description = (
-        "Train the prior for layers on the tables that come with the package, and write it to a file that "
-        "`TRLHPOSampler(layer_prior=FILE)` takes."
-    )
-    parser.add_argument("file", type=Path, metavar="FILE", help="a .safetensors file to write")
-    parser.add_argument(
-        "--tasks",
-        nargs="+",
-        default=["*"],
-        metavar="NAME",
-        help="names, or patterns in which * stands for anything (default: all that have a table)",
-    )
-    parser.add_argument("--seed", type=seed_number, default=0, metavar="N", help="default: %(default)s")
-    parser.set_defaults(handle=handle)
 
 
 def handle(arguments: argparse.Namespace) -> int:

@@ -23,7 +23,6 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from optuna_trlhpo.benchmarks.harness.studies import positive, seed_number
 from optuna_trlhpo.benchmarks.problems.mnist_layers import write_table
 from optuna_trlhpo.benchmarks.problems.tasks import BATCH_SIZE, LEARNING_RATE, TASKS, Task
 from optuna_trlhpo.cnn.data.datasets import ImageData
@@ -178,24 +177,6 @@ def train_network(task: Task, data: ImageData, network: Network, *, training_see
         "macs": task.space.macs(network),
         "seconds": round(time.process_time() - start, 3),
     }
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What the command takes, and that `handle` runs it."""
-    parser.description = (
-        "Train networks on a task and append what comes of each to ROWS, a file of JSON lines. A command "
-        "that was broken off goes on where it was. Workers need a file and a seed each. Without --networks "
-        "nothing is trained; with --table what all ROWS hold is written as a compact table."
-    )
-    parser.add_argument("rows", type=Path, nargs="+", metavar="ROWS", help="trained for: the first")
-    parser.add_argument("--task", choices=sorted(TASKS), default="mnist", help="default: %(default)s")
-    parser.add_argument("--networks", type=positive, metavar="N", help="rows that the file is to have")
-    parser.add_argument("--seed", type=seed_number, default=0, metavar="N", help="default: %(default)s")
-    parser.add_argument(
-        "--data-root", default="data", metavar="DIR", help="holds MNIST (default: %(default)s)"
-    )
-    parser.add_argument("--table", type=Path, metavar="FILE", help="a .csv.gz file to write")
-    parser.set_defaults(handle=handle)
 
 
 def handle(arguments: argparse.Namespace) -> int:

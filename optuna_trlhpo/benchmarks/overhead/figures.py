@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import functools
 import os
 import platform
@@ -112,3 +113,9 @@ def main(n_trials: int) -> None:
     )
     for row in measure_figures(n_trials):
         print(f"{row.name:<26} {row.seconds:>6.2f} s")
+
+
+def handle(arguments: argparse.Namespace) -> int:
+    """Measure and print."""
+    main(arguments.trials)
+    return 0

@@ -15,7 +15,6 @@ from optuna.distributions import BaseDistribution
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
-from optuna_trlhpo.benchmarks.harness.studies import positive
 from optuna_trlhpo.benchmarks.problems.synthetic import synthetic_layers
 from optuna_trlhpo.sampler import TRLHPOSampler
 
@@ -95,12 +94,6 @@ def main(lengths: list[int]) -> None:
             f"{row.trials:>7}  {1000 * row.suggestion:>9.2f} ms  {1000 * row.planning:>9.2f} ms  "
             f"{1000 * row.learning:>29.1f} ms"
         )
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What the command takes, and that `handle` runs it."""
-    parser.add_argument("--trials", type=positive, nargs="+", default=[100, 1000, 5000], metavar="N")
-    parser.set_defaults(handle=handle)
 
 
 def handle(arguments: argparse.Namespace) -> int:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-from torch.nn import functional as F
-
-from optuna_trlhpo.cnn.data.datasets import ImageData, load_data
 from optuna_trlhpo.space import LayerSpace
+
+if TYPE_CHECKING:
+    import torch
+
+    from optuna_trlhpo.cnn.data.datasets import ImageData
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +64,11 @@ class Task:
         Raises:
             FileNotFoundError: If MNIST is needed and its files are not under ``data_root``.
         """
+        import torch
+        from torch.nn import functional as F
+
+        from optuna_trlhpo.cnn.data.datasets import load_data
+
         n, m = _SIZES[self.dataset]
         whole = load_data(self.dataset, data_root=data_root, device="cpu", train_size=n, validation_size=m)
         images = torch.cat([whole.train_images, whole.validation_images]) * whole.std[0] + whole.mean[0]
@@ -87,6 +94,9 @@ class Task:
 
 
 def _place(images: torch.Tensor, size: int, frame: int) -> torch.Tensor:
+    import torch
+    from torch.nn import functional as F
+
     generator = torch.Generator().manual_seed(1)
     scaled = F.interpolate(images, (size, size), mode="bilinear", antialias=True)
     placed = scaled.new_zeros((*scaled.shape[:2], frame, frame))

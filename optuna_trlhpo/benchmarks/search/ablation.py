@@ -5,6 +5,7 @@ Every problem is played in its progressive form, if it has one: there all parts 
 
 from __future__ import annotations
 
+import argparse
 import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,13 @@ from typing import Any
 
 import numpy as np
 
+from optuna_trlhpo.benchmarks.harness.command_line import (
+    print_outcome,
+    print_setting,
+    read_existing_rows,
+    select,
+    write_text,
+)
 from optuna_trlhpo.benchmarks.harness.rows import Row, check_names
 from optuna_trlhpo.benchmarks.harness.samplers import SamplerFactory, ours
 from optuna_trlhpo.benchmarks.problems import tables
@@ -152,3 +160,26 @@ def _mean_text(regrets: Sequence[float]) -> str:
     if len(regrets) == 1:
         return f"{regrets[0]:.3f}"
     return f"{np.mean(regrets):.3f} ± {np.std(regrets, ddof=1) / np.sqrt(len(regrets)):.3f}"
+
+
+def handle(arguments: argparse.Namespace) -> int:
+    """Run the missing studies and print the table. Return 1 if a study failed."""
+    problems = select("problem", arguments.problems, tables.problems())
+    variants = select("variant", arguments.variants, VARIANTS)
+    print_setting(arguments)
+    rows = run(
+        problems,
+        variants,
+        seeds=arguments.seeds,
+        budget=arguments.budget,
+        out=arguments.out,
+        jobs=arguments.jobs,
+        data_root=arguments.data_root,
+        progress=True,
+    )
+    code = print_outcome(rows, arguments.out)
+    text = markdown(Results(read_existing_rows(arguments.out)))
+    print(text)
+    if arguments.markdown is not None:
+        write_text(arguments.markdown, text, announce=True)
+    return code

@@ -42,7 +42,6 @@ from optuna.trial import Trial
 from optuna_trlhpo.benchmarks.harness.rows import Row, check_names, read_rows
 from optuna_trlhpo.benchmarks.harness.samplers import SamplerFactory
 from optuna_trlhpo.benchmarks.harness.studies import (
-    add_common_arguments,
     check_positive,
     check_samplers,
     collect,
@@ -54,13 +53,8 @@ from optuna_trlhpo.benchmarks.harness.studies import (
 )
 from optuna_trlhpo.benchmarks.problems import tables
 from optuna_trlhpo.benchmarks.problems.problem import Evaluator, Form, Objective, Problem
-from optuna_trlhpo.benchmarks.search import runner
+from optuna_trlhpo.benchmarks.search import defaults, runner
 from optuna_trlhpo.benchmarks.search.real_training import default_form
-
-PROBLEMS = ("mnist-layers", "macro", "nb201-cifar10")
-SAMPLERS = ("trlhpo", "tpe", "random")
-TOTALS = (50, 100, 200)
-TOP, REPEATS = 5, 3
 
 _REPEAT_SEEDS = 1_000_000
 """Repeat r of a study with seed s has the noise of seed (r + 1) * 1,000,000 + s, which no study has."""
@@ -151,13 +145,13 @@ class _ConfirmationRun:
 
 
 def run(
-    problems: Sequence[str] = PROBLEMS,
-    samplers: Mapping[str, SamplerFactory] | Sequence[str] = SAMPLERS,
+    problems: Sequence[str] = defaults.CONFIRMED_PROBLEMS,
+    samplers: Mapping[str, SamplerFactory] | Sequence[str] = defaults.CONFIRMED_SAMPLERS,
     *,
     seeds: Iterable[int],
-    totals: Sequence[int] = TOTALS,
-    top: int = TOP,
-    repeats: int = REPEATS,
+    totals: Sequence[int] = defaults.TOTALS,
+    top: int = defaults.TOP,
+    repeats: int = defaults.REPEATS,
     form: Form | None = None,
     out: str | Path = "confirmation-rows",
     jobs: int = 1,
@@ -233,7 +227,11 @@ def _study(it: _ConfirmationRun) -> Row:
 
 
 def report(
-    rows: Iterable[Row], *, totals: Sequence[int] = TOTALS, top: int = TOP, repeats: int = REPEATS
+    rows: Iterable[Row],
+    *,
+    totals: Sequence[int] = defaults.TOTALS,
+    top: int = defaults.TOP,
+    repeats: int = defaults.REPEATS,
 ) -> str:
     """The rows of one setting: for each problem a table in Markdown.
 
@@ -275,46 +273,6 @@ def report(
 
 
 # Command line ------------------------------------------------------------------------------------------
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What the command takes, and that `handle` runs it."""
-    parser.add_argument(
-        "--problems",
-        nargs="+",
-        default=list(PROBLEMS),
-        metavar="NAME",
-        help="default: " + ", ".join(PROBLEMS),
-    )
-    parser.add_argument(
-        "--samplers",
-        nargs="*",
-        default=list(SAMPLERS),
-        metavar="NAME",
-        help="none: only report what is there (default: " + ", ".join(SAMPLERS) + ")",
-    )
-    parser.add_argument("--seeds", type=int, default=100, metavar="N", help="default: %(default)s")
-    parser.add_argument(
-        "--totals",
-        type=int,
-        nargs="+",
-        default=list(TOTALS),
-        metavar="T",
-        help="trainings in all (default: " + ", ".join(map(str, TOTALS)) + ")",
-    )
-    parser.add_argument(
-        "--top", type=int, default=TOP, metavar="N", help="networks to confirm (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--repeats", type=int, default=REPEATS, metavar="N", help="trainings of each (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--form",
-        choices=["progressive", "terminal"],
-        help="where a problem has it (default: progressive for those that live on reports, else terminal)",
-    )
-    add_common_arguments(parser, out="confirmation-rows", holds="nas-bench-macro")
-    parser.set_defaults(handle=handle)
 
 
 def handle(arguments: argparse.Namespace) -> int:

@@ -30,12 +30,10 @@ import optuna
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
+from optuna_trlhpo.benchmarks.harness.command_line import select, write_text
 from optuna_trlhpo.benchmarks.harness.rows import Row, check_names, read_rows, versions
-from optuna_trlhpo.benchmarks.harness.samplers import SAMPLERS as ALL_SAMPLERS
-from optuna_trlhpo.benchmarks.harness.samplers import SamplerFactory
+from optuna_trlhpo.benchmarks.harness.samplers import SAMPLERS, SamplerFactory
 from optuna_trlhpo.benchmarks.harness.studies import (
-    add_common_arguments,
-    add_seeds,
     check_positive,
     check_samplers,
     collect,
@@ -43,16 +41,13 @@ from optuna_trlhpo.benchmarks.harness.studies import (
     latest,
     machines_text,
     mean_text,
-    positive,
-    select,
     table,
     this_machine,
 )
 from optuna_trlhpo.benchmarks.problems.idioms import IDIOMS, Observer
+from optuna_trlhpo.benchmarks.search import defaults
 
-SAMPLERS = ("trlhpo", "tpe", "tpe-multivariate", "random")
 REFERENCE = "trlhpo"
-SEEDS, TRIALS = 20, 50
 
 
 @dataclass(frozen=True)
@@ -75,10 +70,10 @@ class _IdiomRun:
 
 def run(
     idioms: Sequence[str] = tuple(IDIOMS),
-    samplers: Mapping[str, SamplerFactory] | Sequence[str] = SAMPLERS,
+    samplers: Mapping[str, SamplerFactory] | Sequence[str] = defaults.IDIOMS_SAMPLERS,
     *,
-    seeds: Iterable[int] = range(SEEDS),
-    trials: int = TRIALS,
+    seeds: Iterable[int] = range(defaults.IDIOMS_SEEDS),
+    trials: int = defaults.IDIOMS_TRIALS,
     out: str | Path = "idioms-rows",
     jobs: int = 1,
     progress: bool = False,
@@ -188,7 +183,7 @@ def ranks_by_seed(values: Values, samplers: Sequence[str]) -> dict[str, dict[int
     return {name: {seed: float(ranks[seed][i]) for seed in seeds} for i, name in enumerate(samplers)}
 
 
-def report(rows: Iterable[Row], *, trials: int = TRIALS, reference: str = REFERENCE) -> str:
+def report(rows: Iterable[Row], *, trials: int = defaults.IDIOMS_TRIALS, reference: str = REFERENCE) -> str:
     """The rows of one number of trials as tables in Markdown.
 
     Args:
@@ -214,7 +209,8 @@ def report(rows: Iterable[Row], *, trials: int = TRIALS, reference: str = REFERE
 
 def _place(sampler: str) -> tuple[int, str]:
     """Where a sampler stands in a table."""
-    return (SAMPLERS.index(sampler) if sampler in SAMPLERS else len(SAMPLERS)), sampler
+    names = defaults.IDIOMS_SAMPLERS
+    return (names.index(sampler) if sampler in names else len(names)), sampler
 
 
 def _values_table(rows: Sequence[Row], values: Values, samplers: Sequence[str], reference: str) -> str:
@@ -281,34 +277,11 @@ def _ranks_text(
 # Command line -------------------------------------------------------------------------------------------
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What the command takes, and that `handle` runs it."""
-    for name, default, there in (
-        ("idioms", ["*"], IDIOMS),
-        ("samplers", list(SAMPLERS), ALL_SAMPLERS),
-    ):
-        parser.add_argument(
-            f"--{name}",
-            nargs="+",
-            default=default,
-            metavar="NAME",
-            help=f"names, or patterns in which * stands for anything, out of {', '.join(there)} "
-            f"(default: {' '.join(default)})",
-        )
-    parser.add_argument(
-        "--trials", type=positive, default=TRIALS, metavar="N", help="of a study (default: %(default)s)"
-    )
-    add_seeds(parser, SEEDS)
-    add_common_arguments(parser, out="benchmark-rows/idioms")
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables there, too")
-    parser.set_defaults(handle=handle)
-
-
 def handle(arguments: argparse.Namespace) -> int:
     """Run what is missing and print the tables; 1 if a study failed."""
     new = run(
         select("idiom", arguments.idioms, IDIOMS),
-        select("sampler", arguments.samplers, ALL_SAMPLERS),
+        select("sampler", arguments.samplers, SAMPLERS),
         seeds=range(arguments.first_seed, arguments.first_seed + arguments.seeds),
         trials=arguments.trials,
         out=arguments.out,
@@ -318,6 +291,5 @@ def handle(arguments: argparse.Namespace) -> int:
     text = report(read_rows(arguments.out), trials=arguments.trials)
     print(text)
     if arguments.markdown is not None:
-        arguments.markdown.parent.mkdir(parents=True, exist_ok=True)
-        arguments.markdown.write_text(text, encoding="utf-8")
+        write_text(arguments.markdown, text)
     return int(any("error" in row for row in new))

@@ -43,7 +43,6 @@ from optuna.trial import FrozenTrial, Trial
 from optuna_trlhpo.benchmarks.harness.rows import Row, read_rows, versions
 from optuna_trlhpo.benchmarks.harness.samplers import SamplerFactory
 from optuna_trlhpo.benchmarks.harness.studies import (
-    add_common_arguments,
     check_positive,
     check_samplers,
     collect,
@@ -56,13 +55,11 @@ from optuna_trlhpo.benchmarks.harness.studies import (
 from optuna_trlhpo.benchmarks.problems import tables
 from optuna_trlhpo.benchmarks.problems.mnist_layers import MnistLayers
 from optuna_trlhpo.benchmarks.problems.problem import Evaluator
-from optuna_trlhpo.benchmarks.search import runner
+from optuna_trlhpo.benchmarks.search import defaults, runner
 from optuna_trlhpo.layers import describe, parse
 
 PROBLEM = "mnist-layers"
-SAMPLERS = ("trlhpo", "trlhpo-prior", "nsga2", "tpe", "random")
 REFERENCE = "trlhpo"
-SEEDS, BUDGET = 10, 100
 CHECKPOINTS = (25, 50, 100, 200)
 
 _WORST_ERROR = 0.9
@@ -126,10 +123,10 @@ class _ParetoRun:
 
 
 def run(
-    samplers: Mapping[str, SamplerFactory] | Sequence[str] = SAMPLERS,
+    samplers: Mapping[str, SamplerFactory] | Sequence[str] = defaults.PARETO_SAMPLERS,
     *,
-    seeds: Iterable[int] = range(SEEDS),
-    budget: int = BUDGET,
+    seeds: Iterable[int] = range(defaults.PARETO_SEEDS),
+    budget: int = defaults.PARETO_BUDGET,
     out: str | Path = "pareto-rows",
     jobs: int = 1,
     progress: bool = False,
@@ -207,7 +204,7 @@ def _study(it: _ParetoRun) -> Row:
     }
 
 
-def report(rows: Iterable[Row], *, budget: int = BUDGET, reference: str = REFERENCE) -> str:
+def report(rows: Iterable[Row], *, budget: int = defaults.PARETO_BUDGET, reference: str = REFERENCE) -> str:
     """The rows of one budget as a table in Markdown, the best first.
 
     The others are compared with the reference at the end of the studies, seed by seed, by Wilcoxon's
@@ -249,23 +246,6 @@ def report(rows: Iterable[Row], *, budget: int = BUDGET, reference: str = REFERE
 def _at(row: Row, trainings: int) -> float:
     """The share after so many trainings."""
     return [share for start, share in row["hypervolumes"] if start <= trainings][-1]
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What the command takes, and that `handle` runs it."""
-    parser.add_argument(
-        "--samplers",
-        nargs="*",
-        default=list(SAMPLERS),
-        metavar="NAME",
-        help="none: only report what is there (default: " + ", ".join(SAMPLERS) + ")",
-    )
-    parser.add_argument("--seeds", type=int, default=SEEDS, metavar="N", help="default: %(default)s")
-    parser.add_argument(
-        "--budget", type=int, default=BUDGET, metavar="N", help="trainings of a study (default: %(default)s)"
-    )
-    add_common_arguments(parser, out="pareto-rows")
-    parser.set_defaults(handle=handle)
 
 
 def handle(arguments: argparse.Namespace) -> int:

@@ -40,9 +40,8 @@ import numpy as np
 import torch
 
 from optuna_trlhpo.benchmarks.harness.rows import Row, check_names, read_rows
-from optuna_trlhpo.benchmarks.harness.samplers import SAMPLERS, SamplerFactory
+from optuna_trlhpo.benchmarks.harness.samplers import SamplerFactory
 from optuna_trlhpo.benchmarks.harness.studies import (
-    add_common_arguments,
     check_positive,
     check_samplers,
     collect,
@@ -55,7 +54,7 @@ from optuna_trlhpo.benchmarks.harness.studies import (
 )
 from optuna_trlhpo.benchmarks.problems.problem import Form
 from optuna_trlhpo.benchmarks.problems.tasks import BATCH_SIZE, LEARNING_RATE, TASKS
-from optuna_trlhpo.benchmarks.search import runner
+from optuna_trlhpo.benchmarks.search import defaults, runner
 from optuna_trlhpo.benchmarks.search.real_problem import (
     RealTraining,
     load_task,
@@ -66,10 +65,8 @@ from optuna_trlhpo.cnn.model import build_network
 from optuna_trlhpo.cnn.training.loop import predict_correct, train
 from optuna_trlhpo.layers import parse
 
-REFITS = 3
 CHECKPOINTS = (25, 50, 100)
 REFERENCE = "trlhpo"
-DEFAULT_SAMPLERS = tuple(name for name in ("trlhpo", "trlhpo-prior", "tpe", "random") if name in SAMPLERS)
 
 
 def refit_errors(name: str, network: str, *, seed: int, refits: int, data_root: str | Path) -> list[float]:
@@ -141,12 +138,12 @@ class _TrainingRun:
 
 def run(
     name: str = "mnist",
-    samplers: Mapping[str, SamplerFactory] | Sequence[str] = DEFAULT_SAMPLERS,
+    samplers: Mapping[str, SamplerFactory] | Sequence[str] = defaults.REAL_SAMPLERS,
     *,
     seeds: Iterable[int],
     budget: int = 100,
     form: Form | None = None,
-    refits: int = REFITS,
+    refits: int = defaults.REFITS,
     out: str | Path = "real-training-rows",
     jobs: int = 1,
     data_root: str | Path | None = None,
@@ -228,7 +225,9 @@ def _incumbents(trained: Mapping[str, Row]) -> list[tuple[int, Row]]:
 # Report ------------------------------------------------------------------------------------------------
 
 
-def report(rows: Iterable[Row], name: str = "mnist", *, budget: int = 100, refits: int = REFITS) -> str:
+def report(
+    rows: Iterable[Row], name: str = "mnist", *, budget: int = 100, refits: int = defaults.REFITS
+) -> str:
     """The rows of one task, budget and number of refits as a table in Markdown, the best test error first.
 
     Each sampler is compared with `REFERENCE` on the seeds that both have, by the difference of their test
@@ -301,34 +300,6 @@ def _accuracy_at(curve: Sequence[Sequence[float]], trainings: int) -> float:
 
 
 # Command line ------------------------------------------------------------------------------------------
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What the command takes, and that `handle` runs it."""
-    parser.add_argument(
-        "--task", default="mnist", metavar="NAME", help="one of those with test images (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--samplers",
-        nargs="*",
-        default=list(DEFAULT_SAMPLERS),
-        metavar="NAME",
-        help="none: only report what is there (default: " + ", ".join(DEFAULT_SAMPLERS) + ")",
-    )
-    parser.add_argument("--seeds", type=int, default=5, metavar="N", help="default: %(default)s")
-    parser.add_argument(
-        "--budget", type=int, default=100, metavar="N", help="trainings of a study (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--form",
-        choices=["progressive", "terminal"],
-        help="of all samplers named (default: progressive for those that live on reports, else terminal)",
-    )
-    parser.add_argument(
-        "--refits", type=int, default=REFITS, metavar="N", help="of what a study found (default: %(default)s)"
-    )
-    add_common_arguments(parser, out="real-training-rows", holds="MNIST")
-    parser.set_defaults(handle=handle)
 
 
 def handle(arguments: argparse.Namespace) -> int:

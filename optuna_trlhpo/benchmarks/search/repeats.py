@@ -41,29 +41,23 @@ import numpy as np
 from optuna.distributions import FloatDistribution
 from optuna.trial import FrozenTrial, TrialState
 
+from optuna_trlhpo.benchmarks.harness.command_line import select, write_text
 from optuna_trlhpo.benchmarks.harness.rows import Row, check_names, read_rows, versions
-from optuna_trlhpo.benchmarks.harness.samplers import SAMPLERS as ALL_SAMPLERS
-from optuna_trlhpo.benchmarks.harness.samplers import SamplerFactory
+from optuna_trlhpo.benchmarks.harness.samplers import SAMPLERS, SamplerFactory
 from optuna_trlhpo.benchmarks.harness.studies import (
-    add_common_arguments,
-    add_seeds,
     check_positive,
     check_samplers,
     collect,
     failures_text,
     latest,
     machines_text,
-    positive,
-    select,
     table,
     this_machine,
 )
 from optuna_trlhpo.benchmarks.problems.pipelines import PIPELINES, Pipeline
-from optuna_trlhpo.benchmarks.search import modes
+from optuna_trlhpo.benchmarks.search import defaults, modes
 from optuna_trlhpo.trials.agent_record import read_agent
 
-SAMPLERS = ("trlhpo", "tpe", "random")
-SEEDS, TRIALS = 3, 100
 AFTER = 20
 """Plans are judged from here on: before, there is little to plan with."""
 
@@ -163,11 +157,11 @@ class _RepeatsRun:
 
 def run(
     pipelines: Sequence[str] = tuple(PIPELINES),
-    samplers: Mapping[str, SamplerFactory] | Sequence[str] = SAMPLERS,
+    samplers: Mapping[str, SamplerFactory] | Sequence[str] = defaults.REPEATS_SAMPLERS,
     *,
     mode_names: Sequence[str] = tuple(modes.MODES),
-    seeds: Iterable[int] = range(SEEDS),
-    trials: int = TRIALS,
+    seeds: Iterable[int] = range(defaults.REPEATS_SEEDS),
+    trials: int = defaults.REPEATS_TRIALS,
     out: str | Path = "repeats-rows",
     jobs: int = 1,
     progress: bool = False,
@@ -229,7 +223,7 @@ def _counts(trials: Sequence[FrozenTrial], pipeline: Pipeline) -> Row:
     }
 
 
-def report(rows: Iterable[Row], *, trials: int = TRIALS, whole: bool = True) -> str:
+def report(rows: Iterable[Row], *, trials: int = defaults.REPEATS_TRIALS, whole: bool = True) -> str:
     """The rows of one number of trials as tables in Markdown.
 
     Args:
@@ -273,7 +267,7 @@ def _cells(rows: Sequence[Row], samplers: Sequence[str]) -> list[str]:
     for name in samplers:
         own = [row for row in rows if row["sampler"] == name]
         cells.append(f"{_total(own, 'repeats')} of {_total(own, 'trials')}" if own else "")
-    ours = [row for row in rows if row["sampler"] == SAMPLERS[0]]
+    ours = [row for row in rows if row["sampler"] == defaults.REPEATS_SAMPLERS[0]]
     planned = _total(ours, "planned")
     cells.append(f"{_total(ours, 'as_planned') / planned:.1%} of {planned}" if planned else "")
     cells.append(f"{np.mean([row['seconds'] for row in ours]):.1f}" if ours else "")
@@ -284,35 +278,11 @@ def _total(rows: Sequence[Row], name: str) -> int:
     return sum(row[name] for row in rows)
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What the command takes, and that `handle` runs it."""
-    for name, default, there in (
-        ("pipelines", ["*"], PIPELINES),
-        ("modes", ["*"], modes.MODES),
-        ("samplers", list(SAMPLERS), ALL_SAMPLERS),
-    ):
-        parser.add_argument(
-            f"--{name}",
-            nargs="+",
-            default=default,
-            metavar="NAME",
-            help=f"names, or patterns in which * stands for anything, out of {', '.join(there)} "
-            f"(default: {' '.join(default)})",
-        )
-    parser.add_argument(
-        "--trials", type=positive, default=TRIALS, metavar="N", help="of a study (default: %(default)s)"
-    )
-    add_seeds(parser, SEEDS)
-    add_common_arguments(parser, out="benchmark-rows/repeats")
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables there, too")
-    parser.set_defaults(handle=handle)
-
-
 def handle(arguments: argparse.Namespace) -> int:
     """Run what is missing and print the tables; 1 if a study failed."""
     new = run(
         select("pipeline", arguments.pipelines, PIPELINES),
-        select("sampler", arguments.samplers, ALL_SAMPLERS),
+        select("sampler", arguments.samplers, SAMPLERS),
         mode_names=select("mode", arguments.modes, modes.MODES),
         seeds=range(arguments.first_seed, arguments.first_seed + arguments.seeds),
         trials=arguments.trials,
@@ -323,6 +293,5 @@ def handle(arguments: argparse.Namespace) -> int:
     text = report(read_rows(arguments.out), trials=arguments.trials)
     print(text)
     if arguments.markdown is not None:
-        arguments.markdown.parent.mkdir(parents=True, exist_ok=True)
-        arguments.markdown.write_text(text, encoding="utf-8")
+        write_text(arguments.markdown, text)
     return int(any("error" in row for row in new))

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import argparse
+import os
+import sys
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 
+from optuna_trlhpo.benchmarks.harness.command_line import read_existing_rows, select, write_text
+from optuna_trlhpo.benchmarks.harness.rows import check_names
 from optuna_trlhpo.benchmarks.harness.samplers import OURS
 from optuna_trlhpo.benchmarks.problems import tables
-from optuna_trlhpo.benchmarks.search import criteria
+from optuna_trlhpo.benchmarks.search import criteria, curves, protocols
 from optuna_trlhpo.benchmarks.search.criteria import Judgement
 from optuna_trlhpo.benchmarks.search.results import (
     AREA,
@@ -192,3 +198,34 @@ def shortfall(judgements: Sequence[Judgement]) -> str:
 def versions_text(results: Results) -> str:
     texts = {", ".join(f"{name} {v}" for name, v in row["versions"].items()) for row in results.rows}
     return "; ".join(sorted(texts))
+
+
+def handle(arguments: argparse.Namespace) -> int:
+    """Print or write the report. Return 1 if a protocol's criteria do not all hold."""
+    everything = Results(read_existing_rows(arguments.out))
+    rows = everything.rows + everything.failed
+    for what in ("problem", "sampler"):
+        chosen = select(what, getattr(arguments, f"{what}s"), dict.fromkeys(row[what] for row in rows))
+        rows = [row for row in rows if row[what] in chosen]
+    check_names("reference", [arguments.reference], dict.fromkeys(row["sampler"] for row in rows))
+    results = Results(rows)
+    judgements: list[Judgement] = []
+    if arguments.protocol is not None:
+        judgements = criteria.judge(everything, protocols.PROTOCOLS[arguments.protocol])
+    figures = None
+    if arguments.figures is not None:
+        figures = curves.write_figures(results, arguments.figures)
+        print(f"wrote {len(figures)} figures to {arguments.figures}", file=sys.stderr)
+    if arguments.markdown is None:
+        print(markdown(results, arguments.reference, judgements=judgements))
+    else:
+        base = arguments.markdown.parent
+        links = None
+        if figures is not None:
+            links = {name: Path(os.path.relpath(path, base)).as_posix() for name, path in figures.items()}
+        text = markdown(results, arguments.reference, judgements=judgements, figures=links)
+        write_text(arguments.markdown, text, announce=True)
+        if judgements:
+            print(shortfall(judgements), end="\n\n")
+    print(*headlines(results, arguments.reference), sep="\n")
+    return int(arguments.protocol is not None and not criteria.all_hold(judgements))

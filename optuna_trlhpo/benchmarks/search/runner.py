@@ -17,11 +17,13 @@ A row is the outcome of one study: one problem in one form, one sampler, one see
 
 from __future__ import annotations
 
+import argparse
 import inspect
 import json
+import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import optuna
@@ -29,6 +31,7 @@ import torch
 from optuna.samplers import BaseSampler
 from tqdm.auto import tqdm
 
+from optuna_trlhpo.benchmarks.harness.command_line import print_outcome, print_setting, select
 from optuna_trlhpo.benchmarks.harness.rows import (
     Row,
     check_names,
@@ -41,6 +44,7 @@ from optuna_trlhpo.benchmarks.harness.samplers import SAMPLERS, SamplerFactory
 from optuna_trlhpo.benchmarks.harness.workers import execute, quiet
 from optuna_trlhpo.benchmarks.problems import tables
 from optuna_trlhpo.benchmarks.problems.problem import Form, Objective
+from optuna_trlhpo.benchmarks.search import protocols
 from optuna_trlhpo.benchmarks.search.protocols import Share
 
 TRIALS_PER_TRAINING = 10
@@ -201,3 +205,56 @@ def measure(objective: Objective, sampler: BaseSampler, budget: int) -> Row:
         "seconds": round(seconds, 3),
         "versions": versions(),
     }
+
+
+def handle(arguments: argparse.Namespace) -> int:
+    """Run the missing studies. Return 1 if a study failed."""
+    problems = select("problem", arguments.problems, tables.problems())
+    if arguments.protocol is not None:
+        asked = [share.problems for share in protocols.PROTOCOLS[arguments.protocol]]
+        problems = [name for name in problems if any(name in names for names in asked)]
+    samplers = select("sampler", arguments.samplers, SAMPLERS)
+    problems = _available(problems, arguments)  # after all arguments: an error in them comes first
+    if arguments.protocol is None:
+        print_setting(arguments)
+        shares = [Share(tuple(problems), tuple(samplers), arguments.seeds, arguments.budget)]
+    else:
+        print_setting(arguments, protocol=arguments.protocol)
+        shares = _narrowed(protocols.PROTOCOLS[arguments.protocol], problems, samplers)
+    rows = run_protocol(
+        shares, out=arguments.out, jobs=arguments.jobs, data_root=arguments.data_root, progress=True
+    )
+    return print_outcome(rows, arguments.out)
+
+
+def _available(problems: Iterable[str], arguments: argparse.Namespace) -> list[str]:
+    """Return the problems whose files are there, and print which others are left out.
+
+    Raises:
+        FileNotFoundError: If no problem remains, or if the user has named a problem whose file is missing.
+    """
+    found, missing = [], []
+    for name in problems:
+        try:
+            tables.load(name, arguments.data_root)
+        except FileNotFoundError as error:
+            if name in arguments.problems:
+                raise
+            missing.append(f"{name} is left out: {error}")
+        else:
+            found.append(name)
+    if not found:
+        raise FileNotFoundError("; ".join(missing) or "the protocol has none of these problems")
+    print(*missing, sep="\n", end="\n" if missing else "", file=sys.stderr)
+    return found
+
+
+def _narrowed(shares: Iterable[Share], problems: Iterable[str], samplers: Iterable[str]) -> list[Share]:
+    return [
+        replace(
+            share,
+            problems=tuple(name for name in share.problems if name in problems),
+            samplers=tuple(name for name in share.samplers if name in samplers),
+        )
+        for share in shares
+    ]

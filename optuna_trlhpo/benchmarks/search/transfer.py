@@ -5,6 +5,7 @@ The prior for layers is switched off, so all that is known beforehand comes from
 
 from __future__ import annotations
 
+import argparse
 import functools
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -15,6 +16,13 @@ from optuna.samplers import BaseSampler
 from optuna.study import StudyDirection
 from optuna.trial import TrialState, create_trial
 
+from optuna_trlhpo.benchmarks.harness.command_line import (
+    print_outcome,
+    print_setting,
+    read_existing_rows,
+    select,
+    write_text,
+)
 from optuna_trlhpo.benchmarks.harness.rows import Row, check_names
 from optuna_trlhpo.benchmarks.harness.samplers import SamplerFactory, ours
 from optuna_trlhpo.benchmarks.layer_prior.pretraining import DATA
@@ -220,3 +228,24 @@ def saved_text(cold: np.ndarray, warm: np.ndarray, n: int) -> str:
     if not len(reached):
         return f"not within {len(warm)}"
     return f"{n - (int(reached[0]) + 1):+d}"
+
+
+def handle(arguments: argparse.Namespace) -> int:
+    """Run the missing studies and print the table. Return 1 if a study failed."""
+    problems = select("problem", arguments.problems, EARLIER)
+    print_setting(arguments)
+    rows = run(
+        problems,
+        seeds=arguments.seeds,
+        budget=arguments.budget,
+        out=arguments.out,
+        jobs=arguments.jobs,
+        data_root=arguments.data_root,
+        progress=True,
+    )
+    code = print_outcome(rows, arguments.out)
+    text = markdown(Results(read_existing_rows(arguments.out)))
+    print(text)
+    if arguments.markdown is not None:
+        write_text(arguments.markdown, text, announce=True)
+    return code

@@ -40,7 +40,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from optuna_trlhpo._threads import cpu_threads
-from optuna_trlhpo.benchmarks.problems.tables import DATA_ROOT_VARIABLE
+from optuna_trlhpo.benchmarks.training import defaults
 from optuna_trlhpo.benchmarks.training.plain_loop import (
     BATCH_SIZE,
     LEARNING_RATE,
@@ -62,7 +62,6 @@ NETWORKS = (
     "Conv(64,5,1) > Conv(128,5,1) > MaxPool(2,2,0) > FCL(256,relu,bias)",
 )
 """From small to large, by the operations of a training step."""
-ROUNDS = 3
 _EVALUATED_SHARE = 5
 _AT_ONCE = 4
 """Networks that a GPU trains at the same time, in threads."""
@@ -134,7 +133,7 @@ def measure(
     images: int,
     clock: Callable[[], float],
     data_root: str | Path | None = None,
-    rounds: int = ROUNDS,
+    rounds: int = defaults.ENGINE_ROUNDS,
 ) -> Timing:
     """Time both loops on one network."""
     evaluated = max(images // _EVALUATED_SHARE, 1)
@@ -228,7 +227,7 @@ def run(
     device: torch.device,
     threads: int = 1,
     images: int = 4096,
-    rounds: int = ROUNDS,
+    rounds: int = defaults.ENGINE_ROUNDS,
     data_root: str | Path | None = None,
 ) -> str:
     """Time all of `NETWORKS` on a device; a table in Markdown, and the line that sums it up last.
@@ -291,26 +290,6 @@ def _cpu_name() -> str:
         return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What the command takes, and that `handle` runs it."""
-    parser.add_argument(
-        "--devices", nargs="+", metavar="NAME", help="default: cpu, and cuda where there is a GPU"
-    )
-    parser.add_argument(
-        "--threads", type=int, default=1, metavar="N", help="of the CPU, for both (default: %(default)s)"
-    )
-    parser.add_argument("--images", type=int, default=4096, metavar="N", help="default: %(default)s")
-    parser.add_argument("--rounds", type=int, default=ROUNDS, metavar="N", help="default: %(default)s")
-    parser.add_argument(
-        "--data-root",
-        type=Path,
-        default=os.environ.get(DATA_ROOT_VARIABLE),
-        metavar="DIR",
-        help=f"holds MNIST (default: the environment variable {DATA_ROOT_VARIABLE}; without, random images)",
-    )
-    parser.set_defaults(handle=handle)
 
 
 def handle(arguments: argparse.Namespace) -> int:

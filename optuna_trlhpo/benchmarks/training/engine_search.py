@@ -46,7 +46,6 @@ from optuna.study import Study
 
 from optuna_trlhpo.benchmarks.harness.rows import Row, check_names, read_rows, versions
 from optuna_trlhpo.benchmarks.harness.studies import (
-    add_common_arguments,
     check_positive,
     collect,
     failures_text,
@@ -57,6 +56,7 @@ from optuna_trlhpo.benchmarks.harness.studies import (
     table,
 )
 from optuna_trlhpo.benchmarks.problems.tasks import BATCH_SIZE, LEARNING_RATE
+from optuna_trlhpo.benchmarks.training import defaults
 from optuna_trlhpo.benchmarks.training.plain_loop import plain_loop
 from optuna_trlhpo.cnn import CNNObjective, savings
 from optuna_trlhpo.cnn.data.datasets import ImageData, load_data
@@ -67,8 +67,9 @@ from optuna_trlhpo.layers import Layer, Network
 from optuna_trlhpo.sampler import TRLHPOSampler
 
 DATASET = "mnist"
-PROBLEM, PLAIN, ENGINE = "mnist-reduced", "plain", "engine"
-TRIALS, IMAGES, REFITS, EPOCHS = 200, 2000, 3, 4
+PROBLEM = "mnist-reduced"
+PLAIN, ENGINE = defaults.SEARCH_ARMS
+EPOCHS = 4
 REDUCED: dict[str, Any] = {
     "inherit": True,
     "inherited_epochs": EPOCHS // 2,
@@ -181,9 +182,9 @@ def run(
     arms: Sequence[str] = (PLAIN, ENGINE),
     *,
     seeds: Iterable[int],
-    trials: int = TRIALS,
-    images: int = IMAGES,
-    refits: int = REFITS,
+    trials: int = defaults.SEARCH_TRIALS,
+    images: int = defaults.SEARCH_IMAGES,
+    refits: int = defaults.SEARCH_REFITS,
     out: str | Path,
     data_root: str | Path | None = None,
     jobs: int = 1,
@@ -239,7 +240,13 @@ def _study(it: _EngineRun) -> Row:
 # Report ------------------------------------------------------------------------------------------------
 
 
-def report(rows: Iterable[Row], *, trials: int = TRIALS, images: int = IMAGES, refits: int = REFITS) -> str:
+def report(
+    rows: Iterable[Row],
+    *,
+    trials: int = defaults.SEARCH_TRIALS,
+    images: int = defaults.SEARCH_IMAGES,
+    refits: int = defaults.SEARCH_REFITS,
+) -> str:
     """The rows of one setting as a table in Markdown; the last line says what they show."""
     setting: Row = {"problem": PROBLEM, "trials": trials, "images": images, "refits": refits}
     setting["setting"] = setting_key()
@@ -279,28 +286,6 @@ def report(rows: Iterable[Row], *, trials: int = TRIALS, images: int = IMAGES, r
 
 
 # Command line ------------------------------------------------------------------------------------------
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What the command takes, and that `handle` runs it."""
-    parser.add_argument(
-        "--arms",
-        nargs="*",
-        default=[PLAIN, ENGINE],
-        metavar="NAME",
-        help="none: only report what is there (default: plain engine)",
-    )
-    for name, default, what in (
-        ("seeds", 5, "studies of each"),
-        ("trials", TRIALS, "of a study"),
-        ("images", IMAGES, "to train on, and to validate"),
-        ("refits", REFITS, "of what a study found"),
-    ):
-        parser.add_argument(
-            f"--{name}", type=int, default=default, metavar="N", help=f"{what} (default: %(default)s)"
-        )
-    add_common_arguments(parser, out="benchmark-rows/engine-search", holds="MNIST")
-    parser.set_defaults(handle=handle)
 
 
 def handle(arguments: argparse.Namespace) -> int:

@@ -38,9 +38,9 @@ import torch
 from optuna.pruners import BasePruner, MedianPruner, PercentilePruner
 from tqdm.auto import tqdm
 
+from optuna_trlhpo.benchmarks.harness.command_line import write_text
 from optuna_trlhpo.benchmarks.harness.rows import Row, check_names, versions
 from optuna_trlhpo.benchmarks.harness.studies import (
-    add_common_arguments,
     check_positive,
     find_root,
     machines_text,
@@ -49,6 +49,7 @@ from optuna_trlhpo.benchmarks.harness.studies import (
 from optuna_trlhpo.benchmarks.harness.workers import quiet
 from optuna_trlhpo.benchmarks.layer_prior.training_table import read_rows
 from optuna_trlhpo.benchmarks.problems.tasks import BATCH_SIZE, LEARNING_RATE
+from optuna_trlhpo.benchmarks.training import defaults
 from optuna_trlhpo.cnn.data.datasets import ImageData, load_data
 from optuna_trlhpo.cnn.training.early_stopping import Curves, Watch
 from optuna_trlhpo.cnn.training.trainer import Trainer
@@ -58,7 +59,7 @@ from optuna_trlhpo.layers import Network, describe
 from optuna_trlhpo.space import LayerSpace
 
 EPOCHS = 4
-TRAIN_IMAGES, VALIDATION_IMAGES = 2000, 4000
+VALIDATION_SHARE = 2
 DEPTHS = (2, 4)
 """The fewest and the most layers of a network."""
 MAX_MACS = 2.5e5
@@ -111,13 +112,13 @@ BLOCKS = {"blocks of 2": 2, "blocks of 3": 3}
 """Ways that train what the whole way does, but not at every depth."""
 
 
-def load(data_root: str | Path, *, images: int = TRAIN_IMAGES) -> ImageData:
+def load(data_root: str | Path, *, images: int = defaults.TRAIN_IMAGES) -> ImageData:
     """MNIST with few images."""
     return load_data(
         "mnist",
         data_root=data_root,
         train_size=images,
-        validation_size=VALIDATION_IMAGES * images // TRAIN_IMAGES,
+        validation_size=VALIDATION_SHARE * images,
         device="cpu",
     )
 
@@ -137,7 +138,7 @@ def run(
     ways: Sequence[str],
     *,
     networks: int = 60,
-    images: int = TRAIN_IMAGES,
+    images: int = defaults.TRAIN_IMAGES,
     out: str | Path,
     data_root: str | Path,
     progress: bool = False,
@@ -269,7 +270,7 @@ class Ranking:
         return cls(round(spearman, 6), float(kendalltau(a, b).statistic), float(np.std(again)))
 
 
-def report(rows: Iterable[Row], *, images: int = TRAIN_IMAGES) -> str:
+def report(rows: Iterable[Row], *, images: int = defaults.TRAIN_IMAGES) -> str:
     """The rows as a table in Markdown, of the networks that every way has trained."""
     of_way: dict[str, dict[str, Row]] = {}
     for row in rows:
@@ -312,7 +313,7 @@ def report(rows: Iterable[Row], *, images: int = TRAIN_IMAGES) -> str:
         f"MACs, grown layer by layer on {images:,} images of MNIST; whole is {EPOCHS} epochs from scratch "
         "for every prefix. Seconds are for a network with all that was trained on its way. Rank correlations "
         "are with the accuracies of the whole training on "
-        f"{VALIDATION_IMAGES * images // TRAIN_IMAGES:,} validation images; `{AGAIN}`, the same under "
+        f"{VALIDATION_SHARE * images:,} validation images; `{AGAIN}`, the same under "
         "another seed, is the bound. ±: one standard error, by bootstrap over networks.\n\n"
         f"{table(heads, lines)}\n\n"
         f"{machines_text(shown)}\n"
@@ -322,28 +323,10 @@ def report(rows: Iterable[Row], *, images: int = TRAIN_IMAGES) -> str:
 # Command line ------------------------------------------------------------------------------------------
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What the command takes, and that `handle` runs it."""
-    parser.add_argument(
-        "--ways", nargs="*", default=list(WAYS), metavar="NAME", help="none: only report (default: all)"
-    )
-    parser.add_argument("--networks", type=int, default=60, metavar="N", help="default: %(default)s")
-    parser.add_argument(
-        "--images",
-        type=int,
-        default=TRAIN_IMAGES,
-        metavar="N",
-        help="to train on; twice as many to validate (default: %(default)s)",
-    )
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table there too")
-    add_common_arguments(parser, out="benchmark-rows/train-less", holds="MNIST", jobs=False)
-    parser.set_defaults(handle=handle)
-
-
 def handle(arguments: argparse.Namespace) -> int:
     """Train what is missing and print the table."""
     run(
-        arguments.ways,
+        list(WAYS) if arguments.ways is None else arguments.ways,
         networks=arguments.networks,
         images=arguments.images,
         out=arguments.out,
@@ -354,6 +337,5 @@ def handle(arguments: argparse.Namespace) -> int:
     text = report(rows, images=arguments.images)
     print(text)
     if arguments.markdown is not None:
-        arguments.markdown.parent.mkdir(parents=True, exist_ok=True)
-        arguments.markdown.write_text(text, encoding="utf-8")
+        write_text(arguments.markdown, text)
     return 0

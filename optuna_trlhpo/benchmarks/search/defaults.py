@@ -1,0 +1,25 @@
+"""Default values of the commands of this folder, without the code that they belong to."""
+
+from __future__ import annotations
+
+from optuna_trlhpo.benchmarks.harness.samplers import SAMPLERS
+
+REAL_SAMPLERS = tuple(name for name in ("trlhpo", "trlhpo-prior", "tpe", "random") if name in SAMPLERS)
+REFITS = 3
+"""Refits of the network that a study of ``real`` has found."""
+
+CONFIRMED_PROBLEMS = ("mnist-layers", "macro", "nb201-cifar10")
+CONFIRMED_SAMPLERS = ("trlhpo", "tpe", "random")
+TOTALS = (50, 100, 200)
+"""Trainings in all, of ``confirm``."""
+TOP, REPEATS = 5, 3
+"""Leaders that ``confirm`` trains again, and trainings of each."""
+
+PARETO_SAMPLERS = ("trlhpo", "trlhpo-prior", "nsga2", "tpe", "random")
+PARETO_SEEDS, PARETO_BUDGET = 10, 100
+
+REPEATS_SAMPLERS = ("trlhpo", "tpe", "random")
+REPEATS_SEEDS, REPEATS_TRIALS = 3, 100
+
+IDIOMS_SAMPLERS = ("trlhpo", "tpe", "tpe-multivariate", "random")
+IDIOMS_SEEDS, IDIOMS_TRIALS = 20, 50

@@ -1,0 +1,89 @@
+"""Arguments of ``engine``, ``train-less`` and ``engine-search``. It is imported without PyTorch."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+from optuna_trlhpo.benchmarks.harness.command_line import add_common_arguments
+from optuna_trlhpo.benchmarks.problems.tables import DATA_ROOT_VARIABLE
+from optuna_trlhpo.benchmarks.training import defaults
+
+
+def add_engine(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``engine``."""
+    parser.add_argument(
+        "--devices", nargs="+", metavar="NAME", help="default: cpu, and cuda where there is a GPU"
+    )
+    parser.add_argument(
+        "--threads", type=int, default=1, metavar="N", help="of the CPU, for both (default: %(default)s)"
+    )
+    parser.add_argument("--images", type=int, default=4096, metavar="N", help="default: %(default)s")
+    parser.add_argument(
+        "--rounds", type=int, default=defaults.ENGINE_ROUNDS, metavar="N", help="default: %(default)s"
+    )
+    parser.add_argument(
+        "--data-root",
+        type=Path,
+        default=os.environ.get(DATA_ROOT_VARIABLE),
+        metavar="DIR",
+        help=f"holds MNIST (default: the environment variable {DATA_ROOT_VARIABLE}; without, random images)",
+    )
+    parser.set_defaults(handle=_engine)
+
+
+def _engine(arguments: argparse.Namespace) -> int:
+    from optuna_trlhpo.benchmarks.training import engine
+
+    return engine.handle(arguments)
+
+
+def add_train_less(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``train-less``."""
+    parser.add_argument("--ways", nargs="*", metavar="NAME", help="none: only report (default: all)")
+    parser.add_argument("--networks", type=int, default=60, metavar="N", help="default: %(default)s")
+    parser.add_argument(
+        "--images",
+        type=int,
+        default=defaults.TRAIN_IMAGES,
+        metavar="N",
+        help="to train on; twice as many to validate (default: %(default)s)",
+    )
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table there too")
+    add_common_arguments(parser, out="benchmark-rows/train-less", holds="MNIST", jobs=False)
+    parser.set_defaults(handle=_train_less)
+
+
+def _train_less(arguments: argparse.Namespace) -> int:
+    from optuna_trlhpo.benchmarks.training import train_less
+
+    return train_less.handle(arguments)
+
+
+def add_engine_search(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``engine-search``."""
+    parser.add_argument(
+        "--arms",
+        nargs="*",
+        default=list(defaults.SEARCH_ARMS),
+        metavar="NAME",
+        help=f"none: only report what is there (default: {' '.join(defaults.SEARCH_ARMS)})",
+    )
+    for name, default, what in (
+        ("seeds", 5, "studies of each"),
+        ("trials", defaults.SEARCH_TRIALS, "of a study"),
+        ("images", defaults.SEARCH_IMAGES, "to train on, and to validate"),
+        ("refits", defaults.SEARCH_REFITS, "of what a study found"),
+    ):
+        parser.add_argument(
+            f"--{name}", type=int, default=default, metavar="N", help=f"{what} (default: %(default)s)"
+        )
+    add_common_arguments(parser, out="benchmark-rows/engine-search", holds="MNIST")
+    parser.set_defaults(handle=_engine_search)
+
+
+def _engine_search(arguments: argparse.Namespace) -> int:
+    from optuna_trlhpo.benchmarks.training import engine_search
+
+    return engine_search.handle(arguments)

@@ -1,0 +1,10 @@
+"""Default values of the commands of this folder, without the code that they belong to."""
+
+ENGINE_ROUNDS = 3
+
+TRAIN_IMAGES = 2000
+"""Training images of ``train-less``."""
+
+SEARCH_ARMS = ("plain", "engine")
+"""Names of the two objectives of ``engine-search``; see `engine_search`."""
+SEARCH_TRIALS, SEARCH_IMAGES, SEARCH_REFITS = 200, 2000, 3
