@@ -27,9 +27,9 @@ NETWORK = "Conv(8,3,1) > MaxPool(2,2,0)"
 def tiny(monkeypatch):
     task = dataclasses.replace(TASKS["digits"], train_size=64, validation_size=32, epochs=4)
     monkeypatch.setitem(tasks.TASKS, "tiny", task)
-    real_training._load.cache_clear()
+    real_problem.load_task.cache_clear()
     yield "tiny"
-    real_training._load.cache_clear()
+    real_problem.load_task.cache_clear()
 
 
 @pytest.fixture
