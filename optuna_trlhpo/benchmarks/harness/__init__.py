@@ -1,1 +1,1 @@
-"""How studies are run: samplers by name, processes, rows, and what every command has in common.."""
+"""Execution of studies: samplers by name, processes, rows, and parts that all commands share."""

@@ -1,4 +1,4 @@
-"""Rows: the outcome of one study each, as lines of JSON."""
+"""Rows of results: each is the outcome of one study, stored as a line of JSON."""
 
 from __future__ import annotations
 
@@ -16,9 +16,13 @@ Row = dict[str, Any]
 
 
 def read_rows(path: str | Path, *, repair: bool = False) -> list[Row]:
-    """The rows of a file, or of all ``PROBLEM/SAMPLER.jsonl`` in a folder; none if there is nothing.
+    """Read the rows of a file, or of all files ``PROBLEM/SAMPLER.jsonl`` in a folder.
 
-    A last line that was cut off is passed over and, with ``repair``, taken out of the file.
+    An incomplete last line is ignored. A missing file has no rows.
+
+    Args:
+        path: File or folder.
+        repair: Whether to remove an incomplete last line from its file.
 
     Raises:
         ValueError: For any other line that is not a row.
@@ -54,15 +58,21 @@ def versions() -> dict[str, str]:
 
 
 def row_file(out: str | Path, problem: str, sampler: str) -> Path:
+    """Return the file of the rows of a problem and a sampler."""
     return Path(out) / problem / f"{sampler}.jsonl"
 
 
 def row_identity(row: Row) -> tuple[str, str, str, int]:
+    """Return the problem, form, sampler and seed of a row."""
     return row["problem"], row["form"], row["sampler"], row["seed"]
 
 
 def check_names(what: str, names: Iterable[str], allowed: Iterable[str]) -> None:
-    """Raise a ``ValueError`` that lists what is allowed, if any of ``names`` is not."""
+    """Check names.
+
+    Raises:
+        ValueError: If a name is not allowed. The message lists the allowed ones.
+    """
     allowed = list(allowed)
     unknown = [name for name in names if name not in allowed]
     if unknown:

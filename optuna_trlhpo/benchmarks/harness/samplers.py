@@ -1,4 +1,7 @@
-"""The samplers that the benchmarks compare, by name: ours, Optuna's and the rivals."""
+"""Samplers in the benchmarks, by name: ours, those of Optuna and the baselines.
+
+The module is imported without PyTorch; a factory imports it with the sampler.
+"""
 
 from __future__ import annotations
 
@@ -17,13 +20,12 @@ if TYPE_CHECKING:
     from optuna_trlhpo.sampler import TRLHPOSampler
 
 SamplerFactory = Callable[..., BaseSampler]
-"""Called with the keyword ``seed``, and with ``budget``, the trainings of the study, if it takes that. It
-must be picklable, for it is sent to other processes."""
-
+"""Factory of a sampler. It is called with the keyword ``seed`` and, if it has this parameter, ``budget``, the
+number of trainings of the study. It must be picklable, because it is sent to other processes."""
 
 _DIGITS_PRIOR = Path(__file__).parents[1] / "data" / "digits-prior.safetensors"
 PRIOR = _DIGITS_PRIOR if _DIGITS_PRIOR.exists() else False
-"""The prior for layers that is played with. It has seen digits alone, for `mnist-layers` is made of MNIST."""
+"""Prior for layers in the benchmarks. It is trained on digits alone, since ``mnist-layers`` uses MNIST."""
 
 
 def ours(
@@ -68,10 +70,10 @@ def _baseline(name: str, *, seed: int) -> BaseSampler:
 def _smac(*, seed: int, budget: int) -> BaseSampler:
     from optuna_trlhpo.baselines import SMACSampler
 
-    return SMACSampler(seed=seed, n_trials=budget)  # its initial design is a share of the budget
+    return SMACSampler(seed=seed, n_trials=budget)  # the size of its initial design depends on the budget
 
 
-# All at their own defaults but for what is named here; warnings apart, which would fill the screen.
+# All samplers have their default settings except for those named here and for warnings, which are off.
 OPTUNA_SAMPLERS: dict[str, SamplerFactory] = {
     "random": optuna.samplers.RandomSampler,
     "tpe": optuna.samplers.TPESampler,  # since Optuna 5 this is multivariate=True without groups

@@ -1,6 +1,4 @@
-"""What the benchmarks share that train or judge in their own way: rows that are kept as they come, and the
-text made of them.
-"""
+"""Studies of the benchmarks with their own measures: they are run, stored as rows and printed as tables."""
 
 from __future__ import annotations
 
@@ -24,11 +22,11 @@ _DATA_ROOTS = ("../shared/data", "data")
 
 
 class Run(Protocol):
-    """What `collect` runs; it can be pickled."""
+    """Description of a study for `collect`. It must be picklable."""
 
     @property
     def key(self) -> Row:
-        """What tells the study apart from others; its row begins so."""
+        """Fields that identify the study, the first ones of its row."""
 
 
 def collect(
@@ -39,15 +37,18 @@ def collect(
     jobs: int = 1,
     progress: bool = False,
 ) -> list[Row]:
-    """Run the studies whose rows ``out`` lacks; append each row to ``out/PROBLEM/SAMPLER.jsonl`` as it comes.
+    """Run the missing studies, and append each row to ``out/PROBLEM/SAMPLER.jsonl`` at once.
 
     Args:
-        study: Makes of a run what its row holds after the key. A function of a module, for other processes
-            have to find it. What it raises becomes the row's ``error``, and is tried again by the next call.
-        runs: In the order in which they are begun.
-        out: The folder of the rows.
-        jobs: Processes, each with one thread. With 1, all runs in this process.
-        progress: Whether to show a bar.
+        study: Function that returns the fields of a row after the key. Other processes must be able to import
+            it. An exception becomes the field ``error`` of the row, and the next call repeats the study.
+        runs: Studies in the order in which they begin.
+        out: Folder of the rows.
+        jobs: Number of processes, each with one thread. With 1, all studies run in this process.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        The new rows.
     """
     kept = read_rows(out, repair=True)
     missing = [it for it in runs if not any("error" not in row and matches(row, it.key) for row in kept)]
@@ -65,12 +66,20 @@ def collect(
 
 
 def matches(row: Row, key: Row) -> bool:
-    """Whether a row holds all that ``key`` holds."""
+    """Return whether a row contains all fields of ``key``, with equal values."""
     return all(name in row and row[name] == value for name, value in key.items())
 
 
 def latest(rows: Iterable[Row], setting: Row) -> tuple[list[Row], list[Row]]:
-    """The rows of one setting: of each study the last one that is whole, and those that only failed."""
+    """Return the latest rows of one setting.
+
+    Args:
+        rows: Rows in the order of their files.
+        setting: Fields that the rows must contain.
+
+    Returns:
+        The last complete row of each study, and the last row of each study that has only failed.
+    """
     whole: dict[tuple[Any, ...], Row] = {}
     failed: dict[tuple[Any, ...], Row] = {}
     for row in rows:
@@ -83,7 +92,10 @@ def latest(rows: Iterable[Row], setting: Row) -> tuple[list[Row], list[Row]]:
 def check_samplers(
     samplers: Mapping[str, SamplerFactory] | Sequence[str],
 ) -> dict[str, SamplerFactory]:
-    """Factories by name.
+    """Return the factories of samplers by name, and check that each can create a sampler.
+
+    Args:
+        samplers: Names in `harness.samplers.SAMPLERS`, or factories by name.
 
     Raises:
         ValueError: For an unknown name.
@@ -99,7 +111,11 @@ def check_samplers(
 
 
 def check_positive(**numbers: int) -> None:
-    """Raise a ``ValueError`` for the first number below 1."""
+    """Check that all numbers are positive.
+
+    Raises:
+        ValueError: For the first number below 1.
+    """
     for name, number in numbers.items():
         if number < 1:
             raise ValueError(f"{name} is {number}; it must be at least 1")
@@ -112,7 +128,7 @@ def _guarded(study: Callable[[Any], Row], it: Run) -> Row:
     with quiet():
         try:
             return {**it.key, **study(it)}
-        except Exception as error:  # any of a sampler's: one of them must not end the others
+        except Exception as error:  # of any kind: one failure must not end the other studies
             return {**it.key, "error": f"{type(error).__name__}: {error}"}
 
 
@@ -120,7 +136,7 @@ def _guarded(study: Callable[[Any], Row], it: Run) -> Row:
 
 
 def mean_text(values: Iterable[float], sign: str = "") -> str:
-    """Mean ± standard error of the mean.
+    """Format mean ± standard error of the mean.
 
     Example:
         >>> mean_text([1.0, 2.0, 3.0]), mean_text([0.5], "+")
@@ -134,17 +150,17 @@ def mean_text(values: Iterable[float], sign: str = "") -> str:
 
 
 def table(heads: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    """A table in Markdown."""
+    """Format a table in Markdown."""
     return "\n".join(f"| {' | '.join(line)} |" for line in [heads, ["---"] * len(heads), *lines])
 
 
 def this_machine() -> str:
-    """What runs this, for a row."""
+    """Describe this machine, for a row."""
     return f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"
 
 
 def machines_text(rows: Iterable[Row]) -> str:
-    """The machines and versions that rows come from."""
+    """Describe the machines and versions that produced the rows."""
     texts = {
         row["machine"] + "; " + ", ".join(f"{name} {version}" for name, version in row["versions"].items())
         for row in rows
@@ -153,7 +169,7 @@ def machines_text(rows: Iterable[Row]) -> str:
 
 
 def failures_text(failed: Sequence[Row]) -> str:
-    """Studies of which there is nothing but an error, a line each."""
+    """List failed studies, one per line."""
     return "".join(
         f"\n- failed: {row['problem']} ({row['form']}), {row['sampler']}, seed {row['seed']}: {row['error']}"
         for row in failed
@@ -161,7 +177,7 @@ def failures_text(failed: Sequence[Row]) -> str:
 
 
 def find_root(data_root: str | Path | None) -> str:
-    """The folder of the data: the one named, or where it usually lies."""
+    """Return the folder of the data: the given one, or the usual one."""
     if data_root is not None:
         return str(data_root)
     roots = [os.environ[DATA_ROOT_VARIABLE]] if DATA_ROOT_VARIABLE in os.environ else _DATA_ROOTS

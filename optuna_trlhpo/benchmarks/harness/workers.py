@@ -1,4 +1,4 @@
-"""Worker processes, one thread each, that run studies."""
+"""Worker processes that run studies, with one thread each."""
 
 from __future__ import annotations
 
@@ -20,13 +20,25 @@ from optuna_trlhpo.benchmarks.harness.rows import Row
 
 
 def execute(study: Callable[[Any], Row], runs: Sequence[Any], jobs: int) -> Iterator[Row]:
-    """What ``study`` makes of each run, in the order in which they end."""
+    """Call a function for each run, in worker processes if there are several, and yield the rows.
+
+    Args:
+        study: Function that returns the row of a run. Other processes must be able to import it.
+        runs: Runs in the order in which they begin.
+        jobs: Number of processes. With 1, all runs are in this process.
+
+    Yields:
+        Rows in the order in which the runs end.
+
+    Raises:
+        RuntimeError: If a process was killed.
+    """
     if jobs == 1 or len(runs) < 2:
         yield from map(study, runs)
         return
     others = set(multiprocessing.active_children())
     with one_thread():
-        # Not forked: torch has threads by now, and a copy of the process would not have them.
+        # Processes are spawned, not forked: a forked process would lack the threads that torch has started.
         pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), initializer=_begin_worker)
         try:
             for future in as_completed([pool.submit(study, it) for it in runs]):
@@ -36,19 +48,22 @@ def execute(study: Callable[[Any], Row], runs: Sequence[Any], jobs: int) -> Iter
             raise RuntimeError(
                 "a process was killed, perhaps for lack of memory; the same call goes on where this one ended"
             ) from error
-        finally:  # where it was broken off, nobody waits for the studies that are under way
+        finally:  # after an interruption, do not wait for the running studies
             pool.shutdown(wait=False, cancel_futures=True)
             for process in set(multiprocessing.active_children()) - others:
                 process.terminate()
 
 
 def _begin_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends us
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process
 
 
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
-    """For the processes that are started meanwhile: numerical libraries read this when they are loaded."""
+    """Limit the processes that start meanwhile to one thread.
+
+    Numerical libraries read the environment variable when they are loaded.
+    """
     name = "OMP_NUM_THREADS"
     before = os.environ.get(name)
     os.environ[name] = "1"
@@ -63,6 +78,7 @@ def one_thread() -> Iterator[None]:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
+    """Turn off the messages of Optuna below warnings, and its warnings of experimental features."""
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:

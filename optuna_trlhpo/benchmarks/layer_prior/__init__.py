@@ -1,1 +1,1 @@
-"""The prior for layers: tables of trained networks, and pretraining on them.."""
+"""The prior for layers: tables of trained networks, and pretraining on them."""

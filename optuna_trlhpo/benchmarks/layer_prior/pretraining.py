@@ -1,10 +1,10 @@
-"""Trains the prior for layers (`_agent.prior`) on tables of networks that `training_table` has made.
+"""Pretraining of the prior for layers (`agent.layer_prior`) on tables of networks from `training_table`.
 
-Notation: N networks, E numbers that embed a network, T tasks.
+Notation: N networks, E dimensions of a network's embedding, T tasks.
 
-A task's networks are scored as an agent would score them. The transformer and the linear weights of all
-tasks are learned together; the weights are drawn towards their mean, so that the embedding carries what the
-tasks share.
+The accuracies of a task are transformed like those of a study. The transformer and the linear weights of all
+tasks are learned jointly. The weights are regularized towards their mean, so that the embedding represents
+what the tasks have in common.
 """
 
 from __future__ import annotations
@@ -28,30 +28,37 @@ from optuna_trlhpo.space.descriptors import LAYER_FEATURES
 from optuna_trlhpo.trials.outcome_transforms import OutcomeTransform
 
 EPOCHS = 60
-_BATCH_SIZE = 64  # of each task
+_BATCH_SIZE = 64  # networks of each task
 _LEARNING_RATE = 2e-3
 _WEIGHT_DECAY = 0.05
 _SHARED = 0.3
-"""How strongly the weights of tasks are drawn towards their mean."""
+"""Strength of the regularization of the tasks' weights towards their mean."""
 _NOISE = 0.1
-"""Added to the features in training, against learning networks by heart."""
+"""Standard deviation of the noise on the features in training, against overfitting."""
 _LEAST_DEVIATION = 0.3
-"""Of a task's weight from the mean, as a share of the typical weight: there are few tasks to tell it from."""
+"""Minimum standard deviation of the tasks' weights, relative to the typical weight: few tasks estimate it."""
 
 DATA = Path(__file__).parents[1] / "data"
 
 
 def read_tasks(names: Sequence[str], folder: Path = DATA) -> dict[str, list[TabulatedTraining]]:
-    """The tables of tasks, by name.
+    """Read the tables of tasks.
+
+    Args:
+        names: Names of the tasks.
+        folder: Folder of the tables.
+
+    Returns:
+        Tables by the names of the tasks.
 
     Raises:
-        FileNotFoundError: If one is not there.
+        FileNotFoundError: If a table is missing.
     """
     return {name: read_table(folder / f"{name}-layers.csv.gz") for name in names}
 
 
 def tasks_with_table(folder: Path = DATA) -> list[str]:
-    """Names of the tasks whose tables come with the package."""
+    """Return the names of the tasks whose tables are in the folder."""
     return [name for name in TASKS if (folder / f"{name}-layers.csv.gz").exists()]
 
 
@@ -62,7 +69,17 @@ def pretrain(
     epochs: int = EPOCHS,
     progress: bool = False,
 ) -> dict[str, Tensor]:
-    """The tensors of a `LayerPrior` that has learned ``tables``, by the name of the task."""
+    """Train a `LayerPrior`.
+
+    Args:
+        tables: Tables by the names of the tasks.
+        seed: Random seed.
+        epochs: Passes over the largest table.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        Tensors of the prior by name.
+    """
     tasks = [_read(name, table) for name, table in tables.items()]
     rng = np.random.default_rng(seed)
     with torch.random.fork_rng(devices=[]):
@@ -99,7 +116,7 @@ def pretrain(
 
 
 class _Learned:
-    """A task as tensors."""
+    """Tensors of a task."""
 
     def __init__(self, features: Sequence[np.ndarray], values: np.ndarray, unit: float) -> None:
         self.features, self.filled = padded(features)
@@ -122,7 +139,7 @@ def _read(name: str, table: Sequence[TabulatedTraining]) -> _Learned:
 
 
 def handle(arguments: argparse.Namespace) -> int:
-    """Train the prior, and write it."""
+    """Train the prior and write it to a file."""
     from safetensors.torch import save_file
 
     names = select("task", arguments.tasks, tasks_with_table())

@@ -1,12 +1,11 @@
-"""Train networks of Table I by the thousand, and keep what came of each: ``python -m optuna_trlhpo.benchmarks
-train``.
+"""Training of many networks of Table I for a table: ``python -m optuna_trlhpo.benchmarks train``.
 
-Sequences are drawn at random; from the 200th network on, most are variations of the best so far, so that
-the table knows the neighbourhood of its optimum well. All prefixes of a sequence are trained. One training in
-ten repeats a network that is known under another seed: that is what tells the noise.
+Sequences of layers are drawn at random. From the 200th network on, most are variations of the best so far, so
+that the table covers the neighbourhood of its optimum well. All prefixes of a sequence are trained. One
+training in ten repeats a known network with another seed, which provides an estimate of the noise.
 
-Rows are appended to a file as they come, one JSON object a line; a call goes on where the last one ended.
-Several workers write to files of their own.
+Each row is appended to a file at once, as a JSON object on a line of its own. A call continues where the last
+one ended. Each worker writes to its own file.
 """
 
 from __future__ import annotations
@@ -33,9 +32,9 @@ from optuna_trlhpo.layers import Network, describe, parse
 from optuna_trlhpo.space import LayerSpace
 
 _CURVE_POINTS = 4
-"""A learning curve has so many points, the last at the end."""
+"""Number of points of a learning curve; the last one is at the end of the training."""
 _CURVE_IMAGES = 1000
-"""Validation images that the points before the last are judged by."""
+"""Number of validation images for the points before the last one."""
 _BEGIN_VARYING = 200
 _VARIED_SHARE = 0.6
 _REPEATED_SHARE = 0.1
@@ -45,14 +44,14 @@ _BEST_SHARE = 0.1
 def train_table(
     name: str, path: Path, *, n_networks: int, data_root: str | Path = "data", seed: int = 0
 ) -> Iterator[dict[str, Any]]:
-    """Train until ``path`` holds ``n_networks`` rows; yield each new row after it is written.
+    """Train until ``path`` contains ``n_networks`` rows, and yield each new row once it is written.
 
     Args:
-        name: One of `tasks.TASKS`.
-        path: A file of JSON lines; what it holds is kept.
-        n_networks: Rows in all, repetitions included.
-        data_root: Where MNIST's files lie.
-        seed: Of what is drawn; workers need different ones.
+        name: Name of a task in `tasks.TASKS`.
+        path: File of JSON lines. Existing rows are kept.
+        n_networks: Total number of rows, including repetitions.
+        data_root: Folder of MNIST's files.
+        seed: Random seed; workers need different ones.
     """
     task = TASKS[name]
     rows = read_rows(path)
@@ -63,7 +62,7 @@ def train_table(
         while len(rows) < n_networks:
             rng = np.random.default_rng((seed, len(rows)))
             trainings: list[tuple[Network, int]] = []
-            while not trainings:  # all prefixes of what was drawn may be known
+            while not trainings:  # all prefixes of the sequence may be known
                 trainings = _next_trainings(task.space, rows, rng)
             for network, repeat in trainings:
                 row = train_network(task, data, network, training_seed=seed + 1000 * repeat)
@@ -74,7 +73,7 @@ def train_table(
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of a file; a last line that was cut off is taken out of the file."""
+    """Read the rows of a file, and remove an incomplete last line from the file."""
     if not path.exists():
         return []
     text = path.read_text()
@@ -87,7 +86,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 def _next_trainings(
     space: LayerSpace, rows: list[dict[str, Any]], rng: np.random.Generator
 ) -> list[tuple[Network, int]]:
-    """Networks to train next, each with the number of times that it was trained before."""
+    """Return the next networks to train, each with the number of its earlier trainings."""
     times: dict[str, int] = {}
     accuracy: dict[str, float] = {}
     for row in rows:
@@ -95,7 +94,7 @@ def _next_trainings(
         accuracy.setdefault(row["architecture"], row["accuracy"])
     best = sorted(accuracy, key=lambda text: -accuracy[text])[: max(int(_BEST_SHARE * len(accuracy)), 20)]
     started = len(accuracy) >= _BEGIN_VARYING
-    if started and rng.random() < _REPEATED_SHARE * 2:  # a sequence is some two trainings
+    if started and rng.random() < _REPEATED_SHARE * 2:  # a sequence takes about two trainings
         known = best if rng.random() < 0.5 else list(accuracy)
         text = known[rng.integers(len(known))]
         return [(parse(text), times[text])]
@@ -108,28 +107,28 @@ def _next_trainings(
 
 
 def vary(space: LayerSpace, network: Network, rng: np.random.Generator) -> Network:
-    """A network that differs in a hyper-parameter, or in a layer: another one, one more, or one less."""
+    """Return a variation of a network: one hyper-parameter or layer changed, or a layer added or removed."""
     while True:
         layers = list(network)
         k = int(rng.integers(len(layers)))
-        way = rng.choice(["value", "value", "layer", "insert", "delete", "append"])
-        if way == "value":
+        change = rng.choice(["value", "value", "layer", "insert", "delete", "append"])
+        if change == "value":
             layer = layers[k]
             i = int(rng.integers(len(layer.values)))
             values = list(layer.values)
             choices = type(layer).hyperparameters[i].values
             values[i] = choices[rng.integers(len(choices))]
             layers[k] = type(layer)(*values)
-        elif way == "delete":
+        elif change == "delete":
             del layers[k]
         else:
-            place = len(layers) if way == "append" else k
+            place = len(layers) if change == "append" else k
             before = tuple(layers[:place])
             kinds = space.kinds(before)
             if not kinds:
                 continue
             layer = space.draw_layer(rng, before, kinds[rng.integers(len(kinds))])
-            layers[place : place + (way == "layer")] = [layer]
+            layers[place : place + (change == "layer")] = [layer]
         varied = tuple(layers)
         if not varied or varied == network:
             continue
@@ -141,7 +140,11 @@ def vary(space: LayerSpace, network: Network, rng: np.random.Generator) -> Netwo
 
 
 def train_network(task: Task, data: ImageData, network: Network, *, training_seed: int) -> dict[str, Any]:
-    """Train a network on a task, the same each time for one seed, and validate it; a row of a table."""
+    """Train and validate a network on a task. The training is deterministic for a seed.
+
+    Returns:
+        Row of a table.
+    """
     architecture = describe(network)
     seed = zlib.crc32(f"{training_seed} {architecture}".encode())
     start = time.process_time()
@@ -180,7 +183,7 @@ def train_network(task: Task, data: ImageData, network: Network, *, training_see
 
 
 def handle(arguments: argparse.Namespace) -> int:
-    """Train, and write the table."""
+    """Train the missing networks and write the table."""
     first = arguments.rows[0]
     if arguments.networks:
         done = len(read_rows(first))

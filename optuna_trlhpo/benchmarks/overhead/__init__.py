@@ -1,1 +1,1 @@
-"""What the sampler and the figures themselves cost.."""
+"""Measurements of the time that the sampler and the figures take."""

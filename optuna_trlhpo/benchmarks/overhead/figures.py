@@ -1,4 +1,4 @@
-"""How long the figures of a long study take."""
+"""Time that the figures of a long study take."""
 
 from __future__ import annotations
 
@@ -27,17 +27,23 @@ from optuna_trlhpo.trials.agent_record import AGENT_ATTRIBUTE, AgentRecord
 FIGURES = tuple(name for name in visualization.__all__ if name.startswith("plot_"))
 _HEADS = 8
 _DIFFERENT = 100
-"""Different trials; those of a longer study repeat them with other noise."""
+"""Number of different trials. A longer study repeats them with other noise."""
 
 
 class Timed(NamedTuple):
+    """Time of one figure."""
+
     name: str
     seconds: float
-    """Median of some repeats: to make the figure and what a browser gets of it."""
+    """Median over repeats of the time to create the figure and its JSON."""
 
 
 def study_of(n_trials: int, *, seed: int = 0) -> Study:
-    """A study of random trials of six layers, with notes such as those of the paper's agent.
+    """Create a study of random trials of six layers, with records like those of the paper's agent.
+
+    Args:
+        n_trials: Number of trials.
+        seed: Random seed.
 
     Example:
         >>> study = study_of(3)
@@ -59,13 +65,13 @@ def study_of(n_trials: int, *, seed: int = 0) -> Study:
                 distributions=trial.distributions,
                 intermediate_values=reports,
                 value=reports[max(reports)],
-                system_attrs={AGENT_ATTRIBUTE: _note(rng, len(reports)).to_json()},
+                system_attrs={AGENT_ATTRIBUTE: _record(rng, len(reports)).to_json()},
             )
         )
     return study
 
 
-def _note(rng: np.random.Generator, S: int) -> AgentRecord:
+def _record(rng: np.random.Generator, S: int) -> AgentRecord:
     def rows() -> list[np.ndarray]:
         return [rng.dirichlet(np.ones(k + 1), size=_HEADS) for k in range(1, S + 1)]
 
@@ -79,12 +85,12 @@ def _note(rng: np.random.Generator, S: int) -> AgentRecord:
 
 
 def measure_figures(n_trials: int, *, repeats: int = 3) -> Iterator[Timed]:
-    """The time of each figure of a study of ``n_trials`` trials, and of the report."""
+    """Measure the time of each figure of a study of ``n_trials`` trials, and of the report."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = study_of(n_trials)
     for name in FIGURES:
         draw = functools.partial(_draw, name, study)
-        draw()  # the first one imports what it needs
+        draw()  # the first call imports packages
         yield Timed(name, _median(draw, repeats))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "report.html"

@@ -1,4 +1,4 @@
-"""What the sampler itself costs, per suggestion and per trial, as a study grows."""
+"""Time that the sampler takes per suggestion and per trial, for studies of different lengths."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from optuna_trlhpo.benchmarks.problems.synthetic import synthetic_layers
 from optuna_trlhpo.sampler import TRLHPOSampler
 
 _WINDOW = 20
-"""Trials measured at each length of the study."""
+"""Number of trials measured at each length of the study."""
 
 
 class _Stopwatch(TRLHPOSampler):
-    """Times its own suggestions. A trial's first one includes learning from the trials before."""
+    """Sampler that times its suggestions. The first one of a trial includes learning from earlier trials."""
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
@@ -39,22 +39,26 @@ class _Stopwatch(TRLHPOSampler):
 
 
 class Overhead(NamedTuple):
-    """What the sampler takes in a study of ``trials`` trials, in seconds."""
+    """Times of the sampler in a study of ``trials`` trials, in seconds."""
 
     trials: int
     suggestion: float
-    """Median of all suggestions but the first of each trial."""
+    """Median of all suggestions except the first of each trial."""
     planning: float
-    """Their 95th percentile: those at which the agent plans a layer."""
+    """95th percentile of these suggestions, those at which the agent plans a layer."""
     learning: float
-    """Median of the first suggestion of each trial, which learns from the trial before."""
+    """Median of the first suggestions of the trials, which learn from the trial before."""
 
 
 def measure_overhead(lengths: list[int], *, seed: int = 0) -> list[Overhead]:
-    """What the sampler takes at each length of one study.
+    """Measure the sampler at several lengths of one study.
 
-    The trials in between are random ones, added from outside, so that a long study is measured in minutes;
-    the sampler has learned from all of them before it is measured.
+    The trials between these lengths are random trials that are added to the study, so that a long study takes
+    minutes. The sampler learns from all of them before it is measured.
+
+    Args:
+        lengths: Lengths of the study.
+        seed: Random seed.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     objective = synthetic_layers(seed)
@@ -66,7 +70,9 @@ def measure_overhead(lengths: list[int], *, seed: int = 0) -> list[Overhead]:
     for length in sorted(lengths):
         n_missing = max(length - len(study.get_trials(deepcopy=False)) - 1, 0)
         study.add_trials(filler.get_trials(deepcopy=False)[:n_missing])
-        study.optimize(objective, n_trials=1 + _WINDOW)  # the first one catches up, and is not measured
+        study.optimize(
+            objective, n_trials=1 + _WINDOW
+        )  # the first one learns from the added trials and is not measured
         measured = [sampler.seconds[number] for number in sorted(sampler.seconds)[-_WINDOW:]]
         suggestions = [seconds for trial in measured for seconds in trial[1:]]
         rows.append(

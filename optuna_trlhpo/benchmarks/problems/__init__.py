@@ -1,1 +1,1 @@
-"""What is searched: problems as objectives, with known optima where there are tables.."""
+"""Problems as objectives, with known optima where a table is complete."""

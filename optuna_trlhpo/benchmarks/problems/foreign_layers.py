@@ -1,17 +1,17 @@
-"""``mnist-layers-foreign``: the networks of ``mnist-layers``, played as a pipeline of one's own would.
+"""``mnist-layers-foreign``: the networks of ``mnist-layers`` in a hand-written Optuna objective.
 
-Code written by hand for Optuna, with names, order and encodings of its own: a trial never meets a
-`LayerSpace`, and a sampler learns of what may follow what only by what it is asked. What may stand where is
-the same (the space is asked beside the trial), so are the networks, their values, the noise and the optimum.
+The objective has its own parameter names, order and encodings. It never passes a `LayerSpace` to the trial:
+a sampler learns which layers can follow each other only from the suggestions. The valid networks, their
+values, the noise and the optimum are those of ``mnist-layers``.
 
 ====================  ===================================================================================
-``n_blocks``          how many layers, in the terminal form, where it is asked first
-``op_conv_fc_pool_0`` the kind; the name tells the choices, for Optuna wants one set of them for a name.
-                      Where there is but one choice nothing is asked
-``width_0``           filters of a convolution, ``ksize_0`` and ``stride_0`` its kernel and stride; the ranges
-                      depend on the image and on the MACs that are left
-``window_0``          of a pooling, then ``hop_0`` and ``pad_0``
-``act_0``             of a fully connected layer, then ``bias_0``, a boolean, and ``units_0``
+``n_blocks``          number of layers; the first suggestion, in the terminal form only
+``op_conv_fc_pool_0`` kind of the layer. The name contains the choices, for Optuna requires the same choices
+                      for all suggestions of a name. A single choice is not suggested
+``width_0``           filters of a convolution; ``ksize_0`` and ``stride_0``: its kernel and stride. The
+                      ranges depend on the image and on the MACs that are left
+``window_0``          window of a pooling layer, then ``hop_0`` (stride) and ``pad_0`` (padding)
+``act_0``             activation of a fully connected layer, then ``bias_0``, a boolean, and ``units_0``
 ====================  ===================================================================================
 """
 
@@ -36,12 +36,13 @@ _LEAST_ACCURACY = 0.60
 class ForeignLayers(Problem):
     """``mnist-layers`` without a `LayerSpace` in the objective, in both forms.
 
-    Terminal: the depth first, then the layers; the network is trained once. Progressive: layer by layer;
-    every prefix is trained and reported, until one adds less than .001 or is below .60, or none may follow.
-    The sampler is asked for parameters and nothing else. The value is the best accuracy of the trial.
+    In the terminal form, the depth comes first, then the layers, and the network is trained once. In the
+    progressive form, every prefix is trained and reported. Growth ends when a layer adds less than .001 to
+    the accuracy, when the accuracy is below .60, or when no layer can follow. The sampler suggests parameters
+    and nothing else. The value is the best accuracy of the trial.
 
     Args:
-        inner: Says which networks there are and what they are worth; None: made here, in some seconds.
+        inner: Problem that provides the networks and their values. None creates one, which takes seconds.
     """
 
     name = "mnist-layers-foreign"
@@ -88,7 +89,7 @@ class ForeignLayers(Problem):
         return best
 
     def _block(self, trial: Trial, i: int, layers: Network) -> Layer:
-        """The layer at place ``i``, behind ``layers``."""
+        """Suggest layer ``i``, which follows ``layers``."""
         kinds = self.space.kinds(layers)
         choices = [name for name, kind in _OPERATIONS.items() if kind in kinds]
         operation = choices[0]
@@ -105,12 +106,12 @@ class ForeignLayers(Problem):
             hop = _whole_number(trial, f"hop_{i}", allowed(MaxPool, window))
             padding = _whole_number(trial, f"pad_{i}", allowed(MaxPool, window, hop))
             return MaxPool(window, hop, padding)
-        activation = trial.suggest_categorical(f"act_{i}", ACTIVATIONS)  # these two cost no MACs
+        activation = trial.suggest_categorical(f"act_{i}", ACTIVATIONS)  # activation and bias cost no MACs
         bias = trial.suggest_categorical(f"bias_{i}", [True, False])
         units = _whole_number(trial, f"units_{i}", allowed(FCL), step=8)
         return FCL(units, activation, bias)
 
 
 def _whole_number(trial: Trial, name: str, allowed: tuple[Any, ...], *, step: int = 1) -> int:
-    """One of ``allowed``, numbers in equal steps: where there are holes, the longest run of them."""
+    """Suggest one of ``allowed``, evenly spaced integers: `LayerSpace.allowed` returns no gaps."""
     return trial.suggest_int(name, allowed[0], allowed[-1], step=step)

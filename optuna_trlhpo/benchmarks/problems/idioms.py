@@ -1,12 +1,12 @@
-"""Ten objectives in the idioms of Optuna's public examples, small enough to be played thousands of times.
+"""Ten objectives in the idioms of Optuna's public examples, fast enough for thousands of studies.
 
-The parameters are asked for as people ask for them there; a training is either a model of scikit-learn on a
-few hundred digits, or a formula whose response is of the kind that such trainings have: a best learning rate
-that depends on the optimiser, capacity that first helps and then hurts, plateaus where nothing is learned.
+The parameters are suggested as in those examples. A training either fits a model of scikit-learn to a few
+hundred digits, or evaluates a formula with a typical response: the best learning rate depends on the
+optimiser, capacity first helps and then hurts, and there are plateaus where nothing is learned.
 
-What is observed is not the truth. Formulas have noise that depends on the seed of the study and on the
-parameters alone, so that samplers compared on one seed see the same values; models are validated on half of
-the images that they are judged by, and which half that is depends on the seed.
+Observed values differ from true values. Formulas have noise that depends only on the seed of the study and on
+the parameters, so samplers that are compared with one seed see the same values. The observed value of a model
+comes from half of the images that determine its true value; the seed selects the half.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from optuna_trlhpo.benchmarks.problems.problem import noise_of
 
 
 class Observer:
-    """Turns truths into what one study observes, and keeps the truths.
+    """Observer that turns true values into the observed values of one study, and stores the true values.
 
     Attributes:
-        truths: By the number of a trial, the noise-free value of what it trained last.
+        truths: True value of the last training of each trial, by the number of the trial.
 
     Args:
-        seed: Of the noise.
+        seed: Random seed of the noise.
     """
 
     def __init__(self, seed: int) -> None:
@@ -40,17 +40,25 @@ class Observer:
         self._seed = seed
 
     def noisy(self, trial: Trial, truth: float, noise: float) -> float:
-        """A truth with Gaussian noise of that standard deviation; the same for the same parameters."""
+        """Return a true value with Gaussian noise, which is equal for equal parameters.
+
+        Args:
+            trial: The trial.
+            truth: True value.
+            noise: Standard deviation of the noise.
+        """
         self.truths[trial.number] = truth
         key = repr(sorted(trial.params.items()))
         return truth + noise * float(noise_of(self._seed, key).standard_normal())
 
     def validated(self, trial: Trial, correct: np.ndarray) -> float:
-        """The share of a half of the images, the same half all through the study; the truth is that of all.
+        """Return the accuracy on half of the images, and store the accuracy on all as the true value.
+
+        The half is the same throughout the study.
 
         Args:
             trial: The trial.
-            correct: ``[images]`` whether each was classified correctly.
+            correct: ``[images]`` whether each image was classified correctly.
         """
         self.truths[trial.number] = float(np.mean(correct))
         half = noise_of(self._seed, "validation").permutation(len(correct))[: len(correct) // 2]
@@ -59,15 +67,15 @@ class Observer:
 
 @dataclass(frozen=True)
 class Idiom:
-    """An objective.
+    """Objective with its description.
 
     Attributes:
-        name: What it is called on the command line and in tables.
-        what: What it is an idiom of.
-        play: Plays a trial, and returns what is observed.
-        direction: Whether small or large values are good.
-        unit: Of the value.
-        pruner: Makes the pruner of a study.
+        name: Name on the command line and in tables.
+        what: Description in one line.
+        play: Function that runs a trial and returns its observed value.
+        direction: Whether to minimize or to maximize the value.
+        unit: Unit of the value.
+        pruner: Factory of the pruner of a study.
     """
 
     name: str
@@ -79,13 +87,16 @@ class Idiom:
 
 
 IDIOMS: dict[str, Idiom] = {}
-"""By name."""
+"""Idioms by name."""
 
 
 def _idiom(
     direction: Literal["minimize", "maximize"], unit: str, pruner: Callable[[], BasePruner] = NopPruner
 ) -> Callable[[Callable[[Trial, Observer], float]], Callable[[Trial, Observer], float]]:
-    """Make an idiom of a function: its name with dashes, and the first line of its docstring."""
+    """Create a decorator that registers a function as an idiom.
+
+    The idiom has the name of the function with dashes. The first line of the docstring describes it.
+    """
 
     def add(play: Callable[[Trial, Observer], float]) -> Callable[[Trial, Observer], float]:
         name, what = play.__name__.replace("_", "-"), (play.__doc__ or "").splitlines()[0]
@@ -96,12 +107,12 @@ def _idiom(
 
 
 def _off(value: float, best: float, scale: float) -> float:
-    """How far off a value is, squared, in units of ``scale``."""
+    """Return the squared distance between a value and the best one, in units of ``scale``."""
     return ((value - best) / scale) ** 2
 
 
 def _saturated(loss: float) -> float:
-    """A loss of a quadratic bowl, with a plateau at 1 far from its bottom."""
+    """Saturate a quadratic loss, which then has a plateau at 1 far from its minimum."""
     return 1 - math.exp(-loss)
 
 
@@ -110,7 +121,7 @@ def _saturated(loss: float) -> float:
 
 @_idiom("maximize", "accuracy")
 def mlp(trial: Trial, watch: Observer) -> float:
-    """A perceptron: layers, each with units and dropout, then the optimiser and its learning rate."""
+    """Perceptron: layers, each with units and dropout, then the optimiser and its learning rate."""
     n_layers = trial.suggest_int("n_layers", 1, 3)
     capacity = overfit = bottleneck = 0.0
     before = 9.6  # log2 of 784 inputs
@@ -131,7 +142,7 @@ def mlp(trial: Trial, watch: Observer) -> float:
 
 @_idiom("maximize", "accuracy")
 def cnn(trial: Trial, watch: Observer) -> float:
-    """Convolutions with blocks that may be there or not, each with parameters of its own."""
+    """Convolutional network with optional blocks, each with its own parameters."""
     n_conv = trial.suggest_int("n_conv_layers", 1, 4)
     size, loss = 28.0, 0.0
     for i in range(n_conv):
@@ -153,7 +164,7 @@ def cnn(trial: Trial, watch: Observer) -> float:
 
 @_idiom("maximize", "accuracy", lambda: MedianPruner(n_startup_trials=5, n_warmup_steps=3))
 def cnn_epochs(trial: Trial, watch: Observer) -> float:
-    """A small network, with a report after each of ten epochs, and pruning."""
+    """Small network with a report after each of ten epochs, and pruning."""
     n_layers = trial.suggest_int("n_layers", 1, 3)
     units = [trial.suggest_int(f"n_units_l{i}", 4, 128) for i in range(n_layers)]
     dropouts = [trial.suggest_float(f"dropout_l{i}", 0.2, 0.5) for i in range(n_layers)]
@@ -162,8 +173,8 @@ def cnn_epochs(trial: Trial, watch: Observer) -> float:
     best = {"Adam": -2.6, "RMSprop": -3.0, "SGD": -1.1}[optimiser]
     narrowest = math.log2(min(units))
     loss = 0.4 * _off(narrowest, 7, 3) + 0.2 * abs(n_layers - 2) + 0.1 * sum(dropouts) / n_layers
-    loss += 0.3 * max(0.0, rate - best) ** 2  # too fast: it does not settle
-    speed = 0.8 * 10 ** (min(0.0, rate - best) / 2)  # too slow: it is not done after ten epochs
+    loss += 0.3 * max(0.0, rate - best) ** 2  # too fast: training does not converge
+    speed = 0.8 * 10 ** (min(0.0, rate - best) / 2)  # too slow: training needs more than ten epochs
     end = 0.975 - 0.875 * _saturated(loss / 3)
     truth = 0.1
     for epoch in range(10):
@@ -180,7 +191,7 @@ def cnn_epochs(trial: Trial, watch: Observer) -> float:
 
 @functools.cache
 def _digits() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """300 images to train, 800 to judge by, in [0, 1]."""
+    """Load 300 images for training and 800 for validation, with pixels in [0, 1]."""
     from sklearn.datasets import load_digits
 
     images, labels = load_digits(return_X_y=True)
@@ -191,7 +202,7 @@ def _digits() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
 
 @_idiom("maximize", "accuracy")
 def svc_or_forest(trial: Trial, watch: Observer) -> float:
-    """A support vector machine or a forest, each with parameters of its own, on digits."""
+    """Support vector machine or random forest on digits, each with its own parameters."""
     from sklearn.ensemble import RandomForestClassifier
     from sklearn.svm import SVC
 
@@ -210,7 +221,7 @@ def svc_or_forest(trial: Trial, watch: Observer) -> float:
 
 @_idiom("maximize", "accuracy", lambda: MedianPruner(n_startup_trials=5, n_warmup_steps=3))
 def sgd_epochs(trial: Trial, watch: Observer) -> float:
-    """A linear classifier by gradient descent on digits, with a report after each epoch, and pruning."""
+    """Linear classifier on digits by gradient descent, with a report after each epoch, and pruning."""
     from sklearn.linear_model import SGDClassifier
 
     images, labels, others, truth = _digits()
@@ -240,7 +251,7 @@ def sgd_epochs(trial: Trial, watch: Observer) -> float:
 
 @_idiom("maximize", "accuracy")
 def boosting(trial: Trial, watch: Observer) -> float:
-    """Gradient boosting: a kind of booster, and parameters that only some kinds have."""
+    """Gradient boosting with a choice of the booster, and parameters of some boosters only."""
     booster = trial.suggest_categorical("booster", ["gbtree", "gblinear", "dart"])
     l2 = math.log10(trial.suggest_float("lambda", 1e-8, 1.0, log=True))
     l1 = math.log10(trial.suggest_float("alpha", 1e-8, 1.0, log=True))
@@ -251,7 +262,7 @@ def boosting(trial: Trial, watch: Observer) -> float:
     eta = math.log10(trial.suggest_float("eta", 1e-8, 1.0, log=True))
     gamma = math.log10(trial.suggest_float("gamma", 1e-8, 1.0, log=True))
     lossguide = trial.suggest_categorical("grow_policy", ["depthwise", "lossguide"]) == "lossguide"
-    # Slow learning wants deep trees; far too slow learns nothing.
+    # A low learning rate needs deep trees; a far too low one learns nothing.
     loss += 0.1 * _off(depth, 4 - eta, 3) + 0.5 * max(0.0, -1.3 - eta) + 0.4 * max(0.0, eta + 0.5)
     loss += 0.05 * _off(gamma, -3, 3) - 0.02 * lossguide
     if booster == "dart":
@@ -266,7 +277,7 @@ def boosting(trial: Trial, watch: Observer) -> float:
 
 @_idiom("minimize", "logarithmic loss")
 def flat_boosting(trial: Trial, watch: Observer) -> float:
-    """Gradient boosting with a flat list of parameters of all kinds."""
+    """Gradient boosting with a flat list of parameters of all types."""
     kind = trial.suggest_categorical("boosting_type", ["gbdt", "goss", "dart"])
     l1 = math.log10(trial.suggest_float("lambda_l1", 1e-8, 10.0, log=True))
     l2 = math.log10(trial.suggest_float("lambda_l2", 1e-8, 10.0, log=True))
@@ -285,14 +296,14 @@ def flat_boosting(trial: Trial, watch: Observer) -> float:
 
 @_idiom("maximize", "accuracy")
 def preprocessing(trial: Trial, watch: Observer) -> float:
-    """A pipeline of words and flags: how to fill, scale, encode and choose, and then a model."""
+    """Preprocessing by categories and flags: imputation, scaling, encoding, selection, then a model."""
     fill = trial.suggest_categorical("imputer", ["mean", "median", "most_frequent", "constant"])
     scale = trial.suggest_categorical("scaler", ["none", "standard", "minmax", "robust", "quantile"])
     encode = trial.suggest_categorical("encoder", ["onehot", "ordinal", "target", "hash"])
     score = {"mean": 0.0, "median": 0.01, "most_frequent": -0.005, "constant": -0.015}[fill]
     score += {"onehot": 0.01, "ordinal": -0.01, "target": 0.02, "hash": -0.02}[encode]
     model = trial.suggest_categorical("model", ["logistic", "neighbours", "tree"])
-    # A tree does not care for scales, neighbours care most.
+    # A tree is nearly insensitive to scaling, nearest neighbours are most sensitive.
     care = {"logistic": 1.0, "neighbours": 2.0, "tree": 0.1}[model]
     score += (
         care * {"none": -0.03, "standard": 0.0, "minmax": -0.005, "robust": 0.01, "quantile": 0.005}[scale]
@@ -320,14 +331,14 @@ def preprocessing(trial: Trial, watch: Observer) -> float:
 
 @_idiom("minimize", "value")
 def quadratic(trial: Trial, watch: Observer) -> float:
-    """The first example that everybody sees, with a whole number beside the real one."""
+    """Optuna's first example, a quadratic function, with an integer besides the float."""
     x, y = trial.suggest_float("x", -100, 100), trial.suggest_int("y", -10, 10)
     return watch.noisy(trial, (x - 2) ** 2 / 100 + (y + 3) ** 2 / 10, 0.0)
 
 
 @_idiom("maximize", "return of an episode")
 def reinforcement(trial: Trial, watch: Observer) -> float:
-    """Reinforcement learning: logarithms of what is left of 1, powers of two, words for architectures."""
+    """Reinforcement learning: logarithms of complements of 1, powers of two, named architectures."""
     discount = math.log10(trial.suggest_float("one_minus_gamma", 1e-4, 0.1, log=True))
     trace = math.log10(trial.suggest_float("one_minus_gae_lambda", 1e-3, 0.2, log=True))
     steps = 2 ** trial.suggest_int("exponent_n_steps", 3, 10)
@@ -338,8 +349,8 @@ def reinforcement(trial: Trial, watch: Observer) -> float:
     activation = trial.suggest_categorical("activation_fn", ["tanh", "relu"])
     orthogonal = trial.suggest_categorical("ortho_init", [False, True])
     loss = 0.4 * _off(discount, -1.9, 0.7) + 0.2 * _off(trace, -1.3, 0.8) + 0.05 * max(0.0, entropy + 3) ** 2
-    loss += 0.3 * _off(math.log2(steps), 7 + rate + 3, 2.5)  # a faster rate wants longer rollouts
+    loss += 0.3 * _off(math.log2(steps), 7 + rate + 3, 2.5)  # a higher rate needs longer rollouts
     loss += _off(rate, -3, 0.8) + 0.1 * norm**2 + 0.1 * (activation == "relu") * (not orthogonal)
     loss += {"tiny": 0.15, "small": 0.0, "wide": 0.1}[architecture] + 0.1 * (not orthogonal)
-    truth = 20 + 480 * math.exp(-loss)  # far off, the pole just falls
+    truth = 20 + 480 * math.exp(-loss)  # return of 20 far from the optimum, where the pole falls at once
     return watch.noisy(trial, truth, 4 + 0.05 * truth)

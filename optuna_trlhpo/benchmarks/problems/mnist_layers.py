@@ -1,9 +1,8 @@
-"""``mnist-layers``: sequences of layers from Table I, each with the accuracy of a network that was really
-trained.
+"""``mnist-layers``: sequences of layers from Table I, with accuracies of real trainings.
 
-The table holds every network that `training_table` trained on the task ``mnist`` (2,000 training images, 4
+The table contains every network that `training_table` trained on the task ``mnist`` (2,000 training images, 4
 epochs, 10,000 validation images, at most one million MACs), with its learning curve, parameters, MACs and
-seconds. A surrogate tells the accuracy of the networks in between.
+seconds. A surrogate predicts the accuracy of the other networks.
 """
 
 from __future__ import annotations
@@ -34,21 +33,21 @@ _LEAST_IN_LEAF = 2
 
 
 class TabulatedTraining(NamedTuple):
-    """One training."""
+    """Result of one training."""
 
     architecture: str
     seed: int
     accuracy: float
     curve: tuple[float, ...]
-    """Accuracies after each quarter of the training, the first three on 1,000 validation images."""
+    """Accuracies after each quarter of the training; the first three are on 1,000 validation images."""
     parameters: int
     macs: int
     seconds: float
-    """Of one CPU thread, validation included."""
+    """Seconds of one CPU thread, including validation."""
 
 
 def write_table(rows: Iterable[dict[str, Any]], path: Path) -> None:
-    """Rows of `training_table` as a compact table."""
+    """Write rows of `training_table` as a compact table."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(_COLUMNS)
@@ -60,7 +59,7 @@ def write_table(rows: Iterable[dict[str, Any]], path: Path) -> None:
 
 
 def read_table(path: Path | None = None) -> list[TabulatedTraining]:
-    """The table that comes with the package, or another one."""
+    """Read a table. None: the table in the package."""
     data = (
         (resources.files("optuna_trlhpo.benchmarks") / "data" / _FILE).read_bytes()
         if path is None
@@ -82,17 +81,17 @@ def read_table(path: Path | None = None) -> list[TabulatedTraining]:
 
 
 class TableSurrogate:
-    """Predicts the accuracy of any network of the space: a forest of randomised trees on the logarithm of the
-    error.
+    """Surrogate that predicts the accuracy of any network of the space.
 
-    A forest averages what was observed, and promises nothing better than that. Cross-validated on the 5,012
-    networks of the table (`cross_validated`), its rank correlation with the observed accuracy is .93, within
-    the better half .84, within the best tenth .45, where the noise of single trainings is as large as the
+    It is a forest of randomised trees on the logarithm of the error. A forest averages observed values, so it
+    never predicts a better value than the best observed one. In cross-validation on the 5,012 networks of the
+    table (`cross_validated`), its rank correlation with the observed accuracy is .93; within the better half
+    it is .84, and within the best tenth .45, where the noise of single trainings is as large as the
     differences.
 
     Args:
-        table: What it learns from.
-        space: Where its networks live.
+        table: Training data.
+        space: Layer space of the networks.
 
     Attributes:
         networks: Distinct networks of the table.
@@ -124,12 +123,12 @@ class TableSurrogate:
         self.noise = math.sqrt(squares / max(sum(len(group) - 1 for group in repeated), 1))
 
     def __call__(self, network: Network) -> float:
-        """The expected logarithm of the error."""
+        """Return the expected logarithm of the error."""
         x = np.array([self._features(network)], np.float32)
         return float(np.mean([tree.predict(x)[0, 0] for tree in self._trees]))
 
     def _features(self, network: Network) -> np.ndarray:
-        """Each layer with what it makes of the image, and what the network comes to."""
+        """Return the features of each layer and its output shape, and those of the whole network."""
         space = self._space
         n = space.max_layers
         layers = np.full((n, ACTION_SLOTS + 3), -1.0)
@@ -147,11 +146,12 @@ class TableSurrogate:
 def cross_validated(
     table: Sequence[TabulatedTraining], space: LayerSpace, folds: int = 10
 ) -> tuple[float, float, float]:
-    """Rank correlations (Spearman's) of observed accuracies with what a surrogate says that has not seen
-    them.
+    """Compute Spearman's rank correlations between observed accuracies and cross-validated predictions.
 
-    Over all networks, in the better half and in the best tenth. ``python -m
-    optuna_trlhpo.benchmarks.problems.mnist_layers`` prints them.
+    ``python -m optuna_trlhpo.benchmarks.problems.mnist_layers`` prints them.
+
+    Returns:
+        The correlation over all networks, in the better half and in the best tenth.
     """
     from scipy import stats
 
@@ -171,11 +171,11 @@ def cross_validated(
 
 
 class MnistLayers(Problem):
-    """A layer-sequence problem with conditional parameters, in both forms.
+    """Layer-sequence problem with conditional parameters, in both forms.
 
-    Progressive: every network on the way is trained and reported (the paper's stop rules hold). Terminal: the
-    depth is chosen first, and the network trained once. A training is the surrogate's accuracy with the noise
-    that repeated trainings show.
+    In the progressive form, every prefix of a network is trained and reported, and the paper's stop rules
+    apply. In the terminal form, the depth is chosen first and the network is trained once. A training returns
+    the accuracy of the surrogate plus noise as strong as that between repeated trainings.
     """
 
     name = "mnist-layers"

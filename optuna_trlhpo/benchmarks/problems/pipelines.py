@@ -1,10 +1,10 @@
-"""Twenty small objectives of the sort that people write for Optuna: loops, branches, flags, grids.
+"""Twenty small objectives as users write them for Optuna, with loops, branches, flags and grids.
 
-They are what a sampler meets that knows nothing of them but names and ranges. All are deterministic and take
-microseconds, so what is measured with them is what the sampler does: `repeats` counts how often it proposes
-what has been tried.
+A sampler knows only the names and ranges of their parameters. All objectives are deterministic and take
+microseconds, so a measurement reflects the sampler alone: `repeats` counts how often it proposes a
+configuration again.
 
-A *configuration* is all parameters of a trial, with their values.
+A *configuration* is the set of all parameters of a trial with their values.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ Direction = Literal["minimize", "maximize"]
 
 @dataclass(frozen=True)
 class Pipeline:
-    """A user's objective.
+    """User-defined objective with its description.
 
     Attributes:
-        name: What it is called on the command line and in tables.
-        what: What is peculiar about it.
+        name: Name on the command line and in tables.
+        what: Description in one line.
         play: The objective.
-        direction: Whether small or large values are good.
-        configurations: How many there are; None if there are more than a study will ever try.
-        pruner: Makes the pruner of a study.
-        catch: What the objective may raise without ending the study.
-        grows: Whether it reports while parameters are still to come. A sampler may plan anew then.
+        direction: Whether to minimize or to maximize the value.
+        configurations: Number of configurations. None: more than a study can try.
+        pruner: Factory of the pruner of a study.
+        catch: Exceptions of the objective that do not end the study.
+        grows: Whether it reports values before the last parameter. A sampler can then revise its plan.
 
     Example:
         >>> PIPELINES["grid-50"].configurations
@@ -51,7 +51,7 @@ class Pipeline:
 
 
 PIPELINES: dict[str, Pipeline] = {}
-"""By name."""
+"""Pipelines by name."""
 
 
 def _pipeline(
@@ -62,7 +62,10 @@ def _pipeline(
     catch: tuple[type[Exception], ...] = (),
     grows: bool = False,
 ) -> Callable[[Callable[[Trial], float]], Callable[[Trial], float]]:
-    """Make a pipeline of a function: its name with dashes, and the first line of its docstring."""
+    """Create a decorator that registers a function as a pipeline.
+
+    The pipeline has the name of the function with dashes. The first line of the docstring describes it.
+    """
 
     def add(play: Callable[[Trial], float]) -> Callable[[Trial], float]:
         name, what = play.__name__.replace("_", "-"), (play.__doc__ or "").splitlines()[0]
@@ -73,7 +76,7 @@ def _pipeline(
 
 
 def _off(value: float, best: float, scale: float) -> float:
-    """How far off a value is, squared, in units of ``scale``."""
+    """Return the squared distance between a value and the best one, in units of ``scale``."""
     return ((value - best) / scale) ** 2
 
 
@@ -82,7 +85,7 @@ def _off(value: float, best: float, scale: float) -> float:
 
 @_pipeline("minimize")
 def depth_first(trial: Trial) -> float:
-    """A depth, then the width of each layer."""
+    """Depth, then the width of each layer."""
     depth = trial.suggest_int("n_layers", 1, 5)
     widths = [trial.suggest_int(f"n_units_l{i}", 8, 128, step=8) for i in range(depth)]
     return 0.2 * abs(depth - 3) + sum(_off(math.log2(w), 6.5 - i, 2) for i, w in enumerate(widths)) / depth
@@ -90,7 +93,7 @@ def depth_first(trial: Trial) -> float:
 
 @_pipeline("maximize", 648)
 def depth_last(trial: Trial) -> float:
-    """Four widths, then the depth that says how many of them are used."""
+    """Four widths, then the depth, which is the number of widths in use."""
     widths = [trial.suggest_categorical(f"width_{i}", [16, 32, 64]) for i in range(4)]
     activation = trial.suggest_categorical("activation", ["relu", "tanh"])
     depth = trial.suggest_int("depth", 1, 4)
@@ -100,7 +103,7 @@ def depth_last(trial: Trial) -> float:
 
 @_pipeline("minimize")
 def two_loops(trial: Trial) -> float:
-    """Convolutions, then dense layers, each as many as a number says, which may be none."""
+    """Convolutions, then dense layers, each after their number, which can be 0 for dense layers."""
     n_conv = trial.suggest_int("n_conv", 1, 3)
     filters = [trial.suggest_categorical(f"filters_{i}", [8, 16, 32, 64]) for i in range(n_conv)]
     kernels = [trial.suggest_int(f"kernel_{i}", 3, 7, step=2) for i in range(n_conv)]
@@ -112,7 +115,7 @@ def two_loops(trial: Trial) -> float:
 
 @_pipeline("maximize")
 def nested_loops(trial: Trial) -> float:
-    """Blocks within stages, with two numbers in a name."""
+    """Blocks within stages, with two indices in each name."""
     score = 0.0
     for stage in range(1, trial.suggest_int("n_stages", 1, 3) + 1):
         for block in range(1, trial.suggest_int(f"stage{stage}_n_blocks", 1, 3) + 1):
@@ -127,7 +130,7 @@ def nested_loops(trial: Trial) -> float:
 
 @_pipeline("minimize")
 def flags(trial: Trial) -> float:
-    """Flags as 0 and 1, as booleans and as words, some with parameters of their own."""
+    """Flags as integers, booleans and strings, some with their own parameters."""
     loss = 1.0
     if trial.suggest_int("augment", 0, 1):
         loss += -0.2 + _off(trial.suggest_int("angle", 0, 30, step=5), 10, 30)
@@ -145,7 +148,7 @@ def flags(trial: Trial) -> float:
 
 @_pipeline("maximize", 182)
 def nested_branches(trial: Trial) -> float:
-    """A branch within a branch."""
+    """Branch within a branch."""
     score = -_off(trial.suggest_int("log_c", -3, 3), 1, 8)
     kernel = trial.suggest_categorical("kernel", ["linear", "rbf", "poly"])
     if kernel == "rbf":
@@ -161,7 +164,7 @@ def nested_branches(trial: Trial) -> float:
 
 @_pipeline("maximize")
 def choice_of_model(trial: Trial) -> float:
-    """A word names the model, and each has parameters of its own."""
+    """Choice of a model, each with its own parameters."""
     model = trial.suggest_categorical("classifier", ["svc", "forest", "neighbours"])
     if model == "svc":
         c = trial.suggest_float("svc_c", 1e-5, 1e5, log=True)
@@ -181,7 +184,7 @@ _MASKS = {"start": ["conv"], "image": ["conv", "pool", "fc"], "small": ["conv", 
 
 @_pipeline("minimize")
 def masked_names(trial: Trial) -> float:
-    """Which choices there are depends on the layers before, so a name tells its choices."""
+    """Choices that depend on the layers before; the names of the parameters contain the choices."""
     size, state, loss = 16, "start", 1.0
     for i in range(trial.suggest_int("n_blocks", 1, 5)):
         operations = _MASKS[state]
@@ -204,7 +207,7 @@ def masked_names(trial: Trial) -> float:
 
 @_pipeline("maximize", 494)
 def falling_ranges(trial: Trial) -> float:
-    """No layer may be wider than the one before it."""
+    """Layers that are at most as wide as the layer before."""
     widest, score = 8, 0.0
     depth = trial.suggest_int("depth", 1, 4)
     for i in range(depth):
@@ -215,7 +218,7 @@ def falling_ranges(trial: Trial) -> float:
 
 @_pipeline("minimize", 2414)
 def rising_ranges(trial: Trial) -> float:
-    """One number is at least another one, and their difference says which choices there are."""
+    """Number with another number as its lower bound; their difference determines the choices."""
     least = trial.suggest_int("least", 2, 11)
     most = trial.suggest_int("most", least, 12)
     start = trial.suggest_float("start", round(0.1 * least, 1), 2.0, step=0.1)
@@ -231,14 +234,14 @@ def rising_ranges(trial: Trial) -> float:
 
 @_pipeline("minimize", 50)
 def grid_50(trial: Trial) -> float:
-    """5 by 10 points."""
+    """Grid of 5 x 10 points."""
     x, y = trial.suggest_int("x", 0, 4), trial.suggest_int("y", 0, 9)
     return _off(x, 3, 5) + _off(y, 2, 10) + 0.1 * ((x * y) % 3)
 
 
 @_pipeline("maximize", 200)
 def grid_200(trial: Trial) -> float:
-    """4 by 5 by 10 points: a number, a word, a stepped number."""
+    """Grid of 4 x 5 x 10 points: an integer, a category, a float with a step."""
     n = trial.suggest_int("n", 1, 4)
     word = trial.suggest_categorical("word", ["a", "b", "c", "d", "e"])
     rate = trial.suggest_float("rate", 0.0, 0.9, step=0.1)
@@ -247,14 +250,14 @@ def grid_200(trial: Trial) -> float:
 
 @_pipeline("minimize", 1000)
 def grid_1000(trial: Trial) -> float:
-    """10 by 10 by 10 points."""
+    """Grid of 10 x 10 x 10 points."""
     x, y, z = (trial.suggest_int(name, 0, 9) for name in "xyz")
     return _off(x, 7, 10) + _off(y, 2, 10) + _off(z, x, 10)
 
 
 @_pipeline("minimize", 5000)
 def grid_5000(trial: Trial) -> float:
-    """5 by 10 by 10 by 10 points, all of them words and stepped numbers."""
+    """Grid of 5 x 10 x 10 x 10 points: a category and numbers with steps."""
     optimiser = trial.suggest_categorical("optimiser", ["sgd", "momentum", "adam", "adamw", "rmsprop"])
     rate = trial.suggest_float("rate", -5.0, -0.5, step=0.5)
     decay = trial.suggest_float("decay", 0.0, 0.45, step=0.05)
@@ -265,7 +268,7 @@ def grid_5000(trial: Trial) -> float:
 
 @_pipeline("minimize", 1536)
 def logs_and_steps(trial: Trial) -> float:
-    """A whole number on a logarithmic scale, and stepped fractions."""
+    """Integer on a logarithmic scale, and floats with steps."""
     batch = trial.suggest_int("batch_size", 1, 64, log=True)
     dropout = trial.suggest_float("dropout", 0.0, 0.5, step=0.1)
     momentum = trial.suggest_float("momentum", 0.5, 0.95, step=0.15)
@@ -274,7 +277,7 @@ def logs_and_steps(trial: Trial) -> float:
 
 @_pipeline("maximize", 25)
 def soon_exhausted(trial: Trial) -> float:
-    """So few configurations that a study tries them all."""
+    """Few configurations, which a study exhausts."""
     method = trial.suggest_categorical("method", ["mean", "quantile", "model"])
     if method == "quantile":
         degree = trial.suggest_int("degree", 1, 6)
@@ -290,7 +293,7 @@ def soon_exhausted(trial: Trial) -> float:
 
 @_pipeline("maximize", grows=True)
 def layers_reported(trial: Trial) -> float:
-    """Layer by layer, with a report after each, until one adds nothing."""
+    """Growth layer by layer, with a report after each, until a layer brings no improvement."""
     best, accuracy = 0.0, 0.5
     for i in range(5):
         width = trial.suggest_int(f"layer{i}_width", 16, 64, step=16)
@@ -305,7 +308,7 @@ def layers_reported(trial: Trial) -> float:
 
 @_pipeline("minimize", 120, pruner=lambda: MedianPruner(n_startup_trials=5, n_warmup_steps=2))
 def epochs_reported(trial: Trial) -> float:
-    """All parameters first, then a report after each epoch, and a pruner."""
+    """All parameters first, then a report after each epoch, with a pruner."""
     units = trial.suggest_int("units", 16, 128, step=16)
     log_rate = trial.suggest_int("log_rate", -5, -1)
     optimiser = trial.suggest_categorical("optimiser", ["sgd", "adam", "rmsprop"])
@@ -321,7 +324,7 @@ def epochs_reported(trial: Trial) -> float:
 
 @_pipeline("maximize", 288)
 def invalid_region(trial: Trial) -> float:
-    """Some beginnings cannot be gone on with, and are pruned there."""
+    """Invalid first parameters, at which the trial is pruned."""
     size = 12
     for i in range(2):
         kernel = trial.suggest_int(f"kernel_{i}", 3, 9, step=2)
@@ -335,7 +338,7 @@ def invalid_region(trial: Trial) -> float:
 
 @_pipeline("minimize", 192, catch=(MemoryError,))
 def failures(trial: Trial) -> float:
-    """Large networks fail, for want of memory."""
+    """Large networks that fail for lack of memory."""
     depth = trial.suggest_int("depth", 1, 4)
     width = trial.suggest_int("width", 16, 256, step=16)
     batch = trial.suggest_categorical("batch", [32, 64, 128])

@@ -1,8 +1,9 @@
-"""What a benchmark problem is, and the one place where its cost is counted.
+"""Base class of the benchmark problems, and the evaluator that counts their cost.
 
-Cost is the number of networks trained. A network is told apart by its *key*, a string. The first time that a
-study asks for a network it is trained, which costs one; from then on its value is known and free. A sampler
-sees one noisy value for each network; it is judged by the true value of the network that looked best so far.
+The cost of a study is the number of networks trained. A string, the *key*, identifies a network. The first
+request for a network trains it, at a cost of one. From then on its value is known, and further requests are
+free. A sampler sees one noisy value of each network. The measure is the true value of the incumbent, the
+network with the best observed value so far.
 """
 
 from __future__ import annotations
@@ -18,30 +19,29 @@ import optuna
 from optuna.trial import Trial
 
 Form = Literal["progressive", "terminal"]
-"""Progressive: a network grows layer by layer, and what it is worth is reported on the way. Terminal: all is
-suggested first, and the network is trained once."""
+"""Form of a problem. In the progressive form a network grows layer by layer, and the trial reports a value
+after each layer. In the terminal form the trial suggests all parameters first and trains the network once."""
 
 Train = Callable[[str], float]
-"""Trains the network of a key, or looks it up, and returns its observed value."""
+"""Function that trains the network with a key, or looks it up, and returns its observed value."""
 
 
 class BudgetExhausted(optuna.TrialPruned):
-    """No training is left.
+    """Error for a study that has used up its budget.
 
-    A pruned trial keeps what it reported, and Optuna ends the trial in good order; so the study ends cleanly
-    and nothing is lost.
+    It is a `TrialPruned`: Optuna then ends the trial regularly and keeps its reports.
     """
 
 
 class Problem(ABC):
-    """A search space whose networks have a true value and noisy observed ones.
+    """Search space whose networks have a true value and noisy observed values.
 
     Attributes:
-        name: What it is called on the command line and in tables.
-        forms: In which forms it can be played.
-        direction: Whether large or small values are good.
-        optimum: The best true value.
-        unit: Of the regret.
+        name: Name on the command line and in tables.
+        forms: Available forms.
+        direction: Whether to maximize or to minimize the value.
+        optimum: Best true value.
+        unit: Unit of the regret.
     """
 
     name: str
@@ -52,38 +52,44 @@ class Problem(ABC):
 
     @abstractmethod
     def observe(self, network: str, rng: np.random.Generator) -> float:
-        """One noisy value of a network: what one training comes to."""
+        """Return a noisy value of a network, the result of one training."""
 
     @abstractmethod
     def true_value(self, network: str) -> float:
-        """What a network is worth without noise."""
+        """Return the value of a network without noise."""
 
     @abstractmethod
     def play(self, form: Form, trial: Trial, train: Train) -> float:
-        """One trial: suggest, train, report where the form is progressive, and return the trial's value."""
+        """Run one trial: suggest, train, report in the progressive form, and return the value."""
 
     def regret(self, network: str) -> float:
-        """How much worse than the optimum a network truly is; for accuracies in [0, 1], in points of 100."""
+        """Return the difference between the optimum and the true value of a network.
+
+        Here, the values are accuracies in [0, 1], and the regret is in percentage points.
+        """
         return 100 * abs(self.optimum - self.true_value(network))
 
     def regret_of_all(self, seed: int) -> float | None:
-        """The regret of the network that looks best once all have been trained; None if they are too many.
+        """Return the regret of the incumbent after all networks have been trained.
 
-        Values are noisy, so that network need not be the best one. A sampler that finds it has nothing left
-        to find; with less regret it has been lucky not to find it.
+        Values are noisy, so this incumbent need not be the best network. A sampler that has found it can find
+        nothing better. A smaller regret is luck: the sampler has missed the incumbent.
 
         Args:
-            seed: Of the noise, as in `objective`.
+            seed: Random seed of the noise, as in `objective`.
+
+        Returns:
+            The regret, or None if there are too many networks.
         """
         return None
 
     def objective(self, form: Form, seed: int, budget: int) -> Objective:
-        """An objective for one study.
+        """Create the objective of one study.
 
         Args:
             form: One of ``forms``.
-            seed: Of the noise.
-            budget: Trainings that the study may take; at least 1.
+            seed: Random seed of the noise.
+            budget: Maximum number of trainings; at least 1.
 
         Raises:
             ValueError: For a form that the problem does not have, or a budget below 1.
@@ -94,17 +100,17 @@ class Problem(ABC):
 
 
 class Evaluator:
-    """Trains networks for one study, and counts.
+    """Evaluator that trains the networks of one study and counts the trainings.
 
-    The value of a network depends on the seed and the network alone: not on the sampler, nor on when or how
-    often it is asked for. Samplers compared on one seed thus see the same values.
+    The value of a network depends only on the seed and the network, not on the sampler or on the time and
+    number of requests. So samplers that are compared with one seed see the same values.
 
     Attributes:
-        trainings: Networks trained so far: the cost.
-        hits: Lookups of networks that had been trained before.
-        curve: Pairs ``[trainings, regret]``, one wherever the incumbent changes: from so many trainings on,
-            this is the true regret of the network with the best observed value.
-        seconds: CPU seconds that the problem itself has taken.
+        trainings: Number of networks trained so far, the cost.
+        hits: Number of lookups of networks that had been trained before.
+        curve: Pairs ``[trainings, regret]``, one for each change of the incumbent: the true regret of the
+            network with the best observed value from this number of trainings on.
+        seconds: CPU seconds spent in the problem itself.
 
     Example:
         >>> class Coins(Problem):  # keys are numbers; every training adds noise in [0, 1)
@@ -130,18 +136,18 @@ class Evaluator:
         self._seed = seed
         self._budget = budget
         self._values: dict[str, float] = {}
-        self._best = -np.inf  # observed, larger is better
+        self._best = -np.inf  # best observed value, signed so that larger is better
 
     @property
     def exhausted(self) -> bool:
-        """Whether all trainings are used up."""
+        """Whether the budget is used up."""
         return self.trainings >= self._budget
 
     def train(self, network: str) -> float:
-        """The observed value of the network with this key.
+        """Return the observed value of the network with this key.
 
         Raises:
-            BudgetExhausted: If it has not been trained before, and no training is left.
+            BudgetExhausted: If the network has not been trained before and no training is left.
         """
         if network in self._values:
             self.hits += 1
@@ -163,7 +169,7 @@ class Evaluator:
 
 
 class Objective:
-    """A problem in one of its forms, as an Optuna objective; it owns the evaluator that counts."""
+    """Optuna objective of a problem in one of its forms. It owns the evaluator."""
 
     def __init__(self, problem: Problem, form: Form, evaluator: Evaluator) -> None:
         self.problem = problem
@@ -175,7 +181,7 @@ class Objective:
 
 
 def noise_of(seed: int, network: str) -> np.random.Generator:
-    """The generator of the noise on a network's value, in all studies with that seed."""
-    # Python's own hash of a string differs from process to process.
+    """Return the random generator of the noise on a network's value, equal in all studies with one seed."""
+    # Python's hash of a string differs between processes.
     digest = hashlib.blake2b(network.encode(), digest_size=8).digest()
     return np.random.default_rng((seed, int.from_bytes(digest, "big")))

@@ -1,4 +1,4 @@
-"""Problems to measure samplers on, as Optuna objectives."""
+"""Synthetic Optuna objectives for tests and measurements of samplers."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from optuna_trlhpo.space import LayerSpace
 
 
 def signpost(*, n_ways: int = 3, seed: int = 0) -> Callable[[Trial], float]:
-    """After its first layer a trial reports something that tells which choice is right at the second.
+    """Create an objective whose report after the first layer reveals the right choice for the second.
 
-    Which way is right is drawn anew for every trial, so nothing but the report helps: a sampler that does
-    not read it stays at chance, 1 / ``n_ways``. The best value is 1.
+    The right choice is drawn anew in every trial, so only the report helps. A sampler that does not read it
+    stays at chance level, 1 / ``n_ways``. The best value is 1.
 
     Args:
-        n_ways: Choices at the second layer; at least 2.
-        seed: Of the ways and of the small noise on the reports.
+        n_ways: Number of choices for the second layer; at least 2.
+        seed: Random seed of the right choices and of the small noise on the reports.
 
     Example:
         >>> import optuna
@@ -40,8 +40,11 @@ def signpost(*, n_ways: int = 3, seed: int = 0) -> Callable[[Trial], float]:
 
 
 def synthetic_layers(seed: int = 0) -> Callable[[Trial], float]:
-    """Six layers of Table I with an accuracy that is computed, not trained: for measuring what a sampler
-    itself costs."""
+    """Create an objective with six layers of Table I and a computed accuracy, to measure a sampler's cost.
+
+    Args:
+        seed: Random seed of the small noise on the reports.
+    """
     space = LayerSpace(min_improvement=None, min_accuracy=None)
 
     def objective(trial: Trial) -> float:

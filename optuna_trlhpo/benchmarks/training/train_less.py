@@ -1,24 +1,25 @@
-"""What training less saves, and what it costs in ranking: ``python -m optuna_trlhpo.benchmarks train-less``.
+"""Savings and costs of reduced training: ``python -m optuna_trlhpo.benchmarks train-less``.
 
-Random networks of Table I are grown layer by layer on few images of MNIST, in each of `WAYS`: with every
-prefix trained from scratch for all epochs, which is the measure of all others, and with less. What counts of
-a way is its CPU seconds, and how far it ranks the finished networks as the whole training does, by Spearman's
-and Kendall's rank correlation over all of them and over the better half (by the whole training). Of that the
-way ``again`` is the bound: the whole training under another seed, whose ranking differs by luck alone.
+Random networks of Table I grow layer by layer on few images of MNIST, with each of the training methods in
+`WAYS`. The reference method, ``whole``, trains every prefix from scratch for all epochs. The other methods
+train less. One measure of a method is its CPU seconds. The other is the agreement between its ranking of the
+finished networks and that of the reference: Spearman's and Kendall's rank correlation over all networks and
+over the better half, according to the reference. The method ``again`` gives an upper bound. It is the
+reference with another seed, whose ranking differs by chance alone.
 
-Growth in blocks trains the same from scratch, only less of it; its rows are part of those of the whole way.
-What is learnt about networks on the way has no part in the table, and in blocks there are fewer of them.
+Growth in blocks trains fewer prefixes from scratch, so its results are derived from the rows of ``whole``.
+The table ignores what a study learns from prefixes, of which there are fewer in blocks.
 
-A row is what came of one network in one way:
+A row is the result of one network with one method:
 
 ==================  =======================================================================================
-``way``             with ``network`` and ``images``: which
-``depths``          of the prefixes that were trained, the network itself the last; for each of them
-``accuracies``      on the validation images, and
+``way``             method, with ``network`` and ``images``
+``depths``          depths of the trained prefixes; the last one is the network itself. For each of them:
+``accuracies``      accuracy on the validation images
 ``seconds``         CPU seconds of training and validation
-``curves``          accuracies after each epoch but the last, where an early stop was possible, and
-``stopped``         whether there was one
-``versions``        and ``machine``: what ran
+``curves``          accuracies after each epoch except the last, if early stopping was possible
+``stopped``         whether training stopped early
+``versions``        versions of the packages, and ``machine``
 ==================  =======================================================================================
 """
 
@@ -60,8 +61,9 @@ from optuna_trlhpo.space import LayerSpace
 
 EPOCHS = 4
 VALIDATION_SHARE = 2
+"""Number of validation images per training image."""
 DEPTHS = (2, 4)
-"""The fewest and the most layers of a network."""
+"""Minimum and maximum number of layers of a network."""
 MAX_MACS = 2.5e5
 
 _BOOTSTRAPS = 500
@@ -69,14 +71,14 @@ _BOOTSTRAPS = 500
 
 @dataclass(frozen=True)
 class Lineage:
-    """How networks are trained.
+    """Settings of a training method.
 
     Attributes:
-        epochs: Passes for a network from scratch.
-        inherited_epochs: For one that inherits; None: none does.
-        pruner: What stops hopeless networks.
-        block: Layers before a training.
-        seed: Of the trainings.
+        epochs: Number of epochs for a network trained from scratch.
+        inherited_epochs: Number of epochs for a network with inherited weights. None: no inheritance.
+        pruner: Factory of the pruner that stops poor networks early.
+        block: Number of layers between trainings.
+        seed: Random seed of the trainings.
     """
 
     epochs: int = EPOCHS
@@ -109,11 +111,11 @@ WAYS: dict[str, Lineage] = {
     "all three": Lineage(block=2, inherited_epochs=EPOCHS // 2, pruner=_quarter),
 }
 BLOCKS = {"blocks of 2": 2, "blocks of 3": 3}
-"""Ways that train what the whole way does, but not at every depth."""
+"""Methods that train like ``whole``, but not at every depth, by the number of layers between trainings."""
 
 
 def load(data_root: str | Path, *, images: int = defaults.TRAIN_IMAGES) -> ImageData:
-    """MNIST with few images."""
+    """Load MNIST with few images."""
     return load_data(
         "mnist",
         data_root=data_root,
@@ -124,7 +126,7 @@ def load(data_root: str | Path, *, images: int = defaults.TRAIN_IMAGES) -> Image
 
 
 def draw(n: int, input_shape: tuple[int, ...] = (1, 28, 28)) -> list[Network]:
-    """The first ``n`` of the networks that are trained."""
+    """Draw ``n`` different random networks. They are the same in every call."""
     space = LayerSpace(input_shape=input_shape, max_layers=DEPTHS[1], max_macs=MAX_MACS)
     rng = np.random.default_rng(0)
     networks: dict[str, Network] = {}
@@ -143,15 +145,23 @@ def run(
     data_root: str | Path,
     progress: bool = False,
 ) -> None:
-    """Train in each way, and append what is missing to ``out/WAY.jsonl``.
+    """Train the missing networks with each method, and append rows to ``out/WAY.jsonl``.
+
+    Args:
+        ways: Names of methods in `WAYS`.
+        networks: Number of networks.
+        images: Number of training images.
+        out: Folder of the rows.
+        data_root: Folder that contains MNIST.
+        progress: Whether to show a progress bar.
 
     Raises:
-        ValueError: For an unknown way, or a number below 1.
-        FileNotFoundError: If MNIST is not there.
+        ValueError: For an unknown method, or a number below 1.
+        FileNotFoundError: If MNIST is missing.
     """
     check_names("way", ways, WAYS)
     check_positive(networks=networks, images=images)
-    if not ways:  # what is there is only reported
+    if not ways:  # existing rows are only reported
         return
     data = load(data_root, images=images)
     drawn = draw(networks, data.input_shape)
@@ -188,7 +198,7 @@ def _train(name: str, networks: Iterable[Network], data: ImageData, kept: Iterab
     )
     curves = None if way.pruner is None else Curves(way.pruner())
     if curves is not None:
-        for row in kept:  # what was seen before it was broken off
+        for row in kept:  # restore the curves from before an interruption
             for depth, curve, stopped in zip(row["depths"], row["curves"], row["stopped"], strict=True):
                 curves.add(depth=depth, curve=curve, stopped=stopped)
     for network in networks:
@@ -233,7 +243,7 @@ def _depths(layers: int, block: int) -> list[int]:
 
 
 def _in_blocks(row: Row, block: int) -> Row:
-    """Of a network that was trained at every depth, what blocks would have trained."""
+    """Restrict the row of a network that was trained at every depth to the depths of growth in blocks."""
     places = [row["depths"].index(depth) for depth in _depths(row["depths"][-1], block)]
     return row | {name: [row[name][k] for k in places] for name in ("depths", "accuracies", "seconds")}
 
@@ -243,16 +253,16 @@ def _in_blocks(row: Row, block: int) -> Row:
 
 @dataclass(frozen=True)
 class Ranking:
-    """How far one order is like another, -1 to 1."""
+    """Rank correlations between two orders, from -1 to 1."""
 
     spearman: float
     kendall: float
     error: float
-    """Of Spearman's, its standard deviation when the networks are drawn anew (bootstrap)."""
+    """Bootstrap standard error of Spearman's correlation over the networks."""
 
     @classmethod
     def of(cls, values: Sequence[float], whole: Sequence[float]) -> Ranking:
-        """Of ``values`` against ``whole``, network by network.
+        """Compute the rank correlations between ``values`` and ``whole``, with one value per network.
 
         Example:
             >>> Ranking.of([1.0, 2.0, 4.0, 3.0], [0.1, 0.2, 0.3, 0.4]).spearman
@@ -271,7 +281,12 @@ class Ranking:
 
 
 def report(rows: Iterable[Row], *, images: int = defaults.TRAIN_IMAGES) -> str:
-    """The rows as a table in Markdown, of the networks that every way has trained."""
+    """Format the rows as a table in Markdown, for the networks that every method has trained.
+
+    Args:
+        rows: Rows of all methods.
+        images: Number of training images.
+    """
     of_way: dict[str, dict[str, Row]] = {}
     for row in rows:
         if row["images"] == images:
@@ -324,7 +339,7 @@ def report(rows: Iterable[Row], *, images: int = defaults.TRAIN_IMAGES) -> str:
 
 
 def handle(arguments: argparse.Namespace) -> int:
-    """Train what is missing and print the table."""
+    """Train the missing networks and print the table."""
     run(
         list(WAYS) if arguments.ways is None else arguments.ways,
         networks=arguments.networks,
