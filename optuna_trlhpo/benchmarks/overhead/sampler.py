@@ -70,9 +70,8 @@ def measure_overhead(lengths: list[int], *, seed: int = 0) -> list[Overhead]:
     for length in sorted(lengths):
         n_missing = max(length - len(study.get_trials(deepcopy=False)) - 1, 0)
         study.add_trials(filler.get_trials(deepcopy=False)[:n_missing])
-        study.optimize(
-            objective, n_trials=1 + _WINDOW
-        )  # the first one learns from the added trials and is not measured
+        # The first trial learns from the added ones and is not measured.
+        study.optimize(objective, n_trials=1 + _WINDOW)
         measured = [sampler.seconds[number] for number in sorted(sampler.seconds)[-_WINDOW:]]
         suggestions = [seconds for trial in measured for seconds in trial[1:]]
         rows.append(

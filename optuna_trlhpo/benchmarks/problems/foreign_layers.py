@@ -54,12 +54,15 @@ class ForeignLayers(Problem):
         self.optimum = self._inner.optimum
 
     def observe(self, network: str, rng: np.random.Generator) -> float:
+        """Return a noisy value of a network, as ``mnist-layers`` does."""
         return self._inner.observe(network, rng)
 
     def true_value(self, network: str) -> float:
+        """Return the value of a network without noise, as ``mnist-layers`` does."""
         return self._inner.true_value(network)
 
     def play(self, form: Form, trial: Trial, train: Train) -> float:
+        """Run one trial in one of the forms."""
         if form == "terminal":
             return train(describe(self._whole(trial)))
         return self._layer_by_layer(trial, train)

@@ -194,13 +194,16 @@ class MnistLayers(Problem):
         self.optimum = 1 - math.exp(best)
 
     def observe(self, network: str, rng: np.random.Generator) -> float:
+        """Return the accuracy of the surrogate with noise on the logarithm of the error."""
         error = math.exp(self._error(network) + self.surrogate.noise * rng.standard_normal())
         return 1 - min(error, 0.95)
 
     def true_value(self, network: str) -> float:
+        """Return the accuracy of the surrogate."""
         return 1 - math.exp(self._error(network))
 
     def play(self, form: Form, trial: Trial, train: Train) -> float:
+        """Run one trial in one of the forms."""
         if form == "terminal":
             return train(describe(self.space.suggest(trial)))
         best = 0.0

@@ -177,6 +177,7 @@ class Objective:
         self.evaluator = evaluator
 
     def __call__(self, trial: Trial) -> float:
+        """Run one trial and return its value."""
         return self.problem.play(self.form, trial, self.evaluator.train)
 
 

@@ -67,13 +67,16 @@ class Table(Problem):
         return len(self._rows)
 
     def observe(self, network: str, rng: np.random.Generator) -> float:
+        """Return the value of one of the network's trainings, drawn at random."""
         row = self._rows[network]
         return float(self._values[row, rng.integers(self._n_values[row])])
 
     def true_value(self, network: str) -> float:
+        """Return the mean over the network's trainings."""
         return float(self._true[self._rows[network]])
 
     def regret_of_all(self, seed: int) -> float:
+        """Return the regret of the incumbent after all networks have been trained."""
         sign = 1 if self.direction == "maximize" else -1
         luckiest = np.nanmax(sign * self._values, axis=1)
         networks = list(self._rows)
@@ -118,6 +121,7 @@ class MacroProgressive(Table):
     forms: tuple[Form, ...] = ("progressive", "terminal")
 
     def play(self, form: Form, trial: Trial, train: Train) -> float:
+        """Run one trial in one of the forms."""
         network, best = "", -math.inf
         for k in range(MACRO_LAYERS):
             network += _suggest_operation(trial, k)
@@ -200,6 +204,7 @@ class LossTable(HPOTable):
     unit = "decades of the loss"
 
     def regret(self, network: str) -> float:
+        """Return the difference to the optimum of the logarithm of the loss, in decades."""
         return math.log10(self.true_value(network) / self.optimum)
 
 

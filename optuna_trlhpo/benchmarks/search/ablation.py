@@ -1,6 +1,6 @@
-"""What each part of the agent is worth: the whole agent against the agent without that part.
+"""Ablation: comparison of the whole agent with the agent without each of its parts.
 
-Every problem is played in its progressive form, if it has one: there all parts have something to do.
+Every problem has its progressive form, if available, because only this form uses all parts.
 """
 
 from __future__ import annotations
@@ -33,23 +33,25 @@ WHOLE = "whole"
 
 
 class AllPrefixes(TRLHPOSampler):
-    """Has every network trained on the way to a deeper one, and grows as deep as the objective allows."""
+    """Sampler that trains every prefix of a network, and grows as deep as the objective allows."""
 
     def worth_training(self, *_: Any, **__: Any) -> bool:
+        """Return True for every prefix."""
         return True
 
     def worth_growing(self, *_: Any, **__: Any) -> bool:
+        """Return True for every prefix."""
         return True
 
 
 @dataclass(frozen=True)
 class Variant:
-    """The agent without one of its parts.
+    """Variant of the agent without one of its parts.
 
     Attributes:
-        what: What is switched off, and what takes its place.
-        factory: Makes the sampler.
-        problems: Where that makes a difference; None: everywhere.
+        what: Description of the missing part and its replacement.
+        factory: Factory of the sampler.
+        problems: Problems on which the part has an effect. None: all.
     """
 
     what: str
@@ -80,7 +82,7 @@ VARIANTS: dict[str, Variant] = {
     "no-random-trials": _without("no trials at random but the first", "mnist-layers", random_interval=0),
     "no-layer-prior": _without("no prior about layers", "mnist-layers", layer_prior=False),
 }
-"""By name, first the whole agent."""
+"""Variants by name, the whole agent first."""
 
 
 def run(
@@ -94,7 +96,20 @@ def run(
     data_root: str | Path | None = None,
     progress: bool = False,
 ) -> list[Row]:
-    """Run the whole agent and the variants, each where it makes a difference; see `runner.run`.
+    """Run the missing studies of the whole agent and of the variants, on problems where they differ.
+
+    Args:
+        problems: Names in `tables.problems`.
+        variants: Names in `VARIANTS`.
+        seeds: Number of studies of each kind.
+        budget: Number of trainings of a study.
+        out: Folder of the rows.
+        jobs: Number of processes, each with one thread.
+        data_root: See `tables.problems`.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        The new rows.
 
     Raises:
         ValueError: For an unknown name.
@@ -112,7 +127,7 @@ def run(
 
 
 def markdown(results: Results) -> str:
-    """A table for each problem: the regret of the whole agent, and what it comes to without each part."""
+    """Format a table for each problem: the regret of the whole agent, and relative regrets without a part."""
     parts = [
         "# What each part is worth\n\nThe mean regret ± its standard error of the whole agent, and how many "
         "times that it is without a part: above 1 the part helps. p is Wilcoxon's over paired seeds, after "

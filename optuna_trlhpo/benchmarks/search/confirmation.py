@@ -1,28 +1,29 @@
-"""What confirming the leaders of a study is worth: ``python -m optuna_trlhpo.benchmarks confirm``.
+"""Benefit of confirming the leaders of a study: ``python -m optuna_trlhpo.benchmarks confirm``.
 
-Of T trainings in all, a study can spend every one on the search and take the network with the best observed
-value. Or it stops ``top * repeats`` trainings before, observes its ``top`` leaders ``repeats`` more times and
-takes the one with the best mean. Both are judged by the true regret of the network they take.
+The command compares two ways to spend a total of T trainings. In the first, a study spends all of them on the
+search and selects the network with the best observed value. In the second, the search stops ``top * repeats``
+trainings earlier, trains its ``top`` leaders ``repeats`` more times and selects the one with the best mean.
+The measure is the true regret of the selected network.
 
-The second follows `CNNObjective.confirm`: the leaders are the networks with the best observed values, each
-the best of a trial, equal networks counted once; the mean is that of the repeats alone, for the observed
-value was selected for being high. Of equal means the one that was observed better counts.
+The second way follows `CNNObjective.confirm`. The leaders are the best networks of their trials, ranked by
+their observed values, without duplicates. The mean excludes the observed value, which is biased by the
+selection. A tie goes to the network with the better observed value.
 
-No sampler knows how many trainings are left, so one study serves both and every T: what it had found after so
-many trainings is what a study cut short would have found. A repeat has noise of its own, fixed by the study's
-seed, the network and the repeat. On a table a repeat is one of the network's few stored trainings, drawn with
-replacement, and the true value is their mean.
+No sampler knows the number of remaining trainings. So one study serves both ways and every T, for a prefix of
+a study equals a shorter study. The noise of a repeat depends on the study's seed, the network and the index
+of the repeat. On a table, a repeat is one of the network's few stored trainings, drawn with replacement, and
+the true value is their mean.
 
 A row is the outcome of one study:
 
 ==================  =======================================================================================
-``problem`` ...     with ``form``, ``sampler``, ``seed``, ``totals``, ``top`` and ``repeats``: which study
-``regrets``         for each T of ``totals`` that of the best observed network, and that of the confirmed one
-``unit``            of the regret
-``trainings``       networks trained; fewer than the largest T where the trials ran out first
-``seconds``         CPU seconds of the sampler, and Optuna's
-``versions``        and ``machine``: what ran
-``error``           in place of all after ``repeats``: why the study failed
+``problem`` ...     with ``form``, ``sampler``, ``seed``, ``totals``, ``top`` and ``repeats``: the study
+``regrets``         regrets of the best observed network and of the confirmed one, for each T of ``totals``
+``unit``            unit of the regret
+``trainings``       networks trained; fewer than the largest T if the trials ran out first
+``seconds``         CPU seconds of the sampler and of Optuna
+``versions``        versions of the packages, and ``machine``
+``error``           cause of a failure, in place of all fields after ``repeats``
 ==================  =======================================================================================
 """
 
@@ -57,22 +58,22 @@ from optuna_trlhpo.benchmarks.search import defaults, runner
 from optuna_trlhpo.benchmarks.search.real_training import default_form
 
 _REPEAT_SEEDS = 1_000_000
-"""Repeat r of a study with seed s has the noise of seed (r + 1) * 1,000,000 + s, which no study has."""
+"""Offset of the seeds of repeats: repeat r with seed s has (r + 1) * 1,000,000 + s, which no study uses."""
 
 
 class Look(NamedTuple):
-    """A trial asked what a network is worth."""
+    """Observation of a network's value in a trial."""
 
     trial: int
     network: str
     quality: float
-    """What was observed; larger is better."""
+    """Observed value, signed so that larger is better."""
     trainings: int
-    """Of the study, this one included."""
+    """Number of trainings of the study so far, including this one."""
 
 
 class _Recorded(Objective):
-    """Keeps all looks."""
+    """Objective that stores all observations."""
 
     def __init__(self, problem: Problem, form: Form, evaluator: Evaluator) -> None:
         super().__init__(problem, form, evaluator)
@@ -89,7 +90,7 @@ class _Recorded(Objective):
 
 
 def leaders(looks: Iterable[Look], top: int) -> list[str]:
-    """The ``top`` best observed networks, each the best of a trial; of equals the earliest first.
+    """Return the ``top`` best observed networks, each the best of its trial. Ties keep their order.
 
     Example:
         >>> leaders([Look(0, "a", 0.7, 1), Look(0, "ab", 0.9, 2), Look(1, "b", 0.8, 3)], 5)
@@ -104,7 +105,14 @@ def leaders(looks: Iterable[Look], top: int) -> list[str]:
 
 
 def confirmed(problem: Problem, networks: Sequence[str], *, seed: int, repeats: int) -> str:
-    """The network with the best mean of ``repeats`` new observations; of equals the first."""
+    """Return the network with the best mean of ``repeats`` new observations, the first one in case of a tie.
+
+    Args:
+        problem: Problem of the networks.
+        networks: Keys of the networks.
+        seed: Random seed of the study.
+        repeats: Number of observations of each network.
+    """
     evaluators = [
         Evaluator(problem, (repeat + 1) * _REPEAT_SEEDS + seed, budget=len(networks))
         for repeat in range(repeats)
@@ -126,7 +134,7 @@ def _quality(problem: Problem, value: float) -> float:
 
 @dataclass(frozen=True)
 class _ConfirmationRun:
-    """One study to be run; it is sent to another process."""
+    """Description of one study. It is sent to another process."""
 
     problem: str
     form: Form
@@ -158,27 +166,28 @@ def run(
     data_root: str | Path | None = None,
     progress: bool = False,
 ) -> list[Row]:
-    """Run each sampler on each problem with each seed, unless that has been done, and keep a row of each.
+    """Run the missing studies of each sampler on each problem with each seed, and store their rows.
 
     Args:
-        problems: Names out of `tables.problems`.
-        samplers: Names out of `harness.samplers.SAMPLERS`, or factories by names of their own.
-        seeds: Of the sampler and of the noise alike.
-        totals: Trainings in all, T; each more than ``top * repeats``.
-        top: Networks that are confirmed.
-        repeats: Trainings of each.
-        form: Of all samplers, where a problem has it; None: of each its `default_form`, likewise.
-        out: The folder of the rows; those of the runner belong in another one.
-        jobs: Processes, each with one thread.
+        problems: Names in `tables.problems`.
+        samplers: Names in `harness.samplers.SAMPLERS`, or factories by name.
+        seeds: Random seeds of the sampler and of the noise.
+        totals: Total numbers of trainings, T; each more than ``top * repeats``.
+        top: Number of networks to confirm.
+        repeats: Number of trainings of each of them.
+        form: Form of all samplers, on problems that have it. None: the `default_form` of each sampler.
+        out: Folder of the rows; rows of other commands belong in other folders.
+        jobs: Number of processes, each with one thread.
         data_root: See `tables.problems`.
-        progress: Whether to show a bar.
+        progress: Whether to show a progress bar.
 
     Returns:
-        The rows that this call has added.
+        The new rows.
 
     Raises:
         ValueError: For an unknown name or a number out of range.
-        ImportError, FileNotFoundError: Before the first study, if a problem or a sampler lacks something.
+        ImportError: If a package is missing, before the first study.
+        FileNotFoundError: If the file of a problem is missing, before the first study.
     """
     check_names("problem", problems, tables.problems())
     check_positive(top=top, repeats=repeats, jobs=jobs)
@@ -189,7 +198,7 @@ def run(
     factories = check_samplers(samplers)
     forms = {name: tables.load(name, data_root).forms for name in problems} if factories else {}
     runs = []
-    for seed in seeds:  # outermost, so that what is there at any time is balanced
+    for seed in seeds:  # the outermost loop, so that the rows are balanced at any time
         for name in forms:
             for sampler, factory in factories.items():
                 wanted = form or default_form(sampler)
@@ -233,10 +242,16 @@ def report(
     top: int = defaults.TOP,
     repeats: int = defaults.REPEATS,
 ) -> str:
-    """The rows of one setting: for each problem a table in Markdown.
+    """Format the rows of one setting as a table in Markdown for each problem.
 
-    Best observed and confirmed are compared seed by seed, by the difference of their regrets and by
-    Wilcoxon's signed-rank test (two-sided, p after Holm over the lines of the table).
+    The table compares the best observed and the confirmed network over paired seeds, by the difference of
+    their regrets and by Wilcoxon's signed-rank test (two-sided, p after Holm over the lines of the table).
+
+    Args:
+        rows: Rows of `run`.
+        totals: Total numbers of trainings.
+        top: Number of confirmed networks.
+        repeats: Number of trainings of each of them.
     """
     from optuna_trlhpo.benchmarks.search.results import Cell, holm, wilcoxon  # needs the extra 'bench'
 
@@ -276,7 +291,7 @@ def report(
 
 
 def handle(arguments: argparse.Namespace) -> int:
-    """Run what is missing and print the tables; 1 if a study failed."""
+    """Run the missing studies and print the tables. Return 1 if a study failed."""
     check_positive(seeds=arguments.seeds)
     setting = {"totals": arguments.totals, "top": arguments.top, "repeats": arguments.repeats}
     new = run(

@@ -1,7 +1,7 @@
-"""What the sampler is to reach (``CRITERIA``), and whether it is reached.
+"""Criteria for the sampler (``CRITERIA``), and the check whether they hold.
 
-It is judged by a protocol, which says how many seeds of which samplers there must be at least. What else was
-run counts too, so that a rival cannot be left out once it is there.
+A protocol determines the minimum number of seeds for each sampler. Additional rows count as well, so a rival
+that has run cannot be left out.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from optuna_trlhpo.benchmarks.search.results import REFERENCE, Results, lead_of,
 
 
 class Judgement(NamedTuple):
-    """Whether a criterion holds.
+    """Judgement on a criterion.
 
     Attributes:
-        criterion: What is to be reached.
-        measured: What was measured.
-        short: By how much it falls short, or what is missing; empty if it holds.
+        criterion: Description of the criterion.
+        measured: Measured value.
+        short: Distance to the criterion, or missing rows. Empty if the criterion holds.
     """
 
     criterion: str
@@ -33,12 +33,13 @@ class Judgement(NamedTuple):
 
     @property
     def holds(self) -> bool:
+        """Whether the criterion holds."""
         return not self.short
 
 
 @dataclass(frozen=True)
 class _Ratio:
-    """The mean regret is at most ``ratio`` of that of Optuna's best, with a p below ``p``."""
+    """Criterion that the mean regret is at most ``ratio`` of that of Optuna's best, with a p below ``p``."""
 
     problem: str
     at: int
@@ -65,7 +66,7 @@ class _Ratio:
 
 @dataclass(frozen=True)
 class _Against:
-    """Each of some rivals is ``words`` at a checkpoint, such as "worse" or "tie"."""
+    """Criterion that the comparison with each rival at a checkpoint gives one of ``words``."""
 
     problem: str
     at: int
@@ -81,7 +82,7 @@ class _Against:
     def judge(self, results: Results) -> Judgement:
         compared = results.comparisons(self.problem, self.at)
         cells = results.cells(self.problem, self.at)
-        there = [name for name in cells if name in self.whom]  # the best first
+        there = [name for name in cells if name in self.whom]  # in ascending order of the regret
         wrong = [name for name in there if compared[name].word not in self.words]
         told = [
             f"{name} is {compared[name].word}, p {p_text(compared[name].corrected)}, "
@@ -94,7 +95,7 @@ class _Against:
 
 @dataclass(frozen=True)
 class _Within:
-    """The mean regret that Optuna's best has at ``at`` is reached within fewer trainings."""
+    """Criterion that ``within`` trainings suffice for the mean regret of Optuna's best at ``at``."""
 
     problem: str
     at: int
@@ -128,7 +129,7 @@ class _Within:
 
 @dataclass(frozen=True)
 class _Rank:
-    """The mean rank over problems is no worse than a rival's."""
+    """Criterion that the mean rank over problems is no worse than that of a rival."""
 
     problems: tuple[str, ...]
     at: int
@@ -170,14 +171,18 @@ CRITERIA: tuple[_Criterion, ...] = (
     *(_Ratio("mnist-layers-foreign", at, ratio, p=0.05) for at, ratio in ((50, 0.8), (100, 0.7), (200, 0.8))),
     *(_Rank(HPO_TABLES, at, "tpe") for at in (25, 50, 100)),
 )
-"""What the sampler is to reach."""
+"""Criteria for the sampler."""
 
 
 def judge(results: Results, protocol: Sequence[Share]) -> list[Judgement]:
-    """What is to be reached, one by one, by the rows that a protocol asks for.
+    """Judge the criteria that apply to a protocol.
 
-    Where there are fewer rows than that, a criterion does not hold. Criteria at checkpoints that the protocol
-    does not come to are left out.
+    A criterion does not hold if rows of the protocol are missing. Criteria at checkpoints beyond the budgets
+    of the protocol are left out.
+
+    Args:
+        results: All rows.
+        protocol: Shares of the protocol.
     """
     judgements = []
     for criterion in CRITERIA:
@@ -200,12 +205,12 @@ def judge(results: Results, protocol: Sequence[Share]) -> list[Judgement]:
 
 
 def all_hold(judgements: Sequence[Judgement]) -> bool:
-    """Whether everything that was to be judged is reached; nothing is if nothing was judged."""
+    """Return whether all criteria hold, and there is at least one."""
     return bool(judgements) and all(judgement.holds for judgement in judgements)
 
 
 def _asked(protocol: Sequence[Share], problem: str, at: int) -> dict[str, int]:
-    """The seeds that there must be of each sampler."""
+    """Return the required number of seeds of each sampler."""
     shares = [share for share in protocol if problem in share.problems and share.budget >= at]
     return {name: share.seeds for share in shares for name in share.samplers}
 

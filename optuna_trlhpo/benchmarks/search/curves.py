@@ -13,30 +13,35 @@ from optuna_trlhpo.benchmarks.harness.samplers import BASELINES, OPTUNA_SAMPLERS
 from optuna_trlhpo.benchmarks.search.results import AREA, CHECKPOINTS, Results, interval
 
 _WIDTH, _HEIGHT = 860, 480
-_LEFT, _TOP, _RIGHT, _BOTTOM = 64, 40, 640, 430  # of the axes; the legend is to the right of them
-_LINE = 20  # from one line of the legend to the next
+_LEFT, _TOP, _RIGHT, _BOTTOM = 64, 40, 640, 430  # edges of the axes; the legend is on their right
+_LINE = 20  # distance between lines of the legend
 _COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f")
 _OUR_COLORS = ("#000000", "#b00020", "#8c564b")
 _SETTLED = 5
-"""The vertical axis ends at the regret after so many trainings: what came before is chance."""
+"""Number of trainings whose regret is the end of the vertical axis. Earlier regrets are mostly random."""
 
 
 class _Axes(NamedTuple):
-    """From trainings, 1 to ``budget``, and regrets, ``low`` to ``high`` on a logarithmic scale, to pixels."""
+    """Axes that map trainings and regrets to pixels.
+
+    Trainings are from 1 to ``budget``. Regrets are from ``low`` to ``high`` on a logarithmic scale.
+    """
 
     budget: int
     low: float
     high: float
 
     def x(self, trainings: float) -> float:
+        """Return the horizontal position of a number of trainings."""
         return _LEFT + (_RIGHT - _LEFT) * (trainings - 1) / max(self.budget - 1, 1)
 
     def y(self, regret: float) -> float:
+        """Return the vertical position of a regret."""
         share = math.log(max(regret, self.low) / self.low) / math.log(self.high / self.low)
         return _BOTTOM - (_BOTTOM - _TOP) * share
 
     def steps(self, values: np.ndarray) -> list[str]:
-        """The corners of a curve that holds each value up to the next."""
+        """Return the corners of a step curve."""
         corners = []
         for n, (before, value) in enumerate(zip([values[0], *values], values, strict=False), start=1):
             if n == 1 or before != value:
@@ -45,20 +50,21 @@ class _Axes(NamedTuple):
         return [f"{self.x(n):.1f},{self.y(value):.1f}" for n, value in corners]
 
     def ticks(self) -> list[float]:
-        """1, 2 and 5 times powers of ten."""
+        """Return the ticks: 1, 2 and 5 times powers of ten."""
         powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
         ticks = [digit * 10.0**power for power in powers for digit in (1, 2, 5)]
         return [tick for tick in ticks if self.low <= tick <= self.high]
 
 
 def figure(results: Results, problem: str) -> str:
-    """The mean regret over trainings as an SVG image: each sampler in the form with the smaller area, as far
-    as all its seeds go.
+    """Draw the mean regret over trainings as an SVG image.
 
-    Ours are drawn thick, Optuna's samplers solid, the baselines dashed; ours and the best of either group
-    with their 95 % interval. A regret of 0 lies on the lower edge. The legend has the order of the areas.
+    Each sampler has the form with the smaller area, and its curve ends at the smallest budget of its seeds.
+    Our samplers are thick lines, Optuna's samplers solid lines, and the baselines dashed lines. Our samplers
+    and the best one of each group have their 95 % interval. A regret of 0 is on the lower edge. The legend is
+    in the order of the areas.
     """
-    cells = results.cells(problem, AREA)  # best first
+    cells = results.cells(problem, AREA)  # in ascending order of the area
     curves = {name: results.curves(problem, name, cell.form) for name, cell in cells.items()}
     means = {name: values.mean(axis=0) for name, values in curves.items()}
     low = min((mean[mean > 0].min() for mean in means.values() if mean.any()), default=0.1) / 1.2
@@ -76,7 +82,7 @@ def figure(results: Results, problem: str) -> str:
         *_grid(axes),
     ]
     leaders = [next((name for name in cells if name in group), "") for group in (OPTUNA_SAMPLERS, BASELINES)]
-    for name in reversed(cells):  # the best on top
+    for name in reversed(cells):  # draw the best one on top
         color, width, dashes = _style(name)
         if name in leaders or name in OURS:
             lower, upper = interval(curves[name])
@@ -114,7 +120,7 @@ def _grid(axes: _Axes) -> list[str]:
 
 
 def _style(sampler: str) -> tuple[str, float, str]:
-    """Colour, width and dashes of a curve."""
+    """Return the colour, width and dashes of a curve."""
     for group, colors, width, dashes in (
         (OURS, _OUR_COLORS, 2.5, "none"),
         (OPTUNA_SAMPLERS, _COLORS, 1.5, "none"),
@@ -126,7 +132,7 @@ def _style(sampler: str) -> tuple[str, float, str]:
 
 
 def write_figures(results: Results, folder: str | Path) -> dict[str, Path]:
-    """``figure`` of each problem as ``folder/PROBLEM.svg``; the paths by problem."""
+    """Write the `figure` of each problem to ``folder/PROBLEM.svg``, and return the paths by problem."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     written = {problem: folder / f"{problem}.svg" for problem in results.problems}

@@ -1,19 +1,19 @@
-"""Samplers on the `idioms`: ``python -m optuna_trlhpo.benchmarks idioms``.
+"""Comparison of samplers on the `idioms`: ``python -m optuna_trlhpo.benchmarks idioms``.
 
-Each sampler plays each idiom with each seed. It is judged by the true value, free of noise, of the trial that
-looked best: what a user takes home. Values of different idioms have different units, so samplers are compared
-by their ranks: within one idiom and seed, and the mean of these over all idioms is one number for each seed.
+Each sampler runs on each idiom with each seed. The measure is the true value, without noise, of the trial
+with the best observed value, which a user would select. Values of different idioms have different units, so
+the samplers are ranked for each idiom and seed. The mean rank over all idioms gives one number for each seed.
 
 A row is the outcome of one study: ``problem`` is the idiom, ``form`` "study", ``budget`` its trials.
 
 ==================  =======================================================================================
-``curve``           pairs ``[trials, value]``, one wherever another trial looks best: from so many trials on,
-                    this is the true value of the one with the best observed value
-``unit``            of the value, and ``direction``
-``trials``          trials of the study; ``pruned`` is a part of them
-``seconds``         of the study, by the clock, trainings included
-``versions``        and ``machine``: what ran
-``error``           in place of all after ``budget``: why the study failed
+``curve``           pairs ``[trials, value]``, one for each change of the best trial: the true value of the
+                    trial with the best observed value from this number of trials on
+``unit``            unit of the value, with ``direction``
+``trials``          trials of the study; ``pruned`` is a subset
+``seconds``         wall-clock seconds of the study, including trainings
+``versions``        versions of the packages, and ``machine``
+``error``           cause of a failure, in place of all fields after ``budget``
 ==================  =======================================================================================
 """
 
@@ -52,7 +52,7 @@ REFERENCE = "trlhpo"
 
 @dataclass(frozen=True)
 class _IdiomRun:
-    """One study to be run; it is sent to another process."""
+    """Description of one study. It is sent to another process."""
 
     idiom: str
     sampler: str
@@ -78,19 +78,19 @@ def run(
     jobs: int = 1,
     progress: bool = False,
 ) -> list[Row]:
-    """Run each sampler on each idiom with each seed, unless that has been done, and keep a row of each.
+    """Run the missing studies of each sampler on each idiom with each seed, and store their rows.
 
     Args:
-        idioms: Names out of `idioms.IDIOMS`.
-        samplers: Names out of `samplers.SAMPLERS`, or factories by names of their own.
-        seeds: Of the sampler and of the noise alike.
-        trials: Of a study.
-        out: The folder of the rows; those of other commands belong in another one.
-        jobs: Processes, each with one thread.
-        progress: Whether to show a bar.
+        idioms: Names in `idioms.IDIOMS`.
+        samplers: Names in `harness.samplers.SAMPLERS`, or factories by name.
+        seeds: Random seeds of the sampler and of the noise.
+        trials: Number of trials of a study.
+        out: Folder of the rows; rows of other commands belong in other folders.
+        jobs: Number of processes, each with one thread.
+        progress: Whether to show a progress bar.
 
     Returns:
-        The rows that this call has added.
+        The new rows.
 
     Raises:
         ValueError: For an unknown name or a number out of range.
@@ -113,7 +113,7 @@ def _study(it: _IdiomRun) -> Row:
     curve: list[list[float]] = []
 
     def follow(study: Study, trial: FrozenTrial) -> None:
-        complete = trial.state == TrialState.COMPLETE  # else there may be no best trial
+        complete = trial.state == TrialState.COMPLETE  # without a complete trial there is no best one
         if complete and study.best_trial.number == trial.number:
             curve.append([trial.number + 1, round(watch.truths[trial.number], 9)])
 
@@ -136,15 +136,15 @@ def _study(it: _IdiomRun) -> Row:
     }
 
 
-# Judging ------------------------------------------------------------------------------------------------
+# Comparison ---------------------------------------------------------------------------------------------
 
 
 Values = dict[str, dict[str, dict[int, float]]]
-"""By idiom, sampler and seed: what was found, the smaller the better."""
+"""Values found, by idiom, sampler and seed. Smaller is better."""
 
 
 def values_of(rows: Iterable[Row], at: int) -> Values:
-    """What each study had found after so many trials, turned about where large values are good."""
+    """Return the value of each study after a number of trials, negated if the study maximizes."""
     from optuna_trlhpo.benchmarks.search.results import regret_at  # needs the extra 'bench'
 
     values: Values = {}
@@ -156,10 +156,17 @@ def values_of(rows: Iterable[Row], at: int) -> Values:
 
 
 def ranks_by_seed(values: Values, samplers: Sequence[str]) -> dict[str, dict[int, float]]:
-    """By sampler and seed the mean over the idioms of its rank among ``samplers``; 1 is best, and equals
-    share the mean of their ranks.
+    """Compute the mean rank of each sampler over the idioms, for each seed.
 
-    Only seeds count of which every sampler has a study of every idiom.
+    The best rank is 1, and equal values share the mean of their ranks. Only seeds with a study of every
+    sampler on every idiom count.
+
+    Args:
+        values: Values found.
+        samplers: Names of the samplers to rank.
+
+    Returns:
+        Mean ranks by sampler and seed.
 
     Example:
         >>> values = {"a": {"x": {0: 1.0}, "y": {0: 2.0}}, "b": {"x": {0: 3.0}, "y": {0: 3.0}}}
@@ -184,12 +191,12 @@ def ranks_by_seed(values: Values, samplers: Sequence[str]) -> dict[str, dict[int
 
 
 def report(rows: Iterable[Row], *, trials: int = defaults.IDIOMS_TRIALS, reference: str = REFERENCE) -> str:
-    """The rows of one number of trials as tables in Markdown.
+    """Format the rows of one number of trials as tables in Markdown.
 
     Args:
-        rows: Those of `run`.
-        trials: Of a study.
-        reference: Whom the others are compared with.
+        rows: Rows of `run`.
+        trials: Number of trials of a study.
+        reference: Name of the reference sampler.
     """
     rows, failed = latest(rows, {"budget": trials})
     if not rows:
@@ -208,7 +215,7 @@ def report(rows: Iterable[Row], *, trials: int = defaults.IDIOMS_TRIALS, referen
 
 
 def _place(sampler: str) -> tuple[int, str]:
-    """Where a sampler stands in a table."""
+    """Return the sort key of a sampler in a table."""
     names = defaults.IDIOMS_SAMPLERS
     return (names.index(sampler) if sampler in names else len(names)), sampler
 
@@ -238,7 +245,7 @@ def _values_table(rows: Sequence[Row], values: Values, samplers: Sequence[str], 
 def _ranks_text(
     rows: Sequence[Row], idioms: Sequence[str], samplers: Sequence[str], trials: int, reference: str
 ) -> str:
-    """Mean ranks over all idioms on the way and at the end, and what they say."""
+    """Format the mean ranks over all idioms, half-way and at the end, with their tests."""
     from optuna_trlhpo.benchmarks.search.results import Cell, friedman, holm, p_text, wilcoxon
 
     everywhere = [
@@ -263,7 +270,7 @@ def _ranks_text(
         p = p_text(p_of[name]) if name in p_of else ""
         lines.append([name, *texts, p, f"{seconds:.1f}"])
     heads = ["sampler", *(f"@{at}" for at in marks), f"p against {reference}", "s a study"]
-    with np.errstate(invalid="ignore"):  # all may be equal
+    with np.errstate(invalid="ignore"):  # undefined if all ranks are equal
         chance = friedman({name: list(of_seed.values()) for name, of_seed in end.items()})
     text = (
         f"Mean rank over {len(idioms)} idioms and {n_seeds} seeds. p: Wilcoxon's signed-rank test of the "
@@ -278,7 +285,7 @@ def _ranks_text(
 
 
 def handle(arguments: argparse.Namespace) -> int:
-    """Run what is missing and print the tables; 1 if a study failed."""
+    """Run the missing studies and print the tables. Return 1 if a study failed."""
     new = run(
         select("idiom", arguments.idioms, IDIOMS),
         select("sampler", arguments.samplers, SAMPLERS),

@@ -1,7 +1,7 @@
-"""Ways in which a study is run: in one process or several, without a break or with one, near or far.
+"""Modes of running a study: in one or several processes, with or without a restart, local or remote.
 
-Each mode takes a pipeline, a factory of samplers, a seed and a number of trials, and returns the trials of
-the study once they have ended.
+Each mode takes a pipeline, a factory of samplers, a seed and a number of trials. It runs the study and
+returns its trials.
 """
 
 from __future__ import annotations
@@ -36,20 +36,20 @@ from optuna_trlhpo.benchmarks.problems.pipelines import PIPELINES, Pipeline
 WORKERS = 3
 _NAME = "study"
 _PATIENCE = 60.0
-"""Seconds that a locked database, a server or another worker is waited for."""
+"""Timeout in seconds for a locked database, a server or another worker."""
 
 Mode = Callable[[Pipeline, SamplerFactory, int, int], list[FrozenTrial]]
 
 
 def one(pipeline: Pipeline, factory: SamplerFactory, seed: int, n_trials: int) -> list[FrozenTrial]:
-    """One process, in memory."""
+    """Run a study in one process, in memory."""
     study = _create(pipeline, InMemoryStorage(), factory(seed=seed))
     play(study, pipeline, n_trials)
     return study.get_trials(deepcopy=False)
 
 
 def restart(pipeline: Pipeline, factory: SamplerFactory, seed: int, n_trials: int) -> list[FrozenTrial]:
-    """Half way the program ends and is started again: everything is made anew but the file."""
+    """Run a study with a restart half-way: all objects are new, and only the journal file remains."""
     with _folder() as folder:
         path = folder / "journal"
         study = _create(pipeline, _journal(path), factory(seed=seed))
@@ -60,7 +60,7 @@ def restart(pipeline: Pipeline, factory: SamplerFactory, seed: int, n_trials: in
 
 
 def alternating(pipeline: Pipeline, factory: SamplerFactory, seed: int, n_trials: int) -> list[FrozenTrial]:
-    """Two sampler objects with different seeds take turns."""
+    """Run a study in which two sampler objects with different seeds alternate."""
     storage = InMemoryStorage()
     one = _create(pipeline, storage, factory(seed=seed_of(seed, 0)))
     other = _load(pipeline, storage, factory(seed=seed_of(seed, 1)))
@@ -70,7 +70,7 @@ def alternating(pipeline: Pipeline, factory: SamplerFactory, seed: int, n_trials
 
 
 def grpc(pipeline: Pipeline, factory: SamplerFactory, seed: int, n_trials: int) -> list[FrozenTrial]:
-    """One process; the study is behind a proxy."""
+    """Run a study in one process, behind a gRPC proxy."""
     from optuna.storages import GrpcStorageProxy
 
     storage = GrpcStorageProxy(host="127.0.0.1", port=_server())
@@ -84,14 +84,14 @@ def grpc(pipeline: Pipeline, factory: SamplerFactory, seed: int, n_trials: int) 
 def workers_sqlite(
     pipeline: Pipeline, factory: SamplerFactory, seed: int, n_trials: int
 ) -> list[FrozenTrial]:
-    """Three processes on a file of SQLite."""
+    """Run a study in three processes on an SQLite file."""
     return _workers(pipeline, factory, seed, n_trials, _sqlite)
 
 
 def workers_journal(
     pipeline: Pipeline, factory: SamplerFactory, seed: int, n_trials: int
 ) -> list[FrozenTrial]:
-    """Three processes on a journal file."""
+    """Run a study in three processes on a journal file."""
     return _workers(pipeline, factory, seed, n_trials, _journal)
 
 
@@ -108,9 +108,9 @@ MODES: Mapping[str, Mode] = MappingProxyType(
 
 
 def play(study: Study, pipeline: Pipeline, n_trials: int) -> None:
-    """Run so many trials."""
+    """Run a number of trials."""
     verbosity = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.ERROR)  # Optuna warns of each trial that fails
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # Optuna warns of each failed trial
     try:
         study.optimize(pipeline.play, n_trials=n_trials, catch=pipeline.catch)
     finally:
@@ -118,7 +118,7 @@ def play(study: Study, pipeline: Pipeline, n_trials: int) -> None:
 
 
 def seed_of(seed: int, worker: int) -> int:
-    """The seed of a worker: Optuna's documentation tells users to give each one of its own."""
+    """Return the seed of a worker. Optuna's documentation recommends a different one for each worker."""
     return int(np.random.SeedSequence((seed, worker)).generate_state(1)[0])
 
 
@@ -185,7 +185,7 @@ def _workers(
 
 @functools.cache
 def _pool() -> ProcessPoolExecutor:
-    """The workers; they are kept, for it takes seconds to start one."""
+    """Return the pool of workers. It is reused, because starting a worker takes seconds."""
     context = multiprocessing.get_context("spawn")
     barrier = context.Barrier(WORKERS, timeout=_PATIENCE)
     return ProcessPoolExecutor(WORKERS, context, initializer=_begin_worker, initargs=(barrier,))
@@ -204,7 +204,7 @@ def _begin_worker(barrier: Any) -> None:
 
 
 def end_with_parent() -> None:
-    """End this process when the one that started it has ended, however that came about."""
+    """End this process when its parent process has ended for any reason."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_wait_for, args=(parent,), daemon=True).start()
@@ -226,7 +226,7 @@ def _work(
     with quiet():
         study = _load(PIPELINES[pipeline], open_storage(path), factory(seed=seed))
         with contextlib.suppress(threading.BrokenBarrierError):
-            _barrier.wait()  # else the first could be done before the last has begun
+            _barrier.wait()  # otherwise the first worker could finish before the last one starts
         play(study, PIPELINES[pipeline], n_trials)
 
 
@@ -235,7 +235,7 @@ def _work(
 
 @functools.cache
 def _server() -> int:
-    """The port of a server of this process, which is started once and ends with it."""
+    """Return the port of a server, which starts once and ends with this process."""
     from optuna.storages import GrpcStorageProxy
 
     port = free_port()
@@ -246,7 +246,7 @@ def _server() -> int:
 
 
 def free_port() -> int:
-    """A port of this machine that nobody listens on."""
+    """Return a free port of this machine."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

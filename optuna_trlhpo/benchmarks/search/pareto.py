@@ -1,25 +1,26 @@
-"""Error against MACs: ``python -m optuna_trlhpo.benchmarks pareto``.
+"""Pareto fronts of error and MACs: ``python -m optuna_trlhpo.benchmarks pareto``.
 
-On ``mnist-layers``, every sampler is given the same two objectives to minimise, the observed error and the
-MACs of a network that is suggested whole and trained once, and the same number of trainings; a network that
-the study has trained before is free.
+On ``mnist-layers``, every sampler minimizes two objectives, the observed error and the MACs of a network.
+Each trial suggests a whole network and trains it once. All samplers have the same number of trainings; a
+network that the study has trained before is free.
 
-What a study has found are the networks that no other one dominates by what was observed. They are judged by
-their true errors: by the hypervolume between them and a reference point, both axes by their logarithms, as a
-share of the area between that point and the best that either axis could be, each alone. The point is an error
-of 90 %, that of guessing, and the most MACs that a network of the space may have; the best are the problem's
-optimum and the cheapest network of its table. So 0 is nothing and 1 cannot be reached.
+The result of a study is the set of networks that are not dominated by observed values. The measure is the
+hypervolume between their true errors and MACs and a reference point, on logarithmic axes. It is relative to
+the area between the reference point and the best value of each axis. The reference point is an error of 90 %,
+which is that of guessing, and the maximum MACs of the space. The best values are the problem's optimum and
+the MACs of the cheapest network in its table. So the measure is 0 for an empty front, and 1 cannot be
+reached.
 
 A row is the outcome of one study:
 
 ==================  =======================================================================================
-``problem`` ...     with ``form``, ``sampler``, ``seed`` and ``budget``: which study
-``hypervolumes``    pairs ``[trainings, share]``, one wherever it changes
-``front``           at the end: ``[MACs, true error, network]`` of what is not dominated, the cheapest first
-``trainings``       networks trained; fewer than the budget where the trials ran out first
-``seconds``         CPU seconds of the sampler, and Optuna's
-``versions``        and ``machine``: what ran
-``error``           in place of all after ``budget``: why the study failed
+``problem`` ...     with ``form``, ``sampler``, ``seed`` and ``budget``: the study
+``hypervolumes``    pairs ``[trainings, share]``, one for each change
+``front``           final front: ``[MACs, true error, network]`` in ascending order of the MACs
+``trainings``       networks trained; fewer than the budget if the trials ran out first
+``seconds``         CPU seconds of the sampler and of Optuna
+``versions``        versions of the packages, and ``machine``
+``error``           cause of a failure, in place of all fields after ``budget``
 ==================  =======================================================================================
 """
 
@@ -66,7 +67,7 @@ _WORST_ERROR = 0.9
 
 
 class FrontPoint(NamedTuple):
-    """A network with what it costs and how wrong it is."""
+    """Network with its MACs and its error."""
 
     macs: float
     error: float
@@ -74,7 +75,7 @@ class FrontPoint(NamedTuple):
 
 
 def front(points: Iterable[FrontPoint]) -> list[FrontPoint]:
-    """Those that no other one dominates, the cheapest first; of equal ones the first.
+    """Return the points that are not dominated, in ascending order of the MACs, without duplicates.
 
     Example:
         >>> points = [FrontPoint(9, 0.1, "a"), FrontPoint(5, 0.2, "b"), FrontPoint(7, 0.3, "c")]
@@ -89,8 +90,10 @@ def front(points: Iterable[FrontPoint]) -> list[FrontPoint]:
 
 
 def hypervolume(points: Iterable[FrontPoint], *, worst: FrontPoint, best: FrontPoint) -> float:
-    """The area that ``points`` dominate up to ``worst``, both axes by their logarithms, as a share of what
-    ``best`` would; 0 to 1.
+    """Compute the area that ``points`` dominate up to ``worst``, on logarithmic axes.
+
+    Returns:
+        The area relative to the one that ``best`` dominates, 0 to 1.
 
     Example:
         >>> worst, best = FrontPoint(100, 1.0, ""), FrontPoint(1, 0.01, "")
@@ -109,7 +112,7 @@ def hypervolume(points: Iterable[FrontPoint], *, worst: FrontPoint, best: FrontP
 
 @dataclass(frozen=True)
 class _ParetoRun:
-    """One study to be run; it is sent to another process."""
+    """Description of one study. It is sent to another process."""
 
     sampler: str
     seed: int
@@ -131,18 +134,18 @@ def run(
     jobs: int = 1,
     progress: bool = False,
 ) -> list[Row]:
-    """Run each sampler with each seed, unless that has been done, and keep a row of each.
+    """Run the missing studies of each sampler with each seed, and store their rows.
 
     Args:
-        samplers: Names out of `runner.SAMPLERS`, or factories by names of their own.
-        seeds: Of the sampler and of the noise alike.
-        budget: Trainings of a study.
-        out: The folder of the rows; those of the runner belong in another one.
-        jobs: Processes, each with one thread.
-        progress: Whether to show a bar.
+        samplers: Names in `harness.samplers.SAMPLERS`, or factories by name.
+        seeds: Random seeds of the sampler and of the noise.
+        budget: Number of trainings of a study.
+        out: Folder of the rows; rows of other commands belong in other folders.
+        jobs: Number of processes, each with one thread.
+        progress: Whether to show a progress bar.
 
     Returns:
-        The rows that this call has added.
+        The new rows.
 
     Raises:
         ValueError: For an unknown name or a number out of range.
@@ -156,7 +159,7 @@ def run(
 
 @functools.cache
 def _least_macs(problem: MnistLayers) -> int:
-    """Of the networks that were trained for the table."""
+    """Return the minimum MACs of the networks in the table."""
     return min(problem.space.macs(parse(network)) for network in problem.surrogate.networks)
 
 
@@ -170,7 +173,7 @@ def _study(it: _ParetoRun) -> Row:
     curve: list[list[float]] = []
 
     def judged() -> list[FrontPoint]:
-        """What was found so far, with true errors; by these some may dominate others."""
+        """Return the current front with true errors, by which some points may dominate others."""
         return [point._replace(error=1 - problem.true_value(point.network)) for point in front(observed)]
 
     def objective(trial: Trial) -> tuple[float, float]:
@@ -205,10 +208,15 @@ def _study(it: _ParetoRun) -> Row:
 
 
 def report(rows: Iterable[Row], *, budget: int = defaults.PARETO_BUDGET, reference: str = REFERENCE) -> str:
-    """The rows of one budget as a table in Markdown, the best first.
+    """Format the rows of one budget as a table in Markdown, the best sampler first.
 
-    The others are compared with the reference at the end of the studies, seed by seed, by Wilcoxon's
-    signed-rank test (two-sided, p after Holm).
+    Wilcoxon's signed-rank test over paired seeds (two-sided, p after Holm) compares the other samplers with
+    the reference at the end of the studies.
+
+    Args:
+        rows: Rows of `run`.
+        budget: Number of trainings of a study.
+        reference: Name of the reference sampler.
     """
     from optuna_trlhpo.benchmarks.search.results import Cell, holm, wilcoxon  # needs the extra 'bench'
 
@@ -244,12 +252,12 @@ def report(rows: Iterable[Row], *, budget: int = defaults.PARETO_BUDGET, referen
 
 
 def _at(row: Row, trainings: int) -> float:
-    """The share after so many trainings."""
+    """Return the share after a number of trainings."""
     return [share for start, share in row["hypervolumes"] if start <= trainings][-1]
 
 
 def handle(arguments: argparse.Namespace) -> int:
-    """Run what is missing and print the table; 1 if a study failed."""
+    """Run the missing studies and print the table. Return 1 if a study failed."""
     check_positive(seeds=arguments.seeds)
     new = run(
         arguments.samplers,

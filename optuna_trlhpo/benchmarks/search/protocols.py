@@ -1,4 +1,4 @@
-"""Which samplers play which problems, with which seeds and budgets."""
+"""Protocols: the samplers, problems, seeds and budgets of the comparisons."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from optuna_trlhpo.benchmarks.problems.problem import Form
 
 @dataclass(frozen=True)
 class Share:
-    """Part of a protocol: which studies are run.
+    """Part of a protocol, a set of studies.
 
     Attributes:
-        problems: Names out of `tables.problems`.
-        samplers: Names out of `samplers.SAMPLERS`.
-        seeds: Studies of each kind; their seeds are 0, 1, ...
-        budget: Trainings of a study.
-        forms: Those that are played, of those that a problem has.
+        problems: Names in `tables.problems`.
+        samplers: Names in `samplers.SAMPLERS`.
+        seeds: Number of studies of each kind; their seeds are 0, 1, ...
+        budget: Number of trainings of a study.
+        forms: Forms of the studies, if a problem has them.
     """
 
     problems: tuple[str, ...]
@@ -31,7 +31,7 @@ class Share:
 SEQUENCES = ("macro-progressive", "mnist-layers")
 TERMINAL = ("macro", "nb201-cifar10", "nb201-cifar100", "nb201-imagenet")
 _JUDGED = SEQUENCES + TERMINAL
-_COSTLY = ("gp", "tpe-univariate", "bananas", "smac")  # seconds for a study and more
+_COSTLY = ("gp", "tpe-univariate", "bananas", "smac")  # seconds per study, or more
 _CHEAP = tuple(name for name in (*OPTUNA_SAMPLERS, *BASELINES) if name not in _COSTLY)
 _FOREIGN = (
     Share(
@@ -49,16 +49,16 @@ PROTOCOLS: dict[str, tuple[Share, ...]] = {
         Share(tables.HPO_TABLES, ("trlhpo", *OPTUNA_SAMPLERS), seeds=30, budget=100),
         *_FOREIGN,
     ),
-    # On mnist-layers ours is played in one form, so that it may look worse than it is, but not better.
+    # On mnist-layers, our samplers have one form only, which can make them look worse, but not better.
     "short": (
         Share(("mnist-layers",), ("trlhpo", "trlhpo-prior"), seeds=10, budget=200, forms=("progressive",)),
         Share(("macro-progressive", *TERMINAL), ("trlhpo",), seeds=10, budget=200),
         Share(_JUDGED, _CHEAP, seeds=10, budget=200),
         Share(_JUDGED, ("gp", "bananas"), seeds=8, budget=100),
-        Share(_JUDGED, ("tpe-univariate",), seeds=10, budget=50),  # later it only repeats itself, slowly
+        Share(_JUDGED, ("tpe-univariate",), seeds=10, budget=50),  # later it repeats itself, and is slow
         Share(tables.HPO_TABLES, ("trlhpo", "tpe", "random", "cmaes", "nsga2"), seeds=2, budget=50),
     ),
     "foreign": _FOREIGN,
 }
-"""What is run to judge the sampler: all of it, what is meant to fit half an hour of two cores, or what a
-pipeline of one's own comes to."""
+"""Protocols that judge the sampler: the full one, a short one for half an hour on two cores, and one for
+user-defined pipelines."""

@@ -1,4 +1,4 @@
-"""A problem whose networks are really trained, and the test images that none of them has seen."""
+"""Problem with real trainings, and test images that the search does not use."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ _RESOLUTIONS = {"mnist": 28, "digits": 8}
 
 
 class RealTraining(Problem):
-    """A task, as one study sees it: what a network is worth is what this study observed of it.
+    """Task as the problem of one study. The true value of a network is its observed value in this study.
 
-    Networks and their growth are those of ``mnist-layers``, the paper's stop rules included.
+    The networks and their growth are those of ``mnist-layers``, including the paper's stop rules.
 
     Args:
-        name: One of `tasks.TASKS`.
-        data: Its images.
+        name: Name of a task in `tasks.TASKS`.
+        data: Images of the task.
 
     Attributes:
-        trained: What came of each training, by network, in the order of the trainings.
+        trained: Row of each training, by network, in the order of the trainings.
     """
 
     forms: tuple[Form, ...] = ("progressive", "terminal")
@@ -47,15 +47,18 @@ class RealTraining(Problem):
         )
 
     def observe(self, network: str, rng: np.random.Generator) -> float:
+        """Train a network and return its validation accuracy."""
         training_seed = int(rng.integers(2**32))
         row = train_network(self._task, self._data, parse(network), training_seed=training_seed)
         self.trained[network] = row
         return row["accuracy"]
 
     def true_value(self, network: str) -> float:
+        """Return the observed validation accuracy of a network."""
         return self.trained[network]["accuracy"]
 
     def play(self, form: Form, trial: Trial, train: Train) -> float:
+        """Run one trial in one of the forms."""
         if form == "terminal":
             return train(describe(self._space.suggest(trial)))
         best = 0.0
@@ -67,15 +70,15 @@ class RealTraining(Problem):
 
 
 def tasks_with_test_images() -> list[str]:
-    """Names of the tasks whose images are those of their dataset, so that its test images are theirs too."""
+    """Return the names of the tasks with unmodified images, to which the test images of the dataset apply."""
     return [name for name, task in TASKS.items() if task == unchanged_task(task)]
 
 
 def load_test_images(task: Task, data: ImageData, data_root: str | Path) -> tuple[torch.Tensor, torch.Tensor]:
-    """The test images of the task's dataset, standardised as those of ``data``, and their labels.
+    """Load the test images of the task's dataset, standardised like ``data``, and their labels.
 
     Raises:
-        ValueError: If the task changes the images of its dataset.
+        ValueError: If the task modifies the images of its dataset.
     """
     if task != unchanged_task(task):
         raise ValueError(f"the task has no test images; {', '.join(tasks_with_test_images())} have")
@@ -87,9 +90,11 @@ def load_test_images(task: Task, data: ImageData, data_root: str | Path) -> tupl
 
 @functools.cache
 def load_task(name: str, data_root: str) -> ImageData:
+    """Load the images of a task once per process."""
     return TASKS[name].load(data_root)
 
 
 def unchanged_task(task: Task) -> Task:
+    """Return the task with unmodified images of its dataset."""
     resolution = _RESOLUTIONS[task.dataset]
     return dataclasses.replace(task, resolution=resolution, noise=0.0, inverted=False, num_classes=10)

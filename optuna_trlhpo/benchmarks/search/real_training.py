@@ -1,27 +1,28 @@
-"""Samplers where every network is really trained: ``python -m optuna_trlhpo.benchmarks real``.
+"""Comparison of samplers with real trainings: ``python -m optuna_trlhpo.benchmarks real``.
 
-A study trains networks on a task of `tasks`, by the function that made the table of ``mnist-layers``, and
-takes the one with the best observed validation accuracy. Only then is it fitted again, on the training and
-the validation images together, under several new seeds, with the epochs and all else as in the search; each
-of these refits is judged once on the dataset's test images, which nothing before has read.
+A study trains networks on a task of `tasks`, by the function that created the table of ``mnist-layers``, and
+selects the one with the best observed validation accuracy. Then this network is refitted on the training and
+validation images together, with several new seeds and the settings of the search. Each refit is evaluated
+once on the dataset's test images, which are not used otherwise.
 
-Cost is the number of networks trained; one that the study has trained before is free. The seed of a training
-is made of the study's seed and the network alone: samplers compared on one seed see the same values.
+The cost is the number of networks trained; a network that the study has trained before is free. The seed of a
+training depends only on the study's seed and the network, so samplers that are compared with one seed see the
+same values.
 
 A row is the outcome of one study:
 
 ==================== =====================================================================================
-``problem`` ...      the task, with ``form``, ``sampler``, ``seed``, ``budget`` and ``refits``: which study
+``problem`` ...      task, with ``form``, ``sampler``, ``seed``, ``budget`` and ``refits``
 ``trainings``        networks trained
-``curve``            pairs ``[trainings, observed validation accuracy]``, one wherever the incumbent changes
-``incumbents``       the network of each pair; the last one is what the study found
-``parameters``       of that network, with its ``macs``
-``test_errors``      of each of its refits, a share of the test images
-``trials``           trials of the study; ``hits`` look-ups of networks trained before, which were free
-``seconds``          CPU seconds of the sampler, and Optuna's; beside them ``training_seconds``,
+``curve``            pairs ``[trainings, observed validation accuracy]``, one for each change of the incumbent
+``incumbents``       network of each pair; the last one is the result of the study
+``parameters``       number of parameters of the result, with its ``macs``
+``test_errors``      errors of its refits, as shares of the test images
+``trials``           trials of the study, with ``hits``, the free lookups of networks trained before
+``seconds``          CPU seconds of the sampler and of Optuna, with ``training_seconds`` and
                      ``refit_seconds``
-``versions``         and ``machine``: what ran
-``error``            in place of all after ``refits``: why the study failed
+``versions``         versions of the packages, and ``machine``
+``error``            cause of a failure, in place of all fields after ``refits``
 ==================== =====================================================================================
 """
 
@@ -70,15 +71,18 @@ REFERENCE = "trlhpo"
 
 
 def refit_errors(name: str, network: str, *, seed: int, refits: int, data_root: str | Path) -> list[float]:
-    """Fit a network ``refits`` times on training and validation images; the share of wrong test images each.
+    """Fit a network several times on training and validation images, and evaluate it on the test images.
 
     Args:
-        name: One of `tasks.TASKS`.
-        network: As `describe` writes it.
-        seed: Of the study; the initial weights and the order of the images are made of it, the number of the
-            refit and the network.
-        refits: How many times.
-        data_root: Where MNIST's files lie.
+        name: Name of a task in `tasks.TASKS`.
+        network: Network in the form of `describe`.
+        seed: Random seed of the study. The initial weights and the order of the images depend on it, on the
+            index of the refit and on the network.
+        refits: Number of refits.
+        data_root: Folder of MNIST's files.
+
+    Returns:
+        Error of each refit, as a share of the test images.
     """
     task, data = TASKS[name], load_task(name, str(data_root))
     images = torch.cat([data.train_images, data.validation_images])
@@ -105,7 +109,7 @@ def refit_errors(name: str, network: str, *, seed: int, refits: int, data_root: 
 
 
 def default_form(sampler: str) -> Form:
-    """The form that a sampler plays unless told otherwise: progressive where it lives on the reports.
+    """Return the default form for a sampler: progressive for samplers that depend on reports.
 
     Example:
         >>> default_form("trlhpo"), default_form("greedy-growth"), default_form("tpe")
@@ -119,7 +123,7 @@ def default_form(sampler: str) -> Form:
 
 @dataclass(frozen=True)
 class _TrainingRun:
-    """One study to be run; it is sent to another process."""
+    """Description of one study. It is sent to another process."""
 
     problem: str
     form: Form
@@ -149,28 +153,28 @@ def run(
     data_root: str | Path | None = None,
     progress: bool = False,
 ) -> list[Row]:
-    """Run each sampler with each seed, unless that has been done, and append a row to ``out`` for each.
+    """Run the missing studies of each sampler with each seed, and store their rows.
 
     Args:
         name: One of `tasks_with_test_images`.
-        samplers: Names out of `harness.samplers.SAMPLERS`, or factories by names of their own.
-        seeds: Of the sampler, the trainings and the refits alike.
-        budget: Trainings of a study.
-        form: Of all samplers; None: of each its `default_form`.
-        refits: Of the network that a study found.
-        out: The folder of the rows; those of the runner belong in another one.
-        jobs: Processes, each with one thread.
-        data_root: Holds MNIST; None: the folder named in the environment variable ``TRLHPO_DATA_ROOT``, else
-            ``../shared/data``, else ``data``.
-        progress: Whether to show a bar.
+        samplers: Names in `harness.samplers.SAMPLERS`, or factories by name.
+        seeds: Random seeds of the sampler, the trainings and the refits.
+        budget: Number of trainings of a study.
+        form: Form of all samplers. None: the `default_form` of each sampler.
+        refits: Number of refits of the network that a study has found.
+        out: Folder of the rows; rows of other commands belong in other folders.
+        jobs: Number of processes, each with one thread.
+        data_root: Folder that contains MNIST. None: the folder in the environment variable
+            ``TRLHPO_DATA_ROOT``, else ``../shared/data``, else ``data``.
+        progress: Whether to show a progress bar.
 
     Returns:
-        The rows that this call has added.
+        The new rows.
 
     Raises:
         ValueError: For an unknown name, or a number below 1.
-        FileNotFoundError: Before the first study, if MNIST is needed and not there.
-        ImportError: Likewise, if a package is missing.
+        FileNotFoundError: If MNIST is required and missing, before the first study.
+        ImportError: If a package is missing, before the first study.
     """
     check_names("task", [name], tasks_with_test_images())
     check_positive(budget=budget, refits=refits, jobs=jobs)
@@ -178,11 +182,11 @@ def run(
     root = find_root(data_root)
     runs = [
         _TrainingRun(name, form or default_form(sampler), sampler, seed, budget, refits, factory, root)
-        for seed in seeds  # outermost, so that what is there at any time is balanced
+        for seed in seeds  # the outermost loop, so that the rows are balanced at any time
         for sampler, factory in factories.items()
     ]
     if runs:
-        load_task(name, root)  # what is missing is told now
+        load_task(name, root)  # fails now if the data are missing
     return collect(_study, runs, out=out, jobs=jobs, progress=progress)
 
 
@@ -214,7 +218,7 @@ def _study(it: _TrainingRun) -> Row:
 
 
 def _incumbents(trained: Mapping[str, Row]) -> list[tuple[int, Row]]:
-    """Wherever a network is the best so far: trainings until then, and what came of it."""
+    """Return the incumbents in order, each with the number of trainings so far and its row."""
     found: list[tuple[int, Row]] = []
     for trainings, row in enumerate(trained.values(), start=1):
         if not found or row["accuracy"] > found[-1][1]["accuracy"]:
@@ -228,10 +232,16 @@ def _incumbents(trained: Mapping[str, Row]) -> list[tuple[int, Row]]:
 def report(
     rows: Iterable[Row], name: str = "mnist", *, budget: int = 100, refits: int = defaults.REFITS
 ) -> str:
-    """The rows of one task, budget and number of refits as a table in Markdown, the best test error first.
+    """Format the rows of one setting as a table in Markdown, in ascending order of the test error.
 
-    Each sampler is compared with `REFERENCE` on the seeds that both have, by the difference of their test
+    The table compares each sampler with `REFERENCE` on their common seeds, by the difference of the test
     errors and by Wilcoxon's signed-rank test (two-sided, p after Holm).
+
+    Args:
+        rows: Rows of `run`.
+        name: Name of the task.
+        budget: Number of trainings of a study.
+        refits: Number of refits.
     """
     from optuna_trlhpo.benchmarks.search.results import Cell, holm, wilcoxon  # needs the extra 'bench'
 
@@ -303,7 +313,7 @@ def _accuracy_at(curve: Sequence[Sequence[float]], trainings: int) -> float:
 
 
 def handle(arguments: argparse.Namespace) -> int:
-    """Run what is missing and print the table; 1 if a study failed."""
+    """Run the missing studies and print the table. Return 1 if a study failed."""
     check_positive(seeds=arguments.seeds)
     new = run(
         arguments.task,

@@ -1,30 +1,30 @@
-"""How often a sampler proposes what has been tried: ``python -m optuna_trlhpo.benchmarks repeats``.
+"""Frequency of repeated configurations: ``python -m optuna_trlhpo.benchmarks repeats``.
 
-Every sampler plays each of the `pipelines` in several modes, as they occur in practice:
+Every sampler runs on each of the `pipelines` in several modes that occur in practice:
 
 ===================  ======================================================================================
-``one``              one process, the study in memory
-``workers-sqlite``   three processes at a time, on a file of SQLite; each has a sampler with its own seed
-``workers-journal``  the same on a journal file
-``restart``          half way the program ends and is started again: the same seed, a journal file
-``alternating``      two sampler objects with different seeds take turns on one study
-``grpc``             one process, the study behind Optuna's gRPC proxy
+``one``              one process, with the study in memory
+``workers-sqlite``   three parallel processes on an SQLite file, each with a sampler with its own seed
+``workers-journal``  three parallel processes on a journal file
+``restart``          program that restarts half-way with the same seed, on a journal file
+``alternating``      two sampler objects with different seeds that alternate on one study
+``grpc``             one process, with the study behind Optuna's gRPC proxy
 ===================  ======================================================================================
 
-A *repeat* is a trial all of whose parameters have the values of an earlier one, while there are
-configurations that no trial has tried. Trials that were pruned or failed have been tried.
+A *repeat* is a trial with the same parameters and values as an earlier one, while untried configurations
+remain. Pruned and failed trials count as tried.
 
 A row is the outcome of one study: ``problem`` is the pipeline, ``form`` the mode, ``budget`` its trials.
 
 ==================  =======================================================================================
 ``repeats``         trials that repeat an earlier one
 ``tried``           different configurations of the study
-``planned``         trials after the 20th for which our sampler noted a plan
-``as_planned``      of these, those that became what was planned: they have one plan alone
-``trials``          trials of the study; ``complete``, ``pruned`` and ``failed`` are parts of them
-``seconds``         of the study, by the clock
-``versions``        and ``machine``: what ran
-``error``           in place of all after ``budget``: why the study failed
+``planned``         trials after the 20th for which our sampler recorded a plan
+``as_planned``      planned trials that followed their first plan, and so have only one
+``trials``          trials of the study; ``complete``, ``pruned`` and ``failed`` are subsets
+``seconds``         wall-clock seconds of the study
+``versions``        versions of the packages, and ``machine``
+``error``           cause of a failure, in place of all fields after ``budget``
 ==================  =======================================================================================
 """
 
@@ -59,11 +59,11 @@ from optuna_trlhpo.benchmarks.search import defaults, modes
 from optuna_trlhpo.trials.agent_record import read_agent
 
 AFTER = 20
-"""Plans are judged from here on: before, there is little to plan with."""
+"""First trial whose plan counts. Before it, the sampler has little data for a plan."""
 
 
 def configuration(trial: FrozenTrial) -> frozenset[tuple[str, Any]]:
-    """All parameters of a trial with their values, such that equal configurations are equal.
+    """Return all parameters of a trial with their values, in a form that compares equal configurations.
 
     Example:
         >>> import optuna
@@ -79,19 +79,19 @@ def configuration(trial: FrozenTrial) -> frozenset[tuple[str, Any]]:
 
 
 def _on_grid(value: Any, distribution: Any) -> Any:
-    """The value without the noise that steps leave in its last digits."""
+    """Return the value without the rounding errors of stepped floats."""
     stepped = isinstance(distribution, FloatDistribution) and distribution.step is not None
     return float(f"{value:.9g}") if stepped else value
 
 
 def count_repeats(trials: Iterable[FrozenTrial], configurations: int | None = None) -> int:
-    """Trials whose configuration is that of an earlier one, while others remain that nobody has tried.
+    """Count the trials that repeat an earlier configuration while untried configurations remain.
 
-    What another worker was trying at the same time, in a trial that began before this one ended, is not left.
+    A configuration that another worker is trying in an overlapping trial does not count as untried.
 
     Args:
-        trials: Of one study; waiting ones do not count.
-        configurations: How many there are; None: they do not run out.
+        trials: Trials of one study; waiting ones do not count.
+        configurations: Number of configurations. None: they do not run out.
 
     Example:
         >>> import optuna
@@ -115,30 +115,30 @@ def count_repeats(trials: Iterable[FrozenTrial], configurations: int | None = No
 
 
 def _overlap(later: FrozenTrial, trial: FrozenTrial) -> bool:
-    """Whether a trial of a higher number began before ``trial`` ended."""
+    """Return whether a trial with a higher number began before ``trial`` ended."""
     if later.datetime_start is None or trial.datetime_complete is None:
         return False
     return later.datetime_start < trial.datetime_complete
 
 
 def fidelity(trials: Iterable[FrozenTrial], after: int = AFTER) -> tuple[int, int]:
-    """How many trials our sampler planned, and how many of these became what was planned.
+    """Count the planned trials of our sampler, and those that followed their first plan.
 
-    A trial that did has one plan, made at its first parameter; whatever comes as it was not planned makes the
-    sampler plan anew. It means nothing of trials that report while they still ask for parameters.
+    A trial that follows its plan has one plan, created at its first parameter. Any deviation makes the
+    sampler plan anew. The counts have no meaning for trials that report values before their last parameter.
 
     Args:
-        trials: Of one study.
-        after: Trials at the start that are passed over.
+        trials: Trials of one study.
+        after: Number of trials at the start that are ignored.
     """
-    notes = [read_agent(trial) for trial in trials if trial.number >= after]
-    plans = [len(note.plans) for note in notes if note is not None and note.plans]
+    records = [read_agent(trial) for trial in trials if trial.number >= after]
+    plans = [len(record.plans) for record in records if record is not None and record.plans]
     return len(plans), sum(n == 1 for n in plans)
 
 
 @dataclass(frozen=True)
 class _RepeatsRun:
-    """One study to be run; it is sent to another process."""
+    """Description of one study. It is sent to another process."""
 
     pipeline: str
     mode: str
@@ -166,20 +166,20 @@ def run(
     jobs: int = 1,
     progress: bool = False,
 ) -> list[Row]:
-    """Run each sampler on each pipeline in each mode, unless that has been done, and keep a row of each.
+    """Run the missing studies of each sampler on each pipeline in each mode, and store their rows.
 
     Args:
-        pipelines: Names out of `pipelines.PIPELINES`.
-        samplers: Names out of `harness.samplers.SAMPLERS`, or factories by names of their own.
-        mode_names: Out of `modes.MODES`.
-        seeds: Of the sampler.
-        trials: Of a study.
-        out: The folder of the rows; those of other commands belong in another one.
-        jobs: Studies at a time. Those of several workers have three processes each.
-        progress: Whether to show a bar.
+        pipelines: Names in `pipelines.PIPELINES`.
+        samplers: Names in `harness.samplers.SAMPLERS`, or factories by name.
+        mode_names: Names in `modes.MODES`.
+        seeds: Random seeds of the sampler.
+        trials: Number of trials of a study.
+        out: Folder of the rows; rows of other commands belong in other folders.
+        jobs: Number of parallel studies. Studies with several workers have three processes each.
+        progress: Whether to show a progress bar.
 
     Returns:
-        The rows that this call has added.
+        The new rows.
 
     Raises:
         ValueError: For an unknown name or a number out of range.
@@ -224,12 +224,12 @@ def _counts(trials: Sequence[FrozenTrial], pipeline: Pipeline) -> Row:
 
 
 def report(rows: Iterable[Row], *, trials: int = defaults.REPEATS_TRIALS, whole: bool = True) -> str:
-    """The rows of one number of trials as tables in Markdown.
+    """Format the rows of one number of trials as tables in Markdown.
 
     Args:
-        rows: Those of `run`.
-        trials: Of a study.
-        whole: Whether to tell of each pipeline and mode, or of each mode alone.
+        rows: Rows of `run`.
+        trials: Number of trials of a study.
+        whole: Whether to list each pipeline and mode, or only each mode.
     """
     rows, failed = latest(rows, {"budget": trials})
     if not rows:
@@ -279,7 +279,7 @@ def _total(rows: Sequence[Row], name: str) -> int:
 
 
 def handle(arguments: argparse.Namespace) -> int:
-    """Run what is missing and print the tables; 1 if a study failed."""
+    """Run the missing studies and print the tables. Return 1 if a study failed."""
     new = run(
         select("pipeline", arguments.pipelines, PIPELINES),
         select("sampler", arguments.samplers, SAMPLERS),

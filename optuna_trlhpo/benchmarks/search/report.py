@@ -1,4 +1,4 @@
-"""Results as text: tables, headlines, and what falls short."""
+"""Report of the results as text: tables, headlines and failed criteria."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from optuna_trlhpo.benchmarks.search.results import (
 )
 
 HEADLINE_AT = 50
-"""The checkpoint of a headline: no later one asks for more."""
+"""Checkpoint of a headline, the one with the strictest criteria."""
 
 
 def markdown(
@@ -41,13 +41,13 @@ def markdown(
     judgements: Sequence[Judgement] = (),
     figures: Mapping[str, str] | None = None,
 ) -> str:
-    """Everything as text: what falls short, two tables for each problem, ranks, versions, what failed.
+    """Format the whole report: criteria, two tables for each problem, ranks, versions and failed studies.
 
     Args:
-        results: The rows.
-        reference: Whom the others are compared with.
-        judgements: Of `judge`; a section tells of them.
-        figures: Where to find the figure of a problem, by its name.
+        results: Results to report.
+        reference: Name of the reference sampler.
+        judgements: Judgements of `judge`, which have a section of their own.
+        figures: Link to the figure of each problem, by the name of the problem.
     """
     parts = [
         "# Results\n\nRegret is the true one of the network with the best observed value so far. Cost is the "
@@ -75,11 +75,16 @@ def markdown(
 
 
 def headlines(results: Results, reference: str = REFERENCE) -> list[str]:
-    """A line for each problem: ``PROBLEM @N ratio R p P rank K of M``.
+    """Format a line for each problem: ``PROBLEM @N ratio R p P rank K of M``.
 
-    N is ``HEADLINE_AT`` or the smallest budget of the problem's rows, if that is less. R is the mean regret
-    over that of the best sampler of Optuna, P Wilcoxon's p against that one, K the rank by mean regret among
-    all M samplers; other settings of ours do not count.
+    N is ``HEADLINE_AT``, or the smallest budget of the problem's rows if that is less. R is the ratio between
+    the mean regrets of the reference and of Optuna's best sampler, P is the p of Wilcoxon's test between
+    these two, and K is the rank by mean regret among all M samplers. Our samplers other than the reference do
+    not count.
+
+    Args:
+        results: Results to report.
+        reference: Name of the reference sampler.
     """
     lines = []
     for problem in results.problems:
@@ -127,12 +132,12 @@ def _problem_tables(results: Results, problem: str, reference: str) -> str:
 
 
 def _all_text(results: Results, problem: str, reference: str) -> str:
-    """What training all networks would come to, where that can be told."""
+    """Format the regret after training all networks, if it is known."""
     rows = [row for row in results.rows if row["problem"] == problem]
     seeds = {row["seed"] for row in rows if row["sampler"] == reference} or {row["seed"] for row in rows}
     try:
         known = tables.load(problem)
-    except (KeyError, FileNotFoundError, ImportError):  # rows can be reported where the problem is not
+    except (KeyError, FileNotFoundError, ImportError):  # rows can be reported without the problem's data
         return ""
     regrets = [regret for seed in sorted(seeds) if (regret := known.regret_of_all(seed)) is not None]
     if not regrets:
@@ -178,16 +183,18 @@ def _comparison_text(comparison: Comparison | None) -> str:
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Format a table in Markdown."""
     lines = [heads, ["---"] * len(heads), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def head(at: int) -> str:
+    """Return the column head of a checkpoint."""
     return "area" if at == AREA else f"@{at}"
 
 
 def shortfall(judgements: Sequence[Judgement]) -> str:
-    """A section on what is to be reached; what falls short comes first."""
+    """Format a section on the criteria, the failed ones first."""
     rows = sorted(judgements, key=lambda judgement: judgement.holds)
     text = f"## What is to be reached\n\n{sum(row.holds for row in rows)} of {len(rows)} criteria hold."
     if len(rows) < len(criteria.CRITERIA):
@@ -196,6 +203,7 @@ def shortfall(judgements: Sequence[Judgement]) -> str:
 
 
 def versions_text(results: Results) -> str:
+    """Format the versions of the packages in the rows."""
     texts = {", ".join(f"{name} {v}" for name, v in row["versions"].items()) for row in results.rows}
     return "; ".join(sorted(texts))
 

@@ -1,17 +1,17 @@
-"""Runs samplers on problems, many studies at a time, and keeps what came of each as a line of a file.
+"""Runner of samplers on problems, in parallel. It stores the result of each study as a line of a file.
 
 A row is the outcome of one study: one problem in one form, one sampler, one seed.
 
 ==================  =======================================================================================
-``problem`` ...     with ``form``, ``sampler``, ``seed`` and ``budget``: which study it was
-``trainings``       networks trained; fewer than the budget where the trials ran out first
-``curve``           pairs ``[trainings, regret]``, see `problem.Evaluator`; the last one holds from there on
-``unit``            of the regret
+``problem`` ...     with ``form``, ``sampler``, ``seed`` and ``budget``: the study
+``trainings``       networks trained; fewer than the budget if the trials ran out first
+``curve``           pairs ``[trainings, regret]``, see `problem.Evaluator`; the last regret holds to the end
+``unit``            unit of the regret
 ``trials``          trials of the study
-``hits``            look-ups of networks that had been trained before, which were free
-``seconds``         CPU seconds of the study without those of the problem: the sampler's, and Optuna's
-``versions``        of python, optuna, torch and optuna_trlhpo
-``error``           in place of all after ``budget``: why the study failed
+``hits``            free lookups of networks that had been trained before
+``seconds``         CPU seconds of the sampler and of Optuna, without those of the problem
+``versions``        versions of python, optuna, torch and optuna_trlhpo
+``error``           cause of a failure, in place of all fields after ``budget``
 ==================  =======================================================================================
 """
 
@@ -48,12 +48,12 @@ from optuna_trlhpo.benchmarks.search import protocols
 from optuna_trlhpo.benchmarks.search.protocols import Share
 
 TRIALS_PER_TRAINING = 10
-"""A study ends after so many trials for each training of its budget, for a sampler may only repeat itself."""
+"""Maximum number of trials per training of the budget, for a sampler that only repeats itself."""
 
 
 @dataclass(frozen=True)
 class _SearchRun:
-    """One study to be run; it is sent to another process."""
+    """Description of one study. It is sent to another process."""
 
     problem: str
     form: Form
@@ -79,28 +79,29 @@ def run(
     data_root: str | Path | None = None,
     progress: bool = False,
 ) -> list[Row]:
-    """Run each sampler on each problem, in each of its forms and with each seed, unless that has been done.
+    """Run the missing studies of each sampler on each problem, in each of its forms and with each seed.
 
-    Rows are appended to ``out/PROBLEM/SAMPLER.jsonl`` as they come. A study is not run again if its row is
-    there, unless that row tells of an error or of a smaller budget. So a call that was broken off is taken
-    up by the same call. A file must be deleted to have its studies run anew, as after a change of a sampler.
+    Each row is appended to ``out/PROBLEM/SAMPLER.jsonl`` at once. A study with a row does not run again,
+    unless the row has an error or a smaller budget. So the same call continues after an interruption. To
+    repeat studies, for example after a change of a sampler, delete their file.
 
     Args:
-        problems: Names out of `tables.problems`.
-        samplers: Names out of `samplers.SAMPLERS`, or factories by names of their own.
-        seeds: Of the sampler and of the noise alike.
-        budget: Trainings of a study.
-        out: The folder of the rows.
-        jobs: Processes, each with one thread. With 1, all runs in this process.
+        problems: Names in `tables.problems`.
+        samplers: Names in `samplers.SAMPLERS`, or factories by name.
+        seeds: Random seeds of the sampler and of the noise.
+        budget: Number of trainings of a study.
+        out: Folder of the rows.
+        jobs: Number of processes, each with one thread. With 1, all studies run in this process.
         data_root: See `tables.problems`.
-        progress: Whether to show a bar.
+        progress: Whether to show a progress bar.
 
     Returns:
-        The rows that this call has added.
+        The new rows.
 
     Raises:
         ValueError: For an unknown name.
-        ImportError, FileNotFoundError: Before the first study, if a problem or a sampler lacks something.
+        ImportError: If a package is missing, before the first study.
+        FileNotFoundError: If the file of a problem is missing, before the first study.
         RuntimeError: If a process was killed.
     """
     factories = samplers if isinstance(samplers, Mapping) else SAMPLERS
@@ -120,7 +121,19 @@ def run_protocol(
     data_root: str | Path | None = None,
     progress: bool = False,
 ) -> list[Row]:
-    """Run what a protocol asks for, unless that has been done; as `run` does."""
+    """Run the missing studies of a protocol, like `run`.
+
+    Args:
+        shares: Shares of the protocol.
+        samplers: Factories by name.
+        out: Folder of the rows.
+        jobs: Number of processes.
+        data_root: See `tables.problems`.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        The new rows.
+    """
     for share in shares:
         check_names("problem", share.problems, tables.problems())
         check_names("sampler", share.samplers, samplers)
@@ -145,11 +158,10 @@ def _studies(
 
 
 def _run_missing(studies: Sequence[_SearchRun], out: str | Path, jobs: int, progress: bool) -> list[Row]:
-    """Run in this order what is not in the rows of ``out``, seeds outermost: so they are balanced at any
-    time."""
+    """Run the studies without a row in ``out``. Seeds are outermost, so the rows are balanced at any time."""
     with quiet():
         for it in {id(it.factory): it for it in studies}.values():
-            _sampler(it)  # what is missing is told now, not once for each study
+            _sampler(it)  # fails now if a package is missing, not once for each study
     paths = {row_file(out, it.problem, it.sampler) for it in studies}
     done: dict[tuple[str, str, str, int], int] = {}
     for row in (row for path in paths for row in read_rows(path, repair=True) if "error" not in row):
@@ -170,13 +182,13 @@ def _run_missing(studies: Sequence[_SearchRun], out: str | Path, jobs: int, prog
 
 
 def _study(it: _SearchRun) -> Row:
-    """Run one study; what goes wrong is told in its row."""
+    """Run one study and return its row, which contains the error if it fails."""
     torch.set_num_threads(1)
     with quiet():
         try:
             objective = tables.load(it.problem, it.data_root).objective(it.form, it.seed, it.budget)
             return {**it.key, **measure(objective, _sampler(it), it.budget)}
-        except Exception as error:  # any of a sampler's: one of them must not end the others
+        except Exception as error:  # of any kind: one failure must not end the other studies
             return {**it.key, "error": f"{type(error).__name__}: {error}"}
 
 
@@ -186,6 +198,7 @@ def _sampler(it: _SearchRun) -> BaseSampler:
 
 
 def measure(objective: Objective, sampler: BaseSampler, budget: int) -> Row:
+    """Run one study and return the fields of its row after the key."""
     evaluator = objective.evaluator
 
     def stop(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:

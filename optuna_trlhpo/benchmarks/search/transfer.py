@@ -1,6 +1,6 @@
-"""What an earlier study saves: trainings that a warm start needs less, and what a misleading one costs.
+"""Transfer from an earlier study: trainings saved by a warm start, and the costs of a misleading study.
 
-The prior for layers is switched off, so all that is known beforehand comes from the one earlier study.
+The prior for layers is off, so all prior knowledge comes from the earlier study.
 """
 
 from __future__ import annotations
@@ -40,35 +40,35 @@ from optuna_trlhpo.space import LayerSpace
 
 COLD = "cold"
 REVERSED = "reversed"
-"""A misleading study: of the problem itself, with good and bad exchanged."""
+"""Name of a misleading study: the problem itself in the opposite direction."""
 SHUFFLED = "shuffled"
-"""A misleading study: of the problem itself, with the values dealt out anew."""
+"""Name of a misleading study: the problem itself with permuted values."""
 DIGITS = "digits-28"
-"""The task whose really trained networks are an earlier study for `mnist-layers`."""
+"""Task whose table of real trainings is an earlier study for ``mnist-layers``."""
 EARLIER: dict[str, tuple[str, ...]] = {
     "nb201-cifar10": ("nb201-cifar100", "nb201-imagenet", REVERSED, SHUFFLED),
     "nb201-cifar100": ("nb201-cifar10", "nb201-imagenet", REVERSED, SHUFFLED),
     "nb201-imagenet": ("nb201-cifar10", "nb201-cifar100", REVERSED, SHUFFLED),
     "mnist-layers": (DIGITS, REVERSED, SHUFFLED),
 }
-"""By problem, the earlier studies that it is begun with, one at a time."""
+"""Earlier studies by problem. A study begins with one of them."""
 N_EARLIER = 100
-"""Trainings of an earlier study."""
+"""Number of trainings of an earlier study."""
 _OTHER_SEED = 10_000
-"""Added to a seed for the earlier study, so that its noise is another."""
+"""Offset of the seed of an earlier study, which gives it different noise."""
 
 
 def earlier_study(source: str, problem: str, *, seed: int, data_root: Path | None = None) -> optuna.Study:
-    """A study of ``source`` with `N_EARLIER` trainings, which has another noise than any with that seed.
+    """Create a study of ``source`` with `N_EARLIER` trainings, and with noise of its own.
 
-    A study of a problem is one of the sampler's own, begun cold, in the problem's first form; a misleading
-    one is of random networks, for nobody would search long for bad ones. Networks of digits are drawn from
-    their table, each with all that it grew from.
+    An earlier study of a problem is a cold study of our sampler in the problem's first form. A misleading
+    study consists of random networks, since a search for poor networks is unrealistic. Networks of the digits
+    are drawn from their table, together with all their prefixes.
 
     Args:
         source: One of ``EARLIER[problem]``.
-        problem: The problem that it is for.
-        seed: Of the study.
+        problem: Problem of the later study.
+        seed: Random seed of the later study.
         data_root: See `tables.problems`.
     """
     if source == DIGITS:
@@ -82,7 +82,7 @@ def earlier_study(source: str, problem: str, *, seed: int, data_root: Path | Non
 def _played(problem: Problem, sampler: BaseSampler, seed: int) -> optuna.Study:
     study = optuna.create_study(direction=problem.direction, sampler=sampler)
     objective = problem.objective(problem.forms[0], _OTHER_SEED + seed, N_EARLIER)
-    for _ in range(TRIALS_PER_TRAINING * N_EARLIER):  # a small problem has fewer networks
+    for _ in range(TRIALS_PER_TRAINING * N_EARLIER):  # a small problem may have fewer networks
         study.optimize(objective, n_trials=1)
         if objective.evaluator.exhausted:
             break
@@ -90,7 +90,7 @@ def _played(problem: Problem, sampler: BaseSampler, seed: int) -> optuna.Study:
 
 
 def _misled(study: optuna.Study, how: str, rng: np.random.Generator) -> optuna.Study:
-    """The same networks: with the direction turned, or with what came of one taken for that of another."""
+    """Return a study of the same networks with the opposite direction, or with permuted values."""
     trials = study.get_trials(states=(TrialState.COMPLETE,))
     if how == REVERSED:
         maximised = study.direction == StudyDirection.MAXIMIZE
@@ -99,9 +99,9 @@ def _misled(study: optuna.Study, how: str, rng: np.random.Generator) -> optuna.S
         return misled
     misled = optuna.create_study(direction=study.direction)
     values = [trial.value for trial in trials]
-    for trial, place in zip(trials, rng.permutation(len(trials)), strict=True):
-        # Reports belong to the layers of their own trial, so only final values can change places.
-        trial.value, trial.intermediate_values = values[place], {}
+    for trial, index in zip(trials, rng.permutation(len(trials)), strict=True):
+        # Reports belong to the layers of their own trial, so only final values can be permuted.
+        trial.value, trial.intermediate_values = values[index], {}
         misled.add_trial(trial)
     return misled
 
@@ -117,8 +117,8 @@ def _of_table(rng: np.random.Generator) -> optuna.Study:
     study, trained = optuna.create_study(direction="maximize"), set[str]()
     for architecture in rng.permutation(list(accuracies)).tolist():
         recorded = optuna.trial.FixedTrial(space.to_params(parse(architecture)))
-        way = [describe(network) for network in space.grow(recorded)]
-        reports = {step: accuracies[prefix] for step, prefix in enumerate(way)}
+        prefixes = [describe(network) for network in space.grow(recorded)]
+        reports = {step: accuracies[prefix] for step, prefix in enumerate(prefixes)}
         trial = create_trial(
             params=recorded.params,
             distributions=recorded.distributions,
@@ -126,7 +126,7 @@ def _of_table(rng: np.random.Generator) -> optuna.Study:
             intermediate_values=reports,
         )
         study.add_trial(trial)
-        trained.update(way)
+        trained.update(prefixes)
         if len(trained) >= N_EARLIER:
             break
     return study
@@ -150,10 +150,22 @@ def run(
     data_root: Path | None = None,
     progress: bool = False,
 ) -> list[Row]:
-    """Run the sampler cold, and behind each of the earlier studies; see `runner.run`.
+    """Run the missing studies of the sampler, cold and after each of the earlier studies.
+
+    Args:
+        problems: Names in `EARLIER`.
+        seeds: Number of studies of each kind.
+        budget: Number of trainings of a study.
+        out: Folder of the rows.
+        jobs: Number of processes, each with one thread.
+        data_root: See `tables.problems`.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        The new rows.
 
     Raises:
-        ValueError: For a problem that has no earlier study.
+        ValueError: For a problem without an earlier study.
     """
     check_names("problem", problems, EARLIER)
     rows = []
@@ -170,7 +182,12 @@ def run(
 
 
 def markdown(results: Results, at: Iterable[int] = (10, 25, 50)) -> str:
-    """A table for each problem: what is found with and without an earlier study, and what that saves."""
+    """Format a table for each problem: the regret with and without an earlier study, and the savings.
+
+    Args:
+        results: Rows of `run`.
+        at: Numbers of trainings at which the regrets are compared.
+    """
     at = list(at)
     parts = [
         "# What an earlier study saves\n\nThe mean regret ± its standard error, and in brackets how many "
@@ -217,7 +234,13 @@ def _cell(results: Results, problem: str, name: str, n: int, curves: dict[str, n
 
 
 def saved_text(cold: np.ndarray, warm: np.ndarray, n: int) -> str:
-    """How many trainings earlier ``warm`` ``[budget]`` is where ``cold`` ``[budget]`` is after ``n``.
+    """Format the number of trainings that a warm start saves.
+
+    Args:
+        cold: Regret after each training, ``[budget]``, of a cold start.
+        warm: Regret after each training, ``[budget]``, of a warm start.
+        n: Number of trainings of the cold start. The text tells how much earlier the warm start reaches the
+            same regret.
 
     Example:
         >>> cold, warm = np.array([9.0, 8, 7, 6, 5]), np.array([9.0, 6, 5, 5, 5])
