@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 from tqdm.auto import tqdm
 
-from optuna_trlhpo.benchmarks.harness.rows import Row, check_names, read_rows
+from optuna_trlhpo.benchmarks.harness.rows import Row, check_names, read_rows, row_file
 from optuna_trlhpo.benchmarks.harness.samplers import SAMPLERS, SamplerFactory
 from optuna_trlhpo.benchmarks.harness.workers import execute, quiet
 from optuna_trlhpo.benchmarks.problems.tables import DATA_ROOT_VARIABLE
@@ -29,6 +29,11 @@ class Run(Protocol):
         """Fields that identify the study, the first ones of its row."""
 
 
+def matches(row: Row, key: Row) -> bool:
+    """Return whether a row contains all fields of ``key``, with equal values."""
+    return all(name in row and row[name] == value for name, value in key.items())
+
+
 def collect(
     study: Callable[[Any], Row],
     runs: Sequence[Run],
@@ -36,8 +41,11 @@ def collect(
     out: str | Path,
     jobs: int = 1,
     progress: bool = False,
+    serves: Callable[[Row, Row], bool] = matches,
 ) -> list[Row]:
     """Run the missing studies, and append each row to ``out/PROBLEM/SAMPLER.jsonl`` at once.
+
+    So the same call continues after an interruption.
 
     Args:
         study: Function that returns the fields of a row after the key. Other processes must be able to import
@@ -46,28 +54,38 @@ def collect(
         out: Folder of the rows.
         jobs: Number of processes, each with one thread. With 1, all studies run in this process.
         progress: Whether to show a progress bar.
+        serves: Function that decides whether an existing row, the first argument, makes the study with a key,
+            the second one, unnecessary.
 
     Returns:
         The new rows.
+
+    Raises:
+        ValueError: If a line in a file of these studies is not a row.
+        RuntimeError: If a process was killed.
     """
-    kept = read_rows(out, repair=True)
-    missing = [it for it in runs if not any("error" not in row and matches(row, it.key) for row in kept)]
+    keys = [it.key for it in runs]
+    files = [row_file(out, key["problem"], key["sampler"]) for key in keys]
+    kept = {
+        file: [row for row in read_rows(file, repair=True) if "error" not in row]
+        for file in dict.fromkeys(files)
+    }
+    missing = [
+        it
+        for it, key, file in zip(runs, keys, files, strict=True)
+        if not any(serves(row, key) for row in kept[file])
+    ]
     rows = []
     done = len(runs) - len(missing)
     with tqdm(total=len(runs), initial=done, unit="study", disable=not progress) as bar:
         for row in execute(functools.partial(_guarded, study), missing, jobs):
-            path = Path(out) / row["problem"] / f"{row['sampler']}.jsonl"
+            path = row_file(out, row["problem"], row["sampler"])
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("a") as file:
                 file.write(json.dumps(row) + "\n")
             rows.append(row)
             bar.update()
     return rows
-
-
-def matches(row: Row, key: Row) -> bool:
-    """Return whether a row contains all fields of ``key``, with equal values."""
-    return all(name in row and row[name] == value for name, value in key.items())
 
 
 def latest(rows: Iterable[Row], setting: Row) -> tuple[list[Row], list[Row]]:

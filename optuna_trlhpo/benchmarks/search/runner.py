@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import argparse
 import inspect
-import json
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -27,21 +26,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import optuna
-import torch
 from optuna.samplers import BaseSampler
-from tqdm.auto import tqdm
 
 from optuna_trlhpo.benchmarks.harness.command_line import print_outcome, print_setting, select
 from optuna_trlhpo.benchmarks.harness.rows import (
     Row,
     check_names,
-    read_rows,
-    row_file,
     row_identity,
     versions,
 )
 from optuna_trlhpo.benchmarks.harness.samplers import SAMPLERS, SamplerFactory
-from optuna_trlhpo.benchmarks.harness.workers import execute, quiet
+from optuna_trlhpo.benchmarks.harness.studies import collect
+from optuna_trlhpo.benchmarks.harness.workers import quiet
 from optuna_trlhpo.benchmarks.problems import tables
 from optuna_trlhpo.benchmarks.problems.problem import Form, Objective
 from optuna_trlhpo.benchmarks.search import protocols
@@ -162,34 +158,21 @@ def _run_missing(studies: Sequence[_SearchRun], out: str | Path, jobs: int, prog
     with quiet():
         for it in {id(it.factory): it for it in studies}.values():
             _sampler(it)  # fails now if a package is missing, not once for each study
-    paths = {row_file(out, it.problem, it.sampler) for it in studies}
-    done: dict[tuple[str, str, str, int], int] = {}
-    for row in (row for path in paths for row in read_rows(path, repair=True) if "error" not in row):
-        done[row_identity(row)] = max(row["budget"], done.get(row_identity(row), 0))
-    missing = [it for it in studies if done.get(row_identity(it.key), 0) < it.budget]
-    rows = []
-    with tqdm(
-        total=len(studies), initial=len(studies) - len(missing), unit="study", disable=not progress
-    ) as bar:
-        for row in execute(_study, missing, jobs):
-            path = row_file(out, row["problem"], row["sampler"])
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("a") as file:
-                file.write(json.dumps(row) + "\n")
-            rows.append(row)
-            bar.update()
-    return rows
+    return collect(_study, studies, out=out, jobs=jobs, progress=progress, serves=_serves)
+
+
+def _serves(row: Row, key: Row) -> bool:
+    """Return whether a row is of the study with a key, with the same budget or a larger one."""
+    return (
+        row["seed"] == key["seed"]
+        and row_identity(row) == row_identity(key)
+        and row["budget"] >= key["budget"]
+    )
 
 
 def _study(it: _SearchRun) -> Row:
-    """Run one study and return its row, which contains the error if it fails."""
-    torch.set_num_threads(1)
-    with quiet():
-        try:
-            objective = tables.load(it.problem, it.data_root).objective(it.form, it.seed, it.budget)
-            return {**it.key, **measure(objective, _sampler(it), it.budget)}
-        except Exception as error:  # of any kind: one failure must not end the other studies
-            return {**it.key, "error": f"{type(error).__name__}: {error}"}
+    objective = tables.load(it.problem, it.data_root).objective(it.form, it.seed, it.budget)
+    return measure(objective, _sampler(it), it.budget)
 
 
 def _sampler(it: _SearchRun) -> BaseSampler:
