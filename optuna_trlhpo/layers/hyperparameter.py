@@ -6,14 +6,11 @@ import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from optuna.trial import BaseTrial
 
 from optuna_trlhpo.layers.bins import bin_of
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)
@@ -74,6 +71,7 @@ class Hyperparameter:
         return (self.values.index(value) + 0.5) / len(self.values)
 
     def decode(self, action: float) -> Any:
+        """Return the value whose bin contains ``action``."""
         return self.values[bin_of(action, len(self.values))]
 
     def nearest(self, action: float, allowed: Sequence[Any]) -> Any:
