@@ -21,9 +21,6 @@ _logger = optuna.logging.get_logger("optuna.trlhpo.cnn")
 PERFORMANCE_BATCHES, PERFORMANCE_BATCH_SIZE = 32, 16
 """The performance of a network, as the paper's agent sees it: its accuracy on 32 validation batches of 16."""
 
-PERFORMANCE_BATCHES, PERFORMANCE_BATCH_SIZE = 32, 16
-"""The performance of a network, as the paper's agent sees it: its accuracy on 32 validation batches of 16."""
-
 
 class Evaluation:
     """Evaluates networks, each only once per setting.

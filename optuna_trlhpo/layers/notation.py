@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from optuna_trlhpo.layers.layer import Layer, Network
 from optuna_trlhpo.layers.vocabulary import layer_kinds, unmasked
-
-if TYPE_CHECKING:
-    pass
 
 
 def describe(layers: Sequence[Layer]) -> str:

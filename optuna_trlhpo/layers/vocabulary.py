@@ -7,16 +7,12 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 
 from optuna_trlhpo.layers.hyperparameter import Hyperparameter
 from optuna_trlhpo.layers.layer import ACTION_SLOTS, Layer
-
-if TYPE_CHECKING:
-    pass
-
 
 # Vocabularies ------------------------------------------------------------------------------------------
 
