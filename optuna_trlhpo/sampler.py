@@ -43,9 +43,6 @@ from optuna_trlhpo.trials.study_reader import Reading, StudyReader
 
 _logger = optuna.logging.get_logger("optuna.trlhpo.sampler")
 
-_STARTUP_VALUES = 1.5
-"""Average number of networks with a value per startup trial at which the startup phase ends early."""
-
 _INSTEAD = {
     "constraints_func": "the objective calls trial.set_constraint(name, value), which the sampler reads",
     "multivariate": "it always considers parameters together",
@@ -198,12 +195,19 @@ class TRLHPOSampler(BaseSampler):
         with self._working():
             reading = self._read(study, trial, param_name)
             context = self._spaces.get((study.study_name, trial.number))
-            if not self._is_random(reading, context):
-                proposal = self.agent.propose(reading, param_name, param_distribution, context)
-                if proposal is not None:
-                    return proposal.value
-                self._warn(trial, param_name, param_distribution, context)
-            value = self._sample_independently(study, reading, param_name, param_distribution)
+            proposal = self.agent.propose(reading, param_name, param_distribution, context)
+            if proposal.is_decided:
+                return proposal.value
+            if proposal.is_new and self._warn_independent_sampling:
+                _logger.warning(
+                    f"The parameter {param_name!r} in trial#{trial.number} is sampled independently, as no "
+                    "finished trial had it. You can suppress this warning by setting "
+                    "`warn_independent_sampling` to `False`."
+                )
+            trial = reading.trial
+            rng = make_generator(self._seed, "independent", trial.number, len(trial.params))
+            sampler = self._independent_sampler or RandomSampler(seed=int(rng.integers(2**32)))
+            value = sampler.sample_independent(study, trial, param_name, param_distribution)
             return self.agent.claim(reading, param_name, param_distribution, value, context)
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
@@ -306,16 +310,12 @@ class TRLHPOSampler(BaseSampler):
             self._is_broken = False
 
     def _read(self, study: Study, trial: FrozenTrial, name: str | None = None) -> Reading:
-        """Read the study; the agent learns from the trials that have finished since the last reading."""
+        """Read the study; another one than before gets an agent of its own."""
         reading = self._reader.read(study, trial, name)
         if reading.is_new_study:
             self._begin(study, reading)
-        if reading.finished is not None:
-            self.agent.observe(reading.finished, keeps_order=reading.keeps_order)
-            self.agent.learn()
-            for other in reading.finished:
-                self._spaces.pop((study.study_name, other.number), None)
-        self.agent.follow(reading)
+        for other in reading.finished or ():
+            self._spaces.pop((study.study_name, other.number), None)
         return reading
 
     def _begin(self, study: Study, reading: Reading) -> None:
@@ -324,6 +324,7 @@ class TRLHPOSampler(BaseSampler):
             self._config,
             reading.directions,
             self._seed,
+            n_startup_trials=self._n_startup_trials,
             n_exploration_trials=self._n_exploration_trials,
             earlier=self._earlier,
             prior=self._prior,
@@ -331,38 +332,6 @@ class TRLHPOSampler(BaseSampler):
         )
         self._spaces = {key: space for key, space in self._spaces.items() if key[0] == study.study_name}
         self._is_noted = False
-
-    def _is_random(self, reading: Reading, context: GrowthContext | None) -> bool:
-        """Return whether ``independent_sampler`` samples the trial."""
-        number = reading.trial.number
-        if self.agent.is_random_interleave(number, context):
-            self.agent.discard_plan(number)  # it was made for a parameter before the layers
-            return True
-        # An earlier study may mislead, so every second startup trial is sampled independently all the same.
-        doubted = self.agent.only_transfer(context) and number % 2 == 1
-        return (not self.agent.has_prior(context) or doubted) and self._is_startup(context)
-
-    def _is_startup(self, context: GrowthContext | None) -> bool:
-        n_trials, enough = self.agent.n_trials(context), _STARTUP_VALUES * self._n_startup_trials
-        few = n_trials < self._n_startup_trials and self.agent.n_values(context) < enough
-        return n_trials == 0 or few
-
-    def _sample_independently(
-        self, study: Study, reading: Reading, name: str, distribution: BaseDistribution
-    ) -> Any:
-        trial = reading.trial
-        rng = make_generator(self._seed, "independent", trial.number, len(trial.params))
-        sampler = self._independent_sampler or RandomSampler(seed=int(rng.integers(2**32)))
-        return sampler.sample_independent(study, trial, name, distribution)
-
-    def _warn(
-        self, trial: FrozenTrial, name: str, distribution: BaseDistribution, context: GrowthContext | None
-    ) -> None:
-        if self._warn_independent_sampling and not self.agent.knows(name, distribution, context):
-            _logger.warning(
-                f"The parameter {name!r} in trial#{trial.number} is sampled independently, as no finished "
-                "trial had it. You can suppress this warning by `warn_independent_sampling=False`."
-            )
 
     def _note_trial(self, study: Study, trial: FrozenTrial) -> None:
         """Store with the trial what it does not show itself, and the agent's record of it."""

@@ -6,6 +6,7 @@ Nearly everything is read from the source.
 from __future__ import annotations
 
 import ast
+import functools
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -83,6 +84,11 @@ TOP_LEVEL = {
 }
 
 
+@functools.cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
 def module_name(path: Path) -> str:
     parts = path.relative_to(ROOT).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
@@ -134,7 +140,7 @@ def at_once(path: Path) -> set[str]:
     """The modules that a file imports as soon as it is loaded, not in a function or for types alone."""
     module = module_name(path)
     names: set[str] = set()
-    todo: list[ast.AST] = [ast.parse(path.read_text(encoding="utf-8"))]
+    todo: list[ast.AST] = [parsed(path)]
     while todo:
         node = todo.pop()
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
@@ -245,7 +251,7 @@ def test_the_agent_knows_no_study() -> None:
         if room(module_name(path)) in ("agent", "search_space", "layers"):
             names = {
                 alias.name
-                for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+                for node in ast.walk(parsed(path))
                 if isinstance(node, ast.ImportFrom) and node.module in ("optuna", "optuna.study")
                 for alias in node.names
             }
@@ -260,7 +266,7 @@ def test_a_file_is_short_enough_to_be_read(path: Path) -> None:
 def test_no_two_classes_have_one_name() -> None:
     where: dict[str, list[str]] = {}
     for path in FILES:
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(parsed(path)):
             if isinstance(node, ast.ClassDef):
                 where.setdefault(node.name, []).append(module_name(path))
     assert {name: modules for name, modules in where.items() if len(modules) > 1} == {}
@@ -268,7 +274,7 @@ def test_no_two_classes_have_one_name() -> None:
 
 def test_no_name_of_another_module_is_private() -> None:
     for path in FILES:
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(parsed(path)):
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(OURS):
                 private = [alias.name for alias in node.names if alias.name.startswith("_")]
                 assert [name for name in private if f"{node.module}.{name}" not in MODULES] in (

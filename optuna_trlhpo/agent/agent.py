@@ -34,6 +34,9 @@ from optuna_trlhpo.trials.inferred_reports import marks_by_names
 from optuna_trlhpo.trials.order import in_order, with_params
 from optuna_trlhpo.trials.study_reader import Reading
 
+_STARTUP_VALUES = 1.5
+"""Networks with a value per startup trial, on average, that make further startup trials unnecessary."""
+
 
 class Agent:
     """Agent of one study, which observes trials, learns from them and proposes values.
@@ -42,6 +45,8 @@ class Agent:
         config: Settings of the agent.
         directions: Directions of the study's K objectives.
         seed: Random seed.
+        n_startup_trials: Trials that are sampled independently at first; fewer where reports give values, and
+            none where a prior is known.
         n_exploration_trials: Number of trials over which the noise of the actor fades; None: it never does.
         earlier: Earlier studies, for transfer learning.
         prior: Prior for layers, independent of the task.
@@ -59,12 +64,14 @@ class Agent:
         directions: Sequence[StudyDirection],
         seed: int,
         *,
+        n_startup_trials: int = 0,
         n_exploration_trials: int | None = None,
         earlier: Sequence[EarlierStudy] = (),
         prior: LayerPrior | None = None,
         repeat: bool = False,
     ) -> None:
         self._config, self._seed = config, seed
+        self._n_startup_trials = n_startup_trials
         self.networks = NetworkAgent(
             config,
             directions,
@@ -86,7 +93,21 @@ class Agent:
         # Numbers of trials: all, those before the last `observe`, and its trials that can be learned from.
         self._n_observed = self._n_before = self._n_new = 0
 
-    # Finished trials ----------------------------------------------------------------------------------
+    # Trials -------------------------------------------------------------------------------------------
+
+    def follow(self, reading: Reading) -> Course:
+        """Learn from the trials that have finished, and return the state of the running trial."""
+        if reading.finished is not None:
+            self.observe(reading.finished, keeps_order=reading.keeps_order)
+            self.learn()
+        running = reading.running
+        course = self.courses.get(running.number)
+        if course is None:
+            course = self.courses[running.number] = Course(PlannedTrial(running))
+        if course.configuration.trial is not running:  # the trial has started again
+            course.configuration = PlannedTrial(running)
+        self.configurations.note_given(course.configuration, reading.given)
+        return course
 
     def observe(self, trials: Sequence[FrozenTrial], *, keeps_order: bool) -> None:
         """Remember trials that have finished.
@@ -144,19 +165,6 @@ class Agent:
             return self.networks.knowledge.only_transfer(context)
         return self.configurations.search.has_prior
 
-    def n_trials(self, context: GrowthContext | None) -> int:
-        """Number of finished trials that are remembered."""
-        return len(self.networks.replay if self.grows(context) else self.configurations.search.memory)
-
-    def n_values(self, context: GrowthContext | None) -> int:
-        """Number of networks or configurations with a value, including reported prefixes."""
-        memory = self.networks.replay if self.grows(context) else self.configurations.search.memory
-        return memory.n_values
-
-    def knows(self, name: str, distribution: BaseDistribution, context: GrowthContext | None) -> bool:
-        """Return whether a trial had the parameter; False for objectives that grow networks."""
-        return not self.grows(context) and self.configurations.search.knows(name, distribution)
-
     def is_random_interleave(self, number: int, context: GrowthContext | None) -> bool:
         """Return whether the trial with this number is sampled at random, however much is known.
 
@@ -173,40 +181,51 @@ class Agent:
             return False
         return number % interval == interval - 1
 
+    def _is_random(self, course: Course, number: int, context: GrowthContext | None) -> bool:
+        """Return whether the trial is sampled independently."""
+        if self.is_random_interleave(number, context):
+            course.plan = None  # it was made for a parameter before the layers
+            return True
+        # An earlier study may mislead, so every second startup trial is sampled independently all the same.
+        doubted = self.only_transfer(context) and number % 2 == 1
+        return (not self.has_prior(context) or doubted) and self._is_startup(context)
+
+    def _is_startup(self, context: GrowthContext | None) -> bool:
+        memory = self.networks.replay if self.grows(context) else self.configurations.search.memory
+        n_trials, enough = len(memory), _STARTUP_VALUES * self._n_startup_trials
+        return n_trials == 0 or (n_trials < self._n_startup_trials and memory.n_values < enough)
+
     # Running trials -----------------------------------------------------------------------------------
-
-    def follow(self, reading: Reading) -> Course:
-        """State of the running trial in ``reading``."""
-        running = reading.running
-        course = self.courses.get(running.number)
-        if course is None:
-            course = self.courses[running.number] = Course(PlannedTrial(running))
-        if course.configuration.trial is not running:  # the trial has started again
-            course.configuration = PlannedTrial(running)
-        self.configurations.note_given(course.configuration, reading.given)
-        return course
-
-    def discard_plan(self, number: int) -> None:
-        """Discard the planned network of a running trial."""
-        self.courses[number].plan = None
 
     def propose(
         self, reading: Reading, name: str, distribution: BaseDistribution, context: GrowthContext | None
-    ) -> Proposal | None:
-        """Propose a value for the parameter that a running trial asks for; None if nothing is known of it.
+    ) -> Proposal:
+        """Propose a value for the parameter that a running trial asks for.
 
         Args:
             reading: State of the study.
             name: Name of the parameter.
             distribution: Distribution of the parameter.
-            context: Space from which the trial grows layers, if it does.
+            context: Space of the trial if it grows layers.
+
+        Returns:
+            A proposal. Where it is not decided, the parameter is sampled independently, and the value is
+            passed to `claim`.
         """
         trial = reading.trial
+        course = self.follow(reading)
+        if self._is_random(course, trial.number, context):
+            return Proposal(None, is_decided=False)
+        found = None
         if self.grows(context):
-            marks, course = reading.running.marks, self.courses[trial.number]
-            pending = self._pending(trial.number)
-            return self.networks.propose(trial, marks, course, name, distribution, context, pending)
-        return self._propose_value(reading, name, distribution)
+            marks, pending = reading.running.marks, self._pending(trial.number)
+            found = self.networks.propose(trial, marks, course, name, distribution, context, pending)
+        else:
+            found = self._propose_value(reading, name, distribution)
+        if found is not None:
+            return found
+        is_known = not self.grows(context) and self.configurations.search.knows(name, distribution)
+        return Proposal(None, is_decided=False, is_new=not is_known)
 
     def claim(
         self,

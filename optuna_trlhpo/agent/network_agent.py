@@ -46,9 +46,17 @@ _MINIMUM_TRIALS = 2
 
 
 class Proposal(NamedTuple):
-    """A proposed value."""
+    """Proposed value.
 
-    value: Any  # which may be None, as a category
+    Attributes:
+        value: The value, which may be None as a category.
+        is_decided: Whether the agent has decided; if not, the parameter is sampled independently.
+        is_new: Whether nothing is known of the parameter.
+    """
+
+    value: Any
+    is_decided: bool = True
+    is_new: bool = False
 
 
 @dataclass

@@ -34,6 +34,7 @@ class Evaluation:
     Attributes:
         trainer: Trains the networks.
         cache: Looks up networks that were trained before.
+        early_stop: Stops hopeless trainings. None stops none.
         batches: Indices of the validation images in each performance batch.
     """
 
@@ -41,7 +42,7 @@ class Evaluation:
         self.trainer, self._epochs, self._seed = trainer, epochs, seed
         setting = trainer.search_setting
         self.cache = TrainingCache(setting, inherits=trainer.inherits, stopped=early_stop is not None)
-        self._early_stop = None if early_stop is None else EarlyStop(early_stop, setting, trainer.data)
+        self.early_stop = None if early_stop is None else EarlyStop(early_stop, setting, trainer.data)
         n_images = len(trainer.data.validation_labels)
         self.batches = performance_batches(n_images, np.random.default_rng(seed))
 
@@ -72,9 +73,9 @@ class Evaluation:
         """Train and validate a network of the search. Return None if memory ran out."""
         start = time.perf_counter()
         watch = None
-        if self._early_stop is not None and isinstance(trial, Trial):
+        if self.early_stop is not None and isinstance(trial, Trial):
             epochs = self.trainer.inherited_epochs if way else self._epochs
-            watch = self._early_stop.watch(trial.study, trial, depth=len(layers), epochs=epochs)
+            watch = self.early_stop.watch(trial.study, trial, depth=len(layers), epochs=epochs)
         try:
             correct = self.trainer.validate(layers, seed=self._seed, way=way, watch=watch)
         finally:

@@ -65,6 +65,13 @@ def equal(one: torch.nn.Module, other: torch.nn.Module) -> bool:
 # Beginnings -------------------------------------------------------------------------------------------
 
 
+def score(agent: DDPG, state: Steps, candidates: Steps) -> torch.Tensor:
+    """``[Q, M]`` what each member of the critic expects of candidates ``[1, Q]`` behind ``state``."""
+    position = torch.full((candidates.actions.shape[1],), state.actions.shape[1])
+    with torch.inference_mode():
+        return agent.critic(state, candidates, position)[0]
+
+
 @every_config
 def test_equal_seeds_equal_weights(config: AgentConfig) -> None:
     one, two, other = make_agent(config, 7), make_agent(config, 7), make_agent(config, 8)
@@ -225,7 +232,7 @@ def test_a_bootstrapped_target_by_hand() -> None:
                 state = Steps(*(tensor[b : b + 1, : k + 1] for tensor in batch.steps))
                 query = steps_of(torch.zeros(1, 1, A))
                 action = agent.act(state, query)
-                value = agent.score(state, steps_of(action.view(1, 1, A)))[0, 0]
+                value = score(agent, state, steps_of(action.view(1, 1, A)))[0, 0]
                 expected = expected + 0.9 * value
             torch.testing.assert_close(found[b, k], expected)
 
@@ -280,7 +287,7 @@ def test_a_one_step_task_is_learned(name: str, best: float) -> None:
     assert abs(agent.act(nothing, query)[0].item() - best) < 0.08
     actions = torch.full((1, 101, A), 0.5)
     actions[0, :, 0] = torch.linspace(0, 1, 101)
-    scores = agent.score(nothing, steps_of(actions)).mean(dim=-1)
+    scores = score(agent, nothing, steps_of(actions)).mean(dim=-1)
     assert abs(scores.argmax().item() / 100 - best) < 0.08  # the critic's own choice
 
 
@@ -330,13 +337,13 @@ def test_attention_sums_to_one_over_what_is_there(config: AgentConfig) -> None:
 
 @every_config
 def test_what_is_explained_is_what_was_done(config: AgentConfig) -> None:
-    """Values are those of `score`; and what comes later changes no row of what came before."""
+    """Values are those of the critic; and what comes later changes no row of what came before."""
     agent = make_agent(config)
     steps = random_batch(config, B=1, S=4).steps
     insight = agent.explain(steps)
     for k in range(4):
-        score = agent.score(steps.at(0, k), steps.at(k, k + 1))[0]
-        np.testing.assert_allclose(insight.values[k], score.numpy(), atol=1e-6)
+        value = score(agent, steps.at(0, k), steps.at(k, k + 1))[0]
+        np.testing.assert_allclose(insight.values[k], value.numpy(), atol=1e-6)
     shorter = agent.explain(steps.at(0, 2))
     np.testing.assert_allclose(insight.actor[0], shorter.actor[0], atol=1e-6)
     np.testing.assert_allclose(insight.critic[0], shorter.critic[0], atol=1e-6)

@@ -330,7 +330,9 @@ def test_performance_is_the_accuracy_on_the_fixed_batches(
 ) -> None:
     with_accuracies(monkeypatch, 0.5)
     seen = []
-    monkeypatch.setattr(module, "report_performance", lambda _, values, step: seen.append((values, step)))
+    monkeypatch.setattr(
+        "optuna_trlhpo.cnn.evaluation.report_performance", lambda _, values, step: seen.append((values, step))
+    )
     objective(FixedTrial(make_params("Conv(8,3,1)")))
     ((values, step),) = seen
     # 60 validation images in batches of 2 and 1, of which the first 30 are correct.
@@ -350,7 +352,11 @@ def test_defaults_and_the_papers_setting() -> None:
     assert setting(CNNObjective(data, device="cpu")) == (5, 128, 3e-3, "one_cycle", "relu")
     assert setting(CNNObjective.paper(data, device="cpu")) == (5, 16, 1e-3, "constant", "none")
     paper = CNNObjective.paper(data, device="cpu")
-    assert paper.space.train_prefixes == "all" and paper._early_stop is None and not paper._trainer.inherits
+    assert (
+        paper.space.train_prefixes == "all"
+        and paper.evaluation.early_stop is None
+        and not paper.trainer.inherits
+    )
     assert setting(CNNObjective.paper(data, epochs=1, device="cpu")) == (1, 16, 1e-3, "constant", "none")
     assert CNNObjective(data, device="cpu", max_layers=2, max_macs=9e4).space.max_macs == 9e4
 

@@ -135,7 +135,7 @@ def test_a_stopped_network_hands_down_what_it_has(trained: list[int]) -> None:  
     first = run(make(**kwargs), network=THREE)
     assert all(
         curve.stopped and len(curve.accuracies) == 1
-        for curve in read_curves(first, make(**kwargs)._trainer.search_setting)
+        for curve in read_curves(first, make(**kwargs).trainer.search_setting)
     )
     other = "Conv(8,3,1) > MaxPool(2,2,0) > FCL(24,relu,bias)"
     expected = run(make(**kwargs), network=other).trials[0].intermediate_values
@@ -154,8 +154,8 @@ def test_a_curve_ends_even_where_the_training_fails(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(trainer, "train", broken)
     with pytest.raises(KeyError):
         run(objective, network=ONE)
-    assert objective._early_stop is not None
-    (study,) = objective._early_stop._curves._studies.values()
+    assert objective.evaluation.early_stop is not None
+    (study,) = objective.evaluation.early_stop._curves._studies.values()
     assert [trial.state for trial in study.trials] == [TrialState.FAIL]
 
 

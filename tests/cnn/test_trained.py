@@ -239,7 +239,7 @@ def test_a_kind_that_is_defined_anew_has_a_setting_of_its_own() -> None:
     assert layers_key([Conv, tanh]) == layers_key([again]) != layers_key([sigmoid])
     assert layers_key([Conv]) == ""
     settings = [
-        make(vocabulary=Vocabulary("acts", (Conv, kind), first=(Conv,)))._trainer.setting
+        make(vocabulary=Vocabulary("acts", (Conv, kind), first=(Conv,))).trainer.setting
         for kind in (tanh, again, sigmoid)
     ]
     assert settings[0] == settings[1] != settings[2]

@@ -54,8 +54,7 @@ from optuna_trlhpo.benchmarks.training import defaults
 from optuna_trlhpo.cnn.data.datasets import ImageData, load_data
 from optuna_trlhpo.cnn.training.early_stopping import Curves, Watch
 from optuna_trlhpo.cnn.training.trainer import Trainer
-from optuna_trlhpo.cnn.training.weight_inheritance import Lineage as Ancestors
-from optuna_trlhpo.cnn.training.weight_inheritance import LineageStep
+from optuna_trlhpo.cnn.training.weight_inheritance import Lineage, LineageStep
 from optuna_trlhpo.layers import Network, describe
 from optuna_trlhpo.space import LayerSpace
 
@@ -70,7 +69,7 @@ _BOOTSTRAPS = 500
 
 
 @dataclass(frozen=True)
-class Lineage:
+class TrainingMethod:
     """Settings of a training method.
 
     Attributes:
@@ -98,17 +97,17 @@ def _quarter() -> BasePruner:
 
 FULL = "whole"
 AGAIN = "again"
-WAYS: dict[str, Lineage] = {
-    FULL: Lineage(),
-    AGAIN: Lineage(seed=1),
-    "half the epochs": Lineage(epochs=EPOCHS // 2),
-    "inherited": Lineage(inherited_epochs=EPOCHS),
-    "inherited, half the epochs": Lineage(inherited_epochs=EPOCHS // 2),
-    "inherited, a quarter of the epochs": Lineage(inherited_epochs=EPOCHS // 4),
-    "early stop of the worse half": Lineage(pruner=_median),
-    "early stop of the worst quarter": Lineage(pruner=_quarter),
-    "blocks of 2, inherited, half the epochs": Lineage(block=2, inherited_epochs=EPOCHS // 2),
-    "all three": Lineage(block=2, inherited_epochs=EPOCHS // 2, pruner=_quarter),
+WAYS: dict[str, TrainingMethod] = {
+    FULL: TrainingMethod(),
+    AGAIN: TrainingMethod(seed=1),
+    "half the epochs": TrainingMethod(epochs=EPOCHS // 2),
+    "inherited": TrainingMethod(inherited_epochs=EPOCHS),
+    "inherited, half the epochs": TrainingMethod(inherited_epochs=EPOCHS // 2),
+    "inherited, a quarter of the epochs": TrainingMethod(inherited_epochs=EPOCHS // 4),
+    "early stop of the worse half": TrainingMethod(pruner=_median),
+    "early stop of the worst quarter": TrainingMethod(pruner=_quarter),
+    "blocks of 2, inherited, half the epochs": TrainingMethod(block=2, inherited_epochs=EPOCHS // 2),
+    "all three": TrainingMethod(block=2, inherited_epochs=EPOCHS // 2, pruner=_quarter),
 }
 BLOCKS = {"blocks of 2": 2, "blocks of 3": 3}
 """Methods that train like ``whole``, but not at every depth, by the number of layers between trainings."""
@@ -212,10 +211,10 @@ def _train(name: str, networks: Iterable[Network], data: ImageData, kept: Iterab
         }
 
 
-def _grow(network: Network, way: Lineage, trainer: Trainer, curves: Curves | None) -> Row:
+def _grow(network: Network, way: TrainingMethod, trainer: Trainer, curves: Curves | None) -> Row:
     depths = _depths(len(network), way.block)
     row: Row = {"depths": depths, "accuracies": [], "seconds": [], "curves": [], "stopped": []}
-    ancestors: Ancestors = ()
+    ancestors: Lineage = ()
     for depth in depths:
         layers, watch = network[:depth], None
         epochs = trainer.inherited_epochs if ancestors else way.epochs
