@@ -1,92 +1,539 @@
-"""The ring: what is kept, what is overwritten, how it grows, how it is drawn from."""
+"""What is remembered of trials, and the tensors made of it."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
+import pytest
+import torch
+from optuna.distributions import IntDistribution
+from optuna.study import StudyDirection
 
-from optuna_trlhpo.agent.ring_buffer import RingBuffer
+from optuna_trlhpo.agent.config import AgentConfig
+from optuna_trlhpo.agent.replay import Replay
+from optuna_trlhpo.agent.sequences import Networks, network_key
+from optuna_trlhpo.agent.tokens import NAME_CODE
+from optuna_trlhpo.trials.episode import Episode, Request
+from optuna_trlhpo.trials.outcome_transforms import HIGHEST_SCORE, OutcomeTransform, normal_scores
+from optuna_trlhpo.trials.parameters import ParameterSpec, parameter_spec
+from optuna_trlhpo.trials.performance import PERFORMANCE_VALUES
 
+MAXIMIZE, MINIMIZE = StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE
 NAN = np.nan
+X, Y, C = ParameterSpec("x", 0, 0, False), ParameterSpec("y", 0, 5, False), ParameterSpec("c", 0, 3, True)
+NO_WEIGHTS = np.zeros(0)
 
 
-def replay_of(*lengths: int, capacity: int = 100) -> RingBuffer:
-    """Episode i has i at each step; pairs have i and the step."""
-    replay = RingBuffer(capacity=capacity, filling={"value": NAN, "pair": -1})
-    for i, length in enumerate(lengths):
-        pairs = np.stack([np.full(length, i), np.arange(length)], axis=1)
-        replay.add({"value": np.full(length, float(i)), "pair": pairs})
-    return replay
+def experience(directions: Sequence[StudyDirection] = (MAXIMIZE,), **settings: Any) -> Replay:
+    return Replay(AgentConfig(**settings), directions, seed=0)
 
 
-def test_an_episode_comes_back_padded() -> None:
-    rows = replay_of(2, 1, 3).rows(np.array([1, 0, 1]))
-    assert rows["length"].tolist() == [1, 2, 1]
-    np.testing.assert_array_equal(
-        rows["value"], [[1, NAN], [0, 0], [1, NAN]]
-    )  # as long as the longest asked for
-    assert rows["pair"].tolist() == [[[1, 0], [-1, -1]], [[0, 0], [0, 1]], [[1, 0], [-1, -1]]]
-    assert rows["pair"].dtype == np.int64
+def paper(**settings: Any) -> Replay:
+    return Replay(AgentConfig.paper(**settings), [MAXIMIZE], seed=0)
 
 
-def test_the_oldest_makes_room() -> None:
-    replay = replay_of(1, 4, 2, 3, 1, capacity=3)  # 0 and 1 are overwritten by 3 and 4
-    assert len(replay) == 3
-    rows = replay.rows(np.arange(3))
-    assert rows["length"].tolist() == [3, 1, 2]
-    expected = [
-        [3, 3, 3],
-        [4, NAN, NAN],
-        [2, 2, NAN],
-    ]  # nothing is left of the longer episode that stood there
-    np.testing.assert_array_equal(rows["value"], expected)
+def episode(
+    *actions: float, reports: Sequence[float] | None = None, slot: ParameterSpec = X, performance: Any = NAN
+) -> Episode:
+    """One step for each of ``actions``, of one slot each."""
+    n = len(actions)
+    table = np.full((n, 4), NAN)
+    table[:, 0] = actions
+    return Episode(
+        slots=((slot,),) * n,
+        actions=table,
+        reports=np.full(n, NAN) if reports is None else np.array(reports, dtype=float),
+        performance=np.zeros((n, PERFORMANCE_VALUES)) + np.reshape(performance, (-1, 1)),
+        last_seen=-1,
+    )
 
 
-def test_a_long_run() -> None:
-    lengths = [1 + i % 5 for i in range(500)]
-    replay = replay_of(*lengths, capacity=150)
-    assert len(replay) == 150
-    rows = replay.rows(np.arange(150))
-    kept = rows["value"][:, 0].astype(int)
-    assert sorted(kept) == list(range(350, 500))
-    assert rows["length"].tolist() == [lengths[i] for i in kept]
-    for i, values, pairs in zip(kept, rows["value"], rows["pair"], strict=True):
-        n = lengths[i]
-        assert (values[:n] == i).all() and np.isnan(values[n:]).all()
-        assert pairs[:n].tolist() == [[i, k] for k in range(n)] and (pairs[n:] == -1).all()
+def worths(*values: float) -> np.ndarray:
+    return np.array(values, dtype=float)[:, None]
 
 
-def test_longer_episodes_later_leave_the_earlier_ones_as_they_were() -> None:
-    replay = replay_of(2)
-    before = replay.rows(np.array([0]))["value"].copy()
-    for length in (5, 3, 40):
-        replay.add({"value": np.zeros(length), "pair": np.zeros((length, 2), dtype=int)})
-    np.testing.assert_array_equal(replay.rows(np.array([0]))["value"], before)
-    rows = replay.rows(np.array([0, 3]))
-    assert rows["value"].shape == (2, 40) and rows["length"].tolist() == [2, 40]
-    assert np.isnan(rows["value"][0, 2:]).all()
+# Names ------------------------------------------------------------------------------------------------
 
 
-def test_growth_beyond_the_first_room() -> None:
-    replay = replay_of(*[1] * 200, capacity=1_000)
-    np.testing.assert_array_equal(replay.rows(np.arange(200))["value"][:, 0], np.arange(200.0))
+def test_unknown_names() -> None:
+    memory = experience()
+    assert not memory.knows([X])
+    memory.add(0, episode(0.5), worths(0.9))
+    assert memory.knows([X]) and not memory.knows([Y])
+    assert memory.knows([ParameterSpec("x", 0, 9, X.categorical)])  # how many values there are may change
+    assert not memory.knows([ParameterSpec("x", 0, 9, not X.categorical)])
+    assert not memory.knows([Y, X])  # x stood first, never second
+    assert memory.names.numbers([X, Y]).tolist() == [0, -1, -1, -1]
+    state = memory.state(episode(0.5, slot=Y), NO_WEIGHTS)
+    assert not state.names.any() and state.filled[0, 0].tolist() == [1, 0, 0, 0]
 
 
-def test_some_arrays_alone() -> None:
-    assert set(replay_of(1, 2).rows(np.array([0]), "pair")) == {"length", "pair"}
-    assert set(replay_of(1, 2).rows(np.array([0]))) == {"length", "pair", "value"}
+def test_numbers_and_what_is_known_by_them() -> None:
+    memory = experience()
+    for number, slot in enumerate([C, Y, X]):
+        memory.add(number, episode(0.5, slot=slot), worths(0.5))
+    assert memory.names.numbers([X, C, Y]).tolist() == [2, 0, 1, -1]
+    assert memory.names.categorical.tolist() == [True, False, False, False]  # the last is that of no name
+    memory.add(3, episode(0.5, slot=ParameterSpec("y", 0, 9, False)), worths(0.5))  # a range that has grown
+    found = memory.whole(np.random.default_rng(0), 9)
+    assert sorted(found.n_values[found.names == 1]) == [5, 9]  # each is remembered with its own
 
 
-def test_what_is_given_back_is_a_copy() -> None:
-    replay = replay_of(2, 2)
-    replay.rows(np.array([0, 1]))["value"][:] = 99
-    assert replay.rows(np.array([0]))["value"][0, 0] == 0
+def test_parameters_that_differ_in_digits_and_kind_are_two() -> None:
+    memory = experience()
+    memory.add(0, episode(0.5, slot=ParameterSpec("x", 0, 0, False)), worths(0.5))
+    memory.add(1, episode(0.5, slot=ParameterSpec("x", 0, 3, True)), worths(0.5))
+    assert memory.names.numbers(
+        [ParameterSpec("x", 0, 0, False), ParameterSpec("x", 0, 3, True)]
+    ).tolist() == [0, 1, -1, -1]
 
 
-def test_sampling_is_even_and_repeatable() -> None:
-    replay = replay_of(*[1] * 8, capacity=5)
-    drawn = replay.sample(np.random.default_rng(0), 10_000)
-    counts = np.bincount(drawn, minlength=5)
-    assert len(counts) == 5 and (np.abs(counts - 2_000) < 200).all()  # 5 standard deviations
-    np.testing.assert_array_equal(drawn, replay.sample(np.random.default_rng(0), 10_000))
-    only = replay_of(3)
-    assert (only.sample(np.random.default_rng(0), 50) == 0).all()
+def codes(*stems: str) -> list[list[float]]:
+    """The codes of these names, learned in this order."""
+    memory = experience()
+    for number, stem in enumerate(stems):
+        memory.add(number, episode(0.5, slot=ParameterSpec(stem, 0, 0, False)), worths(0.5))
+    found = [
+        memory.state(episode(0.5, slot=ParameterSpec(stem, 0, 0, False)), NO_WEIGHTS).names[0, 0]
+        for stem in stems
+    ]
+    assert all(code.shape == (4, NAME_CODE) and not code[1:].any() for code in found)
+    return [code[0].tolist() for code in found]
+
+
+def test_codes_depend_on_the_name_alone() -> None:
+    a, b = codes("lr", "n_units_l")
+    assert codes("n_units_l", "x", "lr") == [b, codes("x")[0], a]
+    assert np.abs(np.subtract(a, b)).max() > 0.5
+    assert 0.5 < np.std(a + b) < 1.5
+
+
+def test_codes_are_the_same_in_every_process() -> None:
+    """Written down once: a hash that Python salts anew in each process would not give them again."""
+    assert codes("lr")[0][:3] == pytest.approx([0.443313, -0.113065, -0.709744], abs=1e-6)
+    assert codes("n_units_l")[0][:3] == pytest.approx([-1.008633, -2.185004, 0.13254], abs=1e-6)
+
+
+# States -----------------------------------------------------------------------------------------------
+
+
+def test_the_shapes_of_a_state() -> None:
+    memory = experience()
+    memory.add(0, episode(0.1, 0.2), worths(NAN, 0.9))
+    for n in (0, 1, 3):
+        state = memory.state(episode(*[0.5] * n), NO_WEIGHTS)
+        shapes = [tuple(tensor.shape) for tensor in state]
+        assert shapes == [(1, n, 4), (1, n, 4), (1, n, 4, NAME_CODE), (1, n, 32), (1, n), (1, n, 0)]
+        assert all(tensor.dtype == torch.float32 and not tensor.isnan().any() for tensor in state)
+    several = experience([MAXIMIZE, MINIMIZE])
+    assert several.state(episode(0.5, 0.5), np.array([0.3, 0.7])).weights[0].tolist() == [
+        pytest.approx([0.3, 0.7]),
+        pytest.approx([0.3, 0.7]),
+    ]
+
+
+def test_candidates_are_queries_without_a_performance() -> None:
+    memory = experience()
+    memory.add(0, episode(0.1), worths(0.9))
+    actions = np.array([[0.1, NAN, NAN, NAN], [0.2, 0.3, NAN, NAN], [NAN] * 4])
+    queries = memory.candidates(actions, np.array([[0, -1, -1, -1], [0, -1, -1, -1], [-1] * 4]), NO_WEIGHTS)
+    assert queries.actions[0, 1].tolist() == pytest.approx([0.2, 0.3, 0, 0])
+    assert queries.filled[0].sum(dim=-1).tolist() == [1, 2, 0]
+    assert not queries.performance.any() and not queries.measured.any()
+    assert queries.names[0, 0, 0].any() and not queries.names[0, 2].any()
+
+
+def seen(memory: Replay, report: float, step: int, n: int = 2) -> list[float]:
+    """How the agent sees a report at ``step``: the mean of the finest bins, by their light."""
+    reports = [NAN] * n
+    reports[step] = report
+    state = memory.state(episode(*[0.5] * n, reports=reports), NO_WEIGHTS)
+    assert state.measured[0].tolist() == [float(k == step) for k in range(n)]
+    lit = state.performance[0, step].numpy()
+    assert [lit[:4].sum(), lit[4:12].sum(), lit[12:].sum()] == pytest.approx([1, 1, 1], abs=0.51)
+    fine = lit[12:]
+    return float((fine * (np.arange(20) + 0.5)).sum() / fine.sum() / 20)
+
+
+@pytest.mark.parametrize(("direction", "sign"), [(MAXIMIZE, 1), (MINIMIZE, -1)])
+def test_a_report_is_seen_by_its_rank_at_its_step(direction: StudyDirection, sign: int) -> None:
+    memory = experience([direction])
+    for i in range(5):  # at step 0 reports are 10 to 14, at step 1 they are 100 to 104
+        run = episode(0.5, 0.5, reports=[sign * (10 + i), sign * (100 + i)])
+        memory.add(i, run, worths(10 + i, 100 + i))
+    # Rank of 11 among 10 .. 14: (1 + 0.5) / 5
+    assert seen(memory, sign * 11, step=0) == pytest.approx(0.3)
+    assert seen(memory, sign * 103, step=1) == pytest.approx(0.7)
+    assert seen(memory, sign * 12, step=0) == pytest.approx(0.5)
+    # 50 is better than all at step 0, and worse than all at step 1.
+    assert seen(memory, sign * 50, step=0) > 0.95 and seen(memory, sign * 50, step=1) < 0.05
+    # A step deeper than any that reported has nothing to be ranked by.
+    deep = memory.state(episode(0.5, 0.5, 0.5, reports=[NAN, NAN, sign * 1.0]), NO_WEIGHTS)
+    assert not deep.performance[0, 2].any()
+
+
+def test_the_papers_state_holds_the_accuracies_themselves() -> None:
+    memory = paper()
+    memory.add(0, episode(0.5, reports=[0.7]), worths(0.7))
+    state = memory.state(episode(0.1, 0.2, 0.3, reports=[0.6, 0.8, NAN]), NO_WEIGHTS)
+    np.testing.assert_allclose(state.performance[0], np.repeat([[0.6], [0.8], [0]], 32, axis=1), atol=1e-6)
+    assert state.measured[0].tolist() == [1, 1, 0]
+    given = memory.state(episode(0.1, 0.2, reports=[0.6, 0.8], performance=[0.25, NAN]), NO_WEIGHTS)
+    np.testing.assert_allclose(given.performance[0, :, 0], [0.25, 0.8], atol=1e-6)
+
+
+# Batches ----------------------------------------------------------------------------------------------
+
+
+def filled(memory: Replay, n: int = 20) -> Replay:
+    """Episodes of one to three steps; the deeper, the better."""
+    for i in range(n):
+        depth = 1 + i % 3
+        reports = 0.3 + 0.1 * np.arange(depth) + 0.005 * i
+        memory.add(i, episode(*[(i + 0.5) / n] * depth, reports=[*reports[:-1], NAN]), worths(*reports))
+    return memory
+
+
+@pytest.mark.parametrize("make", [experience, paper])
+def test_the_shapes_of_a_batch(make: Any) -> None:
+    memory = filled(make(n_critics=3, batch_size=64))
+    batch = memory.batch(np.random.default_rng(0))
+    B, S = 64, 3
+    assert batch.steps.actions.shape == (B, S, 4) and batch.steps.names.shape == (B, S, 4, NAME_CODE)
+    for tensor in (batch.learned, batch.returns, batch.rewards, batch.done):
+        assert tensor.shape == (B, S) and not tensor.isnan().any()
+    assert batch.mask.shape == (B, 3) and (batch.mask.sum(dim=1) >= 1).all()
+    lengths = batch.steps.filled[..., 0].sum(dim=1)
+    assert torch.equal(batch.done.sum(dim=1), torch.ones(B))
+    assert torch.equal(batch.done.argmax(dim=1), lengths.long() - 1)
+    step = torch.arange(S)
+    if make is paper:  # one transition of each
+        assert (batch.learned.sum(dim=1) == 1).all() and not batch.returns.any()
+        assert (batch.learned.argmax(dim=1) < lengths).all()
+        assert len(set(batch.learned.argmax(dim=1).tolist())) == 3
+    else:
+        assert torch.equal(batch.learned, (step < lengths.unsqueeze(1)).float()) and not batch.rewards.any()
+    again = memory.batch(np.random.default_rng(0))
+    assert all(
+        torch.equal(a, b) for a, b in zip((*batch[0], *batch[1:]), (*again[0], *again[1:]), strict=True)
+    )
+
+
+def test_long_trials_make_smaller_batches() -> None:
+    """An update takes about the same time whatever the trials: at most 256 steps."""
+    memory = experience(batch_size=32)
+    for depth, n in [(8, 32), (10, 25), (300, 1)]:
+        memory.add(depth, episode(*[0.5] * depth), worths(*[0.5] * depth))
+        assert len(memory.batch(np.random.default_rng(0)).mask) == n
+
+
+def test_the_papers_rewards_by_hand() -> None:
+    memory = paper()
+    memory.add(0, episode(0.5, 0.5, 0.5, reports=[0.7, 0.9, NAN]), worths(0.7, 0.9, 0.8))
+    rewards = memory.batch(np.random.default_rng(0)).rewards
+    np.testing.assert_allclose(rewards, np.tile([0.7, 0.2, -0.1], (16, 1)), atol=1e-6)
+
+
+def test_returns_by_hand() -> None:
+    """Outcomes 1, 2, 3, 4: the best at or behind each step, its rank among outcomes, in normal scores."""
+    memory = experience(batch_size=200)
+    for i, values in enumerate([(1,), (2, NAN), (3, 1), (NAN, 4)]):
+        memory.add(i, episode(*[(i + 0.5) / 4] * len(values)), worths(*values))
+    batch = memory.batch(np.random.default_rng(0))
+    which = (batch.steps.actions[:, 0, 0] * 4).long()
+    assert set(which.tolist()) == {0, 1, 2, 3}
+    ranks = {0: [0.125], 1: [0.375], 2: [0.625, 0.125], 3: [0.875, 0.875]}  # (below + half of the ties) / 4
+    for i, returns in zip(which.tolist(), batch.returns.numpy(), strict=True):
+        scores = normal_scores(np.array(ranks[i])) / HIGHEST_SCORE  # the critic's range is [-1, 1]
+        np.testing.assert_allclose(returns[: len(ranks[i])], scores, atol=1e-6)
+
+
+def test_members_see_different_trials_the_same_ones_every_time() -> None:
+    memory = filled(experience(batch_size=64, n_critics=4), n=60)
+
+    def masks(seed: int) -> dict[float, list[float]]:
+        rng = np.random.default_rng(seed)
+        batches = [memory.batch(rng) for _ in range(12)]
+        keys = torch.cat([batch.steps.actions[:, 0, 0] for batch in batches]).tolist()
+        return dict(zip(keys, torch.cat([batch.mask for batch in batches]).tolist(), strict=True))
+
+    one, two = masks(0), masks(1)
+    assert len(one) == 60 and one == two
+    share = np.mean(list(one.values()))
+    assert 0.6 < share < 0.85 and len({tuple(mask) for mask in one.values()}) > 5
+
+
+def test_ranks_are_taken_by_what_is_known_now() -> None:
+    """A trial that was the best stays so only until a better one is known."""
+    memory = experience(batch_size=40)
+    memory.add(0, episode(0.25), worths(1.0))
+    assert memory.batch(np.random.default_rng(0)).returns[0, 0] == pytest.approx(0, abs=1e-6)
+    for i in range(1, 4):
+        memory.add(i, episode(0.75), worths(2.0))
+    batch = memory.batch(np.random.default_rng(1))
+    first = batch.steps.actions[:, 0, 0] == 0.25
+    assert first.any() and (batch.returns[first, 0] < -0.3).all()
+
+
+# Networks ---------------------------------------------------------------------------------------------
+
+
+def rng(seed: int = 0) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+def rows_of(networks: Networks) -> list[list[float]]:
+    """The first actions of each network, step by step, without what is empty."""
+    return [
+        [float(action) for action, name in zip(actions[:, 0], names[:, 0], strict=True) if name >= 0]
+        for actions, names in zip(networks.actions, networks.names, strict=True)
+    ]
+
+
+def place(slot: ParameterSpec, index: int) -> ParameterSpec:
+    return replace(slot, index=index)
+
+
+def grown(*actions: float, reports: Sequence[float] | None = None) -> Episode:
+    """Like `episode`, with an index that counts the steps, as names of layers have."""
+    one = episode(*actions, reports=reports)
+    return replace(one, slots=tuple((place(X, k),) for k in range(len(actions))))
+
+
+def test_every_prefix_with_a_value_is_a_network() -> None:
+    memory = experience()
+    two = Episode(((C, X), (Y,)), np.array([[0.5, 0.25, NAN, NAN], [0.7, NAN, NAN, NAN]]), np.full(2, NAN),
+                  np.full((2, 32), NAN), -1)  # fmt: skip
+    memory.add(0, two, worths(1.0, 2.0))
+    memory.add(1, episode(0.9, 0.8, slot=Y), worths(NAN, 3.0))
+    networks, values = memory.networks(rng(), NO_WEIGHTS)
+    c, x, y = memory.names.numbers([C, X, Y])[:3]
+    assert networks.names.tolist() == [
+        [[c, x, -1, -1], [-1] * 4],
+        [[c, x, -1, -1], [y, -1, -1, -1]],
+        [[y, -1, -1, -1], [y, -1, -1, -1]],
+    ]
+    np.testing.assert_allclose(networks.actions[0], [[0.5, 0.25, NAN, NAN], [NAN] * 4])
+    np.testing.assert_allclose(networks.actions[1], two.actions)
+    assert networks.n_values.tolist()[1] == [[3, 0, 0, 0], [5, 0, 0, 0]]
+    assert networks.indices.tolist()[1] == [[0, 0, -1, -1], [0, -1, -1, -1]]
+    assert networks.lengths.tolist() == [1, 2, 2]
+    assert (np.diff(values) > 0).all()
+    # Pieces for plans are cut from whole trials, whatever has a value.
+    assert memory.whole(rng(), 9).lengths.tolist() == [2, 2]
+    assert memory.whole(rng(), 1).names.shape[0] == 1
+
+
+def test_values_are_scores_of_the_worths_known_now() -> None:
+    memory = experience()
+    for i, value in enumerate([3.0, -100.0, 1.0, 2.0]):
+        memory.add(i, episode(0.1 + 0.2 * i), worths(value))
+    _, values = memory.networks(rng(), NO_WEIGHTS)
+    np.testing.assert_allclose(
+        values, OutcomeTransform(np.array([3.0, -100.0, 1.0, 2.0]))(np.array([3.0, -100, 1, 2]))
+    )
+    assert memory.score_report(2.0) == pytest.approx(values[3])
+    memory.add(4, episode(0.95), worths(50.0))
+    _, later = memory.networks(rng(), NO_WEIGHTS)
+    assert later[0] < values[0]
+    # In a study that minimises it is what was reported, not its worth, that is scored.
+    mirrored = experience([MINIMIZE])
+    for i, value in enumerate([3.0, -100.0, 1.0, 2.0]):
+        mirrored.add(i, episode(0.1 + 0.2 * i), worths(value))
+    mirrored.networks(rng(), NO_WEIGHTS)
+    assert mirrored.score_report(-2.0) == pytest.approx(values[3])
+
+
+def test_scores_in_a_unit_that_is_known_beforehand() -> None:
+    memory, accuracies = experience(), np.array([0.7, 0.9, 0.8, 0.95])
+    for i, value in enumerate(accuracies):
+        memory.add(i, episode(0.1 + 0.2 * i), worths(value))
+    for unit in (None, 0.25):
+        _, values = memory.networks(rng(), NO_WEIGHTS, unit=unit)
+        np.testing.assert_allclose(values, OutcomeTransform(accuracies, unit)(accuracies))
+        assert memory.score_report(0.8) == pytest.approx(values[2])
+
+
+def test_scores_by_rank() -> None:
+    memory, found = experience(targets="rank"), [0.7, 0.9, 0.8, -5.0]
+    for i, value in enumerate(found):
+        memory.add(i, episode(0.1 + 0.2 * i), worths(value))
+    _, values = memory.networks(rng(), NO_WEIGHTS, unit=0.25)
+    np.testing.assert_allclose(values, normal_scores(np.array([3, 7, 5, 1]) / 8))
+    # A report is ranked among them, itself included.
+    assert memory.score_report(0.85) == pytest.approx(float(normal_scores(np.array([7 / 10]))[0]))
+    assert experience(targets="rank").networks(rng(), NO_WEIGHTS)[1].shape == (0,)
+
+
+def test_a_network_that_is_trained_again_with_the_same_value_counts_once() -> None:
+    """A prefix that is reused brings nothing new; another value of it does."""
+    memory = experience()
+    memory.add(0, grown(0.1, 0.2, reports=[0.5, NAN]), worths(0.5, 0.6))
+    memory.add(1, grown(0.1, 0.3, reports=[0.5, NAN]), worths(0.5, 0.7))
+    memory.add(2, grown(0.1, 0.4, reports=[0.55, NAN]), worths(0.55, 0.8))
+    networks, values = memory.networks(rng(), NO_WEIGHTS)
+    assert rows_of(networks) == [[0.1], [0.1, 0.2], [0.1, 0.3], [0.1], [0.1, 0.4]]
+    assert values[0] < values[3]
+    assert memory.whole(rng(), 9).lengths.tolist() == [2, 2, 2]
+
+
+def test_what_has_a_value() -> None:
+    memory = experience()
+    memory.add(0, grown(0.1, 0.2, 0.3), worths(0.5, NAN, 0.6))
+    networks = memory.whole(rng(), 1)
+
+    def key(n: int, actions: np.ndarray = networks.actions) -> bytes:
+        return network_key(networks.names[0, :n], networks.indices[0, :n], actions[0, :n])
+
+    assert [memory.has_value(key(n)) for n in (1, 2, 3)] == [True, False, True]
+    assert not memory.has_value(key(3, networks.actions + 0.1))
+    assert not memory.has_value(network_key(networks.names[0], networks.indices[0] + 1, networks.actions[0]))
+
+
+def test_the_best_and_the_latest_are_always_among_the_networks() -> None:
+    """Of 2,000 trials a few hundred are learned from; the best and the latest are never missed."""
+    memory = experience()
+    values = rng().permutation(2_000)
+    for i, value in enumerate(values):
+        memory.add(i, episode((i + 0.5) / 2_000), worths(float(value)))
+    chosen = []
+    for seed in range(3):
+        networks, scores = memory.networks(rng(seed), NO_WEIGHTS)
+        numbers = (networks.actions[:, 0, 0] * 2_000).astype(int)
+        assert len(set(numbers)) == len(numbers) <= 400
+        assert set(np.argsort(-values)[:100]) | set(range(1_900, 2_000)) <= set(numbers)
+        assert (np.argsort(scores) == np.argsort(values[numbers])).all()
+        chosen.append(numbers.tolist())
+        assert len(memory.whole(rng(seed), 50).names) == 50
+    assert chosen[0] != chosen[1]
+    assert chosen[0] == (memory.networks(rng(0), NO_WEIGHTS)[0].actions[:, 0, 0] * 2_000).astype(int).tolist()
+
+
+def test_a_name_that_is_forgotten_is_not_known() -> None:
+    memory = experience(replay_capacity=3)
+    memory.add(0, episode(0.5, slot=Y), worths(1.0))
+    assert memory.knows([Y])
+    for i in range(1, 4):
+        memory.add(i, episode(0.5 + 0.1 * i), worths(float(i)))
+    assert not memory.knows([Y]) and memory.knows([X])
+    y = memory.names.numbers([Y])[0]
+    assert not (memory.networks(rng(), NO_WEIGHTS)[0].names == y).any()
+    assert not (memory.whole(rng(), 9).names == y).any()
+
+
+def test_a_logarithmic_integer_is_settled() -> None:
+    uneven = parameter_spec("n", IntDistribution(1, 64, log=True))
+    memory = experience()
+    memory.add(0, episode(0.5, slot=uneven), worths(1.0))
+    n = int(memory.names.numbers([uneven])[0])
+    for action in (0.0, 0.3, 0.31, 0.77, 1.0):
+        assert memory.names.settle(n, 0, action) == uneven.settle(action)
+    assert memory.names.settle(n, 1, 0.3) == 0.3 and memory.names.settle(n + 1, 0, 0.3) == 0.3
+
+
+# What a running trial is, in numbers ------------------------------------------------------------------
+
+
+def test_a_request_in_numbers() -> None:
+    memory = experience()
+    memory.add(0, grown(0.1, 0.2, reports=[0.5, NAN]), worths(0.5, 0.9))
+    memory.add(1, episode(0.5, slot=C), worths(0.9))
+    x, c = memory.names.numbers([X, C])[:2]
+    before = grown(0.3, 0.4, reports=[0.5, NAN])
+    settled = memory.settled(Request(before, (place(C, 2), place(X, 2), place(Y, 2)), np.array([0.5, 0.25])))
+    assert (settled.step, settled.slot) == (2, 2)
+    assert settled.names.tolist() == [[x, -1, -1, -1], [x, -1, -1, -1], [c, x, -1, -1]]  # nobody had a y
+    assert settled.indices.tolist() == [[0, -1, -1, -1], [1, -1, -1, -1], [2, 2, 2, -1]]
+    assert settled.n_values.tolist() == [[0] * 4, [0] * 4, [3, 0, 5, 0]]
+    np.testing.assert_allclose(settled.actions[:, 0], [0.3, 0.4, 0.5])
+    np.testing.assert_allclose(settled.actions[2], [0.5, 0.25, NAN, NAN])
+    # A request without slots asks for anything.
+    anything = memory.settled(Request(before.first(0), (), np.empty(0)))
+    assert (anything.step, anything.slot) == (0, 0) and (anything.names == -1).all()
+
+
+def test_what_reports_are_follows_the_last_trial_that_had_any() -> None:
+    """Where they are values they are networks; elsewhere they tell something of what is to come."""
+    memory = experience()
+    before = Request(grown(0.3, reports=[12.0]), (place(X, 1),), np.empty(0))
+    assert memory.reports_are_values  # until one reports something else
+    for i in range(3):
+        memory.add(i, grown(0.1 * i, 0.2, reports=[10.0 + i, NAN]), worths(NAN, 0.5))
+    assert not memory.reports_are_values
+    # 12 among 10, 11, 12: (2 + 0.5) / 3; what is worth something else is never among the networks' values.
+    np.testing.assert_allclose(memory.settled(before).context, [2.5 / 3, NAN])
+    networks, _ = memory.networks(rng(), NO_WEIGHTS)
+    np.testing.assert_allclose(networks.context[:, 0], [0.5 / 3, 1.5 / 3, 2.5 / 3])
+    assert np.isnan(networks.context[:, 1]).all() and networks.lengths.tolist() == [2, 2, 2]
+    memory.add(3, grown(0.9, 0.2, reports=[0.7, NAN]), worths(0.7, 0.8))
+    assert memory.reports_are_values and np.isnan(memory.settled(before).context).all()
+    memory.add(4, grown(0.8, 0.2), worths(NAN, 0.8))  # nothing was reported: nothing is learned of it
+    assert memory.reports_are_values
+
+
+def test_no_network_knows_the_report_behind_its_last_step() -> None:
+    """What comes behind a network cannot tell what it is worth before it is trained."""
+    memory = experience()
+    memory.add(0, grown(0.1, 0.2, 0.3, reports=[10.0, 20.0, NAN]), worths(NAN, NAN, 0.5))
+    memory.add(1, grown(0.4, reports=[30.0]), worths(0.4))
+    memory.add(2, grown(0.5, 0.6, 0.7, reports=[0.3, 20.0, NAN]), worths(0.3, NAN, 0.6))
+    networks, _ = memory.networks(rng(), NO_WEIGHTS)
+    assert networks.lengths.tolist() == [3, 1, 1, 3]
+    told = [[True, True, False], [False] * 3, [False] * 3, [False, True, False]]
+    assert (~np.isnan(networks.context)).tolist() == told
+
+
+def test_networks_of_several_objectives_follow_the_weights() -> None:
+    """A front of 400 trials, i in one objective and -i in the other: each weighting has its own best."""
+    memory = experience([MAXIMIZE, MINIMIZE])
+    for i in range(400):
+        memory.add(i, episode(i / 400), np.array([[float(i), -float(i)]]))
+    for weights, best in [([0.98, 0.02], 399), ([0.02, 0.98], 0), ([0.5, 0.5], 200)]:
+        networks, values = memory.networks(rng(), np.array(weights))
+        top = np.round(networks.actions[np.argsort(-values)[:10], 0, 0] * 400)
+        assert np.abs(top - best).max() < 15
+    # And the weights of an update are drawn anew for each trial, positive.
+    drawn = memory.draw_weights(np.random.default_rng(0), 50)
+    assert drawn.shape == (50, 2) and (drawn > 0).all() and drawn[:, 0].std() > 0.1
+    assert memory.n_weights == 2 and experience().n_weights == 0
+    assert experience().draw_weights(np.random.default_rng(0), 5).shape == (5, 0)
+
+
+def test_dominated_trials_are_worth_less() -> None:
+    memory = experience([MAXIMIZE, MAXIMIZE], batch_size=64)
+    for i, pair in enumerate([(1.0, 1.0), (2.0, 2.0), (3.0, 3.0)]):
+        memory.add(i, episode((i + 0.5) / 3), np.array([pair]))
+    batch = memory.batch(np.random.default_rng(0))
+    which = (batch.steps.actions[:, 0, 0] * 3).long()
+    best_of_0, worst_of_1 = batch.returns[which == 0, 0].max(), batch.returns[which == 1, 0].min()
+    assert best_of_0 < worst_of_1
+    assert batch.returns[which == 1, 0].max() < batch.returns[which == 2, 0].min()
+    assert batch.steps.weights.shape == (64, 1, 2)
+
+
+# Scores and values ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("targets", ["log_error", "rank"])
+@pytest.mark.parametrize("direction", [MAXIMIZE, MINIMIZE])
+def test_a_value_is_found_again_by_its_score(direction: StudyDirection, targets: str) -> None:
+    memory = experience([direction], targets=targets)
+    assert memory.values_of(np.zeros(1)) is None  # nothing has a value yet
+    sign = 1 if direction == MAXIMIZE else -1
+    values = np.linspace(2.0, 4.0, 21)
+    for number, value in enumerate(values):
+        memory.add(number, episode(number / 21), sign * worths(value))
+    memory.networks(np.random.default_rng(0), NO_WEIGHTS)
+    scores = np.array([memory.score_report(value) for value in values])
+    found = memory.values_of(scores)
+    assert found is not None
+    np.testing.assert_allclose(found[2:-2], values[2:-2], atol=0.11 if targets == "rank" else 1e-9)
+
+
+def test_several_objectives_have_no_single_value() -> None:
+    memory = experience([MAXIMIZE, MINIMIZE])
+    memory.add(0, episode(0.5), np.array([[1.0, -2.0]]))
+    assert memory.values_of(np.zeros(1)) is None

@@ -21,8 +21,8 @@ from optuna_trlhpo.cnn.training import early_stopping, trainer
 from optuna_trlhpo.cnn.training.cache import read_curves
 from optuna_trlhpo.cnn.training.early_stopping import Curves
 from optuna_trlhpo.trials.training_record import TRAININGS_ATTRIBUTE
+from tests.cnn.test_cache import add, trained  # noqa: F401 - a fixture
 from tests.cnn.test_objective import THREE, make, make_params, run
-from tests.cnn.test_trained import add, trained  # noqa: F401 - a fixture
 
 ONE, OTHER = "Conv(8,3,1)", "Conv(16,3,1)"
 

@@ -18,8 +18,8 @@ from optuna_trlhpo.cnn.model import build_network, output_shape_of
 from optuna_trlhpo.cnn.training import trainer
 from optuna_trlhpo.cnn.training.weight_inheritance import LineageStep, WeightCache, inherit
 from optuna_trlhpo.layers import parse
+from tests.cnn.test_cache import add, shared, trained  # noqa: F401 - a fixture
 from tests.cnn.test_objective import THREE, make, make_params, run
-from tests.cnn.test_trained import add, shared, trained  # noqa: F401 - a fixture
 
 SHAPE, CLASSES = (1, 12, 12), 3
 
