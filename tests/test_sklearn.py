@@ -39,6 +39,7 @@ def digits(n: int = 300) -> tuple[np.ndarray, np.ndarray]:
     return X[:n].reshape(-1, 8, 8) / 16, y[:n]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("axes", [3, 4])
 def test_images_are_classified(axes: int) -> None:
     X, y = digits()
@@ -101,6 +102,7 @@ def test_a_study_is_gone_on_with() -> None:
     assert len(study.trials) == 4
 
 
+@pytest.mark.slow
 def test_another_data_sets_networks_are_not_chosen() -> None:
     """As under cross validation with a study that is stored, which the folds share."""
     X, y = load_iris(return_X_y=True)
@@ -116,6 +118,7 @@ def test_another_data_sets_networks_are_not_chosen() -> None:
         assert model.architecture_ not in {trial.user_attrs["architecture"] for trial in study.trials[:2]}
 
 
+@pytest.mark.slow
 def test_networks_beyond_the_limits_are_not_chosen() -> None:
     """Of a study whose earlier trials had none."""
     X, y = load_iris(return_X_y=True)

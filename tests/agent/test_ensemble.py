@@ -101,6 +101,7 @@ def test_nothing_at_all_is_no_trouble(body: str) -> None:
     assert np.isfinite(ensemble.predict(np.zeros((2, 2)))[0]).all()
 
 
+@pytest.mark.slow
 @both
 def test_the_noise_is_what_cannot_be_told(body: str) -> None:
     x, y = problem(40)

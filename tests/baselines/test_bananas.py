@@ -34,6 +34,7 @@ def test_it_is_much_better_than_random_search():
     assert mean_of_best(BananasSampler) < mean_of_best(optuna.samplers.RandomSampler) - 8
 
 
+@pytest.mark.slow
 def test_it_learns_conditions():
     def objective(trial):
         if trial.suggest_categorical("kind", ["a", "b"]) == "a":

@@ -44,6 +44,7 @@ def test_overhead_prints_a_row_per_length(capsys, monkeypatch):
     assert [int(row.split()[0]) for row in rows] == [5, 12]
 
 
+@pytest.mark.slow
 def test_figures_prints_a_row_per_figure(capsys):
     assert main(["figures", "--trials", "4"]) == 0
     heading, *rows = capsys.readouterr().out.splitlines()
@@ -53,6 +54,7 @@ def test_figures_prints_a_row_per_figure(capsys):
     assert all(float(row.split()[1]) >= 0 and row.endswith(" s") for row in rows)
 
 
+@pytest.mark.slow
 def test_run_and_report(toy, tmp_path, capsys):
     command = ["--problems", "t*", "--samplers", "random", "tpe", "--out", str(tmp_path / "rows")]
     assert main(["run", *command, "--seeds", "2", "--budget", "30"]) == 0

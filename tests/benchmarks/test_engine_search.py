@@ -70,6 +70,7 @@ def test_rows_are_made_once_and_summed_up(tmp_path: Path) -> None:
     assert report(rows, trials=3).startswith("There is no seed with a whole study of both.")
 
 
+@pytest.mark.slow
 def test_rows_of_other_settings_are_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     arguments: dict[str, Any] = {"trials": 1, "images": 100, "refits": 1, "out": tmp_path}
     rows = run(seeds=[0], **arguments)

@@ -68,6 +68,7 @@ def test_the_command(tmp_path, capsys) -> None:
     assert "unknown sampler nobody" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_sampler_that_fails_is_told_of(tmp_path) -> None:
     class Broken(RandomSampler):
         def __init__(self, seed):

@@ -84,6 +84,7 @@ def test_counts_by_hand() -> None:
     assert "latency" not in str(cost).splitlines()[-1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("vocabulary", "shape", "n"),
     [(CNN, (1, 8, 8), 100), (MLP, (20,), 100), (LSTM, (12, 3), 30)],  # an LSTM takes long

@@ -93,6 +93,7 @@ def test_a_network_that_is_not_stopped_has_its_usual_value() -> None:
     assert watched.intermediate_values == run(make(), network=THREE).trials[0].intermediate_values
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pruner", [MedianPruner(n_startup_trials=1), SuccessiveHalvingPruner()])
 def test_what_a_study_knows_counts_after_a_restart(
     pruner: optuna.pruners.BasePruner, monkeypatch: pytest.MonkeyPatch, tmp_path: Path

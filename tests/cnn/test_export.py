@@ -125,6 +125,7 @@ def load_source(path: Path) -> nn.Module:
     return module.load()
 
 
+@pytest.mark.slow
 def test_source_stands_alone(tmp_path: Path) -> None:
     text = "Residual(8,3,2) > Dropout(20) > GlobalPool() > FCL(16,gelu,bias)"
     network = build_network(parse(text), (1, 8, 8), 10).eval()

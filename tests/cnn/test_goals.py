@@ -147,6 +147,7 @@ def test_an_objective_with_a_goal_goes_to_other_processes() -> None:
 # Limits
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "limits",
     [

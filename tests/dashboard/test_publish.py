@@ -123,6 +123,7 @@ def test_a_note_whose_end_was_deleted_loses_nothing() -> None:
     assert get_note(study) == note
 
 
+@pytest.mark.slow
 def test_onnx_of_the_best_few_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     objective = CNNObjective("digits", epochs=1, max_layers=2, device="cpu")
     study = study_of(3, objective)
@@ -324,6 +325,7 @@ def cut(trial: FrozenTrial) -> list[str]:
     ]
 
 
+@pytest.mark.slow
 def test_no_attribute_of_a_trained_network_is_cut() -> None:
     objective = CNNObjective("digits", epochs=1, max_layers=6, min_accuracy=None, device="cpu")
     study = study_of(4, objective, sampler=TRLHPOSampler(seed=0))

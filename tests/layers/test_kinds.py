@@ -82,6 +82,7 @@ def test_every_form_of_a_network_is_the_inverse_of_the_others(space: LayerSpace)
     assert kinds == set(space.vocabulary.kind.values)
 
 
+@pytest.mark.slow
 def test_modules_do_what_the_shape_rule_and_the_costs_say(space: LayerSpace) -> None:
     for network in drawn(space, 40):
         shape: Shape = space.input_shape
@@ -363,6 +364,7 @@ class Wide(Layer):
         return [nn.Conv2d(shape[0], self.width, 3, padding=self.padding)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", [optuna.samplers.RandomSampler, TRLHPOSampler])
 def test_limits_hold_where_a_labelled_value_decides(sampler: Any, forgetting: None) -> None:
     mine = Vocabulary("labelled", (Conv, Wide), first=(Conv, Wide))
@@ -497,6 +499,7 @@ def test_all_that_can_come_within_max_parameters_is_suggested_and_nothing_else(
         assert all(space.draw(rng) in within for _ in range(20))
 
 
+@pytest.mark.slow
 def test_parameters_are_looked_ahead_for_more_than_one_layer() -> None:
     network = parse("Conv(8,3,3) > MaxPool(8,3,0) > MaxPool(8,3,0)")
     space = LayerSpace(input_shape=(3, 96, 96), max_parameters=314)

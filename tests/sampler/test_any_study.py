@@ -79,6 +79,7 @@ def test_a_report_that_is_no_number_is_passed_over():
     assert plan is not None and math.isfinite(plan.mean)
 
 
+@pytest.mark.slow
 def test_a_penalty_for_what_is_invalid_hides_nothing():
     def penalised(penalty):
         def objective(trial):
@@ -100,6 +101,7 @@ def test_values_of_large_grids_are_on_them():
     optimized(objective, 30)
 
 
+@pytest.mark.slow
 def test_values_are_compared_with_the_range_that_is_asked_for_now():
     def within(high):
         return lambda t: (t.suggest_float("x", 0, high) - 3) ** 2 + (t.suggest_float("y", 0, high) - 2) ** 2
@@ -115,6 +117,7 @@ def test_values_are_compared_with_the_range_that_is_asked_for_now():
 # Names ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "names",
     [
@@ -137,6 +140,7 @@ def test_parameters_with_similar_names_are_two(names):
 # Trials that fail, are pruned, or were never seen ----------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_an_invalid_region_is_left():
     def objective(trial):
         x, y = trial.suggest_float("x", 0, 1), trial.suggest_float("y", 0, 1)
@@ -183,6 +187,7 @@ def test_a_cost_so_far_is_no_estimate_of_the_whole():
     assert sum(trial.state == TrialState.PRUNED for trial in study.trials[15:]) <= 5
 
 
+@pytest.mark.slow
 def test_a_sum_that_grows_with_each_parameter_is_not_the_worth_of_a_beginning():
     def objective(trial):
         loss = 0.0
@@ -367,6 +372,7 @@ def _go_on(url):
     study.optimize(quadratic, n_trials=2)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:This process.*is multi-threaded:DeprecationWarning")
 def test_a_forked_worker_goes_on(tmp_path):
     url = f"sqlite:///{tmp_path}/study.db"
@@ -420,6 +426,7 @@ def test_repeats_come_where_nothing_else_is_left_or_they_are_wanted(caplog):
 # Choices ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Choices for a categorical distribution")
 def test_choices_may_be_of_any_kind():
     nan = math.nan
@@ -436,6 +443,7 @@ def test_choices_may_be_of_any_kind():
     assert len({repr(sorted(trial.params.items())) for trial in study.trials}) == 25
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 def test_a_parameter_with_one_value_may_come_late(seed):
     """A sampler is not asked for it, and meets it as one that stands before the next."""

@@ -53,6 +53,7 @@ def test_an_enqueued_network_is_trained_and_no_prefix_of_it(n_before, prior, lay
     assert len(trained) <= 2 or not (prior or n_before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pruner", [optuna.pruners.NopPruner, optuna.pruners.HyperbandPruner])
 def test_in_brackets_and_behind_other_parameters(pruner):
     def objective(trial):

@@ -55,12 +55,14 @@ def test_what_is_left_to_choose_comes_once(case, way):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["wrapper", "queue"])
 def test_a_fixed_number_without_a_grid(way):
     study = fixed_by(way, tree, {"d0": 0.5, "d1": 0.25}, 40)
     assert distinct(study.trials) >= 39  # what is fixed shows only when it has come
 
 
+@pytest.mark.slow
 def test_what_is_fixed_no_longer_is_free_at_once():
     study = fixed_by("wrapper", flat, {"b": "y"}, 40)
     study.sampler = study.sampler._base_sampler
@@ -68,6 +70,7 @@ def test_what_is_fixed_no_longer_is_free_at_once():
     assert distinct(study.trials) == 120
 
 
+@pytest.mark.slow
 def test_what_was_enqueued_once_stays_free():
     study = optuna.create_study(sampler=sampler())
     for a in range(5):
@@ -93,6 +96,7 @@ class _Shared(BaseSampler):
         return of.sample_independent(study, trial, name, distribution)
 
 
+@pytest.mark.slow
 def test_what_another_sampler_decides_is_not_fixed():
     study = optuna.create_study(sampler=_Shared(sampler(), RandomSampler(seed=0)))
     study.optimize(flat, n_trials=40)

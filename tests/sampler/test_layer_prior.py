@@ -177,6 +177,7 @@ def expected(layers, path):
     return float((prior([SPACE.layer_features(SPACE.encode(layers))]) @ prior.means)[0])
 
 
+@pytest.mark.slow
 @both_forms
 def test_the_first_network_is_one_of_which_much_is_expected(objective, file):
     rng = np.random.default_rng(0)

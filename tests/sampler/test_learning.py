@@ -71,6 +71,7 @@ def test_a_logarithmic_integer_is_not_tried_again_and_again():
     assert len({trial.params["n"] for trial in study.trials}) > 25
 
 
+@pytest.mark.slow
 def test_several_objectives_are_learned_from_final_values():
     study = optuna.create_study(directions=["minimize", "minimize"], sampler=TRLHPOSampler(seed=0))
 
@@ -187,6 +188,7 @@ def test_several_epochs_for_each_layer_count_by_their_last(make_sampler):
     np.testing.assert_allclose(worths, [[0.2, 0.4]])
 
 
+@pytest.mark.slow
 def test_a_narrow_peak_among_many_parameters_is_found():
     """Differences between values are not taken for noise: where they were, it came to 296; random search
     comes to 333."""

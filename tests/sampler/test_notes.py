@@ -164,6 +164,7 @@ def test_no_trial_fails_for_a_note(monkeypatch, caplog, agent):
     assert "The attribute 'trlhpo:" in caplog.text
 
 
+@pytest.mark.slow
 def test_notes_reach_a_stored_study_and_brackets_of_hyperband(tmp_path):
     url = f"sqlite:///{tmp_path}/study.db"
     pruner = optuna.pruners.HyperbandPruner(max_resource=4)

@@ -35,6 +35,7 @@ def distinct(trials):
 # What ended a study --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_numbered_parameters_may_be_of_several_kinds():
     def objective(trial):
         loss = 0.0
@@ -178,6 +179,7 @@ def test_choices_that_optuna_cannot_tell_apart_are_one(choices):
     assert distinct(play(objective, n).trials) == n
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Choices for a categorical")
 def test_tuples_are_lists_to_a_storage():
     def objective(trial):
@@ -201,6 +203,7 @@ def test_workers_see_an_end_behind_what_is_not_asked_for():
         assert {trial.params["a"] for trial in study.trials} == set(range(6))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2))
 def test_trials_that_run_together_share_what_is_left(seed):
     """Some are planned, one is left to chance; each is asked for a parameter in turn."""
@@ -226,6 +229,7 @@ def test_trials_that_run_together_share_what_is_left(seed):
     assert distinct(study.trials) == 3 + 9 + 27
 
 
+@pytest.mark.slow
 def test_where_nothing_comes_as_planned_few_plans_are_made(caplog):
     """The names are of no order; planned anew for each of them, a trial of 20 took seconds."""
 

@@ -113,6 +113,7 @@ def test_the_papers_agent_leaves_no_trial_to_chance():
     assert study.trials[4].system_attrs.keys() == study.trials[3].system_attrs.keys()
 
 
+@pytest.mark.slow
 def test_the_network_that_was_planned_is_trained(make_sampler):
     sampler = make_sampler()
     study = optuna.create_study(direction="maximize", sampler=sampler)
@@ -153,6 +154,7 @@ def test_a_deeper_network_is_weighed_against_all_but_the_one_that_it_grows_from(
     assert another.key != key
 
 
+@pytest.mark.slow
 def test_a_trial_of_the_agents_is_replayed_as_it_was_played(make_sampler):
     study = optuna.create_study(direction="maximize", sampler=make_sampler())
     skipped = 0
@@ -163,6 +165,7 @@ def test_a_trial_of_the_agents_is_replayed_as_it_was_played(make_sampler):
     assert skipped > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("train_prefixes", ["all", 2])
 def test_a_space_that_knows_what_to_train_does_not_ask(make_sampler, train_prefixes):
     study = optuna.create_study(direction="maximize", sampler=make_sampler())
@@ -184,6 +187,7 @@ def test_the_papers_agent_has_every_prefix_trained():
         assert [len(layers) for layers, _ in grow(study, SPACE)] == [1, 2, 3, 4]
 
 
+@pytest.mark.slow
 def test_a_wrapper_around_the_sampler_fixes_a_parameter_and_nothing_else(make_sampler):
     sampler = optuna.samplers.PartialFixedSampler({"layer1_conv_kernel": 3}, make_sampler())
     study = optuna.create_study(direction="maximize", sampler=sampler)
@@ -192,6 +196,7 @@ def test_a_wrapper_around_the_sampler_fixes_a_parameter_and_nothing_else(make_sa
     assert sum(map(len, trained)) <= 7  # one network a trial, mostly, where all prefixes would be 20
 
 
+@pytest.mark.slow
 def test_an_enqueued_network_is_trained(make_sampler):
     """It is not what the agent planned; it is learned from like any."""
     sampler = make_sampler()
@@ -255,6 +260,7 @@ def test_a_trial_without_reports_after_trials_with_reports(make_sampler):
     assert len(set(tried)) >= 13
 
 
+@pytest.mark.slow
 def test_the_space_of_another_study_is_forgotten(make_sampler):
     def flat(study):
         study.optimize(lambda trial: trial.suggest_float("x", 0, 1) ** 2, n_trials=9)

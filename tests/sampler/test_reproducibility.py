@@ -40,6 +40,7 @@ def test_two_runs_with_one_seed_are_equal(make):
     assert runs[0] == runs[1]
 
 
+@pytest.mark.slow
 def test_other_seeds_differ(make_sampler):
     runs = []
     for seed in (0, 1):
@@ -87,6 +88,7 @@ def test_a_run_in_another_process_is_equal():
     assert runs[0].stdout == runs[1].stdout != ""
 
 
+@pytest.mark.slow
 def test_a_pickled_sampler_continues_as_the_uninterrupted_one(make):
     whole = optuna.create_study(direction="maximize", sampler=make())
     whole.optimize(objective, n_trials=12)
@@ -97,6 +99,7 @@ def test_a_pickled_sampler_continues_as_the_uninterrupted_one(make):
     assert params(parts) == params(whole)
 
 
+@pytest.mark.slow
 def test_a_sampler_pickled_inside_a_trial_continues_it(make_sampler):
     def run(interrupt):
         study = optuna.create_study(direction="maximize", sampler=make_sampler())
@@ -112,6 +115,7 @@ def test_a_sampler_pickled_inside_a_trial_continues_it(make_sampler):
     assert run(interrupt=True) == run(interrupt=False)
 
 
+@pytest.mark.slow
 def test_a_new_sampler_on_a_stored_study_learns_from_it_and_does_not_repeat_it(make_sampler, tmp_path):
     storage = f"sqlite:///{tmp_path}/study.db"
 

@@ -79,6 +79,7 @@ def assert_valid(space: LayerSpace, layers: Network) -> None:
     assert space.max_macs is None or macs + math.prod(shape) * space.num_classes <= space.max_macs
 
 
+@pytest.mark.slow
 def test_a_space_reaches_the_whole_table_by_actions() -> None:
     """On 28x28 the first layer may be any convolution, and behind it any layer but for oversized padding."""
     space = LayerSpace()
@@ -266,6 +267,7 @@ CAPS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("shape", "classes", "cap"), CAPS)
 def test_max_macs_is_never_exceeded_and_leaves_room(
     shape: tuple[int, int, int], classes: int, cap: int

@@ -412,6 +412,7 @@ def right_value(place: tuple[str, str]) -> Any:
     )
 
 
+@pytest.mark.slow
 @given(st.data(), st.sampled_from(PLACES))
 @settings(max_examples=250)
 def test_reading_raises_for_nothing_that_json_can_hold(data: st.DataObject, place: tuple[str, str]) -> None:
