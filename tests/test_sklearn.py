@@ -56,18 +56,21 @@ def test_images_are_classified(axes: int) -> None:
     assert parse(model.architecture_)[0].kind == "Conv" and len(model.study_.trials) == 3
 
 
+@pytest.mark.slow
 def test_rows_are_classified_in_a_pipeline_under_cross_validation() -> None:
     X, y = load_iris(return_X_y=True)
     scores = cross_val_score(make_pipeline(StandardScaler(), TRLHPOClassifier(**QUICK)), X, y, cv=3)
     assert scores.mean() > 0.85
 
 
+@pytest.mark.slow
 def test_its_arguments_can_be_searched() -> None:
     X, y = load_iris(return_X_y=True)
     search = GridSearchCV(TRLHPOClassifier(**QUICK), {"max_layers": [1, 2]}, cv=2).fit(X, y)
     assert search.best_params_["max_layers"] in (1, 2)
 
 
+@pytest.mark.slow
 def test_equal_states_equal_models() -> None:
     X, y = load_iris(return_X_y=True)
     model = TRLHPOClassifier(**QUICK)
@@ -78,6 +81,7 @@ def test_equal_states_equal_models() -> None:
     assert (pickle.loads(pickle.dumps(first)).predict_proba(X) == first.predict_proba(X)).all()
 
 
+@pytest.mark.slow
 def test_limits_and_vocabularies_are_those_that_are_named() -> None:
     X, y = digits(200)
     model = TRLHPOClassifier(**QUICK, vocabulary=CNN, max_parameters=2_000, max_macs=1e5).fit(X, y)
@@ -86,6 +90,7 @@ def test_limits_and_vocabularies_are_those_that_are_named() -> None:
     assert "layer1_cnn_kind_of_conv_sameconv_sepconv_residual" in names or "layer1_cnn_kind" in names
 
 
+@pytest.mark.slow
 def test_sequences_are_classified() -> None:
     y = np.arange(120) % 2
     X = np.random.default_rng(0).standard_normal((120, 10, 2)) + np.where(y, 1, -1)[:, None, None]
@@ -93,6 +98,7 @@ def test_sequences_are_classified() -> None:
     assert model.score(X, y) > 0.9
 
 
+@pytest.mark.slow
 def test_a_study_is_gone_on_with() -> None:
     X, y = load_iris(return_X_y=True)
     study = optuna.create_study(direction="maximize")
@@ -150,6 +156,7 @@ def test_a_search_without_a_network_says_so(monkeypatch: pytest.MonkeyPatch) -> 
         TRLHPOClassifier(**QUICK).fit(X, y)
 
 
+@pytest.mark.slow
 def test_threads_that_are_measured() -> None:
     X, y = digits(60)
     model = TRLHPOClassifier(**QUICK | {"epochs": 1}, threads="auto").fit(X, y)

@@ -258,6 +258,7 @@ def test_without_bootstrapping_a_target_is_the_return() -> None:
 # Learning ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "config",
     [AgentConfig(), AgentConfig.paper(critic_learning_rate=1e-3, gamma=0.0)],

@@ -54,6 +54,7 @@ def rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
 # What is learned --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @both
 def test_a_function_is_learned(body: str) -> None:
     (x, y), (z, truth) = problem(60), problem(200, seed=1)
@@ -66,6 +67,7 @@ def test_a_function_is_learned(body: str) -> None:
     assert mean.shape == deviation.shape == (200,) and mean.dtype == deviation.dtype == np.float64
 
 
+@pytest.mark.slow
 @both
 def test_learning_goes_on_where_it_ended(body: str) -> None:
     (x, y), (z, truth) = problem(60), problem(200, seed=1)
@@ -247,6 +249,7 @@ def test_new_features_change_nothing_where_they_are_0(body: str) -> None:
     assert not np.allclose(ensemble.predict(padded + np.eye(8)[6])[0], before[0], atol=1e-2)
 
 
+@pytest.mark.slow
 @both
 def test_new_features_are_learned(body: str) -> None:
     x, y = problem(60)

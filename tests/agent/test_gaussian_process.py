@@ -236,6 +236,7 @@ def test_what_is_learned_counts_in_what_was_expected() -> None:
 # Samples ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_samples_have_the_posteriors_mean_and_deviation() -> None:
     posterior = fixed()
     posterior.fit(X, Y, FEATURES, steps=0)

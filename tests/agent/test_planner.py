@@ -395,6 +395,7 @@ def test_every_plan_is_of_the_space(limit: float) -> None:
     assert len(found) == 4 and max(found) <= limit
 
 
+@pytest.mark.slow
 def test_a_space_that_changes_is_followed() -> None:
     memory = layers(24)
     search = search_of(memory)
@@ -426,6 +427,7 @@ def test_equal_generators_equal_plans(acquisition: str) -> None:
     assert plans[0] == plans[1] != plans[2]
 
 
+@pytest.mark.slow
 def test_luck_is_no_gain() -> None:
     """Of networks that all came to much the same, with noise, the two acquisitions want different ones."""
     memory, noise = experience(), np.random.default_rng(0)

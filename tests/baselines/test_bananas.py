@@ -109,6 +109,7 @@ def test_the_predictor_ranks_what_it_has_not_seen_and_its_members_differ():
     assert not np.allclose(predicted, other.predict([trial.params for trial in trials[60:]]))
 
 
+@pytest.mark.slow
 def test_nothing_is_tried_twice_until_all_is():
     study = optuna.create_study(sampler=BananasSampler(n_startup_trials=3, seed=0))
     study.optimize(
@@ -136,6 +137,7 @@ def test_the_structure_of_an_objective_with_a_depth():
     assert list(structure.play(whole | {"n_layers": 1})) == ["n_layers", "kind0"]
 
 
+@pytest.mark.slow
 def test_the_structure_of_a_layer_space():
     space = LayerSpace(max_layers=4)
 

@@ -189,6 +189,7 @@ def test_workers_try_different_children():
     assert {trial.params["layer0"] for trial in running} == {"c"}
 
 
+@pytest.mark.slow
 def test_the_tree_is_read_from_a_database(tmp_path):
     for _ in range(4):
         study = optuna.create_study(

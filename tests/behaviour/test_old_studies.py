@@ -47,6 +47,7 @@ def storage(request: pytest.FixtureRequest, tmp_path: Path) -> BaseStorage:
     return JournalStorage(JournalFileBackend(str(file)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["layers", "foreign"])
 def test_an_old_study_goes_on_and_shows_itself(storage: BaseStorage, tmp_path: Path, name: str) -> None:
     sampler = TRLHPOSampler(seed=0, n_startup_trials=4, warn_independent_sampling=False)

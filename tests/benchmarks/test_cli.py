@@ -36,6 +36,7 @@ def test_help_is_printed_without_pytorch():
     assert {"run", "report", "overhead", "pretrain", "engine-search", "idioms"} <= set(printed.split())
 
 
+@pytest.mark.slow
 def test_overhead_prints_a_row_per_length(capsys, monkeypatch):
     monkeypatch.setattr(overhead, "_WINDOW", 2)
     main(["overhead", "--trials", "5", "12"])

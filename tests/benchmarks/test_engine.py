@@ -68,6 +68,7 @@ def test_the_operations_of_a_training_by_hand() -> None:
     assert engine.training_flops(model, torch.zeros(4, 1, 28, 28)) == 2 * convolution + 3 * classifier
 
 
+@pytest.mark.slow
 def test_the_limit_is_of_the_shortest_of_ten_times() -> None:
     """By a clock that says 10 s, 9 s, ..., 1 s for either operation; they are carried out as often."""
     lengths, now, calls = [*range(10, 0, -1)] * 2, 0.0, 0
@@ -95,6 +96,7 @@ def test_random_images_stand_in_for_missing_ones(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_the_command_ends_with_its_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

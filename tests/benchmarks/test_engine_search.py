@@ -29,6 +29,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine_search, "EPOCHS", 2)
 
 
+@pytest.mark.slow
 def test_the_plain_objective_trains_all_again_and_is_no_worse() -> None:
     plain, engine = (make_objective(arm, seed=0, images=400, data_root="data") for arm in (PLAIN, ENGINE))
     for objective, trained, looked_up in ((plain, 4, 0), (engine, 2, 2)):
@@ -81,6 +82,7 @@ def test_rows_of_other_settings_are_not_taken(tmp_path: Path, monkeypatch: pytes
     assert len(run([PLAIN], seeds=[0], **arguments)) == 1
 
 
+@pytest.mark.slow
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["engine-search", "--seeds", "1", "--trials", "1", "--images", "100", "--refits", "1"]
     assert main([*command, "--out", str(tmp_path)]) == 0

@@ -145,6 +145,7 @@ def test_a_missing_package_names_the_extra(monkeypatch):
         problems()["hpo-car"]()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "size", "unit"),
     [

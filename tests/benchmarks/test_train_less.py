@@ -62,6 +62,7 @@ def test_every_way_trains_what_it_says(tmp_path: Path) -> None:
     assert table[f"{FULL} "][3].strip() == "0 %"
 
 
+@pytest.mark.slow
 def test_what_was_broken_off_is_taken_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     way, grow, grown = "early stop of the worse half", train_less._grow, []
 
@@ -92,6 +93,7 @@ def test_rankings_by_hand() -> None:
     assert Ranking.of([1, 2, 4, 3, 6, 5], [1, 2, 3, 4, 5, 6]).error > 0
 
 
+@pytest.mark.slow
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["train-less", "--networks", "4", "--images", "60", "--out", str(tmp_path / "rows")]
     page = tmp_path / "docs" / "page.md"

@@ -116,6 +116,7 @@ def test_what_a_study_knows_counts_after_a_restart(
     assert outcomes[0][0] == 3 and outcomes[0][-1] < 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "pruner",
     [MedianPruner(n_startup_trials=2), HyperbandPruner(max_resource=3), PatientPruner(MedianPruner(), 1)],

@@ -95,6 +95,7 @@ def test_source_agrees_on_every_kind(vocabulary: Vocabulary, kind: type[Layer], 
     assert bool(dropping) == (kind is kinds.Dropout)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "vocabulary",
     [pytest.param(it, id=name_of(it), marks=marks_of(it, VOCABULARIES[1:])) for it in VOCABULARIES],
@@ -109,6 +110,7 @@ def test_program_agrees(vocabulary: Vocabulary, tmp_path: Path) -> None:
             assert apart(network, loaded(inputs).numpy(), inputs) <= 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["onnx", "py"])
 def test_every_activation_agrees(suffix: str, tmp_path: Path) -> None:
     layers = (Conv(8, 3, 1), *(FCL(16, name, True) for name in ACTIVATIONS))
@@ -194,6 +196,7 @@ def found() -> tuple[CNNObjective, optuna.Study]:
     return objective, study
 
 
+@pytest.mark.slow
 def test_objective_exports_with_what_a_reader_needs(
     found: tuple[CNNObjective, optuna.Study], tmp_path: Path
 ) -> None:

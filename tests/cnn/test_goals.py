@@ -103,6 +103,7 @@ def test_growth_stops_where_a_layer_costs_more_than_it_brings(monkeypatch: pytes
     assert list(run(objective, network=THREE).best_trial.intermediate_values) == [0, 1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "goal", [weighted_product("macs", 1e6), mixture("macs", 1e3, weight=0.3), mixture("macs", 1e5)], ids=str
 )
@@ -236,6 +237,7 @@ def test_a_network_that_is_too_slow_is_not_trained(monkeypatch: pytest.MonkeyPat
     assert trial.constraints == {"latency": pytest.approx(0.0005)}
 
 
+@pytest.mark.slow
 def test_the_sampler_learns_from_infeasible_trials(monkeypatch: pytest.MonkeyPatch) -> None:
     with_latencies(monkeypatch, 1.0, 1.0)
     study = run(make(max_latency=0.5, max_layers=2), 10, sampler=TRLHPOSampler(seed=0))
@@ -298,6 +300,7 @@ def test_threads_search_within_a_latency() -> None:
 # Several objectives
 
 
+@pytest.mark.slow
 def test_several_objectives_are_the_values_of_one_training(monkeypatch: pytest.MonkeyPatch) -> None:
     objective = make(objectives=("accuracy", "macs", "parameters", "latency"))
     study = optuna.create_study(

@@ -272,6 +272,7 @@ def test_without_test_images_there_is_no_test_accuracy() -> None:
     assert objective.refit(trial).test_accuracy is None
 
 
+@pytest.mark.slow
 def test_the_cost_of_a_trial_is_that_of_its_network(objective: CNNObjective) -> None:
     trial = run(objective, network=THREE).best_trial
     cost = objective.cost(trial, latency=False)

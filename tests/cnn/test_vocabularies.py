@@ -30,6 +30,7 @@ def rhythms(n: int) -> tuple[np.ndarray, np.ndarray]:
     return noise + np.where(labels, 1, -1)[:, None, None] * np.linspace(-2, 2, 12)[:, None], labels
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("vocabulary", "data"),
     [(CNN, stripes(150)), (MLP, rows(150)), (LSTM, rhythms(150))],

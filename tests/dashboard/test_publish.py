@@ -68,6 +68,7 @@ def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
     return None if request.param == "memory" else f"sqlite:///{tmp_path / 'study.db'}"
 
 
+@pytest.mark.slow
 def test_publish(storage: Any, tmp_path: Path) -> None:
     (tmp_path / "files").mkdir()
     store = FileSystemArtifactStore(str(tmp_path / "files"))
@@ -186,6 +187,7 @@ def test_what_a_store_has_lost_or_another_lacks_is_stored_again(tmp_path: Path) 
     assert len(list(folders[0].iterdir())) == 1 and len(files(study)) == 1
 
 
+@pytest.mark.slow
 def test_an_attribute_of_our_name_that_is_none_of_ours_is_ignored() -> None:
     for foreign in ([1], "x", {"figures": 3, "noted": "no"}, {"noted": ["a", 99]}):
         study = study_of(2, layered())

@@ -201,6 +201,7 @@ class Squash(Layer):
         return [nn.Conv2d(shape[0], self.filters, 1), nn.Tanh()]
 
 
+@pytest.mark.slow
 def test_one_class_is_a_kind_of_layer(forgetting: None) -> None:
     mine = Vocabulary("own", (*TABLE_I.kinds, Squash), first=(Conv, Squash))
     space = LayerSpace(input_shape=(3, 8, 8), max_macs=1e5, vocabulary=mine)

@@ -132,6 +132,7 @@ ANY_LAYER = st.sampled_from([Conv, MaxPool]).flatmap(
 )
 
 
+@pytest.mark.slow
 @given(layer=ANY_LAYER, shape=st.tuples(st.integers(1, 16), st.integers(1, 20), st.integers(1, 20)))
 def test_the_shape_rule_is_that_of_pytorch(layer: Layer, shape: tuple[int, int, int]) -> None:
     ours = layer.output_shape(shape)

@@ -263,6 +263,7 @@ def test_what_is_suggested_is_allowed_and_equal_seeds_give_equal_runs(program: P
     assert [trial.values for trial in first] == [trial.values for trial in second]
 
 
+@pytest.mark.slow
 def test_programs_are_as_manifold_as_they_should_be() -> None:
     """Else the properties would be of too simple programs."""
     seen: set[type] = set()

@@ -50,6 +50,7 @@ def test_a_huge_value_does_not_end_a_study(huge):
     again.optimize(quadratic, n_trials=3)
 
 
+@pytest.mark.slow
 def test_a_huge_report_does_not_end_a_study():
     def objective(trial):
         x = trial.suggest_float("x_0", 0, 1)
@@ -63,6 +64,7 @@ def test_a_huge_report_does_not_end_a_study():
     assert all(trial.state == TrialState.COMPLETE for trial in study.trials)
 
 
+@pytest.mark.slow
 def test_a_report_that_is_no_number_is_passed_over():
     def objective(trial):
         x = trial.suggest_float("x_0", 0, 1)
@@ -91,6 +93,7 @@ def test_a_penalty_for_what_is_invalid_hides_nothing():
     assert median_best(penalised(1e6), 35) <= 20 * median_best(penalised(math.inf), 35) + 1e-4
 
 
+@pytest.mark.slow
 def test_values_of_large_grids_are_on_them():
     def objective(trial):
         k = trial.suggest_int("k", 0, 15_000_000, step=3)
@@ -170,6 +173,7 @@ def test_a_configuration_that_failed_is_not_tried_again():
     assert sum(failed[15:]) < sum(failed[:15])
 
 
+@pytest.mark.slow
 def test_a_cost_so_far_is_no_estimate_of_the_whole():
     def objective(trial):
         x = trial.suggest_float("x", 0, 1)
@@ -405,6 +409,7 @@ def test_trials_that_are_never_told_do_not_slow_the_others():
     assert lengths and max(lengths) <= 32
 
 
+@pytest.mark.slow
 def test_repeats_come_where_nothing_else_is_left_or_they_are_wanted(caplog):
     def objective(trial):
         return trial.suggest_int("a", 0, 2) + trial.suggest_int("b", 0, 1)

@@ -108,6 +108,7 @@ def test_where_there_are_no_layers_trials_begin_at_random():
     assert independent.trials == [0, 1, 2]
 
 
+@pytest.mark.slow
 @both_forms
 def test_what_stands_before_the_layers_begins_at_random(objective):
     independent = Independent()
@@ -119,6 +120,7 @@ def test_what_stands_before_the_layers_begins_at_random(objective):
     assert independent.asked == [(number, "rate") for number in range(3)]
 
 
+@pytest.mark.slow
 def test_layers_behind_another_parameter_are_planned_in_their_space(monkeypatch):
     planned = []
     plan = Planner.plan
@@ -187,6 +189,7 @@ def test_the_first_network_is_one_of_which_much_is_expected(objective, file):
     assert len(set(firsts)) == 3  # and not for all the same
 
 
+@pytest.mark.slow
 @both_forms
 def test_errors_and_accuracies_are_the_same_to_it(objective):
     def error(trial):
@@ -204,6 +207,7 @@ def test_a_file_of_ones_own(file):
     assert mine == same != theirs
 
 
+@pytest.mark.slow
 def test_every_network_is_of_the_space(file):
     space = LayerSpace(
         input_shape=(1, 8, 8), max_layers=4, max_macs=6_000, min_accuracy=None, min_improvement=None
@@ -239,6 +243,7 @@ def test_its_unit_is_that_of_scores_where_there_are_layers(file):
         assert OutcomeTransform(values, 0.5).unit != pytest.approx(OutcomeTransform(values).unit)
 
 
+@pytest.mark.slow
 def test_that_reports_are_values_is_found_out():
     """Else no trial ever grows on after its first report."""
     sampler = sampler_of()

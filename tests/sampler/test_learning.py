@@ -85,6 +85,7 @@ def test_several_objectives_are_learned_from_final_values():
     assert late[:, 0].std() > 0.1  # all of the front, not one point of it
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pruned", [False, True])
 def test_constraints_are_learned(pruned):
     study = optuna.create_study(direction="maximize", sampler=TRLHPOSampler(seed=0))

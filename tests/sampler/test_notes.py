@@ -95,6 +95,7 @@ def test_others_have_no_attention_and_expect_values(studies, agent):
             assert all(plan.low <= plan.value <= plan.high and plan.steps <= 4 for plan in note.plans)
 
 
+@pytest.mark.slow
 def test_what_is_expected_is_in_the_unit_of_the_values():
     """A critic that knows a function well expects about what comes, also where less is better."""
     for sign, direction in ((1, "maximize"), (-1, "minimize")):
@@ -114,6 +115,7 @@ def test_ranks_are_turned_into_values_too():
     assert min(values) - 1e-4 <= plan.low <= plan.value <= plan.high <= max(values) + 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("agent", ["paper", "posterior", "transformer"])
 def test_a_note_that_cannot_be_written_breaks_and_changes_nothing(studies, agent, monkeypatch, caplog):
     def refuse(study, trial, name, value):
@@ -174,6 +176,7 @@ def test_notes_reach_a_stored_study_and_brackets_of_hyperband(tmp_path):
     assert read_from_study(study, SAMPLER_ATTRIBUTE)["sampler"] == "TRLHPOSampler"
 
 
+@pytest.mark.slow
 def test_threads_note_each_their_own():
     study = optuna.create_study(direction="maximize", sampler=make("paper"))
     study.optimize(objective, n_trials=12, n_jobs=3)

@@ -50,6 +50,7 @@ def test_numbered_parameters_may_be_of_several_kinds():
     assert distinct(play(objective, 30).trials) == 30
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("choices", [(1.0, math.inf), (-math.inf, math.inf), (math.nan, 2.0, 3.0)])
 def test_a_choice_without_end_may_decide_what_follows(choices):
     def objective(trial):
@@ -86,6 +87,7 @@ def test_a_running_trial_may_have_a_label_that_nobody_knows():
 # What made it repeat itself ------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_a_place_where_trials_fail_is_left(seed):
     """The trial fails before it has asked for all."""
@@ -143,6 +145,7 @@ def both(*parts):
 A, B = whole("a", 0, 4), whole("b", 0, 9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("before", "after", "n"),
     [

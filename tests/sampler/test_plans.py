@@ -37,6 +37,7 @@ def test_trials_at_random_train_every_prefix(make_sampler):
         assert [len(layers) for layers, _ in trained] == list(range(1, len(trained) + 1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n_startup_trials", "n_random"), [(0, 1), (2, 1), (4, 2), (8, 3), (9, 4)])
 def test_a_start_ends_where_trials_have_brought_enough_values(make_sampler, n_startup_trials, n_random):
     """Three values for two startup trials; a trial at random brings four."""
@@ -65,6 +66,7 @@ def small(**settings):
     return AgentConfig(n_candidates=10, n_generations=1, fit_steps=1, **settings)
 
 
+@pytest.mark.slow
 def test_of_so_many_trials_that_grow_layers_one_is_random():
     assert random_trials(11, agent=small()) == [0, 4, 9]  # in the first nothing is known
     assert random_trials(8, agent=small(random_interval=3)) == [0, 2, 5]
@@ -239,6 +241,7 @@ def test_a_space_that_has_shrunk_is_searched_on(make_sampler):
         assert len(grow(study, smaller)[-1][0]) <= 2
 
 
+@pytest.mark.slow
 def test_a_trial_without_reports_after_trials_with_reports(make_sampler):
     """Without stop rules nothing need be reported: what was tried is known by its value, and not repeated."""
     study, tried = optuna.create_study(direction="maximize", sampler=make_sampler()), []
@@ -352,6 +355,7 @@ def test_a_choice_that_the_start_left_out_is_tried(make_sampler):
     assert {trial.params["choice"] for trial in study.trials} == set(range(12))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("acquisition", ["expected_improvement", "thompson"])
 def test_what_depends_on_a_choice_is_planned_with_it(acquisition):
     def objective(trial):

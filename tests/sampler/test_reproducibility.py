@@ -146,6 +146,7 @@ def test_a_resumed_start_does_not_repeat_itself(make_sampler, tmp_path):
     assert len({trial.params["x"] for trial in study.trials}) == 3
 
 
+@pytest.mark.slow
 def test_two_threads(make_sampler):
     study = optuna.create_study(direction="maximize", sampler=make_sampler())
     study.optimize(objective, n_trials=24, n_jobs=2)
@@ -191,6 +192,7 @@ def test_another_study_is_learned_from_scratch(make_sampler):
         assert len(sampler.agent.networks.replay) == 4
 
 
+@pytest.mark.slow
 def test_another_study_of_the_same_name_is_learned_from_scratch(make_sampler):
     sampler = make_sampler()
     for direction, n_trials in (("maximize", 8), ("minimize", 6), ("minimize", 4), ("minimize", 7)):

@@ -216,6 +216,7 @@ def test_of_two_agents_what_the_more_trials_have_is_compared() -> None:
     assert (calibration.unit, calibration.trials) == ("value of the plan", [1, 2])
 
 
+@pytest.mark.slow
 def test_what_came_need_not_begin_at_zero_and_bars_have_one_colour(make: Callable[[str], Study]) -> None:
     figure = plot_agent(make("default"))
     (points,) = [trace for trace in figure.data if trace.name == "value of the plan"]
