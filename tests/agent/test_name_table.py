@@ -1,4 +1,4 @@
-"""NameTable as numbers: who gets which, what is shared, what is settled."""
+"""`NameTable`: numbers of names, which of them are shared, and values on their grid."""
 
 from __future__ import annotations
 
