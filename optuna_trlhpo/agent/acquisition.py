@@ -13,9 +13,9 @@ import torch
 from optuna_trlhpo._threads import one_thread
 from optuna_trlhpo.agent.surrogate import Surrogate
 
-_HARM = 1e9
+BELOW_ALL_GAINS = 1e9
 """Offset that puts the logarithm of an improvement below every gain."""
-_WORTHWHILE = math.log(10)
+LOG_EI_MARGIN = math.log(10)
 """How far the logarithm of an expected improvement may be below the best for the gain to decide."""
 
 
@@ -49,7 +49,7 @@ def acquire(
     gain = incumbent_gain(mean, deviation, critic.noise, float(of_networks[k]), float(values[k]))
     # Compare gains only among candidates that promise improvement: a surely bad network has a gain of 0,
     # and would win against all good ones once each of these could also have a negative gain.
-    return np.where(improvement > improvement.max() - _WORTHWHILE, gain, improvement - _HARM)
+    return np.where(improvement > improvement.max() - LOG_EI_MARGIN, gain, improvement - BELOW_ALL_GAINS)
 
 
 def incumbent_gain(

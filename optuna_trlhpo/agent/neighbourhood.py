@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from optuna_trlhpo.agent.sequences import Candidate, DecisionPoint, Networks
-from optuna_trlhpo.layers.bins import bin_of, middle_of
+from optuna_trlhpo.layers.bins import bin_of, middle_of, reflect
 
 _SMALLEST, _LARGEST = 0.005, 0.25
 """Smallest and largest standard deviation by which a value in [0, 1] is perturbed."""
@@ -235,7 +235,7 @@ class Neighbourhood:
             size = math.exp(rng.uniform(math.log(_SMALLEST), math.log(_LARGEST)))
             if n:
                 size = max(size, 0.7 / n)
-            candidate.actions[k, i] = _reflect(old + size * rng.standard_normal())
+            candidate.actions[k, i] = reflect(old + size * rng.standard_normal())
         self._fit(candidate, k, i)
         if self._categorical[base_name] and abs(candidate.actions[k, i] - old) > 1e-6:
             candidate = self._adapt(candidate, k, i, rng)
@@ -336,8 +336,3 @@ class Neighbourhood:
         if not self._repeated[template.names[at, 0]]:
             return None
         return template.steps(at, at + 1, index - int(template.indices[at, 0])).copy()
-
-
-def _reflect(action: float) -> float:
-    """Reflect an action into [0, 1]: clipping would accumulate values at the ends."""
-    return min(max(1 - abs(1 - abs(action)), 0.0), 1.0)

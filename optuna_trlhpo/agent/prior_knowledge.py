@@ -18,15 +18,10 @@ from optuna_trlhpo.agent.sequences import (
     as_one,
     joined,
 )
-from optuna_trlhpo.agent.transfer import NetworkSource
+from optuna_trlhpo.agent.transfer import TRANSFER_OFFSET_STD, TRANSFER_WEIGHT_STD, NetworkSource
 from optuna_trlhpo.layers import Vocabulary
 from optuna_trlhpo.trials.episode import Episode, episode_of
 
-_DOUBT = 0.5
-"""Deviation of the slope between the scores of an earlier study and those of the running one, around 1:
-where the earlier study misleads, its weight must fall to 0 or below within a few trials."""
-_OFFSET = 10.0
-"""Deviation of the offset between the scores of two studies: scores are relative to a study's own median."""
 _N_SPACE_SAMPLES = 150
 """Number of random networks of a space that serve as templates, where there are expectations for networks
 that no trial has tried."""
@@ -167,15 +162,17 @@ class PriorKnowledge:
         of_prior = self._prior.means if self._prior is not None else np.zeros(0)
         if not self.sources:
             return of_prior
-        return np.concatenate([of_prior, np.full(len(self.sources), 1 / _DOUBT / len(self.sources)), [0.0]])
+        return np.concatenate(
+            [of_prior, np.full(len(self.sources), 1 / TRANSFER_WEIGHT_STD / len(self.sources)), [0.0]]
+        )
 
     def with_prior_features(self, networks: Networks) -> Networks:
         """Networks with their descriptors and all expectations."""
         networks = self._with_descriptors(networks)
         if not self.sources:
             return networks
-        columns = [_DOUBT * source.expect(networks)[:, None] for source in self.sources]
-        constant = np.full((len(networks.names), 1), _OFFSET)
+        columns = [TRANSFER_WEIGHT_STD * source.expect(networks)[:, None] for source in self.sources]
+        constant = np.full((len(networks.names), 1), TRANSFER_OFFSET_STD)
         return networks._replace(expected=np.concatenate([networks.expected, *columns, constant], axis=1))
 
     def _with_descriptors(self, networks: Networks) -> Networks:

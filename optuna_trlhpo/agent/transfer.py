@@ -23,6 +23,11 @@ _N_BEST = 100
 """Number of networks that are candidates unchanged."""
 _STEPS = 80
 """Number of steps in which the kernel is learned."""
+TRANSFER_WEIGHT_STD = 0.5
+"""Deviation of the slope between the scores of an earlier study and those of the running one, around 1:
+where the earlier study misleads, its weight must fall to 0 or below within a few trials."""
+TRANSFER_OFFSET_STD = 10.0
+"""Deviation of the offset between the scores of two studies: scores are relative to a study's own median."""
 
 
 class NetworkSource:

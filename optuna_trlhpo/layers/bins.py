@@ -1,4 +1,4 @@
-"""Equal bins of [0, 1], one for each of n values (paper, section IV: an action is decoded by bins)."""
+"""Actions in [0, 1]: equal bins, one for each of n values (paper, section IV), and reflection at the ends."""
 
 from __future__ import annotations
 
@@ -37,3 +37,13 @@ def middle_of(index: int, n: int) -> float:
         0.375
     """
     return (index + 0.5) / n
+
+
+def reflect(action: float) -> float:
+    """Reflect an action into [0, 1]: clipping would accumulate values at the ends.
+
+    Example:
+        >>> reflect(-0.25), reflect(1.25), reflect(0.5)
+        (0.25, 0.75, 0.5)
+    """
+    return min(max(1 - abs(1 - abs(action)), 0.0), 1.0)

@@ -16,6 +16,7 @@ from optuna_trlhpo.agent.configurations.plan import ConfigurationPlan
 from optuna_trlhpo.agent.configurations.transfer import ConfigurationSource
 from optuna_trlhpo.agent.gaussian_process import NOISE_OF_TRAINING
 from optuna_trlhpo.agent.surrogate import Surrogate, make_surrogate
+from optuna_trlhpo.agent.transfer import TRANSFER_OFFSET_STD, TRANSFER_WEIGHT_STD
 from optuna_trlhpo.trials.episode import steps_of
 
 _FIRST_STEPS = 60
@@ -26,10 +27,6 @@ _LEAST = 3
 """Number of configurations with a value before the critic learns its kernel."""
 _MANY = 100
 """Number of configurations beyond which the kernel is learned in fewer steps."""
-_DOUBT = 0.5
-"""Deviation of the slope between the scores of an earlier study and those of the running one, around 1."""
-_OFFSET = 10.0
-"""Deviation of the offset between the scores of two studies."""
 
 
 class ConfigurationCritic:
@@ -72,7 +69,7 @@ class ConfigurationCritic:
     def _means(self) -> list[float]:
         if not self.sources:
             return []
-        return [1 / _DOUBT / len(self.sources)] * len(self.sources) + [0.0]
+        return [1 / TRANSFER_WEIGHT_STD / len(self.sources)] * len(self.sources) + [0.0]
 
     def best_of_sources(self) -> list[np.ndarray]:
         """Rows ``[N, D]`` of the best configurations of each earlier study."""
@@ -136,8 +133,8 @@ class ConfigurationCritic:
             contexts = np.full((len(actions), self._layout.n_contexts), np.nan)
         expected = np.zeros((len(actions), 0))
         if self.sources:
-            columns = [_DOUBT * source.expect(actions) for source in self.sources]
-            expected = np.stack([*columns, np.full(len(actions), _OFFSET)], axis=1)
+            columns = [TRANSFER_WEIGHT_STD * source.expect(actions) for source in self.sources]
+            expected = np.stack([*columns, np.full(len(actions), TRANSFER_OFFSET_STD)], axis=1)
         return self._layout(actions, contexts, expected)
 
     def _fit(self, x: np.ndarray, values: np.ndarray, n: int) -> None:

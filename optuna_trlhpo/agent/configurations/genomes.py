@@ -16,6 +16,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from optuna_trlhpo.layers.bins import reflect
+
 _SMALLEST, _LARGEST = 0.005, 0.25
 """Smallest and largest standard deviation by which a value in [0, 1] is perturbed."""
 _N_BEST, _BEST_SHARE = 10, 0.5
@@ -106,7 +108,7 @@ class Genomes:
         n = self._n_values[column]
         if n:
             size = max(size, 0.7 / n)
-        row[column] = _reflect(row[column] + size * rng.standard_normal())
+        row[column] = reflect(row[column] + size * rng.standard_normal())
 
     def _restructure(self, row: np.ndarray, rng: np.random.Generator) -> None:
         loop = self._loops[int(rng.integers(len(self._loops)))]
@@ -190,8 +192,3 @@ def loops_of(
                 continue
         found.append(Loop(columns, counter))
     return found
-
-
-def _reflect(action: float) -> float:
-    """Reflect an action into [0, 1]: clipping would accumulate values at the ends."""
-    return min(max(1 - abs(1 - abs(action)), 0.0), 1.0)
