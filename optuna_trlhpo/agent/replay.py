@@ -71,7 +71,7 @@ class Replay:
         self._seed = seed
         self._signs = signs_of(directions)
         self.n_weights = len(directions) if len(directions) > 1 else 0
-        self._outcomes = [EmpiricalCDF() for _ in directions]
+        self._outcome_cdfs = [EmpiricalCDF() for _ in directions]
         self._reports: list[EmpiricalCDF] = []  # by step
         self.names = NameTable() if names is None else names
         self._known: Counter[tuple[int, int]] = Counter()  # (slot, name) -> number of steps with it
@@ -84,13 +84,13 @@ class Replay:
             context=np.nan,
             reports=np.nan,
             performance=np.nan,
-            worths=np.nan,
+            outcomes=np.nan,
             mask=0.0,
         )
         self._n_added = 0
         self._valued: dict[bytes, np.ndarray] = {}  # networks by `network_key` -> their latest outcomes
         self._scores_of = OutcomeTransform(np.full(1, -9.0))  # of a single objective; not yet of errors
-        self._known_worths = np.zeros(0)
+        self._known_outcomes = np.zeros(0)
         self.reports_are_values = True
         """Whether the last trial with intermediate reports reported values of its networks."""
         self._ring = RingBuffer(capacity=config.replay_capacity, filling=filling)
@@ -98,12 +98,12 @@ class Replay:
     def __len__(self) -> int:
         return len(self._ring)
 
-    def add(self, number: int, episode: Episode, worths: np.ndarray) -> None:
-        """Remember trial ``number``, with ``worths`` ``[S, K]`` from `trials.rewards.signed_outcomes`."""
+    def add(self, number: int, episode: Episode, outcomes: np.ndarray) -> None:
+        """Remember trial ``number``, with ``outcomes`` ``[S, K]`` from `trials.rewards.signed_outcomes`."""
         names, indices, n_values = self.names.learn_all(episode)
-        best = np.fmax.reduce(worths, axis=0)
-        for scale, worth in zip(self._outcomes, best, strict=True):
-            scale.add(worth)
+        best = np.fmax.reduce(outcomes, axis=0)
+        for cdf, outcome in zip(self._outcome_cdfs, best, strict=True):
+            cdf.add(outcome)
         reports = self._signs[0] * episode.reports
         for k, report in enumerate(reports):
             if k == len(self._reports):
@@ -119,7 +119,7 @@ class Replay:
             self._known.subtract(_places(self._ring.rows(row, "names")["names"][0]))
         self._n_added += 1
         between = ~np.isnan(reports)
-        are_values = between & ~np.isnan(worths[:, 0])
+        are_values = between & ~np.isnan(outcomes[:, 0])
         if between[:-1].any():
             self.reports_are_values = bool(are_values[:-1].any())
         self._ring.add(
@@ -128,11 +128,11 @@ class Replay:
                 names=names,
                 indices=indices,
                 n_values=n_values,
-                valued=self._new_values(names, indices, episode.actions, worths),
+                valued=self._new_values(names, indices, episode.actions, outcomes),
                 context=np.where(are_values, np.nan, reports),
                 reports=reports,
                 performance=episode.performance.astype(np.float32),
-                worths=worths,
+                outcomes=outcomes,
                 mask=np.tile(mask.astype(np.float32), (len(episode), 1)),
             )
         )
@@ -151,14 +151,14 @@ class Replay:
     # Networks -----------------------------------------------------------------------------------------
 
     def _new_values(
-        self, names: np.ndarray, indices: np.ndarray, actions: np.ndarray, worths: np.ndarray
+        self, names: np.ndarray, indices: np.ndarray, actions: np.ndarray, outcomes: np.ndarray
     ) -> np.ndarray:
         """``[S]`` 1 where the network up to that step has a new value, else 0."""
         new = np.zeros(len(names))
-        for k in np.flatnonzero(~np.isnan(worths).any(axis=1)):
+        for k in np.flatnonzero(~np.isnan(outcomes).any(axis=1)):
             key = network_key(names[: k + 1], indices[: k + 1], actions[: k + 1])
-            if key not in self._valued or not np.array_equal(self._valued[key], worths[k]):
-                self._valued[key] = worths[k]
+            if key not in self._valued or not np.array_equal(self._valued[key], outcomes[k]):
+                self._valued[key] = outcomes[k]
                 new[k] = 1
         return new
 
@@ -185,16 +185,16 @@ class Replay:
         """
         if not len(self):
             return Networks.empty(0, 1), np.zeros(0)
-        rows = self._ring.rows(np.arange(len(self._ring)), "worths", "valued")
+        rows = self._ring.rows(np.arange(len(self._ring)), "outcomes", "valued")
         trial, step = np.nonzero(rows["valued"] > 0)
-        worths = rows["worths"][trial, step]
-        if worths.shape[1] == 1 and self._config.targets == "log_error":
-            self._scores_of = OutcomeTransform(worths[:, 0], unit)
-            values = self._scores_of(worths[:, 0])
+        outcomes = rows["outcomes"][trial, step]
+        if outcomes.shape[1] == 1 and self._config.targets == "log_error":
+            self._scores_of = OutcomeTransform(outcomes[:, 0], unit)
+            values = self._scores_of(outcomes[:, 0])
         else:
-            ranks = scalarise(np.stack([ranks_of(column) for column in worths.T], axis=-1), weights[None])
+            ranks = scalarise(np.stack([ranks_of(column) for column in outcomes.T], axis=-1), weights[None])
             values = normal_scores(ranks_of(ranks))
-            self._known_worths = worths[:, 0]
+            self._known_outcomes = outcomes[:, 0]
         if len(values) > _BEST + _LATEST + _OTHERS:
             order = np.argsort(-values, kind="stable")
             best, rest = order[:_BEST], np.sort(order[_BEST:])
@@ -219,10 +219,10 @@ class Replay:
 
     def score_report(self, report: float) -> float:
         """Score of a network with that report, on the scale of the last `networks`."""
-        worth = self._signs[:1] * report
+        outcome = self._signs[:1] * report
         if self._config.targets == "log_error":
-            return float(self._scores_of(worth)[0])
-        return float(normal_scores(ranks_of(np.append(self._known_worths, worth)))[-1])
+            return float(self._scores_of(outcome)[0])
+        return float(normal_scores(ranks_of(np.append(self._known_outcomes, outcome)))[-1])
 
     def values_of(self, scores: np.ndarray) -> np.ndarray | None:
         """Values of the objective with these scores, the inverse of `score_report`.
@@ -232,8 +232,8 @@ class Replay:
         if self.n_weights or not len(self):
             return None
         if self._config.targets == "log_error":
-            return self._signs[0] * self._scores_of.worths(scores)
-        return self._signs[0] * np.quantile(self._known_worths, ranks_of_scores(scores))
+            return self._signs[0] * self._scores_of.inverse(scores)
+        return self._signs[0] * np.quantile(self._known_outcomes, ranks_of_scores(scores))
 
     def settled(self, request: Request) -> DecisionPoint:
         """Decision point of a running trial, as arrays. A request without slots is for any parameter."""
@@ -296,9 +296,9 @@ class Replay:
         learned = step < rows["length"][:, None]
         if self._config.progressive_reward:  # single transitions, as in the paper
             learned = step == np.floor(rng.random(B) * rows["length"]).astype(np.int64)[:, None]
-            rewards, returns = rewards_of(self._unit_worths(rows["worths"], weights)), np.zeros((B, S))
+            rewards, returns = rewards_of(self._unit_outcomes(rows["outcomes"], weights)), np.zeros((B, S))
         else:
-            rewards, returns = np.zeros((B, S)), self._scores(rows["worths"], weights)
+            rewards, returns = np.zeros((B, S)), self._scores(rows["outcomes"], weights)
         return Batch(
             steps=self._steps(rows["actions"], rows["names"], rows["reports"], rows["performance"], weights),
             learned=_tensor(learned),
@@ -343,7 +343,7 @@ class Replay:
         measured = ~np.isnan(reports)
         if self._config.progressive_reward:
             # The paper's performance: accuracies on 32 batches, or without these, the report 32 times.
-            alone = self._outcomes[0].unit(reports)[..., None]
+            alone = self._outcome_cdfs[0].unit(reports)[..., None]
             values = np.where(np.isnan(performance), alone, performance)
         else:
             # The rank of a report among those at the same step, encoded by overlapping bins, coarse and fine.
@@ -358,18 +358,19 @@ class Replay:
             ranks[:, k] = scale.rank(reports[:, k])
         return ranks
 
-    def _ranks(self, worths: np.ndarray) -> np.ndarray:
-        return np.stack([scale.rank(worths[..., i]) for i, scale in enumerate(self._outcomes)], axis=-1)
+    def _ranks(self, outcomes: np.ndarray) -> np.ndarray:
+        return np.stack([cdf.rank(outcomes[..., i]) for i, cdf in enumerate(self._outcome_cdfs)], axis=-1)
 
-    def _scores(self, worths: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        """Returns ``[B, S]`` of worths ``[B, S, K]`` in [-1, 1]."""
-        return normal_scores(scalarise(self._ranks(returns_of(worths)), weights[:, None, :])) / HIGHEST_SCORE
+    def _scores(self, outcomes: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """Returns ``[B, S]`` of outcomes ``[B, S, K]`` in [-1, 1]."""
+        ranks = scalarise(self._ranks(returns_of(outcomes)), weights[:, None, :])
+        return normal_scores(ranks) / HIGHEST_SCORE
 
-    def _unit_worths(self, worths: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    def _unit_outcomes(self, outcomes: np.ndarray, weights: np.ndarray) -> np.ndarray:
         """Scalar outcomes ``[B, S]`` in [0, 1]: accuracies are unchanged, all others become ranks."""
         if self.n_weights:
-            return scalarise(self._ranks(worths), weights[:, None, :])
-        return self._outcomes[0].unit(worths[..., 0])
+            return scalarise(self._ranks(outcomes), weights[:, None, :])
+        return self._outcome_cdfs[0].unit(outcomes[..., 0])
 
 
 def _places(names: np.ndarray) -> list[tuple[int, int]]:

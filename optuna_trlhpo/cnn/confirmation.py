@@ -36,7 +36,7 @@ def confirm(
     *,
     top: int,
     repeats: int,
-    worth: Callable[[float, Network], float],
+    value_of: Callable[[float, Network], float],
     is_fast: Callable[[Network], bool],
 ) -> Confirmation:
     """Train the leaders again and rank them; see `CNNObjective.confirm`.
@@ -47,10 +47,10 @@ def confirm(
         space: Search space of the networks.
         top: Maximum number of networks to train.
         repeats: Number of trainings of each network.
-        worth: Returns the value of a network with some accuracy.
+        value_of: Returns the value of a network with some accuracy.
         is_fast: Returns whether a network is within the latency limit. Only the leaders are checked.
     """
-    found = _leaders(study, space, worth)
+    found = _leaders(study, space, value_of)
     leaders = list(itertools.islice((it for it in found if is_fast(parse(_text(it[0])))), top))
     if not leaders:
         raise ValueError(f"no network of study {study.study_name!r} is within the objective's max_latency")
@@ -93,12 +93,12 @@ def confirm(
             )
         )
     # Rounded, so that floating-point errors of the sums do not decide between equal means.
-    rows.sort(key=lambda row: (-round(worth(row.mean, row.layers), 9), row.macs, row.trial))
+    rows.sort(key=lambda row: (-round(value_of(row.mean, row.layers), 9), row.macs, row.trial))
     return rows
 
 
 def _leaders(
-    study: Study, space: LayerSpace, worth: Callable[[float, Network], float]
+    study: Study, space: LayerSpace, value_of: Callable[[float, Network], float]
 ) -> list[tuple[FrozenTrial, float]]:
     """Return the best networks of the finished trials, in descending order of their value.
 
@@ -139,7 +139,7 @@ def _leaders(
         )
     if beyond:
         _logger.info(f"{len(beyond)} networks beyond the objective's limits are left out.")
-    values = {text: worth(leaders[text][1], parse(text)) for text in leaders if text not in beyond}
+    values = {text: value_of(leaders[text][1], parse(text)) for text in leaders if text not in beyond}
     ranked = sorted(values, key=lambda text: (-values[text], leaders[text][0].number))
     return [leaders[text] for text in ranked]
 

@@ -98,7 +98,7 @@ class FoundNetworks:
             self.space,
             top=top,
             repeats=repeats,
-            worth=self._worth,
+            value_of=self._value_of,
             is_fast=lambda layers: self.max_latency is None or self._latency(layers) <= self.max_latency,
         )
 
@@ -242,5 +242,5 @@ class FoundNetworks:
             known = {k - 1: accuracy for k, accuracy in accuracies(trial).items()}
         return layer_table(self.space, layers, known)
 
-    def _worth(self, accuracy: float, layers: Network) -> float:
+    def _value_of(self, accuracy: float, layers: Network) -> float:
         return accuracy if self.goal is None else float(self.goal(accuracy, count(self.space, layers)))

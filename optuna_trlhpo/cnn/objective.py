@@ -316,7 +316,7 @@ class CNNObjective(FoundNetworks):
                 return float("nan")  # Optuna fails the trial and continues the study
             if self.trainer.inherits:
                 way = (*way, trained.ancestor(layers))
-            value = self._worth(trained.accuracy, layers)
+            value = self._value_of(trained.accuracy, layers)
             trial.report(value, step=len(layers) - 1)
             if best is None or value > best:
                 best = value

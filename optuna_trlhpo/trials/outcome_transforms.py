@@ -92,13 +92,12 @@ def ranks_of_scores(scores: np.ndarray) -> np.ndarray:
 class OutcomeTransform:
     """Transforms outcomes to scores for a regression: about 1 from the median to the good ones.
 
-    An outcome (``worths``) is an objective's value with its sign such that more is better. Accuracies, and
-    negated errors, are transformed by the logarithm of the error, so that halving the error counts the same
-    everywhere. Outcomes below the median are compressed logarithmically: how bad a bad network is tells
-    little.
+    An outcome is an objective's value with its sign such that more is better. Accuracies, and negated errors,
+    are transformed by the logarithm of the error, so that halving the error counts the same everywhere.
+    Outcomes below the median are compressed logarithmically: how bad a bad network is tells little.
 
     Args:
-        worths: ``[N]`` outcomes seen, in this order. Infinite ones count as the worst or the best of the
+        outcomes: ``[N]`` outcomes seen, in this order. Infinite ones count as the worst or the best of the
             others. Those far below all others (a penalty for invalid configurations) count as the worst of
             the others.
         unit: Prior unit of accuracies, in logarithms of the error. None if there is no prior.
@@ -114,8 +113,8 @@ class OutcomeTransform:
         [-4.41, 0.0, 1.2]
     """
 
-    def __init__(self, worths: np.ndarray, unit: float | None = None) -> None:
-        finite = np.sort(worths[np.isfinite(worths)])
+    def __init__(self, outcomes: np.ndarray, unit: float | None = None) -> None:
+        finite = np.sort(outcomes[np.isfinite(outcomes)])
         small = finite[np.abs(finite) <= _LARGEST]
         finite = small if len(small) else finite
         self.lowest, self._high = (float(finite[0]), float(finite[-1])) if len(finite) else (0.0, 0.0)
@@ -126,7 +125,7 @@ class OutcomeTransform:
         self._factor = max(abs(self.lowest), abs(self._high)) / _LARGEST
         self._factor = self._factor if self._factor > 1 else 1.0
         self.of_errors = self._best is not None
-        values = self._spread(worths)
+        values = self._spread(outcomes)
         self._median = float(np.median(values)) if len(values) else 0.0
         expected = unit if self.of_errors else None
         units = [_unit_of(values[:n], expected) for n in _lengths(len(values))]
@@ -137,12 +136,12 @@ class OutcomeTransform:
     def _best_possible(self) -> float | None:
         return next((best for best in (1.0, 0.0) if best - 1 <= self.lowest <= self._high <= best), None)
 
-    def __call__(self, worths: np.ndarray) -> np.ndarray:
+    def __call__(self, outcomes: np.ndarray) -> np.ndarray:
         """Return the scores of outcomes."""
-        z = (self._spread(worths) - self._median) / self.unit
+        z = (self._spread(outcomes) - self._median) / self.unit
         return np.where(z < 0, -np.log1p(-np.minimum(z, 0)), z)
 
-    def worths(self, scores: np.ndarray) -> np.ndarray:
+    def inverse(self, scores: np.ndarray) -> np.ndarray:
         """Return the outcomes with these scores, the inverse of the call; at most the best possible one."""
         z = np.where(scores < 0, 1 - np.exp(-np.minimum(scores, 0)), scores)
         spread = z * self.unit + self._median
@@ -150,17 +149,19 @@ class OutcomeTransform:
             return spread * self._factor
         return np.minimum(self._best + _LEAST_ERROR - np.exp(-spread), self._best)
 
-    def _spread(self, worths: np.ndarray) -> np.ndarray:
-        worths = np.clip(worths, self.lowest, self._high)
-        return worths / self._factor if self._best is None else -np.log(self._best - worths + _LEAST_ERROR)
+    def _spread(self, outcomes: np.ndarray) -> np.ndarray:
+        outcomes = np.clip(outcomes, self.lowest, self._high)
+        if self._best is None:
+            return outcomes / self._factor
+        return -np.log(self._best - outcomes + _LEAST_ERROR)
 
 
-def _lowest(worths: np.ndarray) -> float:
-    """Return the lowest of ``worths``, ascending, without those that are far below all others."""
+def _lowest(outcomes: np.ndarray) -> float:
+    """Return the lowest of ``outcomes``, ascending, without those that are far below all others."""
     low = 0
-    while (cut := _gap(-worths[low:][::-1])) is not None:
-        low = len(worths) - cut
-    return float(worths[low]) if len(worths) else 0.0
+    while (cut := _gap(-outcomes[low:][::-1])) is not None:
+        low = len(outcomes) - cut
+    return float(outcomes[low]) if len(outcomes) else 0.0
 
 
 def _gap(values: np.ndarray) -> int | None:

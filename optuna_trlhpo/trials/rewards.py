@@ -2,8 +2,8 @@
 
 The treatment of signs, NaN, and pruned, failed and infeasible trials is decided here and nowhere else.
 
-Notation: B trials, S steps, K objectives. An *outcome* (``worths`` in code) is an objective's value with its
-sign such that more is better. ``worths[k]`` was measured after step k, and is NaN where nothing was.
+Notation: B trials, S steps, K objectives. An *outcome* is an objective's value with its sign such that more
+is better. ``outcomes[k]`` was measured after step k, and is NaN where nothing was.
 
 ===========  =================================================================================================
 complete     its values; also its reports after each layer, if they measure the same as the values
@@ -77,27 +77,27 @@ def signs_of(directions: Sequence[StudyDirection]) -> np.ndarray:
     return np.array([-1.0 if direction == StudyDirection.MINIMIZE else 1.0 for direction in directions])
 
 
-def returns_of(worths: np.ndarray) -> np.ndarray:
+def returns_of(outcomes: np.ndarray) -> np.ndarray:
     """Return the best outcome at or after each step. Axis 1 of ``[B, S, ...]`` is the steps.
 
     Example:
         >>> returns_of(np.array([[0.7, 0.9, np.nan, 0.8]]))
         array([[0.9, 0.9, 0.8, 0.8]])
     """
-    return np.fmax.accumulate(worths[:, ::-1], axis=1)[:, ::-1]
+    return np.fmax.accumulate(outcomes[:, ::-1], axis=1)[:, ::-1]
 
 
-def rewards_of(worths: np.ndarray) -> np.ndarray:
+def rewards_of(outcomes: np.ndarray) -> np.ndarray:
     """Return each step's gain, ``[B, S]``: the first step's is its outcome, that of a step without outcome 0.
 
     Example:
         >>> rewards_of(np.array([[0.75, np.nan, 0.5]]))
         array([[ 0.75,  0.  , -0.25]])
     """
-    known = np.zeros(len(worths))
-    rewards = np.zeros_like(worths)
-    for k in range(worths.shape[1]):
-        now = np.where(np.isnan(worths[:, k]), known, worths[:, k])
+    known = np.zeros(len(outcomes))
+    rewards = np.zeros_like(outcomes)
+    for k in range(outcomes.shape[1]):
+        now = np.where(np.isnan(outcomes[:, k]), known, outcomes[:, k])
         rewards[:, k] = now - known
         known = now
     return rewards

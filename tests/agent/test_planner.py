@@ -57,7 +57,7 @@ def episode(*steps: Sequence[Filled], reports: Sequence[float] | None = None) ->
     )
 
 
-def worths(*values: float) -> np.ndarray:
+def outcomes(*values: float) -> np.ndarray:
     return np.array(values, dtype=float)[:, None]
 
 
@@ -102,7 +102,7 @@ def layers(n: int = 12, seed: int = 0) -> Replay:
         widths = rng.random(depth)
         values = [0.8 - 0.1 * float(np.abs(widths[: k + 1] - 0.7).mean()) + 0.02 * k for k in range(depth)]
         steps = [layer(k, int(rng.integers(3)), width) for k, width in enumerate(widths)]
-        memory.add(number, episode(*steps, reports=[*values[:-1], NAN]), worths(*values))
+        memory.add(number, episode(*steps, reports=[*values[:-1], NAN]), outcomes(*values))
     return memory
 
 
@@ -110,7 +110,7 @@ def choices(n: int, known: Sequence[int], *, categorical: bool = False) -> Repla
     """One parameter of n values; what was found of ``known`` falls with the value."""
     memory, slot = experience(), ParameterSpec("choice", 0, n, categorical)
     for number, value in enumerate(known):
-        memory.add(number, episode([(slot, category(value, n))]), worths(-float(value)))
+        memory.add(number, episode([(slot, category(value, n))]), outcomes(-float(value)))
     return memory
 
 
@@ -209,7 +209,7 @@ def test_pairs_that_were_never_seen_are_planned() -> None:
             [(ParameterSpec("first", 0, 3, True), category(a))],
             [(ParameterSpec("second", 0, 3, True), category(b))],
         )
-        memory.add(number, episode(*steps), worths(NAN, float(a + b)))
+        memory.add(number, episode(*steps), outcomes(NAN, float(a + b)))
     found = plan(search_of(memory), anything(memory))
     assert (found.actions[:, 0] * 3).astype(int).tolist() == [2, 1]
 
@@ -253,7 +253,7 @@ def test_plans_of_other_trials_push_away() -> None:
     for number in range(4):
         x, y = rng.random(2)
         steps = [(ParameterSpec("x", 0, 0, False), x)], [(ParameterSpec("y", 0, 0, False), y)]
-        memory.add(number, episode(*steps), worths(NAN, -((x - 0.45) ** 2) - (y - 0.45) ** 2))
+        memory.add(number, episode(*steps), outcomes(NAN, -((x - 0.45) ** 2) - (y - 0.45) ** 2))
     search = search_of(memory)
 
     def spread(plans: Sequence[Plan]) -> float:
@@ -315,7 +315,7 @@ def test_reports_that_are_no_values_are_told_and_not_conditioned_on() -> None:
         right, way = number % 3, int(rng.integers(3))
         report = 10.0 + right + 0.1 * rng.standard_normal()
         steps = [(kind(0), category(0))], [(ParameterSpec("way", 1, 3, True), category(way))]
-        memory.add(number, episode(*steps, reports=[report, NAN]), worths(NAN, float(way == right)))
+        memory.add(number, episode(*steps, reports=[report, NAN]), outcomes(NAN, float(way == right)))
     search = search_of(memory)
     for right in range(3):
         settled = asked(
@@ -335,7 +335,7 @@ def test_the_running_network_is_not_one_that_could_be_tried() -> None:
     for number, (a, b) in enumerate(pairs):
         shallow = NAN if a == 2 else value  # the first step alone has a value too, but for one
         steps = [(one, category(a))], [(other, category(b))]
-        memory.add(number, episode(*steps, reports=[shallow, NAN]), worths(shallow, value + 0.01 * a))
+        memory.add(number, episode(*steps, reports=[shallow, NAN]), outcomes(shallow, value + 0.01 * a))
     best = [(one, category(2))]
     running = memory.settled(Request(episode(best, reports=[0.9]), (), np.empty(0)))
     search, own = search_of(memory), np.array([0.9])
@@ -409,7 +409,7 @@ def test_networks_that_the_space_does_not_have_are_remembered_without_a_signatur
     memory = experience()
     for number in range(6):
         steps = [layer(k, number % 3, 0.1 + 0.1 * k + 0.05 * number) for k in range(3)]
-        memory.add(number, episode(*steps, reports=[0.5, 0.6, NAN]), worths(0.5 + 0.01 * number, 0.6, 0.7))
+        memory.add(number, episode(*steps, reports=[0.5, 0.6, NAN]), outcomes(0.5 + 0.01 * number, 0.6, 0.7))
     found = planned_sizes(search_of(memory), memory, Sizes(3.0, max_layers=2))
     assert len(found) == 4
 
@@ -433,7 +433,7 @@ def test_luck_is_no_gain() -> None:
     memory, noise = experience(), np.random.default_rng(0)
     for number in range(30):
         steps = [layer(k, number % 3, float(noise.random())) for k in range(3)]
-        memory.add(number, episode(*steps), worths(NAN, NAN, 0.8 + 0.02 * noise.standard_normal()))
+        memory.add(number, episode(*steps), outcomes(NAN, NAN, 0.8 + 0.02 * noise.standard_normal()))
     chosen = []
     for acquisition in ("incumbent_gain", "expected_improvement"):
         search = search_of(memory, acquisition=acquisition)

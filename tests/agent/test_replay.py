@@ -51,7 +51,7 @@ def episode(
     )
 
 
-def worths(*values: float) -> np.ndarray:
+def outcomes(*values: float) -> np.ndarray:
     return np.array(values, dtype=float)[:, None]
 
 
@@ -61,7 +61,7 @@ def worths(*values: float) -> np.ndarray:
 def test_unknown_names() -> None:
     memory = experience()
     assert not memory.knows([X])
-    memory.add(0, episode(0.5), worths(0.9))
+    memory.add(0, episode(0.5), outcomes(0.9))
     assert memory.knows([X]) and not memory.knows([Y])
     assert memory.knows([ParameterSpec("x", 0, 9, X.categorical)])  # how many values there are may change
     assert not memory.knows([ParameterSpec("x", 0, 9, not X.categorical)])
@@ -74,18 +74,18 @@ def test_unknown_names() -> None:
 def test_numbers_and_what_is_known_by_them() -> None:
     memory = experience()
     for number, slot in enumerate([C, Y, X]):
-        memory.add(number, episode(0.5, slot=slot), worths(0.5))
+        memory.add(number, episode(0.5, slot=slot), outcomes(0.5))
     assert memory.names.numbers([X, C, Y]).tolist() == [2, 0, 1, -1]
     assert memory.names.categorical.tolist() == [True, False, False, False]  # the last is that of no name
-    memory.add(3, episode(0.5, slot=ParameterSpec("y", 0, 9, False)), worths(0.5))  # a range that has grown
+    memory.add(3, episode(0.5, slot=ParameterSpec("y", 0, 9, False)), outcomes(0.5))  # a range that has grown
     found = memory.whole(np.random.default_rng(0), 9)
     assert sorted(found.n_values[found.names == 1]) == [5, 9]  # each is remembered with its own
 
 
 def test_parameters_that_differ_in_digits_and_kind_are_two() -> None:
     memory = experience()
-    memory.add(0, episode(0.5, slot=ParameterSpec("x", 0, 0, False)), worths(0.5))
-    memory.add(1, episode(0.5, slot=ParameterSpec("x", 0, 3, True)), worths(0.5))
+    memory.add(0, episode(0.5, slot=ParameterSpec("x", 0, 0, False)), outcomes(0.5))
+    memory.add(1, episode(0.5, slot=ParameterSpec("x", 0, 3, True)), outcomes(0.5))
     assert memory.names.numbers(
         [ParameterSpec("x", 0, 0, False), ParameterSpec("x", 0, 3, True)]
     ).tolist() == [0, 1, -1, -1]
@@ -95,7 +95,7 @@ def codes(*stems: str) -> list[list[float]]:
     """The codes of these names, learned in this order."""
     memory = experience()
     for number, stem in enumerate(stems):
-        memory.add(number, episode(0.5, slot=ParameterSpec(stem, 0, 0, False)), worths(0.5))
+        memory.add(number, episode(0.5, slot=ParameterSpec(stem, 0, 0, False)), outcomes(0.5))
     found = [
         memory.state(episode(0.5, slot=ParameterSpec(stem, 0, 0, False)), NO_WEIGHTS).names[0, 0]
         for stem in stems
@@ -122,7 +122,7 @@ def test_codes_are_the_same_in_every_process() -> None:
 
 def test_the_shapes_of_a_state() -> None:
     memory = experience()
-    memory.add(0, episode(0.1, 0.2), worths(NAN, 0.9))
+    memory.add(0, episode(0.1, 0.2), outcomes(NAN, 0.9))
     for n in (0, 1, 3):
         state = memory.state(episode(*[0.5] * n), NO_WEIGHTS)
         shapes = [tuple(tensor.shape) for tensor in state]
@@ -137,7 +137,7 @@ def test_the_shapes_of_a_state() -> None:
 
 def test_candidates_are_queries_without_a_performance() -> None:
     memory = experience()
-    memory.add(0, episode(0.1), worths(0.9))
+    memory.add(0, episode(0.1), outcomes(0.9))
     actions = np.array([[0.1, NAN, NAN, NAN], [0.2, 0.3, NAN, NAN], [NAN] * 4])
     queries = memory.candidates(actions, np.array([[0, -1, -1, -1], [0, -1, -1, -1], [-1] * 4]), NO_WEIGHTS)
     assert queries.actions[0, 1].tolist() == pytest.approx([0.2, 0.3, 0, 0])
@@ -163,7 +163,7 @@ def test_a_report_is_seen_by_its_rank_at_its_step(direction: StudyDirection, sig
     memory = experience([direction])
     for i in range(5):  # at step 0 reports are 10 to 14, at step 1 they are 100 to 104
         run = episode(0.5, 0.5, reports=[sign * (10 + i), sign * (100 + i)])
-        memory.add(i, run, worths(10 + i, 100 + i))
+        memory.add(i, run, outcomes(10 + i, 100 + i))
     # Rank of 11 among 10 .. 14: (1 + 0.5) / 5
     assert seen(memory, sign * 11, step=0) == pytest.approx(0.3)
     assert seen(memory, sign * 103, step=1) == pytest.approx(0.7)
@@ -177,7 +177,7 @@ def test_a_report_is_seen_by_its_rank_at_its_step(direction: StudyDirection, sig
 
 def test_the_papers_state_holds_the_accuracies_themselves() -> None:
     memory = paper()
-    memory.add(0, episode(0.5, reports=[0.7]), worths(0.7))
+    memory.add(0, episode(0.5, reports=[0.7]), outcomes(0.7))
     state = memory.state(episode(0.1, 0.2, 0.3, reports=[0.6, 0.8, NAN]), NO_WEIGHTS)
     np.testing.assert_allclose(state.performance[0], np.repeat([[0.6], [0.8], [0]], 32, axis=1), atol=1e-6)
     assert state.measured[0].tolist() == [1, 1, 0]
@@ -193,7 +193,7 @@ def filled(memory: Replay, n: int = 20) -> Replay:
     for i in range(n):
         depth = 1 + i % 3
         reports = 0.3 + 0.1 * np.arange(depth) + 0.005 * i
-        memory.add(i, episode(*[(i + 0.5) / n] * depth, reports=[*reports[:-1], NAN]), worths(*reports))
+        memory.add(i, episode(*[(i + 0.5) / n] * depth, reports=[*reports[:-1], NAN]), outcomes(*reports))
     return memory
 
 
@@ -226,13 +226,13 @@ def test_long_trials_make_smaller_batches() -> None:
     """An update takes about the same time whatever the trials: at most 256 steps."""
     memory = experience(batch_size=32)
     for depth, n in [(8, 32), (10, 25), (300, 1)]:
-        memory.add(depth, episode(*[0.5] * depth), worths(*[0.5] * depth))
+        memory.add(depth, episode(*[0.5] * depth), outcomes(*[0.5] * depth))
         assert len(memory.batch(np.random.default_rng(0)).mask) == n
 
 
 def test_the_papers_rewards_by_hand() -> None:
     memory = paper()
-    memory.add(0, episode(0.5, 0.5, 0.5, reports=[0.7, 0.9, NAN]), worths(0.7, 0.9, 0.8))
+    memory.add(0, episode(0.5, 0.5, 0.5, reports=[0.7, 0.9, NAN]), outcomes(0.7, 0.9, 0.8))
     rewards = memory.batch(np.random.default_rng(0)).rewards
     np.testing.assert_allclose(rewards, np.tile([0.7, 0.2, -0.1], (16, 1)), atol=1e-6)
 
@@ -241,7 +241,7 @@ def test_returns_by_hand() -> None:
     """Outcomes 1, 2, 3, 4: the best at or behind each step, its rank among outcomes, in normal scores."""
     memory = experience(batch_size=200)
     for i, values in enumerate([(1,), (2, NAN), (3, 1), (NAN, 4)]):
-        memory.add(i, episode(*[(i + 0.5) / 4] * len(values)), worths(*values))
+        memory.add(i, episode(*[(i + 0.5) / 4] * len(values)), outcomes(*values))
     batch = memory.batch(np.random.default_rng(0))
     which = (batch.steps.actions[:, 0, 0] * 4).long()
     assert set(which.tolist()) == {0, 1, 2, 3}
@@ -269,10 +269,10 @@ def test_members_see_different_trials_the_same_ones_every_time() -> None:
 def test_ranks_are_taken_by_what_is_known_now() -> None:
     """A trial that was the best stays so only until a better one is known."""
     memory = experience(batch_size=40)
-    memory.add(0, episode(0.25), worths(1.0))
+    memory.add(0, episode(0.25), outcomes(1.0))
     assert memory.batch(np.random.default_rng(0)).returns[0, 0] == pytest.approx(0, abs=1e-6)
     for i in range(1, 4):
-        memory.add(i, episode(0.75), worths(2.0))
+        memory.add(i, episode(0.75), outcomes(2.0))
     batch = memory.batch(np.random.default_rng(1))
     first = batch.steps.actions[:, 0, 0] == 0.25
     assert first.any() and (batch.returns[first, 0] < -0.3).all()
@@ -307,8 +307,8 @@ def test_every_prefix_with_a_value_is_a_network() -> None:
     memory = experience()
     two = Episode(((C, X), (Y,)), np.array([[0.5, 0.25, NAN, NAN], [0.7, NAN, NAN, NAN]]), np.full(2, NAN),
                   np.full((2, 32), NAN), -1)  # fmt: skip
-    memory.add(0, two, worths(1.0, 2.0))
-    memory.add(1, episode(0.9, 0.8, slot=Y), worths(NAN, 3.0))
+    memory.add(0, two, outcomes(1.0, 2.0))
+    memory.add(1, episode(0.9, 0.8, slot=Y), outcomes(NAN, 3.0))
     networks, values = memory.networks(rng(), NO_WEIGHTS)
     c, x, y = memory.names.numbers([C, X, Y])[:3]
     assert networks.names.tolist() == [
@@ -327,22 +327,22 @@ def test_every_prefix_with_a_value_is_a_network() -> None:
     assert memory.whole(rng(), 1).names.shape[0] == 1
 
 
-def test_values_are_scores_of_the_worths_known_now() -> None:
+def test_values_are_scores_of_the_outcomes_known_now() -> None:
     memory = experience()
     for i, value in enumerate([3.0, -100.0, 1.0, 2.0]):
-        memory.add(i, episode(0.1 + 0.2 * i), worths(value))
+        memory.add(i, episode(0.1 + 0.2 * i), outcomes(value))
     _, values = memory.networks(rng(), NO_WEIGHTS)
     np.testing.assert_allclose(
         values, OutcomeTransform(np.array([3.0, -100.0, 1.0, 2.0]))(np.array([3.0, -100, 1, 2]))
     )
     assert memory.score_report(2.0) == pytest.approx(values[3])
-    memory.add(4, episode(0.95), worths(50.0))
+    memory.add(4, episode(0.95), outcomes(50.0))
     _, later = memory.networks(rng(), NO_WEIGHTS)
     assert later[0] < values[0]
-    # In a study that minimises it is what was reported, not its worth, that is scored.
+    # In a study that minimises it is what was reported, not its outcome, that is scored.
     mirrored = experience([MINIMIZE])
     for i, value in enumerate([3.0, -100.0, 1.0, 2.0]):
-        mirrored.add(i, episode(0.1 + 0.2 * i), worths(value))
+        mirrored.add(i, episode(0.1 + 0.2 * i), outcomes(value))
     mirrored.networks(rng(), NO_WEIGHTS)
     assert mirrored.score_report(-2.0) == pytest.approx(values[3])
 
@@ -350,7 +350,7 @@ def test_values_are_scores_of_the_worths_known_now() -> None:
 def test_scores_in_a_unit_that_is_known_beforehand() -> None:
     memory, accuracies = experience(), np.array([0.7, 0.9, 0.8, 0.95])
     for i, value in enumerate(accuracies):
-        memory.add(i, episode(0.1 + 0.2 * i), worths(value))
+        memory.add(i, episode(0.1 + 0.2 * i), outcomes(value))
     for unit in (None, 0.25):
         _, values = memory.networks(rng(), NO_WEIGHTS, unit=unit)
         np.testing.assert_allclose(values, OutcomeTransform(accuracies, unit)(accuracies))
@@ -360,7 +360,7 @@ def test_scores_in_a_unit_that_is_known_beforehand() -> None:
 def test_scores_by_rank() -> None:
     memory, found = experience(targets="rank"), [0.7, 0.9, 0.8, -5.0]
     for i, value in enumerate(found):
-        memory.add(i, episode(0.1 + 0.2 * i), worths(value))
+        memory.add(i, episode(0.1 + 0.2 * i), outcomes(value))
     _, values = memory.networks(rng(), NO_WEIGHTS, unit=0.25)
     np.testing.assert_allclose(values, normal_scores(np.array([3, 7, 5, 1]) / 8))
     # A report is ranked among them, itself included.
@@ -371,9 +371,9 @@ def test_scores_by_rank() -> None:
 def test_a_network_that_is_trained_again_with_the_same_value_counts_once() -> None:
     """A prefix that is reused brings nothing new; another value of it does."""
     memory = experience()
-    memory.add(0, grown(0.1, 0.2, reports=[0.5, NAN]), worths(0.5, 0.6))
-    memory.add(1, grown(0.1, 0.3, reports=[0.5, NAN]), worths(0.5, 0.7))
-    memory.add(2, grown(0.1, 0.4, reports=[0.55, NAN]), worths(0.55, 0.8))
+    memory.add(0, grown(0.1, 0.2, reports=[0.5, NAN]), outcomes(0.5, 0.6))
+    memory.add(1, grown(0.1, 0.3, reports=[0.5, NAN]), outcomes(0.5, 0.7))
+    memory.add(2, grown(0.1, 0.4, reports=[0.55, NAN]), outcomes(0.55, 0.8))
     networks, values = memory.networks(rng(), NO_WEIGHTS)
     assert rows_of(networks) == [[0.1], [0.1, 0.2], [0.1, 0.3], [0.1], [0.1, 0.4]]
     assert values[0] < values[3]
@@ -382,7 +382,7 @@ def test_a_network_that_is_trained_again_with_the_same_value_counts_once() -> No
 
 def test_what_has_a_value() -> None:
     memory = experience()
-    memory.add(0, grown(0.1, 0.2, 0.3), worths(0.5, NAN, 0.6))
+    memory.add(0, grown(0.1, 0.2, 0.3), outcomes(0.5, NAN, 0.6))
     networks = memory.whole(rng(), 1)
 
     def key(n: int, actions: np.ndarray = networks.actions) -> bytes:
@@ -398,7 +398,7 @@ def test_the_best_and_the_latest_are_always_among_the_networks() -> None:
     memory = experience()
     values = rng().permutation(2_000)
     for i, value in enumerate(values):
-        memory.add(i, episode((i + 0.5) / 2_000), worths(float(value)))
+        memory.add(i, episode((i + 0.5) / 2_000), outcomes(float(value)))
     chosen = []
     for seed in range(3):
         networks, scores = memory.networks(rng(seed), NO_WEIGHTS)
@@ -414,10 +414,10 @@ def test_the_best_and_the_latest_are_always_among_the_networks() -> None:
 
 def test_a_name_that_is_forgotten_is_not_known() -> None:
     memory = experience(replay_capacity=3)
-    memory.add(0, episode(0.5, slot=Y), worths(1.0))
+    memory.add(0, episode(0.5, slot=Y), outcomes(1.0))
     assert memory.knows([Y])
     for i in range(1, 4):
-        memory.add(i, episode(0.5 + 0.1 * i), worths(float(i)))
+        memory.add(i, episode(0.5 + 0.1 * i), outcomes(float(i)))
     assert not memory.knows([Y]) and memory.knows([X])
     y = memory.names.numbers([Y])[0]
     assert not (memory.networks(rng(), NO_WEIGHTS)[0].names == y).any()
@@ -427,7 +427,7 @@ def test_a_name_that_is_forgotten_is_not_known() -> None:
 def test_a_logarithmic_integer_is_settled() -> None:
     uneven = parameter_spec("n", IntDistribution(1, 64, log=True))
     memory = experience()
-    memory.add(0, episode(0.5, slot=uneven), worths(1.0))
+    memory.add(0, episode(0.5, slot=uneven), outcomes(1.0))
     n = int(memory.names.numbers([uneven])[0])
     for action in (0.0, 0.3, 0.31, 0.77, 1.0):
         assert memory.names.settle(n, 0, action) == uneven.settle(action)
@@ -439,8 +439,8 @@ def test_a_logarithmic_integer_is_settled() -> None:
 
 def test_a_request_in_numbers() -> None:
     memory = experience()
-    memory.add(0, grown(0.1, 0.2, reports=[0.5, NAN]), worths(0.5, 0.9))
-    memory.add(1, episode(0.5, slot=C), worths(0.9))
+    memory.add(0, grown(0.1, 0.2, reports=[0.5, NAN]), outcomes(0.5, 0.9))
+    memory.add(1, episode(0.5, slot=C), outcomes(0.9))
     x, c = memory.names.numbers([X, C])[:2]
     before = grown(0.3, 0.4, reports=[0.5, NAN])
     settled = memory.settled(Request(before, (place(C, 2), place(X, 2), place(Y, 2)), np.array([0.5, 0.25])))
@@ -461,25 +461,25 @@ def test_what_reports_are_follows_the_last_trial_that_had_any() -> None:
     before = Request(grown(0.3, reports=[12.0]), (place(X, 1),), np.empty(0))
     assert memory.reports_are_values  # until one reports something else
     for i in range(3):
-        memory.add(i, grown(0.1 * i, 0.2, reports=[10.0 + i, NAN]), worths(NAN, 0.5))
+        memory.add(i, grown(0.1 * i, 0.2, reports=[10.0 + i, NAN]), outcomes(NAN, 0.5))
     assert not memory.reports_are_values
     # 12 among 10, 11, 12: (2 + 0.5) / 3; what is worth something else is never among the networks' values.
     np.testing.assert_allclose(memory.settled(before).context, [2.5 / 3, NAN])
     networks, _ = memory.networks(rng(), NO_WEIGHTS)
     np.testing.assert_allclose(networks.context[:, 0], [0.5 / 3, 1.5 / 3, 2.5 / 3])
     assert np.isnan(networks.context[:, 1]).all() and networks.lengths.tolist() == [2, 2, 2]
-    memory.add(3, grown(0.9, 0.2, reports=[0.7, NAN]), worths(0.7, 0.8))
+    memory.add(3, grown(0.9, 0.2, reports=[0.7, NAN]), outcomes(0.7, 0.8))
     assert memory.reports_are_values and np.isnan(memory.settled(before).context).all()
-    memory.add(4, grown(0.8, 0.2), worths(NAN, 0.8))  # nothing was reported: nothing is learned of it
+    memory.add(4, grown(0.8, 0.2), outcomes(NAN, 0.8))  # nothing was reported: nothing is learned of it
     assert memory.reports_are_values
 
 
 def test_no_network_knows_the_report_behind_its_last_step() -> None:
     """What comes behind a network cannot tell what it is worth before it is trained."""
     memory = experience()
-    memory.add(0, grown(0.1, 0.2, 0.3, reports=[10.0, 20.0, NAN]), worths(NAN, NAN, 0.5))
-    memory.add(1, grown(0.4, reports=[30.0]), worths(0.4))
-    memory.add(2, grown(0.5, 0.6, 0.7, reports=[0.3, 20.0, NAN]), worths(0.3, NAN, 0.6))
+    memory.add(0, grown(0.1, 0.2, 0.3, reports=[10.0, 20.0, NAN]), outcomes(NAN, NAN, 0.5))
+    memory.add(1, grown(0.4, reports=[30.0]), outcomes(0.4))
+    memory.add(2, grown(0.5, 0.6, 0.7, reports=[0.3, 20.0, NAN]), outcomes(0.3, NAN, 0.6))
     networks, _ = memory.networks(rng(), NO_WEIGHTS)
     assert networks.lengths.tolist() == [3, 1, 1, 3]
     told = [[True, True, False], [False] * 3, [False] * 3, [False, True, False]]
@@ -525,7 +525,7 @@ def test_a_value_is_found_again_by_its_score(direction: StudyDirection, targets:
     sign = 1 if direction == MAXIMIZE else -1
     values = np.linspace(2.0, 4.0, 21)
     for number, value in enumerate(values):
-        memory.add(number, episode(number / 21), sign * worths(value))
+        memory.add(number, episode(number / 21), sign * outcomes(value))
     memory.networks(np.random.default_rng(0), NO_WEIGHTS)
     scores = np.array([memory.score_report(value) for value in values])
     found = memory.values_of(scores)

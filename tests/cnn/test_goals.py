@@ -135,8 +135,8 @@ def test_leaders_are_confirmed_by_the_goal(monkeypatch: pytest.MonkeyPatch) -> N
     objective = make(goal=weighted_product("macs", 1e4, exponent=-1.0), max_layers=1)
     study = run(objective, 6)
     rows = objective.confirm(study, top=4, repeats=1)
-    worths = [row.mean * 1e4 / row.macs for row in rows]
-    assert worths == sorted(worths, reverse=True) and len(set(worths)) > 2
+    values = [row.mean * 1e4 / row.macs for row in rows]
+    assert values == sorted(values, reverse=True) and len(set(values)) > 2
     assert {row.observed for row in rows} <= {trial.user_attrs["accuracy"] for trial in study.trials}
 
 

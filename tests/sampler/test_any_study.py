@@ -216,11 +216,12 @@ def layers(trial):
 
 
 def values_of_prefixes(study):
-    """What the agent has learned of each trial: parameters, and their worth."""
+    """What the agent has learned of each trial: parameters, and their outcomes."""
     trial = study.ask()
     trial.suggest_int("units_0", 1, 4)
     return [
-        (n, float(worth[0])) for _, n, worth, *_ in study.sampler.agent.configurations.search.memory._entries
+        (n, float(outcome[0]))
+        for _, n, outcome, *_ in study.sampler.agent.configurations.search.memory._entries
     ]
 
 

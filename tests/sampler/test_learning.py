@@ -106,10 +106,10 @@ def test_constraints_are_learned(pruned):
 # What a report is taken for -----------------------------------------------------------------------------
 
 
-def worths_and_reports(sampler):
-    """What was remembered: worths [trials, S] and, beside them, the reports that were part of the state."""
+def outcomes_and_reports(sampler):
+    """What was remembered: outcomes [trials, S] and, beside them, the reports that were part of the state."""
     rows = sampler.agent.networks.replay.rows(np.arange(len(sampler.agent.networks.replay)))
-    return rows["worths"][..., 0], rows["reports"]
+    return rows["outcomes"][..., 0], rows["reports"]
 
 
 def finish_and_learn(study):
@@ -119,7 +119,7 @@ def finish_and_learn(study):
     study.tell(trial, state=TrialState.FAIL)
 
 
-def test_layer_reports_are_the_worth_of_each_layer(make_sampler):
+def test_layer_reports_are_the_outcomes_of_each_layer(make_sampler):
     sampler = make_sampler()
     study = optuna.create_study(direction="maximize", sampler=sampler)
     space = LayerSpace(max_layers=3, train_prefixes="all")
@@ -131,8 +131,8 @@ def test_layer_reports_are_the_worth_of_each_layer(make_sampler):
 
     study.optimize(objective, n_trials=2)
     finish_and_learn(study)
-    worths, reports = worths_and_reports(sampler)
-    np.testing.assert_allclose(worths, [[0.7, 0.8, 0.9]] * 2)
+    outcomes, reports = outcomes_and_reports(sampler)
+    np.testing.assert_allclose(outcomes, [[0.7, 0.8, 0.9]] * 2)
     np.testing.assert_allclose(reports, [[0.7, 0.8, np.nan]] * 2)
 
 
@@ -149,13 +149,13 @@ def test_per_epoch_reports_are_not_taken_for_layers(make_sampler):
 
     study.optimize(objective, n_trials=6)
     finish_and_learn(study)
-    worths, reports = worths_and_reports(sampler)
+    outcomes, reports = outcomes_and_reports(sampler)
     assert np.isnan(reports).all()
-    assert np.isnan(worths[:, :-1]).all()
-    np.testing.assert_allclose(worths[:, -1], 0.4)
+    assert np.isnan(outcomes[:, :-1]).all()
+    np.testing.assert_allclose(outcomes[:, -1], 0.4)
 
 
-def test_reports_of_another_kind_than_the_value_are_state_but_not_worth(make_sampler):
+def test_reports_of_another_kind_than_the_value_are_state_but_not_outcome(make_sampler):
     sampler = make_sampler()
     study = optuna.create_study(direction="maximize", sampler=sampler)
 
@@ -167,8 +167,8 @@ def test_reports_of_another_kind_than_the_value_are_state_but_not_worth(make_sam
 
     study.optimize(objective, n_trials=2)
     finish_and_learn(study)
-    worths, reports = worths_and_reports(sampler)
-    np.testing.assert_allclose(worths, [[np.nan, 0.5]] * 2)
+    outcomes, reports = outcomes_and_reports(sampler)
+    np.testing.assert_allclose(outcomes, [[np.nan, 0.5]] * 2)
     np.testing.assert_allclose(reports, [[123.0, np.nan]] * 2)
 
 
@@ -185,8 +185,8 @@ def test_several_epochs_for_each_layer_count_by_their_last(make_sampler):
 
     study.optimize(objective, n_trials=1)
     finish_and_learn(study)
-    worths, _ = worths_and_reports(sampler)
-    np.testing.assert_allclose(worths, [[0.2, 0.4]])
+    outcomes, _ = outcomes_and_reports(sampler)
+    np.testing.assert_allclose(outcomes, [[0.2, 0.4]])
 
 
 @pytest.mark.slow

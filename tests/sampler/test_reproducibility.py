@@ -201,4 +201,4 @@ def test_another_study_of_the_same_name_is_learned_from_scratch(make_sampler):
         assert len(sampler.agent.networks.replay) == n_trials - 1
         rows = sampler.agent.networks.replay.rows(np.arange(n_trials - 1))
         sign = 1 if direction == "maximize" else -1
-        assert rows["worths"][:, 0, 0].tolist() == [sign * trial.value for trial in study.trials[:-1]]
+        assert rows["outcomes"][:, 0, 0].tolist() == [sign * trial.value for trial in study.trials[:-1]]

@@ -63,8 +63,8 @@ def test_reports_that_are_not_read_leave_no_note(read_reports):
     noted = [SEEN_ATTRIBUTE in trial.system_attrs for trial in study.trials]
     assert any(noted) == read_reports
     assert all(len(trial.intermediate_values) > 1 for trial in study.trials[:4])  # there was something
-    worths = study.sampler.agent.networks.replay.rows(range(4), "worths")["worths"]
-    assert (worths[:, 0, 0] == worths[:, 0, 0]).any() == read_reports  # of the first layers
+    outcomes = study.sampler.agent.networks.replay.rows(range(4), "outcomes")["outcomes"]
+    assert (outcomes[:, 0, 0] == outcomes[:, 0, 0]).any() == read_reports  # of the first layers
 
 
 def test_the_critic_is_the_one_that_is_named():

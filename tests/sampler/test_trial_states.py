@@ -18,7 +18,7 @@ def ask_both(trial):
 
 
 def learned(sampler, study):
-    """The last worth of every trial that was learned from, after all that is finished was offered."""
+    """The last outcome of every trial that was learned from, after all that is finished was offered."""
     trial = study.ask()
     trial.suggest_float("asked_to_learn", 0, 1)
     study.tell(trial, state=TrialState.FAIL)
@@ -27,7 +27,8 @@ def learned(sampler, study):
         return []
     rows = sampler.agent.networks.replay.rows(np.arange(n))
     return [
-        float(worths[length - 1, 0]) for worths, length in zip(rows["worths"], rows["length"], strict=True)
+        float(outcomes[length - 1, 0])
+        for outcomes, length in zip(rows["outcomes"], rows["length"], strict=True)
     ]
 
 
@@ -181,7 +182,7 @@ def test_added_layer_trials_are_learned_by_their_final_value_alone(sampler, stud
         )
     )
     assert learned(sampler, study) == [0.7]
-    assert np.isnan(sampler.agent.networks.replay.rows(np.array([0]))["worths"][0, 0, 0])
+    assert np.isnan(sampler.agent.networks.replay.rows(np.array([0]))["outcomes"][0, 0, 0])
 
 
 def test_partially_fixed_parameters_are_learned_like_any(sampler, study):
@@ -275,7 +276,7 @@ def test_reports_are_seen_on_every_storage(make_sampler, storage, tmp_path):
     study.optimize(objective, n_trials=5)
     assert learned(sampler, study) == [0.75] * 5
     rows = sampler.agent.networks.replay.rows(np.arange(5))
-    np.testing.assert_allclose(rows["worths"][:, 0, 0], 0.5)
+    np.testing.assert_allclose(rows["outcomes"][:, 0, 0], 0.5)
 
 
 @pytest.mark.parametrize("configuration", ["default", "paper"])

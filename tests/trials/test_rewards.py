@@ -30,7 +30,7 @@ MAXIMIZE, MINIMIZE = StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE
 NAN, INF = math.nan, math.inf
 
 
-def worths(
+def outcomes(
     values: float | Sequence[float] | None,
     *,
     reports: dict[int, float] | None = None,
@@ -71,64 +71,64 @@ LAYERWISE = dict(reports={0: 0.7, 1: 0.8, 2: 0.75}, seen=[(1, 0), (2, 1)])
 
 
 def test_a_complete_trial_is_worth_its_value() -> None:
-    assert_same(worths(0.8), [[NAN], [NAN], [0.8]])
-    assert_same(worths(0.8, directions=[MINIMIZE]), [[NAN], [NAN], [-0.8]])
-    assert_same(worths(-2.5, directions=[MINIMIZE]), [[NAN], [NAN], [2.5]])
+    assert_same(outcomes(0.8), [[NAN], [NAN], [0.8]])
+    assert_same(outcomes(0.8, directions=[MINIMIZE]), [[NAN], [NAN], [-0.8]])
+    assert_same(outcomes(-2.5, directions=[MINIMIZE]), [[NAN], [NAN], [2.5]])
 
 
 def test_infinite_values_are_kept() -> None:
-    assert_same(worths(INF), [[NAN], [NAN], [INF]])
-    assert_same(worths(INF, directions=[MINIMIZE]), [[NAN], [NAN], [-INF]])
+    assert_same(outcomes(INF), [[NAN], [NAN], [INF]])
+    assert_same(outcomes(INF, directions=[MINIMIZE]), [[NAN], [NAN], [-INF]])
 
 
 @pytest.mark.parametrize("state", [TrialState.FAIL, TrialState.RUNNING, TrialState.WAITING])
 def test_a_trial_that_was_on_its_way_teaches_nothing(state: TrialState) -> None:
-    assert worths(None, state=state, **LAYERWISE) is None
-    assert worths(0.8, state=state, **LAYERWISE) is None
+    assert outcomes(None, state=state, **LAYERWISE) is None
+    assert outcomes(0.8, state=state, **LAYERWISE) is None
 
 
 def test_what_failed_or_was_pruned_without_a_report_is_the_worst_there_is() -> None:
     for state in (TrialState.FAIL, TrialState.PRUNED):
-        assert_same(worths(None, state=state), [[NAN], [NAN], [-INF]])
-        assert_same(worths(None, state=state, directions=[MINIMIZE]), [[NAN], [NAN], [-INF]])
+        assert_same(outcomes(None, state=state), [[NAN], [NAN], [-INF]])
+        assert_same(outcomes(None, state=state, directions=[MINIMIZE]), [[NAN], [NAN], [-INF]])
 
 
 def test_what_else_teaches_nothing() -> None:
-    assert worths(NAN) is None
-    assert worths(None) is None
-    assert worths([], directions=[]) is None
-    assert worths(0.8, n_steps=0) is None
-    assert worths([0.8, NAN], directions=[MAXIMIZE, MINIMIZE]) is None
-    assert worths([0.8, 0.1]) is None  # another number of objectives
+    assert outcomes(NAN) is None
+    assert outcomes(None) is None
+    assert outcomes([], directions=[]) is None
+    assert outcomes(0.8, n_steps=0) is None
+    assert outcomes([0.8, NAN], directions=[MAXIMIZE, MINIMIZE]) is None
+    assert outcomes([0.8, 0.1]) is None  # another number of objectives
 
 
 def test_an_infeasible_trial_is_the_worst_that_there_is() -> None:
-    assert_same(worths(0.9, constraints={"a": -1.0, "b": 0.0}), [[NAN], [NAN], [0.9]])
-    assert_same(worths(0.9, constraints={"a": -1.0, "b": 0.1}), [[NAN], [NAN], [-INF]])
-    assert_same(worths(0.9, constraints={"a": 1}, directions=[MINIMIZE]), [[NAN], [NAN], [-INF]])
+    assert_same(outcomes(0.9, constraints={"a": -1.0, "b": 0.0}), [[NAN], [NAN], [0.9]])
+    assert_same(outcomes(0.9, constraints={"a": -1.0, "b": 0.1}), [[NAN], [NAN], [-INF]])
+    assert_same(outcomes(0.9, constraints={"a": 1}, directions=[MINIMIZE]), [[NAN], [NAN], [-INF]])
     assert_same(
-        worths([0.9, 3.0], constraints={"a": 1}, directions=[MAXIMIZE, MINIMIZE]),
+        outcomes([0.9, 3.0], constraints={"a": 1}, directions=[MAXIMIZE, MINIMIZE]),
         [[NAN] * 2] * 2 + [[-INF] * 2],
     )
-    assert_same(worths(0.8, **LAYERWISE, constraints={"a": 1}), [[0.7], [0.8], [-INF]])
+    assert_same(outcomes(0.8, **LAYERWISE, constraints={"a": 1}), [[0.7], [0.8], [-INF]])
 
 
 def test_a_trial_that_was_pruned_as_infeasible_needs_no_value() -> None:
     pruned = dict(state=TrialState.PRUNED)
-    assert_same(worths(None, **pruned, constraints={"a": 1.0}), [[NAN], [NAN], [-INF]])
-    assert_same(worths(None, **pruned, constraints={"a": 0.0}), [[NAN], [NAN], [-INF]])
-    assert_same(worths(None, state=TrialState.FAIL, constraints={"a": 1.0}), [[NAN], [NAN], [-INF]])
+    assert_same(outcomes(None, **pruned, constraints={"a": 1.0}), [[NAN], [NAN], [-INF]])
+    assert_same(outcomes(None, **pruned, constraints={"a": 0.0}), [[NAN], [NAN], [-INF]])
+    assert_same(outcomes(None, state=TrialState.FAIL, constraints={"a": 1.0}), [[NAN], [NAN], [-INF]])
 
 
 def test_of_a_layer_that_was_given_up_nothing_is_known() -> None:
     """Its parameters were asked for, and the trial ended with what it had."""
     given_up = dict(reports={0: 0.7, 1: 0.8}, seen=[(1, 0), (2, 1)])
-    assert_same(worths(0.8, **given_up), [[0.7], [0.8], [NAN]])
-    assert_same(worths(0.9, **given_up), [[NAN], [NAN], [0.9]])  # it came to something else
+    assert_same(outcomes(0.8, **given_up), [[0.7], [0.8], [NAN]])
+    assert_same(outcomes(0.9, **given_up), [[NAN], [NAN], [0.9]])  # it came to something else
 
 
 def test_several_objectives() -> None:
-    found = worths([0.8, 30.0], directions=[MAXIMIZE, MINIMIZE], n_steps=2)
+    found = outcomes([0.8, 30.0], directions=[MAXIMIZE, MINIMIZE], n_steps=2)
     assert_same(found, [[NAN, NAN], [0.8, -30.0]])
 
 
@@ -136,45 +136,45 @@ def test_several_objectives() -> None:
 
 
 def test_reports_after_each_layer_count() -> None:
-    assert_same(worths(0.75, **LAYERWISE), [[0.7], [0.8], [0.75]])  # the value is the last of them
-    assert_same(worths(0.80, **LAYERWISE), [[0.7], [0.8], [0.75]])  # the value is the best of them
-    assert_same(worths(0.75, directions=[MINIMIZE], **LAYERWISE), [[-0.7], [-0.8], [-0.75]])
-    assert_same(worths(0.70, directions=[MINIMIZE], **LAYERWISE), [[-0.7], [-0.8], [-0.75]])
+    assert_same(outcomes(0.75, **LAYERWISE), [[0.7], [0.8], [0.75]])  # the value is the last of them
+    assert_same(outcomes(0.80, **LAYERWISE), [[0.7], [0.8], [0.75]])  # the value is the best of them
+    assert_same(outcomes(0.75, directions=[MINIMIZE], **LAYERWISE), [[-0.7], [-0.8], [-0.75]])
+    assert_same(outcomes(0.70, directions=[MINIMIZE], **LAYERWISE), [[-0.7], [-0.8], [-0.75]])
 
 
 def test_reports_that_are_not_of_the_values_kind_do_not_count() -> None:
-    assert_same(worths(0.9, **LAYERWISE), [[NAN], [NAN], [0.9]])  # neither the last nor the best
-    assert_same(worths(0.8, directions=[MINIMIZE], **LAYERWISE), [[NAN], [NAN], [-0.8]])  # the worst
+    assert_same(outcomes(0.9, **LAYERWISE), [[NAN], [NAN], [0.9]])  # neither the last nor the best
+    assert_same(outcomes(0.8, directions=[MINIMIZE], **LAYERWISE), [[NAN], [NAN], [-0.8]])  # the worst
     # A signal on the way: nothing is reported behind the last layer.
     signal = dict(reports={0: 0.7, 1: 0.8}, seen=[(1, 0), (2, 1)])
-    assert_same(worths(0.75, **signal), [[NAN], [NAN], [0.75]])
+    assert_same(outcomes(0.75, **signal), [[NAN], [NAN], [0.75]])
     # Epochs: all of them behind the last parameter.
     epochs = dict(reports={0: 0.5, 1: 0.6, 2: 0.7})
-    assert_same(worths(0.7, **epochs), [[NAN], [NAN], [0.7]])
+    assert_same(outcomes(0.7, **epochs), [[NAN], [NAN], [0.7]])
 
 
-def test_a_layer_without_a_report_has_no_worth() -> None:
-    found = worths(0.9, reports={0: 0.7, 1: 0.9}, seen=[(2, 0)], n_steps=3)
+def test_a_layer_without_a_report_has_no_outcome() -> None:
+    found = outcomes(0.9, reports={0: 0.7, 1: 0.9}, seen=[(2, 0)], n_steps=3)
     assert_same(found, [[NAN], [0.7], [0.9]])
     # Several reports after one layer: the last that was seen stands for it.
-    found = worths(0.9, reports={0: 0.2, 1: 0.7, 2: 0.3, 3: 0.9}, seen=[(1, 1)], n_steps=2)
+    found = outcomes(0.9, reports={0: 0.2, 1: 0.7, 2: 0.3, 3: 0.9}, seen=[(1, 1)], n_steps=2)
     assert_same(found, [[0.7], [0.9]])
 
 
 def test_a_pruned_trial_is_worth_its_reports() -> None:
-    assert_same(worths(0.75, state=TrialState.PRUNED, **LAYERWISE), [[0.7], [0.8], [0.75]])
+    assert_same(outcomes(0.75, state=TrialState.PRUNED, **LAYERWISE), [[0.7], [0.8], [0.75]])
     epochs = dict(reports={0: 0.5, 1: 0.6}, state=TrialState.PRUNED)
-    assert_same(worths(0.6, **epochs), [[NAN], [NAN], [0.6]])
+    assert_same(outcomes(0.6, **epochs), [[NAN], [NAN], [0.6]])
 
 
 def test_infinite_and_missing_numbers_among_reports() -> None:
-    found = worths(0.8, reports={0: -INF, 1: 0.7, 2: 0.8}, seen=[(1, 0), (2, 1)])
+    found = outcomes(0.8, reports={0: -INF, 1: 0.7, 2: 0.8}, seen=[(1, 0), (2, 1)])
     assert_same(found, [[-INF], [0.7], [0.8]])
-    found = worths(0.8, reports={0: NAN, 1: 0.7, 2: 0.8}, seen=[(1, 0), (2, 1)])
+    found = outcomes(0.8, reports={0: NAN, 1: 0.7, 2: 0.8}, seen=[(1, 0), (2, 1)])
     assert_same(found, [[NAN], [0.7], [0.8]])
-    found = worths(0.8, reports={0: NAN, 1: 0.8, 2: 0.7}, seen=[(1, 0), (2, 1)])
+    found = outcomes(0.8, reports={0: NAN, 1: 0.8, 2: 0.7}, seen=[(1, 0), (2, 1)])
     assert_same(found, [[NAN], [0.8], [0.7]])
-    found = worths(0.8, reports={0: 0.7, 1: 0.8, 2: NAN}, seen=[(1, 0), (2, 1)])
+    found = outcomes(0.8, reports={0: 0.7, 1: 0.8, 2: NAN}, seen=[(1, 0), (2, 1)])
     assert_same(found, [[0.7], [0.8], [-INF]])  # the last layer broke it
 
 
@@ -287,8 +287,8 @@ def test_normal_scores() -> None:
     assert np.isnan(normal_scores(np.array([NAN]))[0])
 
 
-def scores_of(*worths: float) -> list[float]:
-    return OutcomeTransform(np.array(worths))(np.array(worths)).tolist()
+def scores_of(*outcomes: float) -> list[float]:
+    return OutcomeTransform(np.array(outcomes))(np.array(outcomes)).tolist()
 
 
 def test_scores_by_hand() -> None:
@@ -296,7 +296,7 @@ def test_scores_by_hand() -> None:
     assert scores_of(1.0, 2.0, 3.0, 0.0) == pytest.approx(
         [-math.log1p(0.5 / 1.25), 0.4, 1.2, -math.log1p(1.5 / 1.25)]
     )
-    # New worths are scored by what was seen, and never beyond it.
+    # New outcomes are scored by what was seen, and never beyond it.
     scores = OutcomeTransform(np.array([1.0, 2.0, 3.0, 0.0]))
     assert_same(scores(np.array([1.5, 3.0, 99.0, INF])), [0, 1.2, 1.2, 1.2])
     assert_same(scores(np.array([-99.0, -INF])), [scores_of(1.0, 2.0, 3.0, 0.0)[3]] * 2)
@@ -315,11 +315,11 @@ def test_what_halves_an_error_counts_alike() -> None:
 
 
 def test_scores_of_what_is_always_the_same() -> None:
-    for worth in (0.0, 0.5, 1.0, -3.0, INF, -INF):
-        assert scores_of(worth) == [0] and scores_of(worth, worth, worth) == [0, 0, 0]
+    for outcome in (0.0, 0.5, 1.0, -3.0, INF, -INF):
+        assert scores_of(outcome) == [0] and scores_of(outcome, outcome, outcome) == [0, 0, 0]
 
 
-def test_an_infinite_worth_is_scored_as_the_worst_or_the_best() -> None:
+def test_an_infinite_outcome_is_scored_as_the_worst_or_the_best() -> None:
     worst, low, high, best = scores_of(-INF, 0.2, 0.9, INF)
     assert (worst, best) == (low, high) and low < high
 
@@ -328,11 +328,11 @@ def test_what_is_held_of_the_unit_counts_as_four_values() -> None:
     accuracies = [0.5, 0.6, 0.7, 0.8, 0.9]  # the median is 0.7; two are above it
     above = [math.log(0.301 / 0.201), math.log(0.301 / 0.101)]
     own = 1.25 * sum(above) / 2
-    for worths in (np.array(accuracies), np.array(accuracies) - 1):  # or negated errors
-        assert OutcomeTransform(worths).unit == pytest.approx(own)
-        scores = OutcomeTransform(worths, unit=2.0)
+    for outcomes in (np.array(accuracies), np.array(accuracies) - 1):  # or negated errors
+        assert OutcomeTransform(outcomes).unit == pytest.approx(own)
+        scores = OutcomeTransform(outcomes, unit=2.0)
         assert scores.unit == pytest.approx((2 * own + 4 * 2.0) / 6)
-        np.testing.assert_allclose(scores(worths[3:]), np.array(above) / scores.unit)
+        np.testing.assert_allclose(scores(outcomes[3:]), np.array(above) / scores.unit)
     # Of hundreds of values it hardly counts, once they differ more than the first few.
     many = OutcomeTransform(np.concatenate([[0.7] * 20, np.tile(accuracies, 100)]), unit=0.1)
     assert many.unit == pytest.approx(own, rel=0.05)
@@ -354,8 +354,9 @@ def test_the_unit_of_a_first_accuracy_is_what_it_is_held_to_be() -> None:
 
 
 def test_a_unit_of_errors_says_nothing_of_another_scale() -> None:
-    for worths in ([1.0, 2.0, 3.0, 0.0], [5.0], [-3.0, -2.0, -0.5]):
-        assert OutcomeTransform(np.array(worths), unit=9.0).unit == OutcomeTransform(np.array(worths)).unit
+    for outcomes in ([1.0, 2.0, 3.0, 0.0], [5.0], [-3.0, -2.0, -0.5]):
+        with_prior, without = (OutcomeTransform(np.array(outcomes), unit=unit) for unit in (9.0, None))
+        assert with_prior.unit == without.unit
 
 
 def test_scores_before_anything_was_seen() -> None:
@@ -372,10 +373,10 @@ def test_scores_before_anything_was_seen() -> None:
 
 
 @given(st.lists(st.one_of(st.floats(-1e6, 1e6), st.floats(0, 1)), min_size=1, max_size=20))
-def test_scores_are_in_order_and_finite(worths: list[float]) -> None:
-    scores = scores_of(*worths)
+def test_scores_are_in_order_and_finite(outcomes: list[float]) -> None:
+    scores = scores_of(*outcomes)
     assert np.isfinite(scores).all()
-    for (a, score_a), (b, score_b) in itertools.product(zip(worths, scores, strict=True), repeat=2):
+    for (a, score_a), (b, score_b) in itertools.product(zip(outcomes, scores, strict=True), repeat=2):
         assert a > b or score_a <= score_b
 
 
@@ -420,15 +421,15 @@ def test_weights_reach_all_of_the_front() -> None:
     st.lists(st.floats(0, 1), min_size=2, max_size=20),
     st.sampled_from([(1.0, 0.0), (-1.0, 0.0), (1.0, 5.0), (-300.0, 7.0)]),
 )
-def test_worths_are_found_again_by_their_scores(values: list[float], scale: tuple[float, float]) -> None:
+def test_outcomes_are_found_again_by_their_scores(values: list[float], scale: tuple[float, float]) -> None:
     factor, shift = scale
-    worths = factor * np.array(values) + shift
-    scores = OutcomeTransform(worths)
-    tolerance = 1e-6 * (1 + np.abs(worths).max())
-    told_apart = np.maximum(worths, scores.lowest)
-    np.testing.assert_allclose(scores.worths(scores(worths)), told_apart, atol=tolerance)
+    outcomes = factor * np.array(values) + shift
+    scores = OutcomeTransform(outcomes)
+    tolerance = 1e-6 * (1 + np.abs(outcomes).max())
+    told_apart = np.maximum(outcomes, scores.lowest)
+    np.testing.assert_allclose(scores.inverse(scores(outcomes)), told_apart, atol=tolerance)
 
 
 def test_no_score_is_better_than_all_that_is_possible() -> None:
     scores = OutcomeTransform(np.array([0.5, 0.9, 0.99]))
-    assert scores.worths(np.array([50.0])).tolist() == [1.0]
+    assert scores.inverse(np.array([50.0])).tolist() == [1.0]

@@ -97,7 +97,7 @@ class ConfigurationAgent:
         path = record.path
         following = self.search.model.next(path)
         judged = judge and (trial.state != TrialState.FAIL or following is END)
-        self.search.observe(record if judged else replace(record, worths=()))
+        self.search.observe(record if judged else replace(record, outcomes=()))
         if trial.state == TrialState.FAIL and isinstance(following, Next):
             # A single trial may have been interrupted; after a second failure the parameters are avoided.
             self._failed[digest_of(path.values)] += 1

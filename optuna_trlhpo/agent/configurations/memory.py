@@ -44,7 +44,7 @@ class Record:
     Attributes:
         path: Parameters of the trial.
         ended: Whether the trial asked for all its parameters.
-        worths: Pairs of a number of parameters and their outcomes ``[K]``; more is better.
+        outcomes: Pairs of a number of parameters and their outcomes ``[K]``; more is better.
         reports: Pairs of a number of parameters and the report after them; more is better.
         pruned: Whether the last outcome is the last report of a pruned trial.
         value: Value of the trial, more is better; NaN where it has none or several.
@@ -52,7 +52,7 @@ class Record:
 
     path: Path
     ended: bool
-    worths: tuple[tuple[int, np.ndarray], ...]
+    outcomes: tuple[tuple[int, np.ndarray], ...]
     reports: tuple[tuple[int, float], ...]
     pruned: bool
     value: float = math.nan
@@ -66,17 +66,17 @@ def read_record(trial: FrozenTrial, seen: ReportMarks, directions: Sequence[Stud
     if not len(path):
         return Record(path, ended, (), (), pruned)
     episode = read_episode(trial, seen)
-    worths = signed_outcomes(trial, episode, directions)
+    outcomes = signed_outcomes(trial, episode, directions)
     ends = np.cumsum([len(slots) for slots in episode.slots]).tolist()
-    if worths is None:
+    if outcomes is None:
         return Record(path, ended, (), (), pruned)
-    valued = [k for k in range(len(ends)) if not np.isnan(worths[k]).any()]
+    valued = [k for k in range(len(ends)) if not np.isnan(outcomes[k]).any()]
     reported = [k for k in range(len(ends)) if not np.isnan(episode.reports[k])]
     sign = float(signs_of(directions)[0])
     return Record(
         path,
         ended,
-        tuple((ends[k], worths[k]) for k in valued),
+        tuple((ends[k], outcomes[k]) for k in valued),
         tuple((ends[k], sign * float(episode.reports[k])) for k in reported),
         pruned,
         sign * trial.values[0] if trial.values and len(trial.values) == 1 else math.nan,
@@ -120,7 +120,7 @@ class ConfigurationMemory:
         self._has_prefixes = False
         self._valued_actions: set[bytes] = set()
         self._n_keyed = self._n_entries_keyed = 0
-        self._known_worths = np.zeros(0)
+        self._known_outcomes = np.zeros(0)
         self.scores: OutcomeTransform | None = None
 
     def __len__(self) -> int:
@@ -165,19 +165,19 @@ class ConfigurationMemory:
             self._raw[t, column] = self.columns.axis(column).raw(path.values[name])
             self._position[t, column] = position
         self._lengths.append(len(path))
-        last = record.worths[-1][0] if record.worths else 0
+        last = record.outcomes[-1][0] if record.outcomes else 0
         between = [n for n, _ in record.reports if n < len(path)]
         if between and not record.pruned:
-            self._last_reports_valued = any(n in between for n, _ in record.worths)
+            self._last_reports_valued = any(n in between for n, _ in record.outcomes)
             self._watch_slope(record)
             self._has_prefixes = True
-        for n, worth in record.worths:
+        for n, outcome in record.outcomes:
             key = self._raw[t, : len(self.columns)].copy()
             key[self._position[t, : len(self.columns)] >= n] = np.nan
             text = key_of(key, digits=None)
-            if text not in self._valued or not np.array_equal(self._valued[text], worth):
-                self._valued[text] = worth
-                self._entries.append((t, n, worth, n == last and n == len(path), record.pruned))
+            if text not in self._valued or not np.array_equal(self._valued[text], outcome):
+                self._valued[text] = outcome
+                self._entries.append((t, n, outcome, n == last and n == len(path), record.pruned))
         self._contexts.append(record.reports)
         for k, (_, report) in enumerate(record.reports):
             if k == len(self._context_scales):
@@ -186,7 +186,7 @@ class ConfigurationMemory:
 
     def _watch_slope(self, record: Record) -> None:
         reports = [report for _, report in record.reports]
-        reports += [float(worth[0]) for n, worth in record.worths if n == len(record.path)]
+        reports += [float(outcome[0]) for n, outcome in record.outcomes if n == len(record.path)]
         if len(reports) < 2:
             return
         steps = np.diff(reports)
@@ -248,8 +248,8 @@ class ConfigurationMemory:
             return Known(np.zeros((0, D)), np.zeros((0, self.n_contexts)), np.zeros(0), np.zeros(0, np.int64))
         trial = np.array([entry[0] for entry in entries])
         n = np.array([entry[1] for entry in entries])
-        worths = self._capped(entries, prefixes)
-        values = self._score(worths, weights, unit)
+        outcomes = self._capped(entries, prefixes)
+        values = self._score(outcomes, weights, unit)
         if len(values) > _BEST + _LATEST + _OTHERS:
             order = np.argsort(-values, kind="stable")
             best, rest = order[:_BEST], np.sort(order[_BEST:])
@@ -274,26 +274,26 @@ class ConfigurationMemory:
 
         The last report of a pruned trial is no estimate of its value, unless reports are values.
         """
-        worths = np.array([entry[2] for entry in entries])
+        outcomes = np.array([entry[2] for entry in entries])
         pruned = np.array([entry[4] and not (prefixes and self._n_sloping) for entry in entries])
         if pruned.any() and not pruned.all():
-            cap = np.quantile(worths[~pruned], _PRUNED_QUANTILE, axis=0, method="lower")
-            worths[pruned] = np.minimum(worths[pruned], cap)
-        return worths
+            cap = np.quantile(outcomes[~pruned], _PRUNED_QUANTILE, axis=0, method="lower")
+            outcomes[pruned] = np.minimum(outcomes[pruned], cap)
+        return outcomes
 
-    def _score(self, worths: np.ndarray, weights: np.ndarray, unit: float | None) -> np.ndarray:
-        if worths.shape[1] == 1 and not self._ranks:
-            self.scores = OutcomeTransform(worths[:, 0], unit)
-            return self.scores(worths[:, 0])
-        self._known_worths = worths[:, 0]
-        ranks = scalarise(np.stack([ranks_of(column) for column in worths.T], axis=-1), weights[None])
+    def _score(self, outcomes: np.ndarray, weights: np.ndarray, unit: float | None) -> np.ndarray:
+        if outcomes.shape[1] == 1 and not self._ranks:
+            self.scores = OutcomeTransform(outcomes[:, 0], unit)
+            return self.scores(outcomes[:, 0])
+        self._known_outcomes = outcomes[:, 0]
+        ranks = scalarise(np.stack([ranks_of(column) for column in outcomes.T], axis=-1), weights[None])
         return normal_scores(ranks_of(ranks))
 
-    def score_worth(self, worth: float) -> float:
+    def score_outcome(self, outcome: float) -> float:
         """Score of a configuration with this outcome, on the scale of the last `known`."""
         if self.scores is not None:
-            return float(self.scores(np.array([worth]))[0])
-        return float(normal_scores(ranks_of(np.append(self._known_worths, worth)))[-1])
+            return float(self.scores(np.array([outcome]))[0])
+        return float(normal_scores(ranks_of(np.append(self._known_outcomes, outcome)))[-1])
 
     def values_of(self, scores: np.ndarray) -> np.ndarray | None:
         """Values of the objective with these scores.
@@ -303,8 +303,8 @@ class ConfigurationMemory:
         if len(self._signs) > 1 or not self._entries:
             return None
         if self.scores is not None:
-            return self._signs[0] * self.scores.worths(scores)
-        return self._signs[0] * np.quantile(self._known_worths, ranks_of_scores(scores))
+            return self._signs[0] * self.scores.inverse(scores)
+        return self._signs[0] * np.quantile(self._known_outcomes, ranks_of_scores(scores))
 
     def has_value(self, key: bytes) -> bool:
         """Return whether the configuration or prefix with this key of its actions has a value."""

@@ -313,7 +313,7 @@ class ConfigurationPlanner:
                 if (column := self.columns.find(name, distribution)) >= 0:
                     prefix[column] = np.nan
             rows.append(prefix)
-            values.append(self.memory.score_worth(report))
+            values.append(self.memory.score_outcome(report))
         return Known(
             np.concatenate([known.actions, rows]),
             np.concatenate([known.contexts, np.full((len(rows), known.contexts.shape[1]), np.nan)]),
