@@ -21,20 +21,20 @@ from optuna_trlhpo.trials.episode import ReportMarks, read_episode, steps_of
 from optuna_trlhpo.trials.path import Path
 
 
-def with_plan(note: AgentRecord, plan: Plan, n_settled: int, search: Planner) -> AgentRecord:
+def with_plan(note: AgentRecord, plan: Plan, n_fixed: int, search: Planner) -> AgentRecord:
     """Add the critic's expectation of a plan, and its attention weights, to a trial's record.
 
     Args:
         note: Record of the trial so far.
         plan: Last plan that ``search`` made.
-        n_settled: Number of steps that the trial had when the plan was made.
+        n_fixed: Number of steps that the trial had when the plan was made.
         search: Planner that made the plan.
     """
     values = search.values_of(plan.mean + plan.deviation * np.array([0.0, -1.0, 1.0]))
     plans = note.plans
     if values is not None:
         low, high = sorted(values[1:].tolist())
-        plans = (*plans, Forecast(n_settled, len(plan.names), float(values[0]), low, high))
+        plans = (*plans, Forecast(n_fixed, len(plan.names), float(values[0]), low, high))
     rows = search.attention(plan)
     return replace(note, plans=plans, attention={"critic": rows} if rows else {})
 
@@ -54,8 +54,8 @@ def with_path_plan(
     plans = note.plans
     if values is not None:
         low, high = sorted(values[1:].tolist())
-        n_settled, n_steps = len(steps_of(path.names, [])), len(steps_of(plan.path.names, []))
-        plans = (*plans, Forecast(n_settled, n_steps, float(values[0]), low, high))
+        n_fixed, n_steps = len(steps_of(path.names, [])), len(steps_of(plan.path.names, []))
+        plans = (*plans, Forecast(n_fixed, n_steps, float(values[0]), low, high))
     rows = search.attention(plan)
     return replace(note, plans=plans, attention={"critic": rows} if rows else {})
 

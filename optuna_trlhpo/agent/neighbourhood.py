@@ -32,7 +32,7 @@ class Neighbourhood:
     Args:
         networks: Remembered networks.
         scores: ``[N]`` expected scores of the networks; the best are varied.
-        settled: Decision point of the running trial, which must not be changed.
+        point: Decision point of the running trial, which must not be changed.
         categorical: Whether the values of a base name have no order, by its number.
         repeated: Whether a base name repeats step after step, by its number.
         complete: Returns whether a candidate with this number of steps would get a value.
@@ -46,7 +46,7 @@ class Neighbourhood:
         self,
         networks: Networks,
         scores: np.ndarray,
-        settled: DecisionPoint,
+        point: DecisionPoint,
         categorical: np.ndarray,
         repeated: np.ndarray,
         complete: Callable[[int], bool],
@@ -57,7 +57,7 @@ class Neighbourhood:
     ) -> None:
         self._contains, self._layer, self._depth = contains, layer, depth
         self._settle = settle
-        self._settled = settled
+        self._point = point
         self._categorical = categorical
         self._repeated = repeated
         self._complete = complete
@@ -69,8 +69,8 @@ class Neighbourhood:
         self._alone = self._never_followed(networks.names, len(categorical))
         self._followed = {pair for candidate in candidates for pair in self._successions(candidate)}
         self._is_free = self._same_everywhere(networks)
-        step, slot = settled.step, settled.slot
-        asked, index = settled.names[step, slot], settled.indices[step, slot]
+        step, slot = point.step, point.slot
+        asked, index = point.names[step, slot], point.indices[step, slot]
         fitting = [
             k
             for k, candidate in enumerate(candidates)
@@ -108,12 +108,12 @@ class Neighbourhood:
         return bool((~there | (parameters == np.where(there, parameters, -1).max(axis=0))).all())
 
     def _shift(self, candidate: Candidate, k: int) -> int:
-        s = self._settled
+        s = self._point
         return int(s.indices[s.step, s.slot] - candidate.indices[k, s.slot])
 
     def _joined(self, tail: Candidate) -> Candidate:
         """Fixed steps, followed by the free steps of ``tail``."""
-        s = self._settled
+        s = self._point
         before = Candidate(s.actions[: s.step], s.names[: s.step], s.indices[: s.step], s.n_values[: s.step])
         candidate = before.then(tail.copy())
         candidate.actions[s.step, : s.slot] = s.actions[s.step, : s.slot]
@@ -123,8 +123,8 @@ class Neighbourhood:
                 (candidate.indices, s.indices),
                 (candidate.n_values, s.n_values),
             )
-            for mine, settled in pairs:
-                mine[s.step, : s.slot + 1] = settled[s.step, : s.slot + 1]
+            for mine, fixed in pairs:
+                mine[s.step, : s.slot + 1] = fixed[s.step, : s.slot + 1]
         self._fit(candidate, s.step, s.slot)
         return candidate
 
@@ -163,7 +163,7 @@ class Neighbourhood:
         out = []
         for _ in range(n):
             candidate = self._parents[rng.integers(len(self._parents))].copy()
-            for k in range(self._settled.step + 1, len(candidate)):
+            for k in range(self._point.step + 1, len(candidate)):
                 if self._repeated[candidate.names[k, 0]] and rng.random() < 0.5:
                     candidate = self._replace(candidate, k, rng)
             for k, i in self._free(candidate):
@@ -185,14 +185,14 @@ class Neighbourhood:
             return False
         if self._contains is not None:
             return self._contains(candidate.actions[candidate.names[:, 0] == self._layer])
-        return self._is_free or self._followed.issuperset(self._successions(candidate, self._settled.step))
+        return self._is_free or self._followed.issuperset(self._successions(candidate, self._point.step))
 
     def _has_its_depth(self, candidate: Candidate) -> bool:
         """Return whether the depth agrees with the number of layers; a depth that is still free is set."""
         for k in np.flatnonzero(candidate.names[:, 0] == self._depth).tolist():
             n = int(candidate.n_values[k, 0])
             action = ((candidate.names[:, 0] == self._layer).sum() - 0.5) / max(n, 1)
-            if (k, 0) >= (self._settled.step, self._settled.slot):
+            if (k, 0) >= (self._point.step, self._point.slot):
                 candidate.actions[k, 0] = action
             elif abs(candidate.actions[k, 0] - action) > 1e-6:
                 return False
@@ -210,7 +210,7 @@ class Neighbourhood:
             before = name, category
 
     def _free(self, candidate: Candidate) -> list[tuple[int, int]]:
-        s = self._settled
+        s = self._point
         places = zip(*np.nonzero(candidate.names >= 0), strict=True)
         return [(int(k), int(i)) for k, i in places if (k, i) >= (s.step, s.slot)]
 
@@ -300,8 +300,8 @@ class Neighbourhood:
 
     def _restructure(self, candidate: Candidate, rng: np.random.Generator) -> Candidate:
         """Replace, insert, append or remove one step, among steps that repeat."""
-        asked = self._settled.names[self._settled.step, self._settled.slot] >= 0
-        first = self._settled.step + 1 if asked else self._settled.step
+        asked = self._point.names[self._point.step, self._point.slot] >= 0
+        first = self._point.step + 1 if asked else self._point.step
         places = [k for k in range(first, len(candidate)) if self._repeated[candidate.names[k, 0]]]
         operation = rng.integers(4)
         if operation == 3:
@@ -314,7 +314,7 @@ class Neighbourhood:
         if operation == 1:
             return self._insert(candidate, k, rng)
         shorter = candidate.steps(0, k).then(candidate.steps(k + 1, None, -1))
-        return shorter if len(shorter) > self._settled.step else candidate
+        return shorter if len(shorter) > self._point.step else candidate
 
     def _replace(self, candidate: Candidate, k: int, rng: np.random.Generator) -> Candidate:
         step = self._some_step(rng, int(candidate.indices[k, 0]))

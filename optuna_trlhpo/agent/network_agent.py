@@ -175,7 +175,7 @@ class NetworkAgent:
         if not self.knowledge.has_prior(context) and not self.replay.knows(request.slots):
             return None
         self.knowledge.enter(context)
-        point = self.replay.settled(request)
+        point = self.replay.decision_point(request)
         if self.ddpg is not None:
             exploration = self._exploration(trial.number)
             course.record = course.record or AgentRecord(
@@ -232,9 +232,9 @@ class NetworkAgent:
         if trial.intermediate_values:
             reports[-1] = trial.intermediate_values[max(trial.intermediate_values)]
         self.knowledge.enter(context)
-        grown = self.replay.settled(Request(episode, (), np.empty(0)))
+        grown = self.replay.decision_point(Request(episode, (), np.empty(0)))
         deeper = self._plan(trial, grown, reports, pending)
-        anything = self.replay.settled(Request(episode.first(0), (), np.empty(0)))
+        anything = self.replay.decision_point(Request(episode.first(0), (), np.empty(0)))
         another = self._plan(trial, anything, reports, pending, running=grown)
         return deeper is not None and another is not None and deeper.score >= another.score
 

@@ -71,7 +71,7 @@ class Planner:
 
     def plan(
         self,
-        settled: DecisionPoint,
+        point: DecisionPoint,
         own: np.ndarray,
         weights: np.ndarray,
         rng: np.random.Generator,
@@ -81,7 +81,7 @@ class Planner:
         """Plan the network to try next; None if nothing is known of the parameter that is asked for.
 
         Args:
-            settled: Decision point of the running trial.
+            point: Decision point of the running trial.
             own: ``[steps]`` reports of the trial after each step, NaN where there is none.
             weights: ``[K]`` the trial's weights of the objectives.
             rng: Random generator.
@@ -90,7 +90,7 @@ class Planner:
         """
         replay, config = self._replay, self._config
         networks, values = replay.networks(rng, weights, unit=self.knowledge.unit)
-        prefixes, prefix_values = self._prefixes(settled if running is None else running, own)
+        prefixes, prefix_values = self._prefixes(point if running is None else running, own)
         networks = self.knowledge.with_prior_features(joined([networks, prefixes]))
         values = np.concatenate([values, prefix_values])
         templates, n_whole = self._templates(rng)
@@ -113,10 +113,10 @@ class Planner:
         neighbourhood = Neighbourhood(
             joined([networks, templates]),
             np.concatenate([of_networks[: len(networks.names)], of_templates]),
-            settled,
+            point,
             categorical,
             self._features.repeated(len(categorical)),
-            self._complete(networks, settled.step),
+            self._complete(networks, point.step),
             replay.names.settle,
             None if self.knowledge.context is None else self.knowledge.contains,
             self.knowledge.layer_kind,
@@ -147,7 +147,7 @@ class Planner:
                 candidates = list(unique.values())
             if not candidates:
                 break
-            z = self._features(self.knowledge.with_prior_features(as_networks(candidates, settled.context)))
+            z = self._features(self.knowledge.with_prior_features(as_networks(candidates, point.context)))
             scores = acquire(config.acquisition, self._critic, z, of_networks, values, rng)
             order = np.argsort(-scores, kind="stable")
             chosen, score, features = candidates[order[0]], float(scores[order[0]]), z[order[:1]]
@@ -155,7 +155,7 @@ class Planner:
         if chosen is None:
             chosen = parents[0]
             features = self._features(
-                self.knowledge.with_prior_features(as_networks([chosen], settled.context))
+                self.knowledge.with_prior_features(as_networks([chosen], point.context))
             )
         (mean,), (deviation,) = self._critic.predict(features)
         actions, names, indices = chosen.actions.copy(), chosen.names.copy(), chosen.indices.copy()
@@ -221,20 +221,20 @@ class Planner:
         self._n_fitted = n
         self._critic.fit(x, values, self._features.features, steps=steps)
 
-    def _prefixes(self, settled: DecisionPoint, own: np.ndarray) -> tuple[Networks, np.ndarray]:
+    def _prefixes(self, point: DecisionPoint, own: np.ndarray) -> tuple[Networks, np.ndarray]:
         """Networks with values from the reports of the running trial."""
         steps: list[int] = []
         if self._replay.reports_are_values:
             steps = np.flatnonzero(~np.isnan(own)).tolist()
         values = np.array([self._replay.score_report(own[k]) for k in steps])
         plans = [
-            Plan(settled.actions[: k + 1], settled.names[: k + 1], settled.indices[: k + 1], 0.0, b"")
+            Plan(point.actions[: k + 1], point.names[: k + 1], point.indices[: k + 1], 0.0, b"")
             for k in steps
         ]
         if not plans:
-            whole = Plan(settled.actions, settled.names, settled.indices, 0.0, b"")
-            return as_one(whole, settled.n_values).rows(np.arange(0)), values
-        return joined([as_one(plan, settled.n_values[: len(plan.names)]) for plan in plans]), values
+            prefix = Plan(point.actions, point.names, point.indices, 0.0, b"")
+            return as_one(prefix, point.n_values).rows(np.arange(0)), values
+        return joined([as_one(plan, point.n_values[: len(plan.names)]) for plan in plans]), values
 
     @staticmethod
     def _complete(networks: Networks, step: int) -> Callable[[int], bool]:

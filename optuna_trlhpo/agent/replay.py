@@ -235,7 +235,7 @@ class Replay:
             return self._signs[0] * self._scores_of.inverse(scores)
         return self._signs[0] * np.quantile(self._known_outcomes, ranks_of_scores(scores))
 
-    def settled(self, request: Request) -> DecisionPoint:
+    def decision_point(self, request: Request) -> DecisionPoint:
         """Decision point of a running trial, as arrays. A request without slots is for any parameter."""
         steps = [*request.before.slots, request.slots]
         shape = (len(steps), ACTION_SLOTS)

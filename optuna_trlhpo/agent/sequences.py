@@ -108,20 +108,20 @@ class Plan:
     deviation: float = math.nan
     """Standard deviation of the score, by the critic."""
 
-    def answers(self, settled: DecisionPoint) -> bool:
+    def answers(self, point: DecisionPoint) -> bool:
         """Return whether the plan begins with the fixed steps and continues with the parameter asked for."""
-        step, slot = settled.step, settled.slot
+        step, slot = point.step, point.slot
         if len(self.names) <= step:
             return False
-        filled = settled.names >= 0
+        filled = point.names >= 0
         return (
-            np.array_equal(self.names[: step + 1][filled], settled.names[filled])
-            and np.array_equal(self.indices[: step + 1][filled], settled.indices[filled])
-            and bool((self.names[:step] >= 0).sum() == (settled.names[:step] >= 0).sum())
+            np.array_equal(self.names[: step + 1][filled], point.names[filled])
+            and np.array_equal(self.indices[: step + 1][filled], point.indices[filled])
+            and bool((self.names[:step] >= 0).sum() == (point.names[:step] >= 0).sum())
             and not np.isnan(self.actions[step, slot])
             and np.allclose(
-                np.nan_to_num(self.actions[: step + 1]) * filled * ~np.isnan(settled.actions),
-                np.nan_to_num(settled.actions),
+                np.nan_to_num(self.actions[: step + 1]) * filled * ~np.isnan(point.actions),
+                np.nan_to_num(point.actions),
             )
         )
 

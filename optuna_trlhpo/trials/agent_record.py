@@ -32,14 +32,14 @@ class Forecast(NamedTuple):
     """The critic's prediction for a planned network, in the unit of the study's values.
 
     Attributes:
-        settled: Number of steps that the trial had when the plan was made.
+        n_fixed: Number of steps that the trial had when the plan was made.
         steps: Number of steps of the planned network.
         value: Predicted mean.
         low: Mean minus one standard deviation.
         high: Mean plus one standard deviation.
     """
 
-    settled: int
+    n_fixed: int
     steps: int
     value: float
     low: float
@@ -144,11 +144,11 @@ def _read_agent(stored: dict[str, Any]) -> AgentRecord:
 
 
 def _read_plan(stored: Any) -> Forecast:
-    settled, steps, *values = stored
+    n_fixed, steps, *values = stored
     value, low, high = map(finite_number, values)
-    if not (is_integer(settled, least=0) and is_integer(steps, least=1) and low <= value <= high):
+    if not (is_integer(n_fixed, least=0) and is_integer(steps, least=1) and low <= value <= high):
         raise ValueError("a plan has numbers of steps, and a value between low and high")
-    return Forecast(settled, steps, value, low, high)
+    return Forecast(n_fixed, steps, value, low, high)
 
 
 def _rounded(value: float, digits: int = 4) -> float:
@@ -157,7 +157,7 @@ def _rounded(value: float, digits: int = 4) -> float:
 
 def _of_plan(plan: Forecast) -> list[float]:
     # Values may be close together and far from 0.
-    return [plan.settled, plan.steps, *(_rounded(value, 6) for value in plan[2:])]
+    return [plan.n_fixed, plan.steps, *(_rounded(value, 6) for value in plan[2:])]
 
 
 def _written(rows: Sequence[np.ndarray], average: bool) -> str:

@@ -127,10 +127,10 @@ def episode_of(
 
 def read_request(trial: FrozenTrial, seen: ReportMarks, name: str, distribution: BaseDistribution) -> Request:
     """Return the state of a running ``trial`` that asks for the parameter ``name``."""
-    *before, (*settled, _) = steps_of([*trial.params, name], seen)
+    *before, (*known, _) = steps_of([*trial.params, name], seen)
     distributions = trial.distributions
-    slots = tuple(parameter_spec(other, distributions[other]) for other in settled)
-    actions = np.array([encode(other, distributions[other], trial.params[other]) for other in settled])
+    slots = tuple(parameter_spec(other, distributions[other]) for other in known)
+    actions = np.array([encode(other, distributions[other], trial.params[other]) for other in known])
     return Request(_read_steps(trial, before, seen), (*slots, parameter_spec(name, distribution)), actions)
 
 

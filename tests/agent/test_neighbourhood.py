@@ -36,10 +36,10 @@ def number(stem: int, value: float, index: int = 0) -> Step:
 
 
 def asked(*steps: Step, slot: int = 0) -> DecisionPoint:
-    """The last of ``steps`` is asked for its slot ``slot``; what is before it is settled."""
+    """The last of ``steps`` is asked for its slot ``slot``; what is before it is fixed."""
     step = len(steps) - 1
     shape = (len(steps), 4)
-    settled = DecisionPoint(
+    point = DecisionPoint(
         np.full(shape, NAN),
         np.full(shape, -1, dtype=np.int64),
         np.full(shape, -1, dtype=np.int64),
@@ -50,25 +50,25 @@ def asked(*steps: Step, slot: int = 0) -> DecisionPoint:
     )
     for s, slots in enumerate(steps):
         for a, (stem, index, n_values, action) in enumerate(slots[: slot + 1] if s == step else slots):
-            settled.names[s, a], settled.indices[s, a], settled.n_values[s, a] = stem, index, n_values
+            point.names[s, a], point.indices[s, a], point.n_values[s, a] = stem, index, n_values
             if (s, a) != (step, slot):
-                settled.actions[s, a] = action
-    return settled
+                point.actions[s, a] = action
+    return point
 
 
 ANYTHING = asked([])
 
 
-def planner_of(networks: Networks, settled: DecisionPoint = ANYTHING, **more: Any) -> Neighbourhood:
+def planner_of(networks: Networks, point: DecisionPoint = ANYTHING, **more: Any) -> Neighbourhood:
     lengths = set(networks.lengths.tolist())
     arguments: dict[str, Any] = dict(
         scores=-np.arange(len(networks.names), dtype=float),  # the first is the best
         categorical=CATEGORICAL,
         repeated=REPEATED,
-        complete=lambda n: n > settled.step and n in lengths,
+        complete=lambda n: n > point.step and n in lengths,
         settle=lambda name, index, action: action,
     )
-    return Neighbourhood(networks, settled=settled, **(arguments | more))
+    return Neighbourhood(networks, point=point, **(arguments | more))
 
 
 def candidates(planner: Neighbourhood, n: int = 300, seed: int = 0) -> Networks:
@@ -108,7 +108,7 @@ def kinds_of(networks: Networks, n: int) -> str:
 # What holds of every candidate -------------------------------------------------------------------------
 
 
-SETTLED = {
+POINTS = {
     "nothing": ANYTHING,
     "first": asked(layer(0, A)),
     "first units": asked(layer(0, A), slot=1),
@@ -116,18 +116,18 @@ SETTLED = {
     "second rate": asked(layer(0, A, 0.33), layer(1, B), slot=1),
     "third": asked(layer(0, B, 0.91), layer(1, B, 0.77), layer(2, B)),
 }
-every_settled = pytest.mark.parametrize("settled", SETTLED.values(), ids=SETTLED.keys())
+every_point = pytest.mark.parametrize("point", POINTS.values(), ids=POINTS.keys())
 
 
-@every_settled
-def test_what_is_settled_is_never_changed(networks_of: Make, settled: DecisionPoint) -> None:
-    found = candidates(planner_of(memory(networks_of), settled))
-    step, slot = settled.step, settled.slot
-    for mine, its in zip(found[:4], settled[:4], strict=True):
+@every_point
+def test_what_is_fixed_is_never_changed(networks_of: Make, point: DecisionPoint) -> None:
+    found = candidates(planner_of(memory(networks_of), point))
+    step, slot = point.step, point.slot
+    for mine, its in zip(found[:4], point[:4], strict=True):
         same = np.broadcast_to(its[:step], mine[:, :step].shape)
         np.testing.assert_array_equal(mine[:, :step], same)
-        if settled.names[step, slot] >= 0:
-            n = slot if its is settled.actions else slot + 1  # what is asked for has a name, and no value yet
+        if point.names[step, slot] >= 0:
+            n = slot if its is point.actions else slot + 1  # what is asked for has a name, and no value yet
             np.testing.assert_array_equal(
                 mine[:, step, :n], np.broadcast_to(its[step, :n], mine[:, step, :n].shape)
             )
@@ -135,11 +135,11 @@ def test_what_is_settled_is_never_changed(networks_of: Make, settled: DecisionPo
     assert len(np.unique(found.actions[:, step:].reshape(len(found.actions), -1), axis=0)) > 10
 
 
-@every_settled
+@every_point
 def test_a_candidate_is_filled_where_it_has_names_and_empty_elsewhere(
-    networks_of: Make, settled: DecisionPoint
+    networks_of: Make, point: DecisionPoint
 ) -> None:
-    found = candidates(planner_of(memory(networks_of), settled))
+    found = candidates(planner_of(memory(networks_of), point))
     filled = found.names >= 0
     np.testing.assert_array_equal(filled, ~np.isnan(found.actions))
     np.testing.assert_array_equal(filled, found.indices >= 0)
@@ -150,41 +150,41 @@ def test_a_candidate_is_filled_where_it_has_names_and_empty_elsewhere(
     assert all(filled[n, :length, 0].all() for n, length in enumerate(found.lengths))
 
 
-@every_settled
-def test_actions_are_those_of_values(networks_of: Make, settled: DecisionPoint) -> None:
-    found = candidates(planner_of(memory(networks_of), settled))
+@every_point
+def test_actions_are_those_of_values(networks_of: Make, point: DecisionPoint) -> None:
+    found = candidates(planner_of(memory(networks_of), point))
     free = np.zeros(found.names.shape, dtype=bool)
-    free[:, settled.step :] = True
-    free[:, settled.step, : settled.slot] = False
+    free[:, point.step :] = True
+    free[:, point.step, : point.slot] = False
     counted = (found.n_values > 0) & free
     position = found.actions[counted] * found.n_values[counted] - 0.5
     np.testing.assert_allclose(position, np.round(position), atol=1e-9)
 
 
-@every_settled
-def test_every_kind_brings_its_own_parameters(networks_of: Make, settled: DecisionPoint) -> None:
-    found = candidates(planner_of(memory(networks_of), settled))
+@every_point
+def test_every_kind_brings_its_own_parameters(networks_of: Make, point: DecisionPoint) -> None:
+    found = candidates(planner_of(memory(networks_of), point))
     seconds = {A: UNITS, B: RATE, C: -1}
     for actions, names in zip(found.actions, found.names, strict=True):
-        for k in range(settled.step + (settled.slot > 0), len(names)):
+        for k in range(point.step + (point.slot > 0), len(names)):
             if names[k, 0] >= 0:
                 kind = next(kind for kind in seconds if abs(actions[k, 0] - kind) < 1e-6)
                 assert names[k].tolist() == [KIND, seconds[kind], -1, -1]
 
 
-@every_settled
-def test_indices_count_the_layers(networks_of: Make, settled: DecisionPoint) -> None:
+@every_point
+def test_indices_count_the_layers(networks_of: Make, point: DecisionPoint) -> None:
     """Also where a step was inserted or taken out in front of others."""
-    found = candidates(planner_of(memory(networks_of), settled, complete=lambda n: n > settled.step))
+    found = candidates(planner_of(memory(networks_of), point, complete=lambda n: n > point.step))
     assert len(set(found.lengths.tolist())) > 2
     filled = found.names >= 0
     steps = np.broadcast_to(np.arange(found.names.shape[1])[:, None], found.names.shape[1:])
     assert (found.indices == steps)[filled].all()
 
 
-@every_settled
-def test_what_never_followed_is_not_proposed(networks_of: Make, settled: DecisionPoint) -> None:
-    found = candidates(planner_of(memory(networks_of), settled))
+@every_point
+def test_what_never_followed_is_not_proposed(networks_of: Make, point: DecisionPoint) -> None:
+    found = candidates(planner_of(memory(networks_of), point))
     orders = {kinds_of(found, n) for n in range(len(found.names))}
     for order in orders:
         assert order == "".join(sorted(order)) and order.count("C") <= 1
@@ -242,11 +242,11 @@ def test_what_is_remembered_is_left_alone(networks_of: Make) -> None:
 # Parents ----------------------------------------------------------------------------------------------
 
 
-def test_parents_are_the_best_that_fit_behind_what_is_settled(networks_of: Make) -> None:
-    settled = asked(layer(0, B, 0.33), layer(1, B))
+def test_parents_are_the_best_that_fit_behind_what_is_fixed(networks_of: Make) -> None:
+    point = asked(layer(0, B, 0.33), layer(1, B))
     networks = memory(networks_of)
     scores = np.array([0.0, 1.0, 3.0, 2.0, -5.0])
-    parents = as_networks(planner_of(networks, settled, scores=scores).parents(), np.zeros(0))
+    parents = as_networks(planner_of(networks, point, scores=scores).parents(), np.zeros(0))
     assert [kinds_of(parents, n) for n in range(5)] == ["BBBC", "BC", "BB", "BABC", "BC"]
     np.testing.assert_allclose(parents.actions[0, 0, :2], [B, 0.33])
     np.testing.assert_allclose(parents.actions[0, 1, :2], [B, 0.2])
@@ -254,8 +254,8 @@ def test_parents_are_the_best_that_fit_behind_what_is_settled(networks_of: Make)
 
 def test_a_step_that_never_stood_there_is_taken_from_elsewhere(networks_of: Make) -> None:
     """Four layers are the most that were seen; the fifth is asked for."""
-    settled = asked(layer(0, A), layer(1, A), layer(2, A), layer(3, A), layer(4, A))
-    planner = planner_of(memory(networks_of), settled, complete=lambda n: n > 4)
+    point = asked(layer(0, A), layer(1, A), layer(2, A), layer(3, A), layer(4, A))
+    planner = planner_of(memory(networks_of), point, complete=lambda n: n > 4)
     parents = as_networks(planner.parents(), np.zeros(0))
     assert len(parents.names) > 0 and (parents.lengths > 4).all()
     filled = parents.names >= 0

@@ -72,24 +72,24 @@ def search_of(memory: Replay, **settings: Any) -> Planner:
 
 
 def anything(memory: Replay) -> DecisionPoint:
-    return memory.settled(Request(episode(), (), np.empty(0)))
+    return memory.decision_point(Request(episode(), (), np.empty(0)))
 
 
 def asked(
     memory: Replay, before: Episode, *slots: ParameterSpec, actions: Sequence[float] = ()
 ) -> DecisionPoint:
-    return memory.settled(Request(before, slots, np.array(actions, dtype=float)))
+    return memory.decision_point(Request(before, slots, np.array(actions, dtype=float)))
 
 
 def plan(
     search: Planner,
-    settled: DecisionPoint,
+    point: DecisionPoint,
     *,
     own: np.ndarray = NO_REPORTS,
     seed: int = 0,
     pending: Sequence[Plan] = (),
 ) -> Plan:
-    found = search.plan(settled, own, NO_WEIGHTS, np.random.default_rng(seed), pending)
+    found = search.plan(point, own, NO_WEIGHTS, np.random.default_rng(seed), pending)
     assert found is not None
     return found
 
@@ -125,18 +125,18 @@ def test_a_plan_answers_what_it_was_made_for() -> None:
     memory = layers()
     search = search_of(memory)
     before = episode(layer(0, 1, 0.6), reports=[0.8])
-    for settled in (
+    for point in (
         anything(memory),
         asked(memory, episode(), kind(0)),
         asked(memory, episode(), kind(0), units(0), actions=[category(2)]),
         asked(memory, before, kind(1)),
         asked(memory, before, kind(1), units(1), actions=[category(0)]),
     ):
-        found = plan(search, settled)
-        assert found.answers(settled)
-        step, slot = settled.step, settled.slot
-        np.testing.assert_array_equal(found.actions[:step], settled.actions[:step])
-        np.testing.assert_array_equal(found.actions[step, :slot], settled.actions[step, :slot])
+        found = plan(search, point)
+        assert found.answers(point)
+        step, slot = point.step, point.slot
+        np.testing.assert_array_equal(found.actions[:step], point.actions[:step])
+        np.testing.assert_array_equal(found.actions[step, :slot], point.actions[step, :slot])
         assert np.isfinite(found.score)
 
 
@@ -280,9 +280,9 @@ def test_what_another_trial_tries_is_not_tried() -> None:
 
 def predicted(search: Planner, memory: Replay, *steps: Sequence[Filled]) -> tuple[float, float]:
     """What the critic expects of a network, after the last plan."""
-    settled = memory.settled(Request(episode(*steps), (), np.empty(0)))
+    point = memory.decision_point(Request(episode(*steps), (), np.empty(0)))
     network = Networks(
-        *(array[None, : len(steps)] for array in settled[:5]), np.zeros((1, 0)), np.zeros((1, 0))
+        *(array[None, : len(steps)] for array in point[:5]), np.zeros((1, 0)), np.zeros((1, 0))
     )
     mean, deviation = search._critic.predict(search._features(network))
     return float(mean[0]), float(deviation[0])
@@ -292,12 +292,12 @@ def predicted(search: Planner, memory: Replay, *steps: Sequence[Filled]) -> tupl
 def test_the_reports_of_the_running_trial_are_conditioned_on(report: float) -> None:
     memory = layers(24)
     mine, deeper = layer(0, 1, 0.05), [layer(0, 1, 0.05), layer(1, 1, 0.5)]
-    settled = asked(memory, episode(mine, reports=[report]), kind(1))
+    point = asked(memory, episode(mine, reports=[report]), kind(1))
     search = search_of(memory)
-    plan(search, settled, own=np.array([NAN]))
+    plan(search, point, own=np.array([NAN]))
     before, unknown = predicted(search, memory, mine)
     deeper_before, _ = predicted(search, memory, *deeper)
-    plan(search, settled, own=np.array([report]))
+    plan(search, point, own=np.array([report]))
     after, known = predicted(search, memory, mine)
     deeper_after, _ = predicted(search, memory, *deeper)
     score = memory.score_report(report)
@@ -318,12 +318,12 @@ def test_reports_that_are_no_values_are_told_and_not_conditioned_on() -> None:
         memory.add(number, episode(*steps, reports=[report, NAN]), outcomes(NAN, float(way == right)))
     search = search_of(memory)
     for right in range(3):
-        settled = asked(
+        point = asked(
             memory,
             episode([(kind(0), category(0))], reports=[10.0 + right]),
             ParameterSpec("way", 1, 3, True),
         )
-        found = plan(search, settled, own=np.array([10.0 + right]))
+        found = plan(search, point, own=np.array([10.0 + right]))
         assert int(found.actions[1, 0] * 3) == right
 
 
@@ -337,7 +337,7 @@ def test_the_running_network_is_not_one_that_could_be_tried() -> None:
         steps = [(one, category(a))], [(other, category(b))]
         memory.add(number, episode(*steps, reports=[shallow, NAN]), outcomes(shallow, value + 0.01 * a))
     best = [(one, category(2))]
-    running = memory.settled(Request(episode(best, reports=[0.9]), (), np.empty(0)))
+    running = memory.decision_point(Request(episode(best, reports=[0.9]), (), np.empty(0)))
     search, own = search_of(memory), np.array([0.9])
     for seed in range(3):
         found = search.plan(anything(memory), own, NO_WEIGHTS, np.random.default_rng(seed), [], running)

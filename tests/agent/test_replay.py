@@ -443,15 +443,17 @@ def test_a_request_in_numbers() -> None:
     memory.add(1, episode(0.5, slot=C), outcomes(0.9))
     x, c = memory.names.numbers([X, C])[:2]
     before = grown(0.3, 0.4, reports=[0.5, NAN])
-    settled = memory.settled(Request(before, (place(C, 2), place(X, 2), place(Y, 2)), np.array([0.5, 0.25])))
-    assert (settled.step, settled.slot) == (2, 2)
-    assert settled.names.tolist() == [[x, -1, -1, -1], [x, -1, -1, -1], [c, x, -1, -1]]  # nobody had a y
-    assert settled.indices.tolist() == [[0, -1, -1, -1], [1, -1, -1, -1], [2, 2, 2, -1]]
-    assert settled.n_values.tolist() == [[0] * 4, [0] * 4, [3, 0, 5, 0]]
-    np.testing.assert_allclose(settled.actions[:, 0], [0.3, 0.4, 0.5])
-    np.testing.assert_allclose(settled.actions[2], [0.5, 0.25, NAN, NAN])
+    point = memory.decision_point(
+        Request(before, (place(C, 2), place(X, 2), place(Y, 2)), np.array([0.5, 0.25]))
+    )
+    assert (point.step, point.slot) == (2, 2)
+    assert point.names.tolist() == [[x, -1, -1, -1], [x, -1, -1, -1], [c, x, -1, -1]]  # nobody had a y
+    assert point.indices.tolist() == [[0, -1, -1, -1], [1, -1, -1, -1], [2, 2, 2, -1]]
+    assert point.n_values.tolist() == [[0] * 4, [0] * 4, [3, 0, 5, 0]]
+    np.testing.assert_allclose(point.actions[:, 0], [0.3, 0.4, 0.5])
+    np.testing.assert_allclose(point.actions[2], [0.5, 0.25, NAN, NAN])
     # A request without slots asks for anything.
-    anything = memory.settled(Request(before.first(0), (), np.empty(0)))
+    anything = memory.decision_point(Request(before.first(0), (), np.empty(0)))
     assert (anything.step, anything.slot) == (0, 0) and (anything.names == -1).all()
 
 
@@ -464,12 +466,12 @@ def test_what_reports_are_follows_the_last_trial_that_had_any() -> None:
         memory.add(i, grown(0.1 * i, 0.2, reports=[10.0 + i, NAN]), outcomes(NAN, 0.5))
     assert not memory.reports_are_values
     # 12 among 10, 11, 12: (2 + 0.5) / 3; what is worth something else is never among the networks' values.
-    np.testing.assert_allclose(memory.settled(before).context, [2.5 / 3, NAN])
+    np.testing.assert_allclose(memory.decision_point(before).context, [2.5 / 3, NAN])
     networks, _ = memory.networks(rng(), NO_WEIGHTS)
     np.testing.assert_allclose(networks.context[:, 0], [0.5 / 3, 1.5 / 3, 2.5 / 3])
     assert np.isnan(networks.context[:, 1]).all() and networks.lengths.tolist() == [2, 2, 2]
     memory.add(3, grown(0.9, 0.2, reports=[0.7, NAN]), outcomes(0.7, 0.8))
-    assert memory.reports_are_values and np.isnan(memory.settled(before).context).all()
+    assert memory.reports_are_values and np.isnan(memory.decision_point(before).context).all()
     memory.add(4, grown(0.8, 0.2), outcomes(NAN, 0.8))  # nothing was reported: nothing is learned of it
     assert memory.reports_are_values
 

@@ -141,9 +141,9 @@ def test_a_deeper_network_is_weighed_against_all_but_the_one_that_it_grows_from(
         grow(study, SPACE)
     plan = type(sampler.agent.networks.planner).plan
 
-    def noted(search, settled, own, *more):
-        found = plan(search, settled, own, *more)
-        asked.append((settled, own, more[-1], found))
+    def noted(search, point, own, *more):
+        found = plan(search, point, own, *more)
+        asked.append((point, own, more[-1], found))
         return found
 
     monkeypatch.setattr(type(sampler.agent.networks.planner), "plan", noted)

@@ -457,15 +457,15 @@ def test_a_request_within_a_step() -> None:
 def test_a_request_for_the_first_of_a_step() -> None:
     trial = integers("a0", "b0")
     distribution = CategoricalDistribution(["x", "y"])
-    for name, seen, n_before, n_settled in [
+    for name, seen, n_before, n_fixed in [
         ("a1", [], 1, 0),
         ("c0", [], 0, 2),
         ("c0", [(2, 0)], 1, 0),
         ("c0", [(1, 0)], 1, 1),
     ]:
         request = read_request(trial, seen, name, distribution)
-        assert (len(request.before), len(request.actions)) == (n_before, n_settled)
-        assert len(request.slots) == n_settled + 1 and request.slots[-1].categorical
+        assert (len(request.before), len(request.actions)) == (n_before, n_fixed)
+        assert len(request.slots) == n_fixed + 1 and request.slots[-1].categorical
 
 
 def test_the_first_request_of_all() -> None:

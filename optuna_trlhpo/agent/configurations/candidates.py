@@ -77,20 +77,20 @@ class Candidates:
         rest = sorted(set(range(len(whole))) - set(trials))[-_N_OTHERS:]
         parents = padded([*padded(whole[[*trials, *rest]], D), *(row for rows in best for row in rows)], D)
         self._flat = model.flat is not None
-        settled = [columns.find(n, d) for n, d in zip(path.names, path.distributions, strict=True)]
-        self._settled = {c for c in settled if c >= 0}
+        on_path = [columns.find(n, d) for n, d in zip(path.names, path.distributions, strict=True)]
+        self._fixed_columns = {c for c in on_path if c >= 0}
         own = row_of(columns, path)
-        known_columns = [c for c in self._settled if c < len(own)]
+        known_columns = [c for c in self._fixed_columns if c < len(own)]
         parents[:, known_columns] = own[known_columns]
         if self._flat:
             names = model.flat or ()
             there = [c for n in names if (c := columns.find(n, model.latest(n))) >= 0]
             outside = np.ones(D, dtype=bool)
-            outside[[*there, column, *self._settled]] = False
+            outside[[*there, column, *self._fixed_columns]] = False
             parents[:, outside] = np.nan
             self._fix(parents)
         free = np.ones(D, dtype=bool)
-        free[list(self._settled)] = False
+        free[list(self._fixed_columns)] = False
         self._templates = parents
         places = columns.places
         counters = {} if self._flat else self._counters()
@@ -118,7 +118,7 @@ class Candidates:
                 for value in fixed_value(self._fixed, name, distribution):
                     raw = self._columns.axis(c).raw(value)
                     parents[:, c] = self._columns.axis(c).actions(np.array([raw]))[0]
-                    self._settled.add(c)
+                    self._fixed_columns.add(c)
 
     def _counters(self) -> dict[int, int]:
         """Map from the column of a place's last parameter to the column of the integer that counts places."""
@@ -193,7 +193,7 @@ class Candidates:
         columns = self._columns
         if self._flat:
             rows = rows.copy()
-            columns.settle(rows, [c for c in range(rows.shape[1]) if c not in self._settled])
+            columns.settle(rows, [c for c in range(rows.shape[1]) if c not in self._fixed_columns])
             return [*rows]
         raws, paths = [], []
         for row in rows:
@@ -241,7 +241,7 @@ class Candidates:
         """Prefixes of rows that will get a value, and the row number of each."""
         columns = self._columns
         parts, owner = [], []
-        n_settled = len(self._path)
+        n_fixed = len(self._path)
         for i, row in enumerate(rows):
             path = self._paths.get(key_of(row)) or self.roll(row)[0]
             end = 0
@@ -250,7 +250,7 @@ class Candidates:
             for k, names in enumerate(steps):
                 end += len(names)
                 last = k == len(steps) - 1
-                if not last and (end <= n_settled or not parse_name(names[0]).places):
+                if not last and (end <= n_fixed or not parse_name(names[0]).places):
                     continue
                 part = np.full(len(columns), np.nan)
                 part[where[:end]] = padded([row], len(columns))[0][where[:end]]
