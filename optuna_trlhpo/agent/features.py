@@ -20,7 +20,7 @@ from optuna_trlhpo.layers.bins import bins_of
 
 N_PARTS = 3
 _IN_PLACE, _ANYWHERE, _WHOLE = range(N_PARTS)
-_SIGNED, _EXPECTING = -10, -1000
+_DESCRIPTOR, _EXPECTED = -10, -1000
 """Base names of descriptors and of expectations; each descriptor and expectation is a group of its own."""
 _WHOLE_WEIGHT = 0.3
 _DISTANCE = 2.4
@@ -64,29 +64,29 @@ class FeatureMap:
         filled = networks.names >= 0
         self._n_slots = max(float(filled.sum(axis=(1, 2)).mean()), 1.0)
         self._n_steps = max(self._n_steps, int(networks.lengths.max(initial=1)))
-        stems, indices, counts = (array[filled] for array in networks[1:4])
-        for stem, index, count in np.unique(np.stack([stems, indices, counts], axis=1), axis=0):
-            if (stem, index) not in self._columns:
-                repeated = any(other == stem for other, _ in self._columns)
-                n = int(count) if categorical[stem] else 0
-                self._columns[stem, index] = self._add(_IN_PLACE, stem, n)
-                if repeated and stem not in self._anywhere:
-                    self._anywhere[stem] = self._add(_ANYWHERE, stem, n)
+        names, indices, counts = (array[filled] for array in networks[1:4])
+        for name, index, count in np.unique(np.stack([names, indices, counts], axis=1), axis=0):
+            if (name, index) not in self._columns:
+                repeated = any(other == name for other, _ in self._columns)
+                n = int(count) if categorical[name] else 0
+                self._columns[name, index] = self._add(_IN_PLACE, name, n)
+                if repeated and name not in self._anywhere:
+                    self._anywhere[name] = self._add(_ANYWHERE, name, n)
         for number in range(networks.network_descriptor.shape[1]):
-            if (_SIGNED, number) not in self._columns:
-                self._columns[_SIGNED, number] = self._add(_WHOLE, _SIGNED - number, 0)
+            if (_DESCRIPTOR, number) not in self._columns:
+                self._columns[_DESCRIPTOR, number] = self._add(_WHOLE, _DESCRIPTOR - number, 0)
         for number in range(networks.expected.shape[1]):
-            if (_EXPECTING, number) not in self._columns:
-                column = self._add(LINEAR, _EXPECTING - number, 1)
-                self._columns[_EXPECTING, number] = column
+            if (_EXPECTED, number) not in self._columns:
+                column = self._add(LINEAR, _EXPECTED - number, 1)
+                self._columns[_EXPECTED, number] = column
                 self._means[column] = 0.0 if means is None else float(means[number])
         for step in np.flatnonzero(~np.isnan(networks.context).all(axis=0)):
             if (-1, step) not in self._columns:
                 self._columns[-1, int(step)] = self._add(_IN_PLACE, -1, 0)
 
-    def _add(self, part: int, stem: int, n: int) -> int:
+    def _add(self, part: int, name: int, n: int) -> int:
         column = len(self._first)
-        group = self._groups.setdefault((part, int(stem)), len(self._groups))
+        group = self._groups.setdefault((part, int(name)), len(self._groups))
         self._first.append(len(self._part))
         self._n.append(n)
         width = n or 2  # a numerical parameter: whether it is present, and its value
@@ -97,11 +97,11 @@ class FeatureMap:
 
     def repeated(self, n: int) -> np.ndarray:
         """``[n]`` whether a base name occurs once per layer, by its number; the last entry is for no name."""
-        return np.array([stem in self._anywhere for stem in range(n - 1)] + [False])
+        return np.array([name in self._anywhere for name in range(n - 1)] + [False])
 
-    def column_of(self, stem: int, index: int) -> int:
+    def column_of(self, name: int, index: int) -> int:
         """Column of a parameter at its position; -1 if it is unknown."""
-        return self._columns.get((stem, index), -1)
+        return self._columns.get((name, index), -1)
 
     @property
     def features(self) -> Features:
@@ -117,25 +117,25 @@ class FeatureMap:
         N = len(networks.names)
         x = np.zeros((N, len(self._part)))
         n, s, a = np.nonzero(networks.names >= 0)
-        stems, indices, actions = (
+        names, indices, actions = (
             networks.names[n, s, a],
             networks.indices[n, s, a],
             networks.actions[n, s, a],
         )
         first, categories = np.array([*self._first, -1]), np.array([*self._n, 0])
-        pairs = zip(stems.tolist(), indices.tolist(), strict=True)
+        pairs = zip(names.tolist(), indices.tolist(), strict=True)
         in_place = np.array([self._columns.get(pair, -1) for pair in pairs], dtype=np.int64)
         _write(x, n, first[in_place], categories[in_place], actions, 1.0)
-        anywhere = np.array([self._anywhere.get(stem, -1) for stem in stems.tolist()], dtype=np.int64)
+        anywhere = np.array([self._anywhere.get(name, -1) for name in names.tolist()], dtype=np.int64)
         _write(x, n, first[anywhere], categories[anywhere], actions, np.sqrt(2.0) / self._n_steps)
         n, s = np.nonzero(~np.isnan(networks.context))
         context = np.array([self._columns.get((-1, step), -1) for step in s.tolist()], dtype=np.int64)
         _write(x, n, first[context], categories[context], networks.context[n, s], 2.0)
         for number, values in enumerate(networks.network_descriptor.T):
-            if (_SIGNED, number) in self._columns:
-                x[:, self._first[self._columns[_SIGNED, number]] + 1] = 2 * np.nan_to_num(values)
+            if (_DESCRIPTOR, number) in self._columns:
+                x[:, self._first[self._columns[_DESCRIPTOR, number]] + 1] = 2 * np.nan_to_num(values)
         for number, values in enumerate(networks.expected.T):
-            x[:, self._first[self._columns[_EXPECTING, number]]] = np.nan_to_num(values)
+            x[:, self._first[self._columns[_EXPECTED, number]]] = np.nan_to_num(values)
         return x
 
 

@@ -43,10 +43,10 @@ class NameTable:
 
     def learn(self, slot: ParameterSpec) -> int:
         """Number of the slot's base name, which is added if it is new."""
-        name = slot.stem, slot.categorical
+        name = slot.base_name, slot.categorical
         if name not in self._numbers:
             # The code of a name depends only on the name: it is the same in every study and process.
-            seed = zlib.crc32(slot.stem.encode(errors="surrogatepass"))
+            seed = zlib.crc32(slot.base_name.encode(errors="surrogatepass"))
             code = np.random.default_rng(seed).standard_normal(NAME_CODE)
             self._numbers[name] = len(self._numbers)
             self.codes = torch.cat([self.codes[:-1], torch.tensor(code).float()[None], self.codes[-1:]])
@@ -57,7 +57,7 @@ class NameTable:
 
     def number(self, slot: ParameterSpec) -> int:
         """Number of the slot's base name, -1 if it is unknown."""
-        return self._numbers.get((slot.stem, slot.categorical), -1)
+        return self._numbers.get((slot.base_name, slot.categorical), -1)
 
     def numbers(self, slots: Sequence[ParameterSpec]) -> np.ndarray:
         """``[A]`` numbers of the slots' base names, -1 for an empty slot or an unknown name."""
@@ -75,9 +75,9 @@ class NameTable:
             n_values[k, : len(slots)] = [slot.n_values for slot in slots]
         return names, indices, n_values
 
-    def category(self, stem: str) -> int:
+    def category(self, base_name: str) -> int:
         """Number of a base name whose values have no order; -1 if it is unknown."""
-        return self._numbers.get((stem, True), -1)
+        return self._numbers.get((base_name, True), -1)
 
     def settle(self, number: int, index: int, action: float) -> float:
         """Canonical action for the same value of an integer on a logarithmic scale.

@@ -131,11 +131,11 @@ def network_key(names: np.ndarray, indices: np.ndarray, actions: np.ndarray) -> 
     return np.concatenate([names, indices, actions], axis=-1, dtype=np.float32).tobytes()
 
 
-def as_networks(drafts: list[Candidate], context: np.ndarray) -> Networks:
+def as_networks(candidates: list[Candidate], context: np.ndarray) -> Networks:
     """Candidates as networks; ``context`` ``[K]`` belongs to the first K steps of each."""
-    S, A = max(map(len, drafts)), drafts[0].names.shape[1]
-    networks = Networks.empty(len(drafts), S, A)
-    for row, candidate in enumerate(drafts):
+    S, A = max(map(len, candidates)), candidates[0].names.shape[1]
+    networks = Networks.empty(len(candidates), S, A)
+    for row, candidate in enumerate(candidates):
         n = len(candidate)
         networks.actions[row, :n], networks.names[row, :n] = candidate.actions, candidate.names
         networks.indices[row, :n], networks.n_values[row, :n] = candidate.indices, candidate.n_values

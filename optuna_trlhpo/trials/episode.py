@@ -4,8 +4,8 @@ Notation: S steps, A action slots (4), P performance values (32).
 
 A *step* is one layer of a `LayerSpace`, or the consecutive parameters that share an index in their names
 (``n_units_l0``, ``dropout_l0``), or a single parameter. A report between two parameters ends a step, too.
-Names are compared by their *stem*, the name without its numbers (`parameter_names`), so that what is learned
-about layer 2 applies to layer 3.
+Names are compared by their *base name*, the name without its numbers (`parameter_names`), so that what is
+learned about layer 2 applies to layer 3.
 
 The positions of the reports come from marks that the sampler records while a trial runs: ``seen`` lists pairs
 ``(n, r)``, which mean that when the trial had n parameters, step r was the last one reported. Reports after
@@ -101,7 +101,7 @@ def episode_of(
 
     Example:
         >>> episode = episode_of(np.array([[0.1, 0.1, 0.1, 0.1]]), max_layers=2)
-        >>> [slot.stem for slots in episode.slots for slot in slots][:3], float(episode.actions[0, 0])
+        >>> [slot.base_name for slots in episode.slots for slot in slots][:3], float(episode.actions[0, 0])
         (['n_layers', 'layer_kind', 'layer_conv_filters'], 0.25)
     """
     steps, actions = [], np.full((len(layers), ACTION_SLOTS), np.nan)

@@ -24,7 +24,7 @@ from optuna_trlhpo.trials.values import MOST_COUNTED, on_grid
 class ParameterSpec:
     """A parameter without its value: its name, and how many values it can take."""
 
-    stem: str
+    base_name: str
     index: int
     """The numbers in its name, combined in groups of three digits; 0 if there are none."""
     n_values: int
@@ -52,14 +52,14 @@ def parameter_spec(name: str, distribution: BaseDistribution) -> ParameterSpec:
         return ParameterSpec(
             f"layer_{field}", int(layer), len(hyperparameter.values), bool(hyperparameter.labels)
         )
-    stem, places = parse_name(name)
+    base_name, places = parse_name(name)
     index = functools.reduce(lambda whole, place: 1000 * whole + place, places, 0)
     if isinstance(distribution, CategoricalDistribution):
-        return ParameterSpec(stem, index, len(distribution.choices), True)
+        return ParameterSpec(base_name, index, len(distribution.choices), True)
     log_range = None
     if isinstance(distribution, IntDistribution) and distribution.log:
         log_range = distribution.low, distribution.high
-    return ParameterSpec(stem, index, _n_values(distribution), False, log_range)
+    return ParameterSpec(base_name, index, _n_values(distribution), False, log_range)
 
 
 def encode(name: str, distribution: BaseDistribution, value: CategoricalChoiceType) -> float:

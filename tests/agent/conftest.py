@@ -33,8 +33,8 @@ def networks_of() -> Callable[..., Networks]:
         )
         for n, steps in enumerate(networks):
             for s, slots in enumerate(steps):
-                for a, (stem, index, n_values, action) in enumerate(slots):
-                    made.names[n, s, a], made.indices[n, s, a] = stem, index
+                for a, (base_name, index, n_values, action) in enumerate(slots):
+                    made.names[n, s, a], made.indices[n, s, a] = base_name, index
                     made.n_values[n, s, a], made.actions[n, s, a] = n_values, action
             if context is not None:
                 made.context[n, : len(context[n])] = context[n]

@@ -13,7 +13,7 @@ from optuna_trlhpo.agent.gaussian_process import LINEAR
 from optuna_trlhpo.agent.sequences import Networks
 
 Make = Callable[..., Networks]
-KIND, UNITS, RATE = 0, 1, 2  # stems; the first is categorical, of three
+KIND, UNITS, RATE = 0, 1, 2  # base names; the first is categorical, of three
 CATEGORICAL = np.array([True, False, False, False])
 A, B, C = 1 / 6, 3 / 6, 5 / 6
 HALF = 1 / math.sqrt(2)
@@ -92,7 +92,7 @@ def test_what_comes_once_has_a_place_alone(networks_of: Make) -> None:
     features = learned(networks)
     assert features.repeated(4).tolist() == [True, False, False, False]
     assert features.features.part.tolist().count(1) == 3  # of the kinds, none of the rate
-    # A parameter of one stem shares a group in every layer; in place and anywhere are two.
+    # A parameter of one base name shares a group in every layer; in place and anywhere are two.
     described = features.features
     kinds = {(part, group) for part, group in zip(described.part, described.group, strict=True)}
     assert len(kinds) == len({group for _, group in kinds}) == 3  # kinds in place, kinds anywhere, the rate
@@ -133,9 +133,9 @@ def test_context_is_a_number_behind_its_step(networks_of: Make) -> None:
     networks = networks_of(steps, steps, steps, context=[[0.0], [1.0], []])
     features = learned(networks)
     x, described = features(networks), features.features
-    told = x[:, described.group == described.group[np.flatnonzero(x[0] != x[1])[0]]]
-    assert told.shape == (3, 2)
-    np.testing.assert_allclose(told, [[math.sqrt(2), -2], [math.sqrt(2), 2], [0, 0]])
+    differing = x[:, described.group == described.group[np.flatnonzero(x[0] != x[1])[0]]]
+    assert differing.shape == (3, 2)
+    np.testing.assert_allclose(differing, [[math.sqrt(2), -2], [math.sqrt(2), 2], [0, 0]])
     np.testing.assert_array_equal(x[0][x[0] == x[2]], x[2][x[0] == x[2]])
     # Each step's has columns of its own.
     deeper = networks_of(steps, context=[[0.5, 0.75]])
@@ -146,26 +146,30 @@ def test_context_is_a_number_behind_its_step(networks_of: Make) -> None:
 def test_what_a_network_comes_to_is_a_part_of_its_own(networks_of: Make) -> None:
     networks = networks_of([layer(0, A)], [layer(0, B)], [layer(0, A), layer(1, A)])
     before = learned(networks)(networks)
-    signed = networks._replace(network_descriptor=np.array([[0.5, 1.0], [0.5, 0.0], [np.nan, np.nan]]))
-    features = learned(signed)
-    x, part = features(signed), features.features.part
+    with_descriptors = networks._replace(
+        network_descriptor=np.array([[0.5, 1.0], [0.5, 0.0], [np.nan, np.nan]])
+    )
+    features = learned(with_descriptors)
+    x, part = features(with_descriptors), features.features.part
     np.testing.assert_array_equal(x[:, part < 2], before)
-    told = x[:, part == 2]
+    columns = x[:, part == 2]
     assert len(set(features.features.group[part == 2].tolist())) == 2  # each number has a weight of its own
-    assert squared(told, 0, 1) == pytest.approx(2**2)  # the first number is the same, the second differs by 1
-    assert not told[2].any()
+    assert squared(columns, 0, 1) == pytest.approx(
+        2**2
+    )  # the first number is the same, the second differs by 1
+    assert not columns[2].any()
     # Columns stay where nobody can tell any more.
-    np.testing.assert_array_equal(features(networks)[:, part == 2], np.zeros_like(told))
+    np.testing.assert_array_equal(features(networks)[:, part == 2], np.zeros_like(columns))
 
 
 def test_what_is_expected_of_a_network_is_a_linear_part(networks_of: Make) -> None:
     networks = networks_of([layer(0, A)], [layer(0, B)], [layer(0, A), layer(1, A)])
     networks = networks._replace(network_descriptor=np.array([[0.5], [0.25], [0.0]]))
     before, plain = learned(networks)(networks), learned(networks).features
-    told = networks._replace(expected=np.array([[2.5, 1.0], [-40.0, 0.0], [np.nan, 1.0]]))
+    expecting = networks._replace(expected=np.array([[2.5, 1.0], [-40.0, 0.0], [np.nan, 1.0]]))
     features = FeatureMap()
-    features.learn(told, CATEGORICAL, means=np.array([0.75, -3.0]))
-    x, described = features(told), features.features
+    features.learn(expecting, CATEGORICAL, means=np.array([0.75, -3.0]))
+    x, described = features(expecting), features.features
     linear = described.part == LINEAR
     np.testing.assert_array_equal(x[:, linear], [[2.5, 1.0], [-40.0, 0.0], [0.0, 1.0]])  # as they are
     assert described.mean[linear].tolist() == [0.75, -3.0] and described.base[linear].tolist() == [0, 0]

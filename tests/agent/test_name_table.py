@@ -27,7 +27,7 @@ def test_numbers_come_in_order_and_stay() -> None:
     assert len(names.categorical) == 4
 
 
-def test_a_stem_has_one_number_wherever_it_stands_and_however_many_values_it_has() -> None:
+def test_a_base_name_has_one_number_wherever_it_stands_and_however_many_values_it_has() -> None:
     names = NameTable()
     numbers = [
         names.learn(ParameterSpec("units_l", index, n, False)) for index, n in ((0, 5), (1, 5), (7, 0))

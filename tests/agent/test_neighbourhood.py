@@ -31,8 +31,8 @@ def layer(k: int, kind: float, value: float = 0.5) -> Step:
     return [(KIND, k, 3, kind), *more[kind]]
 
 
-def number(stem: int, value: float, index: int = 0) -> Step:
-    return [(stem, index, 0, value)]
+def number(base_name: int, value: float, index: int = 0) -> Step:
+    return [(base_name, index, 0, value)]
 
 
 def asked(*steps: Step, slot: int = 0) -> DecisionPoint:
@@ -49,8 +49,8 @@ def asked(*steps: Step, slot: int = 0) -> DecisionPoint:
         slot,
     )
     for s, slots in enumerate(steps):
-        for a, (stem, index, n_values, action) in enumerate(slots[: slot + 1] if s == step else slots):
-            point.names[s, a], point.indices[s, a], point.n_values[s, a] = stem, index, n_values
+        for a, (base_name, index, n_values, action) in enumerate(slots[: slot + 1] if s == step else slots):
+            point.names[s, a], point.indices[s, a], point.n_values[s, a] = base_name, index, n_values
             if (s, a) != (step, slot):
                 point.actions[s, a] = action
     return point
@@ -75,9 +75,9 @@ def candidates(planner: Neighbourhood, n: int = 300, seed: int = 0) -> Networks:
     """Variations of two generations, and networks at random."""
     rng = np.random.default_rng(seed)
     first = planner.mutate(planner.parents(), rng, n)
-    drafts = first + planner.mutate(first, rng, n) + planner.resample(rng, n)
-    assert drafts
-    return as_networks(drafts, np.zeros(0))
+    found = first + planner.mutate(first, rng, n) + planner.resample(rng, n)
+    assert found
+    return as_networks(found, np.zeros(0))
 
 
 def memory(networks_of: Make) -> Networks:
@@ -271,34 +271,34 @@ def test_what_was_never_seen_has_no_parents(networks_of: Make) -> None:
 # Parameters that come once -----------------------------------------------------------------------------
 
 
-def test_a_category_brings_the_tail_of_a_donor(networks_of: Make) -> None:
+def test_a_category_brings_the_tail_of_a_template(networks_of: Make) -> None:
     found = candidates(planner_of(optimizers(networks_of)))
     tails: dict[float, list[int]] = {A: [MOMENTUM], B: [BETA], C: []}
     seen = set()
     for actions, names, length in zip(found.actions, found.names, found.lengths, strict=True):
-        stems = names[:length, 0].tolist()
-        assert stems[0] == OPTIMIZER and stems[-1] == X
-        assert stems[1:-1] == tails[min(tails, key=lambda category: abs(category - actions[0, 0]))]
-        seen.add(tuple(stems[1:-1]))
+        base_names = names[:length, 0].tolist()
+        assert base_names[0] == OPTIMIZER and base_names[-1] == X
+        assert base_names[1:-1] == tails[min(tails, key=lambda category: abs(category - actions[0, 0]))]
+        seen.add(tuple(base_names[1:-1]))
     assert len(seen) == 3
 
 
 def test_what_a_category_does_not_touch_keeps_its_value(networks_of: Make) -> None:
-    """The number behind the tail is that of the parent, not of the donor, if it is not varied itself."""
+    """The number behind the tail is that of the parent, not of the template, if it is not varied itself."""
     planner = planner_of(optimizers(networks_of))
-    drafts = planner.mutate(planner.parents()[:1], np.random.default_rng(0), 400)  # momentum 0.9, X 0.1
-    changed = [draft.actions[:, 0] for draft in drafts if draft.names[1, 0] == BETA]
+    found = planner.mutate(planner.parents()[:1], np.random.default_rng(0), 400)  # momentum 0.9, X 0.1
+    changed = [candidate.actions[:, 0] for candidate in found if candidate.names[1, 0] == BETA]
     assert len(changed) > 20
     x, beta = np.array([actions[2] for actions in changed]), np.array([actions[1] for actions in changed])
     assert (x == 0.1).mean() > 0.5 and (x == 0.8).sum() == 0
-    assert (beta == 0.2).mean() > 0.5  # that of the donor
+    assert (beta == 0.2).mean() > 0.5  # that of the template
 
 
 def test_parameters_that_come_once_are_not_repeated(networks_of: Make) -> None:
     found = candidates(planner_of(optimizers(networks_of)))
     for names, length in zip(found.names, found.lengths, strict=True):
-        stems = names[:length, 0].tolist()
-        assert len(stems) == len(set(stems))
+        base_names = names[:length, 0].tolist()
+        assert len(base_names) == len(set(base_names))
 
 
 def test_choices_that_have_nothing_to_do_with_each_other_are_combined(networks_of: Make) -> None:
@@ -311,7 +311,7 @@ def test_choices_that_have_nothing_to_do_with_each_other_are_combined(networks_o
 
 
 def test_what_a_category_brings_that_was_never_seen_is_left_open(networks_of: Make) -> None:
-    """Its step ends there, and nothing stays of what another category brought: equal drafts are equal."""
+    """Its step ends there, and nothing stays of what another category brought: equal candidates are equal."""
     networks = networks_of([[(OPTIMIZER, 0, 3, A), (MOMENTUM, 0, 10, 0.55)]])
     found = candidates(planner_of(networks))
     unseen = found.actions[:, 0, 0] > 0.2
@@ -323,8 +323,8 @@ def test_what_a_category_brings_that_was_never_seen_is_left_open(networks_of: Ma
 def test_a_number_is_nudged_and_sometimes_drawn_anew(networks_of: Make) -> None:
     networks = networks_of([number(X, 0.5), number(Y, 0.01)])
     planner = planner_of(networks)
-    drafts = planner.mutate(planner.parents(), np.random.default_rng(0), 2_000)
-    actions = np.array([draft.actions[:, 0] for draft in drafts])
+    found = planner.mutate(planner.parents(), np.random.default_rng(0), 2_000)
+    actions = np.array([candidate.actions[:, 0] for candidate in found])
     moved = actions != [0.5, 0.01]
     assert moved.any(axis=1).all() and 0.3 < moved[:, 0].mean() < 0.9
     step = np.abs(actions[moved[:, 0], 0] - 0.5)
@@ -350,18 +350,18 @@ def test_every_number_of_few_values_is_reached(networks_of: Make) -> None:
     assert len(set((found.actions[:, 0, 0] * 64).astype(int))) == 64
 
 
-# Steps that come again and again, of several stems ------------------------------------------------------
+# Steps that come again and again, of several base names ------------------------------------------------
 
 
-@pytest.mark.parametrize("stem", [WIDTH, DEPTH])
-def test_the_step_that_is_asked_for_is_not_replaced_by_another(networks_of: Make, stem: int) -> None:
+@pytest.mark.parametrize("base_name", [WIDTH, DEPTH])
+def test_the_step_that_is_asked_for_is_not_replaced_by_another(networks_of: Make, base_name: int) -> None:
     """Widths and depths, each a step, in any order: what is asked for is answered."""
     networks = networks_of(
         [number(WIDTH, 0.1, 0), number(WIDTH, 0.3, 1), number(DEPTH, 0.2, 2), number(DEPTH, 0.6, 3)],
         [number(WIDTH, 0.7, 0), number(DEPTH, 0.5, 1), number(WIDTH, 0.6, 2), number(DEPTH, 0.4, 3)],
     )
-    found = candidates(planner_of(networks, asked(number(WIDTH, 0.4, 0), number(stem, 0.5, 1))))
-    assert (found.names[:, 1, 0] == stem).all() and (found.indices[:, 1, 0] == 1).all()
+    found = candidates(planner_of(networks, asked(number(WIDTH, 0.4, 0), number(base_name, 0.5, 1))))
+    assert (found.names[:, 1, 0] == base_name).all() and (found.indices[:, 1, 0] == 1).all()
 
 
 # As arrays --------------------------------------------------------------------------------------------

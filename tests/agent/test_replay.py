@@ -91,14 +91,14 @@ def test_parameters_that_differ_in_digits_and_kind_are_two() -> None:
     ).tolist() == [0, 1, -1, -1]
 
 
-def codes(*stems: str) -> list[list[float]]:
+def codes(*base_names: str) -> list[list[float]]:
     """The codes of these names, learned in this order."""
     memory = experience()
-    for number, stem in enumerate(stems):
-        memory.add(number, episode(0.5, slot=ParameterSpec(stem, 0, 0, False)), outcomes(0.5))
+    for number, base_name in enumerate(base_names):
+        memory.add(number, episode(0.5, slot=ParameterSpec(base_name, 0, 0, False)), outcomes(0.5))
     found = [
-        memory.state(episode(0.5, slot=ParameterSpec(stem, 0, 0, False)), NO_WEIGHTS).names[0, 0]
-        for stem in stems
+        memory.state(episode(0.5, slot=ParameterSpec(base_name, 0, 0, False)), NO_WEIGHTS).names[0, 0]
+        for base_name in base_names
     ]
     assert all(code.shape == (4, NAME_CODE) and not code[1:].any() for code in found)
     return [code[0].tolist() for code in found]

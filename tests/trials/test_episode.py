@@ -214,7 +214,7 @@ def test_a_network_has_the_same_actions_as_its_space_gives_it() -> None:
     episode = read_episode(study.trials[0], seen=[])
     assert len(episode) == 5  # the depth is a step of its own
     np.testing.assert_allclose(episode.actions[1:], space.encode(layers))
-    assert [slots[0].stem for slots in episode.slots] == [
+    assert [slots[0].base_name for slots in episode.slots] == [
         "n_layers",
         *["layer_kind"] * 4,  # masked or not: the same question
     ]
