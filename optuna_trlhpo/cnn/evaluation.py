@@ -46,17 +46,17 @@ class Evaluation:
         n_images = len(trainer.data.validation_labels)
         self.batches = performance_batches(n_images, np.random.default_rng(seed))
 
-    def __call__(self, trial: BaseTrial, layers: Network, way: Lineage = ()) -> Trained | None:
+    def __call__(self, trial: BaseTrial, layers: Network, lineage: Lineage = ()) -> Trained | None:
         """Return the training outcome of the network and record it in the trial.
 
         Return None if memory ran out, which is recorded too.
         """
-        with self.cache.turn(layers, way):
-            return self._look_up_or_train_in_turn(trial, layers, way)
+        with self.cache.lock_for(layers, lineage):
+            return self._look_up_or_train(trial, layers, lineage)
 
-    def _look_up_or_train_in_turn(self, trial: BaseTrial, layers: Network, way: Lineage) -> Trained | None:
-        known = self.cache.find(trial.study, layers, way) if isinstance(trial, Trial) else None
-        trained = self._train_and_judge(trial, layers, way) if known is None else known
+    def _look_up_or_train(self, trial: BaseTrial, layers: Network, lineage: Lineage) -> Trained | None:
+        known = self.cache.find(trial.study, layers, lineage) if isinstance(trial, Trial) else None
+        trained = self._train_and_judge(trial, layers, lineage) if known is None else known
         if trained is None:
             _logger.warning(
                 f"Out of memory while training {describe(layers)} on {self.trainer.data.device}; "
@@ -69,15 +69,15 @@ class Evaluation:
         note_training(trial, self.trainer.search_setting, step, trained, looked_up=known is not None)
         return trained
 
-    def _train_and_judge(self, trial: BaseTrial, layers: Network, way: Lineage) -> Trained | None:
+    def _train_and_judge(self, trial: BaseTrial, layers: Network, lineage: Lineage) -> Trained | None:
         """Train and validate a network of the search. Return None if memory ran out."""
         start = time.perf_counter()
         watch = None
         if self.early_stop is not None and isinstance(trial, Trial):
-            epochs = self.trainer.inherited_epochs if way else self._epochs
+            epochs = self.trainer.inherited_epochs if lineage else self._epochs
             watch = self.early_stop.watch(trial.study, trial, depth=len(layers), epochs=epochs)
         try:
-            correct = self.trainer.validate(layers, seed=self._seed, way=way, watch=watch)
+            correct = self.trainer.validate(layers, seed=self._seed, lineage=lineage, watch=watch)
         finally:
             if watch is not None:
                 watch.close()

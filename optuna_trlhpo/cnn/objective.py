@@ -307,15 +307,15 @@ class CNNObjective(FoundNetworks):
         if len(self.objectives) > 1:
             return self._train_whole(trial)
         best: float | None = None
-        way: Lineage = ()
+        lineage: Lineage = ()
         for layers in self.space.grow(trial):
             if self._is_too_slow(trial, layers, alone=best is None):
                 break
-            trained = self.evaluation(trial, layers, way)
+            trained = self.evaluation(trial, layers, lineage)
             if trained is None:
                 return float("nan")  # Optuna fails the trial and continues the study
             if self.trainer.inherits:
-                way = (*way, trained.ancestor(layers))
+                lineage = (*lineage, trained.lineage_step(layers))
             value = self._value_of(trained.accuracy, layers)
             trial.report(value, step=len(layers) - 1)
             if best is None or value > best:

@@ -128,16 +128,16 @@ def test_statistics_are_inherited_too() -> None:
     torch.testing.assert_close(child(images()), parent.eval()(images()), rtol=1e-4, atol=1e-4)
 
 
-def test_an_estate_forgets_the_oldest() -> None:
+def test_a_weight_cache_forgets_the_oldest() -> None:
     parts = [network("Conv(8,3,1)", seed) for seed in range(3)]
     size = sum(4 * parameter.numel() for parameter in parts[0].parameters())
-    ways = [(LineageStep(parse(f"Conv({8 * k},3,1)")),) for k in (1, 2, 3)]
-    estate = WeightCache(max_bytes=2 * size)
-    for way, part in zip(ways, parts, strict=True):
-        estate.keep(way, part)
-    assert [estate.find(way) for way in ways] == [None, *parts[1:]]
-    assert estate.find((ways[1][0]._replace(stopped=1),)) is None
-    assert pickle.loads(pickle.dumps(estate)).find(ways[1]) is None
+    lineages = [(LineageStep(parse(f"Conv({8 * k},3,1)")),) for k in (1, 2, 3)]
+    weight_cache = WeightCache(max_bytes=2 * size)
+    for lineage, part in zip(lineages, parts, strict=True):
+        weight_cache.keep(lineage, part)
+    assert [weight_cache.find(lineage) for lineage in lineages] == [None, *parts[1:]]
+    assert weight_cache.find((lineages[1][0]._replace(stopped=1),)) is None
+    assert pickle.loads(pickle.dumps(weight_cache)).find(lineages[1]) is None
 
 
 # In a study

@@ -94,7 +94,7 @@ class _PlainTrainer(Trainer):
     """Trainer that uses the loop of a tutorial."""
 
     def validate(
-        self, layers: Network, *, seed: int | str, way: Lineage = (), watch: Watch | None = None
+        self, layers: Network, *, seed: int | str, lineage: Lineage = (), watch: Watch | None = None
     ) -> np.ndarray | None:
         data, own = self.data, training_seed(seed, layers)
         network = self.initialise(layers, own).to(memory_format=torch.contiguous_format)
@@ -113,7 +113,7 @@ class _PlainTrainer(Trainer):
 class _Forgetful(TrainingCache):
     """Cache that never finds a network."""
 
-    def find(self, study: Study, layers: Sequence[Layer], way: Lineage = ()) -> Trained | None:
+    def find(self, study: Study, layers: Sequence[Layer], lineage: Lineage = ()) -> Trained | None:
         return None
 
 

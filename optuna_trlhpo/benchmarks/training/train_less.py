@@ -221,7 +221,7 @@ def _grow(network: Network, way: TrainingMethod, trainer: Trainer, curves: Curve
         start = time.process_time()
         if curves is not None:
             watch = Watch(curves, depth, epochs, trainer.data)
-        correct = trainer.validate(layers, seed=way.seed, way=ancestors, watch=watch)
+        correct = trainer.validate(layers, seed=way.seed, lineage=ancestors, watch=watch)
         assert correct is not None, "networks as small as these fit in memory"
         if watch is not None:
             watch.close()

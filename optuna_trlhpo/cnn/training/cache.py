@@ -47,7 +47,7 @@ class Trained(NamedTuple):
     curve: Sequence[float] = ()
     stopped: bool = False
 
-    def ancestor(self, layers: Network) -> LineageStep:
+    def lineage_step(self, layers: Network) -> LineageStep:
         """Return the lineage step of this network, for the next network to inherit from."""
         return LineageStep(tuple(layers), len(self.curve) if self.stopped else None)
 
@@ -80,7 +80,7 @@ class TrainingCache:
     def __init__(self, setting: str, *, inherits: bool = False, stopped: bool = False) -> None:
         self._setting = setting
         self._inherits, self._stopped = inherits, stopped
-        self._turns: weakref.WeakValueDictionary[str, threading.Lock] = weakref.WeakValueDictionary()
+        self._locks: weakref.WeakValueDictionary[str, threading.Lock] = weakref.WeakValueDictionary()
         self._begin(None)
 
     # Locks cannot be pickled, and the trained networks are read again from the study.
@@ -96,15 +96,15 @@ class TrainingCache:
         self._read: set[int] = set()  # numbers of the finished trials that were read
 
     @contextlib.contextmanager
-    def turn(self, layers: Sequence[Layer], way: Lineage = ()) -> Iterator[None]:
+    def lock_for(self, layers: Sequence[Layer], lineage: Lineage = ()) -> Iterator[None]:
         """Hold a lock for the network, so that threads do not train the same network concurrently."""
-        key = _key(layers, way)
+        key = _key(layers, lineage)
         with _READING:
-            turn = self._turns.setdefault(key, threading.Lock())
-        with turn:
+            lock = self._locks.setdefault(key, threading.Lock())
+        with lock:
             yield
 
-    def find(self, study: Study, layers: Sequence[Layer], way: Lineage = ()) -> Trained | None:
+    def find(self, study: Study, layers: Sequence[Layer], lineage: Lineage = ()) -> Trained | None:
         """Return the outcome of the network in any trial of the study, finished or running.
 
         Return None if it has not been trained yet.
@@ -112,9 +112,9 @@ class TrainingCache:
         Args:
             study: Study to search.
             layers: Layers of the network.
-            way: Lineage that the network inherits from, possibly empty.
+            lineage: Lineage that the network inherits from, possibly empty.
         """
-        key = _key(layers, way)
+        key = _key(layers, lineage)
         with _READING:
             if self._study is None or self._study() is not study:
                 self._begin(study)
@@ -132,7 +132,7 @@ class TrainingCache:
         if setting != self._setting:
             return
         performance = read_performance(trial)
-        way: Lineage = ()
+        lineage: Lineage = ()
         for it in entries:
             # Read without the space, because the present space may be narrower than that of the trial.
             layers = network_in(trial.params)[: it.step + 1]
@@ -142,13 +142,13 @@ class TrainingCache:
             if not it.looked_up and it.step in performance and (self._stopped or not it.stopped):
                 batches = performance[it.step].tolist()
                 trained = Trained(it.accuracy, batches, it.seconds, it.curve, it.stopped)
-                self._found[_key(layers, way)] = trained
+                self._found[_key(layers, lineage)] = trained
             if self._inherits:
-                way = (*way, LineageStep(layers, len(it.curve) if it.stopped else None))
+                lineage = (*lineage, LineageStep(layers, len(it.curve) if it.stopped else None))
 
 
-def _key(layers: Sequence[Layer], way: Lineage) -> str:
-    return " ".join([describe(layers), *map(str, way)])
+def _key(layers: Sequence[Layer], lineage: Lineage) -> str:
+    return " ".join([describe(layers), *map(str, lineage)])
 
 
 def note_training(trial: BaseTrial, setting: str, step: int, trained: Trained, *, looked_up: bool) -> None:

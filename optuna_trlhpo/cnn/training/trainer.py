@@ -59,7 +59,7 @@ class Trainer:
         seed: Random seed of the objective. Each training has its own seed.
         inherits: Whether a network inherits weights from the previous network of its lineage.
         inherited_epochs: Number of epochs of a network that inherits.
-        estate: Cache of the networks that others inherit from.
+        weight_cache: Cache of the networks that others inherit from.
         code: Key for the code of layers from outside this package; see `layers_key`.
     """
 
@@ -74,18 +74,18 @@ class Trainer:
     seed: int
     inherits: bool = False
     inherited_epochs: int = 0
-    estate: WeightCache = field(default_factory=WeightCache)
+    weight_cache: WeightCache = field(default_factory=WeightCache)
     code: str = ""
 
     def validate(
-        self, layers: Network, *, seed: int | str, way: Lineage = (), watch: Watch | None = None
+        self, layers: Network, *, seed: int | str, lineage: Lineage = (), watch: Watch | None = None
     ) -> np.ndarray | None:
         """Train a network and classify the validation images.
 
         Args:
             layers: Layers of the network.
             seed: Random seed of the training.
-            way: Lineage that the network inherits from, possibly empty; see `train`.
+            lineage: Lineage that the network inherits from, possibly empty; see `train`.
             watch: Called after each epoch. Returns whether to stop.
 
         Returns:
@@ -96,12 +96,12 @@ class Trainer:
         try:
             with TIMING_LOCK.training(), cpu_threads(self.threads):
                 network = self.train(
-                    layers, data.train_images, data.train_labels, seed=seed, way=way, watch=watch
+                    layers, data.train_images, data.train_labels, seed=seed, lineage=lineage, watch=watch
                 )
                 correct = predict_correct(network, data.validation_images, data.validation_labels)
                 if self.inherits and seed == self.seed:  # only networks of the search are inherited from
                     stopped = getattr(watch, "epochs_until_stopped", None)
-                    self.estate.keep((*way, LineageStep(layers, stopped)), network)
+                    self.weight_cache.keep((*lineage, LineageStep(layers, stopped)), network)
                 return correct.cpu().numpy()
         except RuntimeError as error:
             if not _is_out_of_memory(error):
@@ -119,24 +119,24 @@ class Trainer:
         *,
         seed: int | str,
         epochs: int | None = None,
-        way: Lineage = (),
+        lineage: Lineage = (),
         watch: Watch | None = None,
     ) -> nn.Sequential:
         """Train a network on ``images``, for ``epochs`` epochs or by default for those of the setting.
 
         The initial weights and the order of the images are derived from the seed and the architecture. With a
-        lineage ``way``, the network inherits from its last network. If that network is not in the cache, or
-        was trained by another process, it is first trained again in the same way.
+        ``lineage``, the network inherits from its last network. If that network is not in the cache, or was
+        trained by another process, it is first trained again in the same way.
         """
         seed_of_training = training_seed(seed, layers)
         network = self.initialise(layers, seed_of_training)
-        if way:
-            parent = self.estate.find(way)
+        if lineage:
+            parent = self.weight_cache.find(lineage)
             if parent is None:
-                parent = self._train_again(way, images, labels, seed=seed)
-            inherit(network, parent, output_shape_of(way[-1].layers, self.data.input_shape))
+                parent = self._train_again(lineage, images, labels, seed=seed)
+            inherit(network, parent, output_shape_of(lineage[-1].layers, self.data.input_shape))
         if epochs is None:
-            epochs = self.inherited_epochs if way else self.epochs
+            epochs = self.inherited_epochs if lineage else self.epochs
         train(
             network,
             images,
@@ -151,18 +151,20 @@ class Trainer:
         )
         return network
 
-    def _train_again(self, way: Lineage, images: Tensor, labels: Tensor, *, seed: int | str) -> nn.Sequential:
+    def _train_again(
+        self, lineage: Lineage, images: Tensor, labels: Tensor, *, seed: int | str
+    ) -> nn.Sequential:
         """Train the last network of the lineage again, in the same way as before."""
-        last = way[-1]
+        last = lineage[-1]
         network = self.train(
             last.layers,
             images,
             labels,
             seed=seed,
-            way=way[:-1],
+            lineage=lineage[:-1],
             watch=None if last.stopped is None else lambda epoch, _: epoch == last.stopped,
         )
-        self.estate.keep(way, network)
+        self.weight_cache.keep(lineage, network)
         return network
 
     def initialise(self, layers: Network, seed: int) -> nn.Sequential:

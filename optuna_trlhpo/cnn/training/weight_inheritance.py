@@ -72,23 +72,23 @@ class WeightCache:
         self._networks: OrderedDict[str, nn.Sequential] = OrderedDict()
         self._lock = threading.Lock()
 
-    def keep(self, way: Lineage, network: nn.Sequential) -> None:
+    def keep(self, lineage: Lineage, network: nn.Sequential) -> None:
         """Store the last network of the lineage, which is trained."""
         with self._lock:
-            self._networks[_key(way)] = network
+            self._networks[_key(lineage)] = network
             while sum(map(_bytes, self._networks.values())) > self._max_bytes:
                 self._networks.popitem(last=False)
 
-    def find(self, way: Lineage) -> nn.Sequential | None:
+    def find(self, lineage: Lineage) -> nn.Sequential | None:
         """Return the last network of the lineage, or None if it is not in the cache."""
-        return self._networks.get(_key(way))
+        return self._networks.get(_key(lineage))
 
     def __reduce__(self) -> tuple[type[WeightCache], tuple[int]]:
         return WeightCache, (self._max_bytes,)  # another process trains the networks that it needs
 
 
-def _key(way: Lineage) -> str:
-    return f"{describe(way[-1].layers)} {' '.join(map(str, way))}"
+def _key(lineage: Lineage) -> str:
+    return f"{describe(lineage[-1].layers)} {' '.join(map(str, lineage))}"
 
 
 def _bytes(network: nn.Module) -> int:
