@@ -27,7 +27,7 @@ from optuna_trlhpo.agent.prior_knowledge import GrowthContext
 from optuna_trlhpo.agent.sequences import Plan
 from optuna_trlhpo.trials.agent_record import AgentRecord
 from optuna_trlhpo.trials.announcements import Announced, planned_digest
-from optuna_trlhpo.trials.attributes import SEEN_ATTRIBUTE, report_marks
+from optuna_trlhpo.trials.attributes import MARKS_ATTRIBUTE, report_marks
 from optuna_trlhpo.trials.earlier_study import EarlierStudy
 from optuna_trlhpo.trials.episode import ReportMarks
 from optuna_trlhpo.trials.inferred_reports import marks_by_names
@@ -126,8 +126,8 @@ class Agent:
     def _observe(self, trial: FrozenTrial) -> bool:
         """Remember a trial; return whether something can be learned from it."""
         marks: ReportMarks | None = report_marks(trial)
-        unseen = trial.intermediate_values and SEEN_ATTRIBUTE not in trial.system_attrs
-        if unseen and self._config.read_reports:
+        unmarked = trial.intermediate_values and MARKS_ATTRIBUTE not in trial.system_attrs
+        if unmarked and self._config.read_reports:
             marks = marks_by_names(trial, grows=self.configurations.search.memory.values_prefixes)
         if marks is None:
             self.configurations.observe(trial, [], judge=False)

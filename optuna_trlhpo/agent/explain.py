@@ -63,7 +63,7 @@ def with_path_plan(
 def with_episode(
     note: AgentRecord,
     trial: FrozenTrial,
-    seen: ReportMarks,
+    marks: ReportMarks,
     agent: DDPG,
     replay: Replay,
     weights: np.ndarray,
@@ -73,15 +73,15 @@ def with_episode(
     Args:
         note: Record of the trial so far.
         trial: The trial, at its end.
-        seen: Number of parameters and step of each report.
+        marks: Number of parameters and step of each report.
         agent: Actor and critic.
         replay: Memory of finished trials.
         weights: ``[K]`` the trial's weights of the objectives.
     """
     last = max(trial.intermediate_values, default=-1)
-    if last > max((step for _, step in seen), default=-1):
-        seen = [*seen, (len(trial.params), last)]  # of a step that would have come next
-    episode = read_episode(trial, seen)
+    if last > max((step for _, step in marks), default=-1):
+        marks = [*marks, (len(trial.params), last)]  # of a step that would have come next
+    episode = read_episode(trial, marks)
     if not len(episode):
         return note
     insight = agent.explain(replay.state(episode, weights))

@@ -1,7 +1,7 @@
 """Attributes stored in a study beside parameters, reports and values, so that it can be explained later.
 
 ===================  ====================================================================================
-`SEEN_ATTRIBUTE`     of a trial: which reports came before which parameters (see `episode`)
+`MARKS_ATTRIBUTE`    of a trial: which reports came before which parameters (see `episode`)
 `AGENT_ATTRIBUTE`    of a trial: the agent's forecasts and attention weights (`agent_record.AgentRecord`)
 `SAMPLER_ATTRIBUTE`  of a study: the settings of the sampler
 ``trainings``        of a trial, a user attribute: its networks, their accuracies and training times
@@ -26,7 +26,7 @@ from optuna.trial import BaseTrial, FrozenTrial
 
 from optuna_trlhpo.layers import Network, describe, parse
 
-SEEN_ATTRIBUTE = "trlhpo:seen"
+MARKS_ATTRIBUTE = "trlhpo:seen"
 SAMPLER_ATTRIBUTE = "trlhpo:sampler"
 ARCHITECTURE_ATTRIBUTE = "architecture"
 
@@ -122,12 +122,12 @@ def report_marks(trial: FrozenTrial) -> list[tuple[int, int]]:
         >>> import optuna
         >>> from optuna.distributions import IntDistribution
         >>> one = dict(params={"x": 1}, distributions={"x": IntDistribution(0, 1)}, value=1)
-        >>> report_marks(optuna.create_trial(**one, system_attrs={SEEN_ATTRIBUTE: [[1, 0]]}))
+        >>> report_marks(optuna.create_trial(**one, system_attrs={MARKS_ATTRIBUTE: [[1, 0]]}))
         [(1, 0)]
-        >>> report_marks(optuna.create_trial(**one, system_attrs={SEEN_ATTRIBUTE: [[2, 0]]}))
+        >>> report_marks(optuna.create_trial(**one, system_attrs={MARKS_ATTRIBUTE: [[2, 0]]}))
         []
     """
-    stored = trial.system_attrs.get(SEEN_ATTRIBUTE)
+    stored = trial.system_attrs.get(MARKS_ATTRIBUTE)
     marks: list[tuple[int, int]] = []
     for pair in stored if isinstance(stored, list) else ():
         if not isinstance(pair, list | tuple) or len(pair) != 2:

@@ -7,9 +7,9 @@ A *step* is one layer of a `LayerSpace`, or the consecutive parameters that shar
 Names are compared by their *base name*, the name without its numbers (`parameter_names`), so that what is
 learned about layer 2 applies to layer 3.
 
-The positions of the reports come from marks that the sampler records while a trial runs: ``seen`` lists pairs
-``(n, r)``, which mean that when the trial had n parameters, step r was the last one reported. Reports after
-the last parameter have no mark: they may be the epochs of a training, not the values of layers.
+The positions of the reports come from marks that the sampler records while a trial runs. A mark ``(n, r)``
+means that when the trial had n parameters, step r was the last one reported. Reports after the last parameter
+have no mark: they may be the epochs of a training, not the values of layers.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ class Episode:
         actions: ``[S, A]`` actions in [0, 1].
         reports: ``[S]`` last report between this step and the next.
         performance: ``[S, P]`` accuracies on validation batches, in [0, 1], where the objective reports them.
-        last_seen: Last step reported before the last parameter; -1 if there was none.
+        last_reported: Last step reported before the last parameter; -1 if there was none.
     """
 
     slots: tuple[tuple[ParameterSpec, ...], ...]
     actions: np.ndarray
     reports: np.ndarray
     performance: np.ndarray
-    last_seen: int
+    last_reported: int
 
     def __len__(self) -> int:
         return len(self.slots)
@@ -55,7 +55,7 @@ class Episode:
     def first(self, n: int) -> Episode:
         """Return the first ``n`` steps."""
         return Episode(
-            self.slots[:n], self.actions[:n], self.reports[:n], self.performance[:n], self.last_seen
+            self.slots[:n], self.actions[:n], self.reports[:n], self.performance[:n], self.last_reported
         )
 
 
@@ -74,7 +74,7 @@ class Request:
     actions: np.ndarray
 
 
-def read_episode(trial: FrozenTrial, seen: ReportMarks) -> Episode:
+def read_episode(trial: FrozenTrial, marks: ReportMarks) -> Episode:
     """Return the steps of ``trial``, finished or running, rebuilt from its parameters and marks alone.
 
     Example:
@@ -83,10 +83,10 @@ def read_episode(trial: FrozenTrial, seen: ReportMarks) -> Episode:
         >>> space = {f"n_units_l{i}": IntDistribution(1, 4) for i in range(2)}
         >>> params = {"n_units_l0": 1, "n_units_l1": 4}
         >>> trial = optuna.create_trial(params=params, distributions=space, value=1)
-        >>> read_episode(trial, seen=[(1, 0)]).actions[:, 0].tolist()
+        >>> read_episode(trial, marks=[(1, 0)]).actions[:, 0].tolist()
         [0.125, 0.875]
     """
-    return _read_steps(trial, steps_of(list(trial.params), seen), seen)
+    return _read_steps(trial, steps_of(list(trial.params), marks), marks)
 
 
 def episode_of(
@@ -122,16 +122,18 @@ def episode_of(
         actions = np.concatenate([first, actions])
     nothing = np.full(len(steps), np.nan)
     performance = np.full((len(steps), PERFORMANCE_VALUES), np.nan)
-    return Episode(tuple(steps), actions, nothing, performance, last_seen=-1)
+    return Episode(tuple(steps), actions, nothing, performance, last_reported=-1)
 
 
-def read_request(trial: FrozenTrial, seen: ReportMarks, name: str, distribution: BaseDistribution) -> Request:
+def read_request(
+    trial: FrozenTrial, marks: ReportMarks, name: str, distribution: BaseDistribution
+) -> Request:
     """Return the state of a running ``trial`` that asks for the parameter ``name``."""
-    *before, (*known, _) = steps_of([*trial.params, name], seen)
+    *before, (*known, _) = steps_of([*trial.params, name], marks)
     distributions = trial.distributions
     slots = tuple(parameter_spec(other, distributions[other]) for other in known)
     actions = np.array([encode(other, distributions[other], trial.params[other]) for other in known])
-    return Request(_read_steps(trial, before, seen), (*slots, parameter_spec(name, distribution)), actions)
+    return Request(_read_steps(trial, before, marks), (*slots, parameter_spec(name, distribution)), actions)
 
 
 def new_mark(trial: FrozenTrial, name: str, earliest: int, marks: ReportMarks) -> tuple[int, int] | None:
@@ -172,14 +174,14 @@ def infer_report_position(names: Sequence[str], earliest: int) -> int:
     return last
 
 
-def steps_of(names: Sequence[str], seen: ReportMarks) -> list[list[str]]:
+def steps_of(names: Sequence[str], marks: ReportMarks) -> list[list[str]]:
     """Return the names of a trial's parameters, grouped by step.
 
     Example:
-        >>> steps_of(["n_units_l0", "dropout_l0", "n_units_l1"], seen=[])
+        >>> steps_of(["n_units_l0", "dropout_l0", "n_units_l1"], marks=[])
         [['n_units_l0', 'dropout_l0'], ['n_units_l1']]
     """
-    reported_at = dict(seen)
+    reported_at = dict(marks)
     steps: list[list[str]] = []
     for n, name in enumerate(names):
         if not steps or not continues_step(name, steps[-1], reported=n in reported_at):
@@ -188,8 +190,8 @@ def steps_of(names: Sequence[str], seen: ReportMarks) -> list[list[str]]:
     return steps
 
 
-def _read_steps(trial: FrozenTrial, steps: Sequence[Sequence[str]], seen: ReportMarks) -> Episode:
-    reported_at = dict(seen)
+def _read_steps(trial: FrozenTrial, steps: Sequence[Sequence[str]], marks: ReportMarks) -> Episode:
+    reported_at = dict(marks)
     actions = np.full((len(steps), ACTION_SLOTS), np.nan)
     reports = np.full(len(steps), np.nan)
     performance = np.full((len(steps), PERFORMANCE_VALUES), np.nan)
@@ -203,7 +205,7 @@ def _read_steps(trial: FrozenTrial, steps: Sequence[Sequence[str]], seen: Report
             reports[k] = trial.intermediate_values.get(reported_at[end], np.nan)
             performance[k] = batches.get(reported_at[end], np.nan)
     slots = tuple(tuple(parameter_spec(name, trial.distributions[name]) for name in names) for names in steps)
-    return Episode(slots, actions, reports, performance, last_seen=max(reported_at.values(), default=-1))
+    return Episode(slots, actions, reports, performance, last_reported=max(reported_at.values(), default=-1))
 
 
 def continues_step(name: str, step: Sequence[str], *, reported: bool) -> bool:

@@ -46,7 +46,7 @@ def signed_outcomes(
     signs = signs_of(directions)
     outcomes = np.full((len(episode), len(directions)), np.nan)
     if trial.state == TrialState.FAIL:
-        if max(trial.intermediate_values, default=-1) > episode.last_seen:
+        if max(trial.intermediate_values, default=-1) > episode.last_reported:
             return None  # it failed during the evaluation, which says nothing about its parameters
         values = None
     if not values or len(values) != len(directions) or any(math.isnan(value) for value in values):
@@ -59,7 +59,7 @@ def signed_outcomes(
     if len(directions) == 1 and between.any():
         reports = {step: signs[0] * report for step, report in trial.intermediate_values.items()}
         last = reports[max(reports)]
-        behind_last_layer = max(reports) > episode.last_seen
+        behind_last_layer = max(reports) > episode.last_reported
         best = max(reports.values(), key=lambda report: -math.inf if math.isnan(report) else report)
         if behind_last_layer and outcomes[-1, 0] in (last, best):
             outcomes[between, 0] = signs[0] * episode.reports[between]

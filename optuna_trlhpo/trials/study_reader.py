@@ -16,7 +16,7 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from optuna_trlhpo.trials.announcements import PLAN_ATTRIBUTE, digest_of
-from optuna_trlhpo.trials.attributes import SEEN_ATTRIBUTE, fixed_params, report_marks, write_to_trial
+from optuna_trlhpo.trials.attributes import MARKS_ATTRIBUTE, fixed_params, report_marks, write_to_trial
 from optuna_trlhpo.trials.episode import new_mark
 from optuna_trlhpo.trials.order import ORDER_ATTRIBUTE, in_order, keeps_order, order_note, reordered
 from optuna_trlhpo.trials.path import Path
@@ -115,7 +115,7 @@ class StudyReader:
         # An empty list also says that the sampler observed the reports.
         unnoted = trial.intermediate_values and self._read_reports and not marks
         if reading.running.n_written < len(marks) or unnoted:
-            write_to_trial(study, trial, SEEN_ATTRIBUTE, marks)
+            write_to_trial(study, trial, MARKS_ATTRIBUTE, marks)
         names = list(reading.trial.params)
         if list(trial.params) != names or not reading.keeps_order:
             write_to_trial(study, trial, ORDER_ATTRIBUTE, order_note(names))
@@ -183,7 +183,7 @@ class StudyReader:
         running.reports.append((n, sign * trial.intermediate_values[last]))
         # The list is rewritten as a whole, so only when it has doubled, and at the end of the trial.
         if len(running.marks) >= 2 * running.n_written:
-            self._write(study, trial, SEEN_ATTRIBUTE, running.marks)
+            self._write(study, trial, MARKS_ATTRIBUTE, running.marks)
             running.n_written = len(running.marks)
 
     def _others(self, study: Study, number: int) -> list[FrozenTrial]:

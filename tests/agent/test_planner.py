@@ -53,7 +53,7 @@ def episode(*steps: Sequence[Filled], reports: Sequence[float] | None = None) ->
         actions=actions,
         reports=np.full(len(steps), NAN) if reports is None else np.array(reports, dtype=float),
         performance=np.full((len(steps), PERFORMANCE_VALUES), NAN),
-        last_seen=-1,
+        last_reported=-1,
     )
 
 

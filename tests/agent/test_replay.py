@@ -47,7 +47,7 @@ def episode(
         actions=table,
         reports=np.full(n, NAN) if reports is None else np.array(reports, dtype=float),
         performance=np.zeros((n, PERFORMANCE_VALUES)) + np.reshape(performance, (-1, 1)),
-        last_seen=-1,
+        last_reported=-1,
     )
 
 

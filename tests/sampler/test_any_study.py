@@ -17,7 +17,7 @@ import torch
 from optuna.trial import TrialState
 
 from optuna_trlhpo import AgentConfig, LayerSpace, TRLHPOSampler
-from optuna_trlhpo.trials.attributes import SEEN_ATTRIBUTE, report_marks
+from optuna_trlhpo.trials.attributes import MARKS_ATTRIBUTE, report_marks
 
 NO_PRUNER = optuna.pruners.NopPruner()
 
@@ -270,7 +270,7 @@ def test_reports_are_noted_in_little_room():
     study._storage.set_trial_system_attr = counted  # type: ignore[method-assign]
     study.optimize(objective, n_trials=1)
     assert len(report_marks(study.trials[0])) == 199  # the last report has no parameter behind it
-    assert SEEN_ATTRIBUTE in study.trials[0].system_attrs and sum(sizes) < 12_000
+    assert MARKS_ATTRIBUTE in study.trials[0].system_attrs and sum(sizes) < 12_000
 
 
 # What happens around the sampler ---------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from optuna_trlhpo.agent.ensemble import Ensemble
 from optuna_trlhpo.agent.gaussian_process import GaussianProcess
 from optuna_trlhpo.agent.surrogate import make_surrogate
 from optuna_trlhpo.trials.agent_record import read_agent
-from optuna_trlhpo.trials.attributes import SEEN_ATTRIBUTE
+from optuna_trlhpo.trials.attributes import MARKS_ATTRIBUTE
 
 SMALL = dict(
     width=8, heads=2, blocks=1, expansion=1, n_critics=2, n_candidates=20, fit_steps=2, random_interval=0
@@ -60,7 +60,7 @@ def test_a_switch_is_of_consequence(settings, default):
 @pytest.mark.parametrize("read_reports", [True, False])
 def test_reports_that_are_not_read_leave_no_note(read_reports):
     study = play(5, read_reports=read_reports)
-    noted = [SEEN_ATTRIBUTE in trial.system_attrs for trial in study.trials]
+    noted = [MARKS_ATTRIBUTE in trial.system_attrs for trial in study.trials]
     assert any(noted) == read_reports
     assert all(len(trial.intermediate_values) > 1 for trial in study.trials[:4])  # there was something
     outcomes = study.sampler.agent.networks.replay.rows(range(4), "outcomes")["outcomes"]

@@ -29,8 +29,8 @@ from optuna_trlhpo.dashboard._publish import PUBLISHED_ATTRIBUTE
 from optuna_trlhpo.space.growth import SPACE_ATTRIBUTE
 from optuna_trlhpo.trials.agent_record import AGENT_ATTRIBUTE, read_agent
 from optuna_trlhpo.trials.attributes import (
+    MARKS_ATTRIBUTE,
     SAMPLER_ATTRIBUTE,
-    SEEN_ATTRIBUTE,
     read_architecture,
     read_count,
     report_marks,
@@ -177,7 +177,7 @@ def trial_with(**attributes: Any) -> FrozenTrial:
 
 N = len(TRIALS[-1].params)
 INFINITE, NAN = math.inf, math.nan
-SEEN_GARBAGE = [
+GARBAGE_MARKS = [
     *(None, True, 3, 0.5, "text", "[[1, 0]]", {"1": 0}, {}, [[]], [1, 0], [[1]], [[1, 0, 2]], [None]),
     *([["1", 0]], [[1.0, 0]], [[1, 0.0]], [[True, 0]], [[1, False]], [[0, 0]], [[-1, 0]], [[1, -1]]),
     *([[N + 1, 0]], [[10**400, 0]], [[1, 0], [1, 1]], [[2, 0], [1, 1]], [[1, 1], [2, 1]], [[1, 1], [2, 0]]),
@@ -185,14 +185,14 @@ SEEN_GARBAGE = [
 ]
 
 
-@pytest.mark.parametrize("garbage", SEEN_GARBAGE, ids=lambda it: repr(it)[:30])
+@pytest.mark.parametrize("garbage", GARBAGE_MARKS, ids=lambda it: repr(it)[:30])
 def test_what_is_no_list_of_reports_is_nothing(garbage: object) -> None:
-    assert report_marks(trial_with(**{SEEN_ATTRIBUTE: garbage})) == []
+    assert report_marks(trial_with(**{MARKS_ATTRIBUTE: garbage})) == []
 
 
 def test_what_was_seen_is_pairs_of_integers() -> None:
     large = 10**400  # steps are the objective's
-    assert report_marks(trial_with(**{SEEN_ATTRIBUTE: [[1, 0], (N, large)]})) == [(1, 0), (N, large)]
+    assert report_marks(trial_with(**{MARKS_ATTRIBUTE: [[1, 0], (N, large)]})) == [(1, 0), (N, large)]
     assert report_marks(trial_with()) == []
 
 
@@ -348,7 +348,7 @@ def test_a_damaged_space_is_none(change: dict[str, Any]) -> None:
 # All that reads a study -----------------------------------------------------------------------------------
 
 SEVERE = [
-    ("system", SEEN_ATTRIBUTE, [[1, 0], [2, "x"]]),
+    ("system", MARKS_ATTRIBUTE, [[1, 0], [2, "x"]]),
     ("user", "trainings", "k 0:e:1"),
     ("user", "trainings", f"k {'9' * 5000}:0.5:1"),
     ("system", AGENT_ATTRIBUTE, {"by": "posterior", "plans": [[0, 1, INFINITE, -INFINITE, INFINITE]]}),

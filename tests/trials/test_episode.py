@@ -211,7 +211,7 @@ def test_a_network_has_the_same_actions_as_its_space_gives_it() -> None:
     trial = study.ask()
     space.suggest(trial)
     study.tell(trial, 0.5)
-    episode = read_episode(study.trials[0], seen=[])
+    episode = read_episode(study.trials[0], marks=[])
     assert len(episode) == 5  # the depth is a step of its own
     np.testing.assert_allclose(episode.actions[1:], space.encode(layers))
     assert [slots[0].base_name for slots in episode.slots] == [
@@ -237,7 +237,7 @@ def test_layers_as_an_episode_are_those_of_a_trial_that_grows_them(
     layers = space.draw(np.random.default_rng(seed))
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0))
     study.enqueue_trial(space.to_params(layers) | ({"n_layers": len(layers)} if whole else {}))
-    trial, seen = study.ask(), []
+    trial, marks = study.ask(), []
     if whole:
         assert space.suggest(trial) == layers
     else:
@@ -246,15 +246,15 @@ def test_layers_as_an_episode_are_those_of_a_trial_that_grows_them(
             trial.report(0.1 * len(grown), step=len(grown) - 1)
             if len(grown) == len(layers):
                 break
-            seen.append((len(trial.params), len(grown) - 1))
+            marks.append((len(trial.params), len(grown) - 1))
     study.tell(trial, 0.1 * len(layers))
-    played = read_episode(study.trials[0], seen)
-    imagined = episode_of(space.encode(layers), space.max_layers if whole else None)
-    assert imagined.slots == played.slots
-    np.testing.assert_allclose(imagined.actions, played.actions)
-    np.testing.assert_array_equal(imagined.performance, played.performance)
-    assert np.isnan(imagined.reports).all() and imagined.last_seen == -1
-    assert len(imagined.reports) == len(imagined)
+    played = read_episode(study.trials[0], marks)
+    rebuilt = episode_of(space.encode(layers), space.max_layers if whole else None)
+    assert rebuilt.slots == played.slots
+    np.testing.assert_allclose(rebuilt.actions, played.actions)
+    np.testing.assert_array_equal(rebuilt.performance, played.performance)
+    assert np.isnan(rebuilt.reports).all() and rebuilt.last_reported == -1
+    assert len(rebuilt.reports) == len(rebuilt)
 
 
 @pytest.mark.parametrize(
@@ -365,9 +365,9 @@ def test_what_is_settled_is_what_is_remembered(data: st.DataObject, action: floa
 # Steps ------------------------------------------------------------------------------------------------
 
 
-def steps(names: Sequence[str], seen: Sequence[tuple[int, int]] = ()) -> list[int]:
+def steps(names: Sequence[str], marks: Sequence[tuple[int, int]] = ()) -> list[int]:
     """How many parameters each step has."""
-    return [len(slots) for slots in read_episode(integers(*names), seen).slots]
+    return [len(slots) for slots in read_episode(integers(*names), marks).slots]
 
 
 @pytest.mark.parametrize(
@@ -391,9 +391,9 @@ def test_where_a_step_ends(names: list[str], sizes: list[int]) -> None:
 def test_a_report_ends_a_step() -> None:
     names = ["a0", "b0", "c0", "a1"]
     assert steps(names) == [3, 1]
-    assert steps(names, seen=[(1, 0)]) == [1, 2, 1]
-    assert steps(names, seen=[(2, 0), (3, 5)]) == [2, 1, 1]
-    assert steps(["x", "y"], seen=[(1, 0)]) == [1, 1]
+    assert steps(names, marks=[(1, 0)]) == [1, 2, 1]
+    assert steps(names, marks=[(2, 0), (3, 5)]) == [2, 1, 1]
+    assert steps(["x", "y"], marks=[(1, 0)]) == [1, 1]
 
 
 def test_continues_step() -> None:
@@ -412,22 +412,22 @@ def test_what_was_reported_when() -> None:
         intermediate_values={0: 0.5, 1: 0.6, 2: 0.9},
     )
     # After two parameters step 0 had been reported, after four step 1; step 2 came behind the last.
-    episode = read_episode(trial, seen=[(2, 0), (4, 1)])
+    episode = read_episode(trial, marks=[(2, 0), (4, 1)])
     np.testing.assert_array_equal(episode.reports, [0.5, 0.6, np.nan])
-    assert episode.last_seen == 1
+    assert episode.last_reported == 1
     expected = [[0.125, 0.375], [0.625, 0.875], [0.125, np.nan]]
     np.testing.assert_allclose(episode.actions[:, :2], expected)
     assert np.isnan(episode.actions[:, 2:]).all() and episode.actions.shape == (3, 4)
     assert episode.performance.shape == (3, PERFORMANCE_VALUES) and np.isnan(episode.performance).all()
 
-    unseen = read_episode(trial, seen=[])
-    assert np.isnan(unseen.reports).all() and unseen.last_seen == -1
+    unmarked = read_episode(trial, marks=[])
+    assert np.isnan(unmarked.reports).all() and unmarked.last_reported == -1
     # A step whose report is gone (a foreign note) is a step without a report.
-    assert np.isnan(read_episode(trial, seen=[(2, 7)]).reports).all()
+    assert np.isnan(read_episode(trial, marks=[(2, 7)]).reports).all()
 
 
 def test_a_trial_without_parameters_has_no_steps() -> None:
-    episode = read_episode(finished({}, {}), seen=[])
+    episode = read_episode(finished({}, {}), marks=[])
     assert len(episode) == 0 and episode.actions.shape == (0, 4) and episode.performance.shape == (0, 32)
 
 
@@ -437,7 +437,7 @@ def test_the_first_steps_of_an_episode() -> None:
         {name: IntDistribution(1, 4) for name in ("a0", "b0", "a1")},
         intermediate_values={0: 0.5},
     )
-    episode = read_episode(trial, seen=[(2, 0)])
+    episode = read_episode(trial, marks=[(2, 0)])
     one = episode.first(1)
     assert len(one) == 1 and one.slots == episode.slots[:1]
     for name in ("actions", "reports", "performance"):
@@ -457,13 +457,13 @@ def test_a_request_within_a_step() -> None:
 def test_a_request_for_the_first_of_a_step() -> None:
     trial = integers("a0", "b0")
     distribution = CategoricalDistribution(["x", "y"])
-    for name, seen, n_before, n_fixed in [
+    for name, marks, n_before, n_fixed in [
         ("a1", [], 1, 0),
         ("c0", [], 0, 2),
         ("c0", [(2, 0)], 1, 0),
         ("c0", [(1, 0)], 1, 1),
     ]:
-        request = read_request(trial, seen, name, distribution)
+        request = read_request(trial, marks, name, distribution)
         assert (len(request.before), len(request.actions)) == (n_before, n_fixed)
         assert len(request.slots) == n_fixed + 1 and request.slots[-1].categorical
 
@@ -483,7 +483,7 @@ def test_performance_comes_back_within_its_resolution(accuracies: list[float]) -
     report_performance(trial, accuracies, step=3)
     trial.report(0.9, step=3)
     study.tell(trial, 0.9)
-    episode = read_episode(study.trials[0], seen=[(1, 3)])
+    episode = read_episode(study.trials[0], marks=[(1, 3)])
     assert np.abs(episode.performance[0] - accuracies).max() <= 0.5 / 255 + 1e-12
     assert np.isnan(episode.performance[1]).all()
 
@@ -495,7 +495,7 @@ def test_performance_of_several_steps() -> None:
     for step, level in [(0, 0.2), (10, 0.4), (1, 0.6), (1, 0.8)]:  # the last word on step 1 counts
         report_performance(trial, np.full(32, level), step=step)
     study.tell(trial, 0.9)
-    episode = read_episode(study.trials[0], seen=[(1, 0), (2, 1), (3, 10)])
+    episode = read_episode(study.trials[0], marks=[(1, 0), (2, 1), (3, 10)])
     np.testing.assert_allclose(episode.performance[:, 0], [0.2, 0.8, 0.4, np.nan], atol=1 / 255)
     assert len(study.trials[0].user_attrs["batch_accuracies"]) < 4 * 70  # a short text
 
@@ -511,7 +511,7 @@ def test_anybody_elses_attribute_is_ignored(attribute: Any) -> None:
         user_attrs={"batch_accuracies": attribute},
         intermediate_values={0: 0.5},
     )
-    episode = read_episode(trial, seen=[(1, 0)])
+    episode = read_episode(trial, marks=[(1, 0)])
     assert np.isnan(episode.performance).all()
     assert episode.reports[0] == 0.5
 

@@ -34,13 +34,13 @@ def outcomes(
     values: float | Sequence[float] | None,
     *,
     reports: dict[int, float] | None = None,
-    seen: Sequence[tuple[int, int]] = (),
+    marks: Sequence[tuple[int, int]] = (),
     n_steps: int = 3,
     state: TrialState = TrialState.COMPLETE,
     directions: Sequence[StudyDirection] = (MAXIMIZE,),
     constraints: dict[str, float] | None = None,
 ) -> Any:
-    """Worths of a trial of one parameter a step; ``seen`` as the sampler notes it."""
+    """Outcomes of a trial of one parameter a step; ``marks`` as the sampler notes it."""
     names = [f"x{k}" for k in range(n_steps)]
     trial = optuna.trial.FrozenTrial(
         number=0,
@@ -56,7 +56,7 @@ def outcomes(
         intermediate_values=reports or {},
         trial_id=0,
     )
-    found = signed_outcomes(trial, read_episode(trial, seen), directions)
+    found = signed_outcomes(trial, read_episode(trial, marks), directions)
     return None if found is None else found.tolist()
 
 
@@ -64,7 +64,7 @@ def assert_same(found: Any, expected: Any) -> None:
     np.testing.assert_array_equal(np.array(found, dtype=float), np.array(expected, dtype=float))
 
 
-LAYERWISE = dict(reports={0: 0.7, 1: 0.8, 2: 0.75}, seen=[(1, 0), (2, 1)])
+LAYERWISE = dict(reports={0: 0.7, 1: 0.8, 2: 0.75}, marks=[(1, 0), (2, 1)])
 
 
 # Which trials teach something -------------------------------------------------------------------------
@@ -122,7 +122,7 @@ def test_a_trial_that_was_pruned_as_infeasible_needs_no_value() -> None:
 
 def test_of_a_layer_that_was_given_up_nothing_is_known() -> None:
     """Its parameters were asked for, and the trial ended with what it had."""
-    given_up = dict(reports={0: 0.7, 1: 0.8}, seen=[(1, 0), (2, 1)])
+    given_up = dict(reports={0: 0.7, 1: 0.8}, marks=[(1, 0), (2, 1)])
     assert_same(outcomes(0.8, **given_up), [[0.7], [0.8], [NAN]])
     assert_same(outcomes(0.9, **given_up), [[NAN], [NAN], [0.9]])  # it came to something else
 
@@ -146,7 +146,7 @@ def test_reports_that_are_not_of_the_values_kind_do_not_count() -> None:
     assert_same(outcomes(0.9, **LAYERWISE), [[NAN], [NAN], [0.9]])  # neither the last nor the best
     assert_same(outcomes(0.8, directions=[MINIMIZE], **LAYERWISE), [[NAN], [NAN], [-0.8]])  # the worst
     # A signal on the way: nothing is reported behind the last layer.
-    signal = dict(reports={0: 0.7, 1: 0.8}, seen=[(1, 0), (2, 1)])
+    signal = dict(reports={0: 0.7, 1: 0.8}, marks=[(1, 0), (2, 1)])
     assert_same(outcomes(0.75, **signal), [[NAN], [NAN], [0.75]])
     # Epochs: all of them behind the last parameter.
     epochs = dict(reports={0: 0.5, 1: 0.6, 2: 0.7})
@@ -154,10 +154,10 @@ def test_reports_that_are_not_of_the_values_kind_do_not_count() -> None:
 
 
 def test_a_layer_without_a_report_has_no_outcome() -> None:
-    found = outcomes(0.9, reports={0: 0.7, 1: 0.9}, seen=[(2, 0)], n_steps=3)
+    found = outcomes(0.9, reports={0: 0.7, 1: 0.9}, marks=[(2, 0)], n_steps=3)
     assert_same(found, [[NAN], [0.7], [0.9]])
     # Several reports after one layer: the last that was seen stands for it.
-    found = outcomes(0.9, reports={0: 0.2, 1: 0.7, 2: 0.3, 3: 0.9}, seen=[(1, 1)], n_steps=2)
+    found = outcomes(0.9, reports={0: 0.2, 1: 0.7, 2: 0.3, 3: 0.9}, marks=[(1, 1)], n_steps=2)
     assert_same(found, [[0.7], [0.9]])
 
 
@@ -168,13 +168,13 @@ def test_a_pruned_trial_is_worth_its_reports() -> None:
 
 
 def test_infinite_and_missing_numbers_among_reports() -> None:
-    found = outcomes(0.8, reports={0: -INF, 1: 0.7, 2: 0.8}, seen=[(1, 0), (2, 1)])
+    found = outcomes(0.8, reports={0: -INF, 1: 0.7, 2: 0.8}, marks=[(1, 0), (2, 1)])
     assert_same(found, [[-INF], [0.7], [0.8]])
-    found = outcomes(0.8, reports={0: NAN, 1: 0.7, 2: 0.8}, seen=[(1, 0), (2, 1)])
+    found = outcomes(0.8, reports={0: NAN, 1: 0.7, 2: 0.8}, marks=[(1, 0), (2, 1)])
     assert_same(found, [[NAN], [0.7], [0.8]])
-    found = outcomes(0.8, reports={0: NAN, 1: 0.8, 2: 0.7}, seen=[(1, 0), (2, 1)])
+    found = outcomes(0.8, reports={0: NAN, 1: 0.8, 2: 0.7}, marks=[(1, 0), (2, 1)])
     assert_same(found, [[NAN], [0.8], [0.7]])
-    found = outcomes(0.8, reports={0: 0.7, 1: 0.8, 2: NAN}, seen=[(1, 0), (2, 1)])
+    found = outcomes(0.8, reports={0: 0.7, 1: 0.8, 2: NAN}, marks=[(1, 0), (2, 1)])
     assert_same(found, [[0.7], [0.8], [-INF]])  # the last layer broke it
 
 

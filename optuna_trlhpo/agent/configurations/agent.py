@@ -81,19 +81,19 @@ class ConfigurationAgent:
         self._failed: Counter[str] = Counter()  # by digest: trials that failed before they were complete
         self._given: dict[str, tuple[Any, int]] = {}  # by name, see `note_given`
 
-    def observe(self, trial: FrozenTrial, seen: ReportMarks, *, judge: bool = True) -> bool:
+    def observe(self, trial: FrozenTrial, marks: ReportMarks, *, judge: bool = True) -> bool:
         """Learn from a finished trial, whose parameters are in the order in which they were asked for.
 
         Args:
             trial: The trial.
-            seen: Number of parameters and step of each report.
+            marks: Number of parameters and step of each report.
             judge: Whether its value is that of its configuration.
 
         Returns:
             Whether its configuration is to be judged. For a failed trial it is not, unless the trial asked
             for all its parameters: the trial may have been interrupted.
         """
-        record = read_record(trial, seen, self._directions)
+        record = read_record(trial, marks, self._directions)
         path = record.path
         following = self.search.model.next(path)
         judged = judge and (trial.state != TrialState.FAIL or following is END)

@@ -58,14 +58,14 @@ class Record:
     value: float = math.nan
 
 
-def read_record(trial: FrozenTrial, seen: ReportMarks, directions: Sequence[StudyDirection]) -> Record:
+def read_record(trial: FrozenTrial, marks: ReportMarks, directions: Sequence[StudyDirection]) -> Record:
     """Read the record of a finished trial, whose parameters are in the order in which they were asked for."""
     path = Path.of_trial(trial)
     ended = trial.state == TrialState.COMPLETE
     pruned = trial.state == TrialState.PRUNED
     if not len(path):
         return Record(path, ended, (), (), pruned)
-    episode = read_episode(trial, seen)
+    episode = read_episode(trial, marks)
     outcomes = signed_outcomes(trial, episode, directions)
     ends = np.cumsum([len(slots) for slots in episode.slots]).tolist()
     if outcomes is None:
