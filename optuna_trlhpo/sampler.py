@@ -229,17 +229,17 @@ class TRLHPOSampler(BaseSampler):
 
     # Interface of `LayerSpace` ------------------------------------------------------------------------
 
-    def enter_space(self, study: Study, number: int, space: NetworkSpace, *, whole: bool) -> None:
+    def enter_space(self, study: Study, number: int, space: NetworkSpace, *, depth_first: bool) -> None:
         """Register that a trial of the study grows layers of ``space``.
 
         Args:
             study: The study.
             number: Number of the trial.
             space: A `LayerSpace`.
-            whole: Whether the trial is asked for the depth first (`LayerSpace.suggest`).
+            depth_first: Whether the trial is asked for the depth first (`LayerSpace.suggest`).
         """
         with self._lock:
-            self._spaces[study.study_name, number] = GrowthContext(space, whole)
+            self._spaces[study.study_name, number] = GrowthContext(space, depth_first)
 
     def worth_training(self, study: Study, trial: FrozenTrial, *, depth: int, max_depth: int) -> bool:
         """Return whether to train the network that the running ``trial`` has grown to.

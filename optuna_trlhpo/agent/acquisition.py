@@ -53,12 +53,12 @@ def acquire(
 
 
 def incumbent_gain(
-    mean: np.ndarray, deviation: np.ndarray, noise: float, best_mean: float, best_seen: float
+    mean: np.ndarray, deviation: np.ndarray, noise: float, best_mean: float, best_observed: float
 ) -> np.ndarray:
     """Expected gain in the true value of the incumbent from one noisy evaluation of each candidate.
 
     The incumbent is the network with the best observed value. A candidate, observed as y = f + noise,
-    replaces it if y exceeds ``best_seen``, for better or worse: E[(f - best_mean) [y > best_seen]] is
+    replaces it if y exceeds ``best_observed``, for better or worse: E[(f - best_mean) [y > best_observed]] is
     negative for a candidate that could replace it only by luck. Without noise it is the expected improvement.
 
     Args:
@@ -66,17 +66,17 @@ def incumbent_gain(
         deviation: ``[C]`` standard deviation of f.
         noise: Standard deviation of a value's noise.
         best_mean: Expected true value of the incumbent.
-        best_seen: Noisy value of the incumbent.
+        best_observed: Noisy value of the incumbent.
 
     Example:
         >>> gain = incumbent_gain(np.zeros(2), np.array([1.0, 0.1]), 1.0, 0.0, 1.0)
         >>> bool(gain[0] > gain[1] > 0)
         True
     """
-    whole = np.sqrt(deviation**2 + noise**2)
-    u = torch.from_numpy((mean - best_seen) / whole)
+    total = np.sqrt(deviation**2 + noise**2)
+    u = torch.from_numpy((mean - best_observed) / total)
     density = torch.exp(-0.5 * u.square() - 0.5 * math.log(2 * math.pi)).numpy()
-    return (mean - best_mean) * torch.special.ndtr(u).numpy() + deviation**2 / whole * density
+    return (mean - best_mean) * torch.special.ndtr(u).numpy() + deviation**2 / total * density
 
 
 def log_expected_improvement(mean: np.ndarray, deviation: np.ndarray, best: float) -> np.ndarray:

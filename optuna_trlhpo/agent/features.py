@@ -19,10 +19,10 @@ from optuna_trlhpo.agent.sequences import Networks
 from optuna_trlhpo.layers.bins import bins_of
 
 N_PARTS = 3
-_IN_PLACE, _ANYWHERE, _WHOLE = range(N_PARTS)
+_IN_PLACE, _ANYWHERE, _DESCRIPTORS = range(N_PARTS)
 _DESCRIPTOR, _EXPECTED = -10, -1000
 """Base names of descriptors and of expectations; each descriptor and expectation is a group of its own."""
-_WHOLE_WEIGHT = 0.3
+_DESCRIPTOR_WEIGHT = 0.3
 _DISTANCE = 2.4
 """Expected weighted squared distance between networks that differ in every parameter."""
 
@@ -74,7 +74,7 @@ class FeatureMap:
                     self._anywhere[name] = self._add(_ANYWHERE, name, n)
         for number in range(networks.network_descriptor.shape[1]):
             if (_DESCRIPTOR, number) not in self._columns:
-                self._columns[_DESCRIPTOR, number] = self._add(_WHOLE, _DESCRIPTOR - number, 0)
+                self._columns[_DESCRIPTOR, number] = self._add(_DESCRIPTORS, _DESCRIPTOR - number, 0)
         for number in range(networks.expected.shape[1]):
             if (_EXPECTED, number) not in self._columns:
                 column = self._add(LINEAR, _EXPECTED - number, 1)
@@ -108,7 +108,8 @@ class FeatureMap:
         """Properties of the columns of the feature matrix."""
         part = np.array(self._part)
         column = np.array(self._column)
-        weights = np.array([_DISTANCE / self._n_slots, _DISTANCE, _WHOLE_WEIGHT, 1.0])  # the last: LINEAR
+        # In the order of the parts; the last is LINEAR.
+        weights = np.array([_DISTANCE / self._n_slots, _DISTANCE, _DESCRIPTOR_WEIGHT, 1.0])
         means = np.array([self._means.get(number, 0.0) for number in range(len(self._first))])
         return Features(part, column, np.array(self._group), np.log(weights)[part], means[column])
 

@@ -106,8 +106,8 @@ class GaussianProcess:
             explained = torch.linalg.solve_triangular(self._factor, across.T, upper=False).square().sum(dim=0)
             linear = (z * self._scale)[:, self._part[-1]].square().sum(dim=1)
             variances = self._variances.exp()
-            whole = variances[: self._n_parts].sum() + variances[-2] + variances[-3] * linear
-            variance = whole - explained
+            prior_variance = variances[: self._n_parts].sum() + variances[-2] + variances[-3] * linear
+            variance = prior_variance - explained
         return mean.numpy(), variance.clamp(min=1e-9).sqrt().numpy()
 
     @one_thread()

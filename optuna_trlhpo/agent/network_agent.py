@@ -40,7 +40,7 @@ _CATCH_UP = 10
 _ROUNDING = 1e-6
 """Largest rounding difference between a planned action and the same action as carried out."""
 _MOST_PENDING = 32
-"""Largest number of plans of other running trials whose outcome is imagined: the latest ones."""
+"""Largest number of plans of other running trials whose outcome is predicted: the latest ones."""
 _MINIMUM_TRIALS = 2
 """Number of finished trials before the first update."""
 

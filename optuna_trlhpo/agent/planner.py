@@ -36,7 +36,7 @@ _LEAST = 3
 """Number of networks with a value before the critic learns its kernel."""
 _MANY = 100
 """Number of networks beyond which the kernel is learned in fewer steps."""
-_WHOLE_TRIALS = 100
+_TEMPLATE_TRIALS = 100
 """Number of finished trials used as templates, besides the networks with a value."""
 _BEST_OF_GENERATION = 10
 _DEPTH = ParameterSpec("n_layers", 0, 0, False)
@@ -93,7 +93,7 @@ class Planner:
         prefixes, prefix_values = self._prefixes(point if running is None else running, own)
         networks = self.knowledge.with_prior_features(joined([networks, prefixes]))
         values = np.concatenate([values, prefix_values])
-        templates, n_whole = self._templates(rng)
+        templates, n_trials = self._templates(rng)
         self._features.learn(joined([networks, templates]), replay.names.categorical, self.knowledge.means)
         x = self._features(networks)
         self._fit(x, values)
@@ -106,9 +106,9 @@ class Planner:
         of_networks = self._critic.predict(x)[0]
         # Trials without a value are templates only: those with a value are among the networks.
         of_templates = np.full(len(templates.names), -np.inf)
-        if len(of_templates) > n_whole:
-            unseen = templates.rows(np.arange(n_whole, len(of_templates)))
-            of_templates[n_whole:] = self._critic.predict(self._features(unseen))[0]
+        if len(of_templates) > n_trials:
+            untried = templates.rows(np.arange(n_trials, len(of_templates)))
+            of_templates[n_trials:] = self._critic.predict(self._features(untried))[0]
         categorical = replay.names.categorical
         neighbourhood = Neighbourhood(
             joined([networks, templates]),
@@ -121,7 +121,7 @@ class Planner:
             None if self.knowledge.context is None else self.knowledge.contains,
             self.knowledge.layer_kind,
             replay.names.number(_DEPTH)
-            if self.knowledge.context is not None and self.knowledge.context.whole
+            if self.knowledge.context is not None and self.knowledge.context.depth_first
             else -2,
         )
         parents = neighbourhood.parents()
@@ -199,7 +199,10 @@ class Planner:
 
     def _templates(self, rng: np.random.Generator) -> tuple[Networks, int]:
         """Networks used as templates besides those with a value; and how many of them are trials."""
-        parts = [self._replay.whole(rng, _WHOLE_TRIALS), *(source.best for source in self.knowledge.sources)]
+        parts = [
+            self._replay.trials(rng, _TEMPLATE_TRIALS),
+            *(source.best for source in self.knowledge.sources),
+        ]
         if self.knowledge.space_samples is not None:
             parts.append(self.knowledge.space_samples)
         return self.knowledge.with_prior_features(joined(parts)), len(parts[0].names)

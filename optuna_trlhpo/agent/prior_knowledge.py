@@ -60,7 +60,7 @@ class GrowthContext(NamedTuple):
     """Space from which a trial grows layers."""
 
     space: NetworkSpace
-    whole: bool
+    depth_first: bool
     """Whether the trial first asks for the depth."""
 
 
@@ -130,8 +130,8 @@ class PriorKnowledge:
         self._descriptors.clear()
         self.space_samples = None
         if context is not None and self.has_prior(context):
-            rng = np.random.default_rng((self._seed, context.whole))
-            depth = context.space.max_layers if context.whole else None
+            rng = np.random.default_rng((self._seed, context.depth_first))
+            depth = context.space.max_layers if context.depth_first else None
             drawn = (context.space.draw_actions(rng) for _ in range(_N_SPACE_SAMPLES))
             episodes = [episode_of(actions, depth, context.space.vocabulary) for actions in drawn]
             self.space_samples = joined([self._as_network(episode) for episode in episodes])

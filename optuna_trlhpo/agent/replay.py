@@ -208,7 +208,7 @@ class Replay:
         """Unit of the scores of the last `networks`, in logarithms of the error; None for other scores."""
         return self._scores_of.unit if self._scores_of.of_errors and len(self) else None
 
-    def whole(self, rng: np.random.Generator, n: int) -> Networks:
+    def trials(self, rng: np.random.Generator, n: int) -> Networks:
         """Up to ``n`` finished trials, with all their steps."""
         rows = np.arange(len(self._ring))
         if not len(rows):

@@ -20,15 +20,15 @@ def suggest_layer(grammar: Grammar, trial: BaseTrial, layers: Network) -> Layer:
     k, kinds = len(layers) + 1, grammar.kinds(layers)
     # Optuna forbids a name to have two sets of choices, so a masked set has its own name.
     vocabulary = grammar.vocabulary
-    whole = kinds == (vocabulary.kinds if k > 1 else vocabulary.first)
-    mask = "" if whole else "_of_" + "_".join(cls.prefix for cls in kinds)
+    is_unmasked = kinds == (vocabulary.kinds if k > 1 else vocabulary.first)
+    mask = "" if is_unmasked else "_of_" + "_".join(cls.prefix for cls in kinds)
     name = f"layer{k}_{vocabulary.kind_field}{mask}"
     cls = vocabulary.by_kind[vocabulary.kind.suggest(trial, name, [cls.kind for cls in kinds])]
     values: list[Any] = []
     for hp in cls.hyperparameters:
         allowed = grammar.allowed(layers, cls, *values)
-        whole = not hp.labels or allowed == hp.values
-        mask = "" if whole else "_of_" + "_".join(map(hp.write, allowed))
+        is_unmasked = not hp.labels or allowed == hp.values
+        mask = "" if is_unmasked else "_of_" + "_".join(map(hp.write, allowed))
         values.append(hp.suggest(trial, f"layer{k}_{cls.prefix}_{hp.name}{mask}", allowed))
     return cls(*values)
 

@@ -109,7 +109,7 @@ def announce_space(
             trial.study.set_user_attr(SPACE_ATTRIBUTE, settings)
         except Exception as error:  # the settings are not worth failing a trial
             _logger.warning(f"The settings of the space were not stored in the study: {error!r}")
-    return entering(trial, space, whole=depth_first)
+    return entering(trial, space, depth_first=depth_first)
 
 
 def _is_trained(rules: StopRules, trial: BaseTrial, depth: int, max_depth: int) -> bool:

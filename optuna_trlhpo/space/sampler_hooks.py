@@ -6,11 +6,12 @@ itself with `serve`, from the methods that are forwarded, and callers of the hoo
 
 Hooks that a sampler may have:
 
-=====================  ==================================================================================
-``enter_space``        ``(study, number, space, *, whole)``: registers the space that a trial grows layers of
+=====================  ====================================================================================
+``enter_space``        ``(study, number, space, *, depth_first)``: registers the space from which a trial
+                       grows layers
 ``worth_training``     ``(study, trial, *, depth, max_depth)``: returns whether to train a network
 ``worth_growing``      ``(study, trial)``: returns whether to train a deeper network
-=====================  ==================================================================================
+=====================  ====================================================================================
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ _Key = tuple[str, int, datetime | None]  # two storages may each have a study of
 
 # Single dictionary operations need no lock, and a lock held during a fork would stay locked in the child.
 _serving: weakref.WeakValueDictionary[_Key, BaseSampler] = weakref.WeakValueDictionary()
-_entered: dict[_Key, tuple[Any, bool]] = {}  # the space of each trial, and ``whole``
+_entered: dict[_Key, tuple[Any, bool]] = {}  # the space of each trial, and ``depth_first``
 
 
 def serve(study: Study, trial: FrozenTrial, sampler: BaseSampler) -> None:
@@ -50,8 +51,8 @@ def serve(study: Study, trial: FrozenTrial, sampler: BaseSampler) -> None:
     _serving[key] = sampler
     enter = getattr(sampler, "enter_space", None)
     if enter is not None and key in _entered:
-        space, whole = _entered[key]
-        enter(study, trial.number, space, whole=whole)
+        space, depth_first = _entered[key]
+        enter(study, trial.number, space, depth_first=depth_first)
 
 
 def release(study: Study, trial: FrozenTrial) -> None:
@@ -76,7 +77,7 @@ def offered(trial: Trial, name: str) -> Callable[..., Any] | None:
 
 
 @contextmanager
-def entering(trial: Trial, space: Any, *, whole: bool) -> Iterator[None]:
+def entering(trial: Trial, space: Any, *, depth_first: bool) -> Iterator[None]:
     """Announce, within the context, that the trial grows layers of ``space``.
 
     Every sampler that serves the trial is informed.
@@ -84,13 +85,13 @@ def entering(trial: Trial, space: Any, *, whole: bool) -> Iterator[None]:
     Args:
         trial: A running trial.
         space: A `LayerSpace`.
-        whole: Whether the trial is asked for the depth first (`LayerSpace.suggest`).
+        depth_first: Whether the trial is asked for the depth first (`LayerSpace.suggest`).
     """
     key, enter = _key(trial), offered(trial, "enter_space")
-    _entered[key] = space, whole
+    _entered[key] = space, depth_first
     try:
         if enter is not None:
-            enter(trial.study, trial.number, space, whole=whole)
+            enter(trial.study, trial.number, space, depth_first=depth_first)
         yield
     finally:
         _entered.pop(key, None)

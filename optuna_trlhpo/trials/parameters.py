@@ -53,7 +53,7 @@ def parameter_spec(name: str, distribution: BaseDistribution) -> ParameterSpec:
             f"layer_{field}", int(layer), len(hyperparameter.values), bool(hyperparameter.labels)
         )
     base_name, places = parse_name(name)
-    index = functools.reduce(lambda whole, place: 1000 * whole + place, places, 0)
+    index = functools.reduce(lambda index, place: 1000 * index + place, places, 0)
     if isinstance(distribution, CategoricalDistribution):
         return ParameterSpec(base_name, index, len(distribution.choices), True)
     log_range = None

@@ -70,7 +70,7 @@ def test_experiences_that_share_names_share_numbers() -> None:
     one.add(0, episode_of(LAYERS), np.full((2, 1), 0.5))
     other.add(0, episode_of(LAYERS[:1], max_layers=3), np.full((2, 1), 0.5))
     rng = np.random.default_rng(0)
-    first, second = one.whole(rng, 1), other.whole(rng, 1)
+    first, second = one.trials(rng, 1), other.trials(rng, 1)
     np.testing.assert_array_equal(first.names[0, 0], second.names[0, 1])
     # What one has seen the other has a number for, and does not know.
     depth = ParameterSpec("n_layers", 0, 3, False)

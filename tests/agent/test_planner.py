@@ -380,7 +380,7 @@ class Sizes:
 
 
 def planned_sizes(search: Planner, memory: Replay, space: Sizes) -> list[float]:
-    search.knowledge.enter(GrowthContext(space, whole=False))
+    search.knowledge.enter(GrowthContext(space, depth_first=False))
     found = [
         search.plan(anything(memory), NO_REPORTS, NO_WEIGHTS, np.random.default_rng(seed), [])
         for seed in range(4)

@@ -78,7 +78,7 @@ def test_numbers_and_what_is_known_by_them() -> None:
     assert memory.names.numbers([X, C, Y]).tolist() == [2, 0, 1, -1]
     assert memory.names.categorical.tolist() == [True, False, False, False]  # the last is that of no name
     memory.add(3, episode(0.5, slot=ParameterSpec("y", 0, 9, False)), outcomes(0.5))  # a range that has grown
-    found = memory.whole(np.random.default_rng(0), 9)
+    found = memory.trials(np.random.default_rng(0), 9)
     assert sorted(found.n_values[found.names == 1]) == [5, 9]  # each is remembered with its own
 
 
@@ -323,8 +323,8 @@ def test_every_prefix_with_a_value_is_a_network() -> None:
     assert networks.lengths.tolist() == [1, 2, 2]
     assert (np.diff(values) > 0).all()
     # Pieces for plans are cut from whole trials, whatever has a value.
-    assert memory.whole(rng(), 9).lengths.tolist() == [2, 2]
-    assert memory.whole(rng(), 1).names.shape[0] == 1
+    assert memory.trials(rng(), 9).lengths.tolist() == [2, 2]
+    assert memory.trials(rng(), 1).names.shape[0] == 1
 
 
 def test_values_are_scores_of_the_outcomes_known_now() -> None:
@@ -377,13 +377,13 @@ def test_a_network_that_is_trained_again_with_the_same_value_counts_once() -> No
     networks, values = memory.networks(rng(), NO_WEIGHTS)
     assert rows_of(networks) == [[0.1], [0.1, 0.2], [0.1, 0.3], [0.1], [0.1, 0.4]]
     assert values[0] < values[3]
-    assert memory.whole(rng(), 9).lengths.tolist() == [2, 2, 2]
+    assert memory.trials(rng(), 9).lengths.tolist() == [2, 2, 2]
 
 
 def test_what_has_a_value() -> None:
     memory = experience()
     memory.add(0, grown(0.1, 0.2, 0.3), outcomes(0.5, NAN, 0.6))
-    networks = memory.whole(rng(), 1)
+    networks = memory.trials(rng(), 1)
 
     def key(n: int, actions: np.ndarray = networks.actions) -> bytes:
         return network_key(networks.names[0, :n], networks.indices[0, :n], actions[0, :n])
@@ -407,7 +407,7 @@ def test_the_best_and_the_latest_are_always_among_the_networks() -> None:
         assert set(np.argsort(-values)[:100]) | set(range(1_900, 2_000)) <= set(numbers)
         assert (np.argsort(scores) == np.argsort(values[numbers])).all()
         chosen.append(numbers.tolist())
-        assert len(memory.whole(rng(seed), 50).names) == 50
+        assert len(memory.trials(rng(seed), 50).names) == 50
     assert chosen[0] != chosen[1]
     assert chosen[0] == (memory.networks(rng(0), NO_WEIGHTS)[0].actions[:, 0, 0] * 2_000).astype(int).tolist()
 
@@ -421,7 +421,7 @@ def test_a_name_that_is_forgotten_is_not_known() -> None:
     assert not memory.knows([Y]) and memory.knows([X])
     y = memory.names.numbers([Y])[0]
     assert not (memory.networks(rng(), NO_WEIGHTS)[0].names == y).any()
-    assert not (memory.whole(rng(), 9).names == y).any()
+    assert not (memory.trials(rng(), 9).names == y).any()
 
 
 def test_a_logarithmic_integer_is_settled() -> None:

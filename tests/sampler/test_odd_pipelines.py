@@ -249,5 +249,5 @@ def test_where_nothing_comes_as_planned_few_plans_are_made(caplog):
             running = study.sampler.agent.courses[30].configuration
     finally:
         optuna.logging.disable_propagation()
-    assert running.n_refused >= 15 and running.n_plans <= 7
+    assert running.n_rejected >= 15 and running.n_plans <= 7
     assert "sampled independently" not in caplog.text  # the names are known

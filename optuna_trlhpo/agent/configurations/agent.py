@@ -38,7 +38,7 @@ from optuna_trlhpo.trials.values import fixed_value, on_grid, value_key
 _logger = optuna.logging.get_logger("optuna.trlhpo.sampler")
 
 _MOST_PENDING = 32
-"""Largest number of running trials whose outcome is imagined for a plan: the latest ones."""
+"""Largest number of running trials whose outcome is predicted for a plan: the latest ones."""
 _ALWAYS = 8
 """Number of reports up to which each one leads to a new plan; later a plan is made when they have doubled."""
 _FAILS_AGAIN = 2
@@ -169,7 +169,7 @@ class ConfigurationAgent:
         plan = trial.plan
         if plan is not None and not self._goes_on(plan, trial, name, distribution):
             self.search.exclude(plan)
-            plan, trial.n_refused = None, trial.n_refused + 1
+            plan, trial.n_rejected = None, trial.n_rejected + 1
             if self._is_in_vain(trial):
                 return False, None
         if plan is None and n:
@@ -219,7 +219,7 @@ class ConfigurationAgent:
             behind[key] += other.trial.state == TrialState.RUNNING
             path = trial.path.copy()
             path.push(name, distribution, value)
-            ends = len(theirs) == len(path) and self._is_whole(path, fixed)
+            ends = len(theirs) == len(path) and self._is_complete(path, fixed)
             if ends or self.explored.least_open([*pairs, (name, value)], fixed) <= behind[key]:
                 taken.append(value)
         return self.explored.open_value(pairs, name, distribution, wanted, rng, taken, fixed)
@@ -245,7 +245,7 @@ class ConfigurationAgent:
         for _ in range(_ATTEMPTS):
             path = trial.path.copy()
             path.push(name, distribution, value)
-            if self.repeats(trial) or not self._is_whole(path, self._fixed(trial)):
+            if self.repeats(trial) or not self._is_complete(path, self._fixed(trial)):
                 break
             announce(path.values)
             digest, known = digest_of(path.values), others()
@@ -260,7 +260,7 @@ class ConfigurationAgent:
         values = trial.path.values
         self.explored.meet([(known, values[known]) for known in trial.path.names], name, distribution)
 
-    def _is_whole(self, path: Path, fixed: Mapping[str, Any]) -> bool:
+    def _is_complete(self, path: Path, fixed: Mapping[str, Any]) -> bool:
         """Return whether ``path`` decides the configuration.
 
         Parameters that follow with a single possible value, or a fixed one, are appended to ``path``.
@@ -309,7 +309,7 @@ class ConfigurationAgent:
     @staticmethod
     def _is_in_vain(trial: PlannedTrial) -> bool:
         """Return whether the trial left so many plans unused that another one is not worth its time."""
-        n = trial.n_refused
+        n = trial.n_rejected
         return n > _IN_VAIN and n & (n - 1) != 0  # then a plan is made only when the number has doubled
 
     def _plan(
@@ -350,7 +350,7 @@ class ConfigurationAgent:
                 sort=trial.plan.sort if trial.plan is not None else None,
                 spread=attempt,
                 crowded=crowded,
-                effort=1 / max(1, trial.n_refused - _TRUSTED),
+                effort=1 / max(1, trial.n_rejected - _TRUSTED),
             )
             if plan is None:
                 return None

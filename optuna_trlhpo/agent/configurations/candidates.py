@@ -68,14 +68,14 @@ class Candidates:
         self._fixed = fixed
         self._model, self._memory, self._columns = model, memory, memory.columns
         self._path, self._asked, self._rng = path, asked, rng
-        self._is_informed = bool(best)
+        self._has_prior = bool(best)
         columns = memory.columns
         D = len(columns)
-        whole = memory.whole()
+        actions = memory.actions()
         order = np.argsort(-of_known[: len(known.trial)], kind="stable")
         trials = list(dict.fromkeys(t for t in known.trial[order].tolist() if t >= 0))
-        rest = sorted(set(range(len(whole))) - set(trials))[-_N_OTHERS:]
-        parents = padded([*padded(whole[[*trials, *rest]], D), *(row for rows in best for row in rows)], D)
+        rest = sorted(set(range(len(actions))) - set(trials))[-_N_OTHERS:]
+        parents = padded([*padded(actions[[*trials, *rest]], D), *(row for rows in best for row in rows)], D)
         self._flat = model.flat is not None
         on_path = [columns.find(n, d) for n, d in zip(path.names, path.distributions, strict=True)]
         self._fixed_columns = {c for c in on_path if c >= 0}
@@ -163,7 +163,7 @@ class Candidates:
             return []
         rows = self._genomes.resample(self.parents, self._rng, self._number(n) // 2)
         found = self.finish(rows)
-        if self._is_informed:
+        if self._has_prior:
             found += self.finish(self.parents[:_N_AS_THEY_ARE])
         return found
 

@@ -204,7 +204,7 @@ class ConfigurationMemory:
             raw[:rows, :cols], position[:rows, :cols] = self._raw, self._position
             self._raw, self._position = raw, position
 
-    def whole(self) -> np.ndarray:
+    def actions(self) -> np.ndarray:
         """Actions ``[T, D]`` of all trials."""
         T, D = len(self), len(self.columns)
         self._make_room(T)
@@ -219,7 +219,7 @@ class ConfigurationMemory:
 
     def tried(self) -> set[bytes]:
         """Keys of the actions of all trials, see `key_of`. Do not change the set."""
-        actions = self.whole()
+        actions = self.actions()
         if not self._tried:
             self._n_keyed = self._n_entries_keyed = 0
             self._valued_actions.clear()
@@ -241,7 +241,7 @@ class ConfigurationMemory:
             weights: ``[K]`` weights of the objectives; ``[0]`` with a single objective.
             unit: Unit of the scores, as in `OutcomeTransform`.
         """
-        actions, D = self.whole(), len(self.columns)
+        actions, D = self.actions(), len(self.columns)
         prefixes = self.reports_are_values
         entries = [entry for entry in self._entries if prefixes or entry[3]]
         if not entries:

@@ -16,7 +16,7 @@ class ConfigurationPlan:
 
     Attributes:
         path: Parameters of the configuration.
-        whole: Whether the objective is expected to ask for no more parameters.
+        is_complete: Whether the objective is expected to ask for no more parameters.
         score: Value of the acquisition function.
         mean, deviation: Expected score and its standard deviation, by the critic.
         key: Key that identifies the configuration.
@@ -24,7 +24,7 @@ class ConfigurationPlan:
     """
 
     path: Path
-    whole: bool
+    is_complete: bool
     score: float
     mean: float
     deviation: float

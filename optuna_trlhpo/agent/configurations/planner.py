@@ -238,9 +238,11 @@ class ConfigurationPlanner:
         if best is None:
             return None
         score, row, z = best
-        rolled, whole = draw.roll(row)
+        planned, is_complete = draw.roll(row)
         (mean,), (deviation,) = self.critic.surrogate.predict(z)
-        return ConfigurationPlan(rolled, whole, score, float(mean), float(deviation), key_of(row), row, sort)
+        return ConfigurationPlan(
+            planned, is_complete, score, float(mean), float(deviation), key_of(row), row, sort
+        )
 
     def _without_same_places(self, rows: np.ndarray, draw: Candidates, *, repeat: bool) -> np.ndarray:
         """Exclude rows that differ from a tried one only in the integer that counts the places.
@@ -250,7 +252,7 @@ class ConfigurationPlanner:
         counters = draw.counters
         if repeat or not counters:
             return rows
-        tried = self.memory.whole().copy()
+        tried = self.memory.actions().copy()
         tried[:, counters] = np.nan
         without = rows.copy()
         without[:, counters] = np.nan
@@ -295,7 +297,7 @@ class ConfigurationPlanner:
         if not self.branches or not self._config.random_interval or len(weights) > 1 or not len(known.trial):
             return None
         template = self.columns.places.template
-        tried = Tried(self.memory.whole(), known.trial.tolist(), known.values, template)
+        tried = Tried(self.memory.actions(), known.trial.tolist(), known.values, template)
         return tried.another(rows) if tried.is_time_for_another() else None
 
     def _with_own(self, known: Known, path: Path, reports: Sequence[tuple[int, float]]) -> Known:

@@ -24,7 +24,7 @@ class PlannedTrial:
         plan: Planned configuration.
         n_planned: Number of reports that the plan was made with.
         n_plans: Number of plans that were made for the trial.
-        n_refused: Number of plans that the trial did not follow.
+        n_rejected: Number of plans that the trial did not follow.
         answer: Name, distribution and value of the last parameter that was given a value.
     """
 
@@ -32,7 +32,7 @@ class PlannedTrial:
     plan: ConfigurationPlan | None = None
     n_planned: int = 0
     n_plans: int = 0
-    n_refused: int = 0
+    n_rejected: int = 0
     answer: tuple[str, BaseDistribution, Any] | None = None
 
     @property

@@ -61,29 +61,29 @@ class Tried:
     """Statistics of the sorts that were tried.
 
     Args:
-        whole: ``[T, D]`` configurations of all trials.
+        configurations: ``[T, D]`` configurations of all trials.
         trial: ``[N]`` trials that have a value.
         values: ``[N]`` values of these trials.
         template: Numbers of templates, as for `sorts_of`.
     """
 
     def __init__(
-        self, whole: np.ndarray, trial: Sequence[int], values: np.ndarray, template: np.ndarray
+        self, configurations: np.ndarray, trial: Sequence[int], values: np.ndarray, template: np.ndarray
     ) -> None:
-        self._whole, self._template = whole, template
-        self._sorts = sorts_of(whole, template)
+        self._configurations, self._template = configurations, template
+        self._sorts = sorts_of(configurations, template)
         self._first = trial[int(np.argmax(values))]
         self._leading = self._sorts[self._first]
         self._usual = float(np.median(values))
         self._best: dict[Sort, float] = {}
         for t, value in zip(trial, values.tolist(), strict=True):
             self._best[self._sorts[t]] = max(value, self._best.get(self._sorts[t], -math.inf))
-        latest = np.array(trial) >= len(whole) - _LATEST
+        latest = np.array(trial) >= len(configurations) - _LATEST
         self._stagnant = not latest.all() and bool(
             not latest.any() or values[latest].max() < values[~latest].max() + _NOTABLE
         )
         # Every second time that another sort is due.
-        self._by_size = self._stagnant and len(whole) % 4 == 3
+        self._by_size = self._stagnant and len(configurations) % 4 == 3
 
     def is_time_for_another(self) -> bool:
         """Return whether the next trial should be of another sort than the best."""
@@ -121,8 +121,8 @@ class Tried:
     def _of_another_size(self, rows: np.ndarray, offered: Sequence[Sort]) -> Sort | None:
         """Sort with the best one's templates but other parameters: the least tried, then the smallest."""
         exact = sorts_of(rows, self._template, exact=True)
-        visits = Counter(sorts_of(self._whole, self._template, exact=True))
-        (best,) = sorts_of(self._whole[self._first : self._first + 1], self._template, exact=True)
+        visits = Counter(sorts_of(self._configurations, self._template, exact=True))
+        (best,) = sorts_of(self._configurations[self._first : self._first + 1], self._template, exact=True)
         alike = [one for one, sort in zip(exact, offered, strict=True) if sort == self._leading]
         others = [sort for sort in dict.fromkeys(alike) if sort != best]
         return min(others, key=lambda sort: (visits[sort], len(sort.members)), default=None)
