@@ -83,7 +83,7 @@ def named_only(advice: Mapping[str, str]) -> Callable[[Callable[_P, _R]], Callab
             names = ", ".join(known)
             if len(args) > 1:  # the first is self
                 raise TypeError(
-                    f"{owner} has {args[1]!r} without a name; its arguments, all by name, are {names}"
+                    f"{owner} takes keyword arguments only, but got {args[1]!r}; its arguments are {names}"
                 )
             for name in kwargs:
                 if name not in known:

@@ -47,7 +47,7 @@ _INSTEAD = {
     "constraints_func": "the objective calls trial.set_constraint(name, value), which the sampler reads",
     "multivariate": "it always considers parameters together",
     "group": "it always considers parameters together",
-    "constant_liar": "it always considers what other trials are trying",
+    "constant_liar": "it always considers the running trials",
     "n_ei_candidates": "pass agent=AgentConfig(n_candidates=...)",
     "source_trials": "pass warm_start=[study, ...]",
 }
@@ -200,8 +200,8 @@ class TRLHPOSampler(BaseSampler):
                 return proposal.value
             if proposal.is_new and self._warn_independent_sampling:
                 _logger.warning(
-                    f"The parameter {param_name!r} in trial#{trial.number} is sampled independently, as no "
-                    "finished trial had it. You can suppress this warning by setting "
+                    f"The parameter {param_name!r} in trial#{trial.number} is sampled independently, "
+                    "because no finished trial has it. You can suppress this warning by setting "
                     "`warn_independent_sampling` to `False`."
                 )
             trial = reading.trial

@@ -141,12 +141,13 @@ class TRLHPOClassifier(ClassifierMixin, BaseEstimator):
         self.classes_, labels = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             only = self.classes_.tolist()[0]
-            raise ValueError(f"y holds one class only, {only!r}; a classifier needs two")
+            raise ValueError(f"y contains one class only, {only!r}; a classifier needs at least two")
         counts = np.bincount(labels)
         if counts.min() < 2:
             label = self.classes_.tolist()[counts.argmin()]
             raise ValueError(
-                f"the class {label!r} is in y once; each must be there twice, to train on and to judge by"
+                f"class {label!r} occurs once in y; each class must occur at least twice, for training "
+                "and for validation"
             )
         objective = self._objective(X, labels)
         verbosity = optuna.logging.get_verbosity()
@@ -173,11 +174,11 @@ class TRLHPOClassifier(ClassifierMixin, BaseEstimator):
         timeout = self.timeout
         is_number = isinstance(timeout, int | float | np.number) and not isinstance(timeout, bool)
         if timeout is not None and not (is_number and timeout >= 0):
-            raise ValueError(f"timeout is {timeout!r}; it must be seconds, 0 or more, or None")
+            raise ValueError(f"timeout is {timeout!r}; it must be a number of seconds of at least 0, or None")
         if self.n_trials is not None:
             check_positive_integer("n_trials", self.n_trials)
         elif timeout is None:
-            raise ValueError("n_trials and timeout are both None; one of them must end the search")
+            raise ValueError("n_trials and timeout are both None; at least one must limit the search")
 
     def _new_study(self, seed: int) -> optuna.Study:
         sampler = TRLHPOSampler(seed=seed) if self.sampler is None else self.sampler
@@ -206,8 +207,8 @@ class TRLHPOClassifier(ClassifierMixin, BaseEstimator):
         own = [trial for trial in trials if settings[trial.number] in mine and _is_of(objective.space, trial)]
         if not any(trial.state == TrialState.COMPLETE for trial in own):
             raise ValueError(
-                f"none of the {len(numbers)} trials of the search came to an end: each was pruned, for its "
-                "network did not fit in memory or within the limits"
+                f"none of the {len(numbers)} trials of the search completed: no network was within the "
+                "limits and fitted in memory"
             )
         if len(own) == sum(setting != "" for setting in settings.values()):
             return self.study_

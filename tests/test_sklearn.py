@@ -152,7 +152,7 @@ def test_a_search_without_a_network_says_so(monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(CNNObjective, "__call__", prune)
     X, y = load_iris(return_X_y=True)
-    with pytest.raises(ValueError, match="none of the 2 trials of the search came to an end"):
+    with pytest.raises(ValueError, match="none of the 2 trials of the search completed"):
         TRLHPOClassifier(**QUICK).fit(X, y)
 
 
@@ -175,18 +175,22 @@ def test_it_is_quiet_and_leaves_the_log_as_it_was(capsys: pytest.CaptureFixture[
     ("arguments", "y", "message"),
     [
         ({"validation_fraction": 1.0}, [0, 1] * 10, "validation_fraction is 1.0; it must be between 0 and 1"),
-        ({}, [3] * 20, "y holds one class only, .*3.*; a classifier needs two"),
-        ({}, [3] * 19 + [7], "the class 7 is in y once; each must be there twice"),
+        ({}, [3] * 20, "y contains one class only, .*3.*; a classifier needs at least two"),
+        ({}, [3] * 19 + [7], "class 7 occurs once in y; each class must occur at least twice"),
         ({"batch_size": 0}, [0, 1] * 10, "batch_size is 0; it must be a positive integer"),
         *[
             ({name: value}, [0, 1] * 10, f"{name} is {value}; it must be a positive integer")
             for name, value in (("n_trials", 0), ("n_trials", -1), ("n_trials", 2.5), ("confirm", 0))
         ],
         *[
-            ({"timeout": value}, [0, 1] * 10, f"timeout is {value!r}; it must be seconds, 0 or more, or None")
+            (
+                {"timeout": value},
+                [0, 1] * 10,
+                f"timeout is {value!r}; it must be a number of seconds of at least 0, or None",
+            )
             for value in (-1, math.nan, "fast", True)
         ],
-        ({"n_trials": None}, [0, 1] * 10, "n_trials and timeout are both None; one of them must end the"),
+        ({"n_trials": None}, [0, 1] * 10, "n_trials and timeout are both None; at least one must limit the"),
     ],
 )
 def test_what_cannot_be_used(arguments: dict[str, Any], y: list[int], message: str) -> None:

@@ -128,28 +128,30 @@ def _fault_of(tensors: Mapping[str, Tensor]) -> str:
         shapes = {name: it.shape for name, it in LayerTransformer(N_LAYER_FEATURES).state_dict().items()}
     shapes |= {name: torch.Size([EMBEDDING]) for name in ("mean", "deviation")} | {"unit": torch.Size([])}
     if missing := sorted(shapes.keys() - tensors.keys()):
-        return f"it has no tensor {missing[0]!r}; it must have {len(shapes)}, as `pretrain` writes them"
+        return (
+            f"the tensor {missing[0]!r} is missing; a file that `pretrain` writes has {len(shapes)} tensors"
+        )
     if unknown := sorted(tensors.keys() - shapes.keys()):
-        return f"it has a tensor {unknown[0]!r}; it must have {len(shapes)} others, as `pretrain` writes them"
+        return f"the tensor {unknown[0]!r} is unknown; a file that `pretrain` writes has {len(shapes)} others"
     for name, shape in shapes.items():
         tensor = tensors[name]
         if tensor.shape != shape:
             return f"the tensor {name!r} has shape {list(tensor.shape)}; it must be {list(shape)}"
         if tensor.dtype != torch.float32:
-            return f"the tensor {name!r} is of {tensor.dtype}; it must be of {torch.float32}"
+            return f"the tensor {name!r} has dtype {tensor.dtype}; it must be {torch.float32}"
         if not tensor.isfinite().all():
             worst = tensor[~tensor.isfinite()][0]
             return f"the tensor {name!r} has the value {worst:g}; its values must be finite"
     deviation, unit = tensors["deviation"], tensors["unit"]
     if not (deviation > 0).all():
-        return f"'deviation' has the value {deviation.min():g}; its values must be above 0"
+        return f"'deviation' has the value {deviation.min():g}; its values must be positive"
     if not (tensors["mean"] / deviation).isfinite().all():
         return f"'deviation' has the value {deviation.min():g}; 'mean' divided by it must be finite"
     if not unit > 0:
-        return f"'unit' is {unit:g}; it must be above 0"
+        return f"'unit' is {unit:g}; it must be positive"
     found = LayerPrior(dict(tensors))([np.zeros((1, N_LAYER_FEATURES)), np.ones((2, N_LAYER_FEATURES))])
     if not np.isfinite(found).all():
-        return "its weights make numbers of a network that are not finite; they must be smaller"
+        return "its weights are too large: the features that it computes for a network must be finite"
     return ""
 
 

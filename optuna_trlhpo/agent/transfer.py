@@ -61,7 +61,7 @@ class NetworkSource:
         if len(study.directions) != K:
             raise ValueError(
                 f"warm_start: the number of objectives of study {study.name!r} is {len(study.directions)}; "
-                f"it must be that of the study that is optimised, {K}"
+                f"it must equal that of the optimised study, {K}"
             )
         replay = Replay(config, study.directions, seed, names)
         for number, episode, outcomes in study.episodes():

@@ -189,7 +189,7 @@ class GrowthSampler(PlannedSampler):
         if self._end_trials:
             plan.note["cut"] = True
             self._write_note(study, trial, plan)
-            raise optuna.TrialPruned("what this trial was to try has been reported")
+            raise optuna.TrialPruned("the planned network of this trial has been evaluated")
         return _best_value(node, plan.best, name, distribution, rng)
 
     def _note_reports(self, study: Study, trial: FrozenTrial, plan: GrowthPlan, name: str) -> int:

@@ -234,7 +234,7 @@ def check_single_objective(sampler: BaseSampler, study: Study) -> None:
     """Raise a `ValueError` if the study has several objectives."""
     if len(study.directions) > 1:
         raise ValueError(
-            f"the study has {len(study.directions)} objectives; {type(sampler).__name__} takes one"
+            f"the study has {len(study.directions)} objectives; {type(sampler).__name__} supports one"
         )
 
 

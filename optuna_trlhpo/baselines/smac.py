@@ -82,7 +82,7 @@ class SMACSampler(PlannedSampler):
             and all(isinstance(distribution, BaseDistribution) for distribution in search_space.values())
         ):
             raise ValueError(
-                f"search_space is {search_space!r}; it must be distributions by parameter name, or None"
+                f"search_space is {search_space!r}; it must map parameter names to distributions, or be None"
             )
         _import_smac()
         self._search_space = None if search_space is None else dict(search_space)

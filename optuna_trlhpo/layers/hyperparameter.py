@@ -48,15 +48,15 @@ class Hyperparameter:
             are_integers = all(isinstance(value, int) and not isinstance(value, bool) for value in values)
             if not are_integers or len(set(self._steps)) > 1 or self._steps[0] <= 0:
                 raise ValueError(
-                    f"the values of {self.name} are {values}; without labels they must be integers that "
-                    "ascend in equal steps"
+                    f"the values of {self.name} are {values}; without labels they must be integers in "
+                    "ascending order and with equal steps"
                 )
             return
         are_texts = all(isinstance(label, str) and re.fullmatch(r"[^\s,()>]+", label) for label in labels)
         if not are_texts or len(set(labels)) < len(labels) or len(labels) != len(values):
             raise ValueError(
-                f"the labels of {self.name} are {labels}; they must be {len(values)} different texts, one "
-                "for each value, without blanks, commas, parentheses and '>'"
+                f"the labels of {self.name} are {labels}; they must be {len(values)} different strings, one "
+                "for each value, without spaces, commas, parentheses and '>'"
             )
 
     @property

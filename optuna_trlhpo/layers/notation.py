@@ -39,11 +39,11 @@ def _parse_layer(text: str) -> Layer:
     cls = layer_kinds.get(match[1]) if match else None
     if match is None or cls is None:
         raise ValueError(
-            f"{text!r} is not a layer; write one of {', '.join(_form(c) for c in layer_kinds.values())}"
+            f"{text!r} is not a layer; it must be one of {', '.join(_form(c) for c in layer_kinds.values())}"
         )
     written = [part.strip() for part in match[2].split(",")] if match[2].strip() else []
     if len(written) != len(cls.hyperparameters):
-        raise ValueError(f"{text!r} has {len(written)} values; {_form(cls)} is the form")
+        raise ValueError(f"{text!r} has {len(written)} values; it must have the form {_form(cls)}")
     try:
         return cls(*(hp.read(part) for hp, part in zip(cls.hyperparameters, written, strict=True)))
     except ValueError as error:

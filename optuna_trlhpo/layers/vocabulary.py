@@ -54,15 +54,19 @@ class Vocabulary:
 
     def __post_init__(self) -> None:
         if not re.fullmatch("[a-z]*", self.name):
-            raise ValueError(f"the vocabulary is called {self.name!r}; it must be of letters from a to z")
+            raise ValueError(
+                f"the name of the vocabulary is {self.name!r}; it must consist of letters from a to z"
+            )
         if not self.first or not set(self.first) <= set(self.kinds):
-            raise ValueError(f"first is {self.first!r}; it must be some of the kinds of the vocabulary")
+            raise ValueError(
+                f"first is {self.first!r}; it must contain at least one kind, all from the vocabulary"
+            )
         for cls in self.kinds:
             _check_kind(cls)
         other = vocabularies.get(self.name)
         if other is not None and [cls.kind for cls in other.kinds] != [cls.kind for cls in self.kinds]:
             raise ValueError(
-                f"there is a vocabulary {self.name!r} of other kinds, {', '.join(other.kind.values)}"
+                f"a vocabulary named {self.name!r} exists with other kinds: {', '.join(other.kind.values)}"
             )
         for cls in self.kinds:
             layer_kinds[cls.kind] = layer_prefixes[cls.prefix] = cls
@@ -107,26 +111,27 @@ class Vocabulary:
 
 def _check_kind(cls: Any) -> None:
     if Layer not in getattr(cls, "__mro__", ()):
-        raise ValueError(f"{cls!r} is no kind of layer; it must be a subclass of Layer")
+        raise ValueError(f"{cls!r} is not a kind of layer; it must be a subclass of Layer")
     for name in ("kind", "prefix", "hyperparameters"):
         if not hasattr(cls, name):
             raise ValueError(
-                f"{cls.__name__} has no {name}; a kind must say its kind, prefix, hyperparameters"
+                f"{cls.__name__} has no {name}; a kind of layer must define kind, prefix and hyperparameters"
             )
     if not re.fullmatch(r"\w+", cls.kind) or not re.fullmatch("[a-z]+", cls.prefix):
         raise ValueError(
-            f"{cls.__name__} is written {cls.kind!r} with the prefix {cls.prefix!r}; the first must be one "
-            "word, the second of letters from a to z"
+            f"{cls.__name__} has kind {cls.kind!r} and prefix {cls.prefix!r}; kind must be one word, and "
+            "prefix must consist of letters from a to z"
         )
     if len(cls.hyperparameters) >= ACTION_SLOTS:
         raise ValueError(
-            f"{cls.kind} has {len(cls.hyperparameters)} hyper-parameters; there may be {ACTION_SLOTS - 1}"
+            f"{cls.kind} has {len(cls.hyperparameters)} hyper-parameters; at most {ACTION_SLOTS - 1} are "
+            "allowed"
         )
     for hp in cls.hyperparameters:
         if not re.fullmatch("[a-z]+", hp.name) or hp.name == "kind":
             raise ValueError(
-                f"a hyper-parameter of {cls.kind} is called {hp.name!r}; it must be of letters from a to z, "
-                "and not 'kind'"
+                f"a hyper-parameter of {cls.kind} is named {hp.name!r}; its name must consist of letters "
+                "from a to z, and must not be 'kind'"
             )
     names = [hp.name for hp in cls.hyperparameters]
     made = getattr(cls, "__dataclass_params__", None)
@@ -139,8 +144,8 @@ def _check_kind(cls: Any) -> None:
         # A class that is defined again, as in a notebook, replaces itself.
         if other not in (None, cls) and other.__qualname__ != cls.__qualname__:
             raise ValueError(
-                f"{cls.__name__} is written {cls.kind!r} with the prefix {cls.prefix!r}, of which one is "
-                f"taken by {other.__name__}"
+                f"{cls.__name__} has kind {cls.kind!r} and prefix {cls.prefix!r}, of which at least one is "
+                f"already used by {other.__name__}"
             )
 
 
@@ -201,7 +206,5 @@ def vocabulary_named(name: str) -> Vocabulary:
     """
     if name not in vocabularies:
         known = ", ".join(repr(other) for other in sorted(vocabularies))
-        raise ValueError(
-            f"there is no vocabulary {name!r}; import the module that makes it (there are {known})"
-        )
+        raise ValueError(f"unknown vocabulary {name!r}; import the module that defines it (known: {known})")
     return vocabularies[name]

@@ -124,7 +124,9 @@ class ReplayTrial:
             ValueError: If the value is missing or not among the choices.
         """
         if name not in self._params:
-            raise ValueError(f"parameter {name!r} is missing; there are {', '.join(sorted(self._params))}")
+            raise ValueError(
+                f"parameter {name!r} is missing; the parameters are {', '.join(sorted(self._params))}"
+            )
         if self._params[name] not in choices:
             span = (
                 f"{choices[0]} to {choices[-1]}"

@@ -243,7 +243,7 @@ class Grammar:
         if not firsts:
             names = " or ".join(cls.kind for cls in self.vocabulary.first)
             raise ValueError(
-                f"input_shape is {shape}; it is too small for any {names}, with which every network begins"
+                f"input_shape is {shape}; it is too small for every kind of first layer, {names}"
             )
         least = {
             "max_macs": min(layer.macs(shape) + math.prod(out) * classes for layer, out in firsts),

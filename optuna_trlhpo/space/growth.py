@@ -130,7 +130,7 @@ def _prune_infeasible(grammar: Grammar, trial: BaseTrial, layers: Network) -> No
     for name, much in excess.items() if isinstance(trial, Trial) else ():
         trial.set_constraint(name, much)
     listed = " and ".join(f"{much:,.0f} {UNITS[name]}" for name, much in excess.items())
-    raise TrialPruned(f"{describe(layers)} has {listed} too many, and cannot grow on")
+    raise TrialPruned(f"{describe(layers)} has {listed} too many, and cannot grow further")
 
 
 def _reported_accuracy(rules: StopRules, trial: Trial, step: int) -> float:
@@ -138,8 +138,8 @@ def _reported_accuracy(rules: StopRules, trial: Trial, step: int) -> float:
     if step not in reports:
         if len(trial.study.directions) > 1:
             raise ValueError(
-                "grow needs reports, which Optuna takes in studies with one objective only; with several "
-                "use LayerSpace.suggest"
+                "grow needs reports, which Optuna supports only in studies with one objective; use "
+                "LayerSpace.suggest for several objectives"
             )
         raise ValueError(
             f"no report at step {step}: call trial.report(accuracy, step=len(layers) - 1) after training "

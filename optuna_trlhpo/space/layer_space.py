@@ -159,7 +159,7 @@ class LayerSpace(Grammar):
         if not isinstance(shape, list | tuple) or not isinstance(vocabulary, str):
             raise ValueError(
                 f"input_shape is {brief(shape)} and vocabulary {brief(vocabulary)}; they must "
-                "be a list and a text"
+                "be a list and a string"
             )
         if not isinstance(settings["narrowing"], bool):
             raise ValueError(f"narrowing is {brief(settings['narrowing'])}; it must be True or False")
@@ -167,7 +167,9 @@ class LayerSpace(Grammar):
         for name, size in [*others.items(), *(("input_shape", size) for size in shape)]:
             most = _MOST.get(name, 10**15)
             if isinstance(size, int) and size > most:
-                raise ValueError(f"{name} is beyond {most:,}, the most that is believed of a study")
+                raise ValueError(
+                    f"{name} is {brief(size)}; in the settings of a study it must be at most {most:,}"
+                )
         return cls(input_shape=tuple(shape), vocabulary=vocabulary_named(vocabulary), **others)
 
     # Growing in a trial -------------------------------------------------------------------------------

@@ -147,5 +147,5 @@ def frozen(trial: Trial) -> FrozenTrial:
         if other.number == trial.number:
             return other
     raise UpdateFinishedTrialError(
-        f"trial {trial.number} has already finished, by another worker or study.tell, and cannot go on here"
+        f"trial {trial.number} has already finished, in another worker or by study.tell, and cannot continue"
     )

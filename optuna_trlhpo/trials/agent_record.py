@@ -117,10 +117,10 @@ def _read_agent(stored: dict[str, Any]) -> AgentRecord:
     """Parse a stored record. For any JSON value it raises only exceptions that `read_agent` handles."""
     by, bootstrapped = stored["by"], stored.get("bootstrapped", True)
     if not isinstance(by, str) or not isinstance(bootstrapped, bool):
-        raise ValueError("these are no texts and switches")
+        raise ValueError("by must be a string, and bootstrapped True or False")
     q, spread = (tuple(map(finite_number, stored.get(name, ()))) for name in ("q", "spread"))
     if len(spread) not in (0, len(q)) or min(spread, default=0.0) < 0:
-        raise ValueError("there must be a spread for each Q")
+        raise ValueError("spread must be empty or have one value of at least 0 for each Q")
     exploration = None if stored.get("exploration") is None else finite_number(stored["exploration"])
     if exploration is not None and not 0 <= exploration <= 1:
         raise ValueError("exploration must be between 0 and 1")
@@ -130,7 +130,7 @@ def _read_agent(stored: dict[str, Any]) -> AgentRecord:
         losses = finite_number(of_critic), None if of_actor is None else finite_number(of_actor)
     attention = stored.get("attention", {})
     if not isinstance(attention, dict):
-        raise ValueError("attention must be by actor and critic")
+        raise ValueError("attention must be a dictionary")
     return AgentRecord(
         by=by,
         plans=tuple(map(_read_plan, stored.get("plans", ()))),
@@ -147,7 +147,7 @@ def _read_plan(stored: Any) -> Forecast:
     n_fixed, steps, *values = stored
     value, low, high = map(finite_number, values)
     if not (is_integer(n_fixed, least=0) and is_integer(steps, least=1) and low <= value <= high):
-        raise ValueError("a plan has numbers of steps, and a value between low and high")
+        raise ValueError("a plan must have two numbers of steps, and a value between low and high")
     return Forecast(n_fixed, steps, value, low, high)
 
 
@@ -171,7 +171,7 @@ def _written(rows: Sequence[np.ndarray], average: bool) -> str:
 def _rows_of(text: Any) -> list[np.ndarray]:
     match = _ROWS.fullmatch(text)
     if match is None:
-        raise ValueError("attention has another form")
+        raise ValueError("attention must have the form '<heads>:<hexadecimal digits>'")
     H = int(match[1])
     # `bytes.fromhex` decodes pairs of digits only.
     weights = _NIBBLES[np.frombuffer(match[2].encode(), np.uint8)].reshape(-1, _DIGITS) @ _PLACES / _MOST

@@ -153,9 +153,21 @@ def with_one(tensor: Tensor, value: float) -> Tensor:
 
 NAN, INFINITE = float("nan"), float("inf")
 WRONG: dict[str, tuple[str, Callable[[Tensor], Tensor | None], str]] = {
-    "no mean": ("mean", lambda it: None, "it has no tensor 'mean'; it must have 35, as `pretrain`"),
-    "no weights": ("norm.bias", lambda it: None, "it has no tensor 'norm.bias'; it must have 35,"),
-    "more": ("other", lambda it: torch.zeros(3), "it has a tensor 'other'; it must have 35 others,"),
+    "no mean": (
+        "mean",
+        lambda it: None,
+        "the tensor 'mean' is missing; a file that `pretrain` writes has 35 tensors",
+    ),
+    "no weights": (
+        "norm.bias",
+        lambda it: None,
+        "the tensor 'norm.bias' is missing; a file that `pretrain` writes has 35 tensors",
+    ),
+    "more": (
+        "other",
+        lambda it: torch.zeros(3),
+        "the tensor 'other' is unknown; a file that `pretrain` writes has 35 others",
+    ),
     "a longer mean": ("mean", lambda it: torch.zeros(9), "'mean' has shape [9]; it must be [8]"),
     "a mean alone": ("mean", lambda it: torch.tensor(0.5), "'mean' has shape []; it must be [8]"),
     "a table of means": ("mean", lambda it: it[None], "'mean' has shape [1, 8]; it must be [8]"),
@@ -164,18 +176,26 @@ WRONG: dict[str, tuple[str, Callable[[Tensor], Tensor | None], str]] = {
     "features of 12": ("inputs.weight", lambda it: torch.zeros(32, 12), "[32, 12]; it must be [32, 11]"),
     "one axis": ("inputs.weight", lambda it: it[0].clone(), "has shape [11]; it must be [32, 11]"),
     "another width": ("norm.weight", lambda it: torch.ones(64), "has shape [64]; it must be [32]"),
-    "doubles": ("mean", lambda it: it.double(), "'mean' is of torch.float64; it must be of torch.float32"),
-    "integers": ("unit", lambda it: torch.tensor(1), "'unit' is of torch.int64; it must be of torch.float32"),
-    "halves": ("norm.bias", lambda it: it.half(), "is of torch.float16; it must be of torch.float32"),
+    "doubles": ("mean", lambda it: it.double(), "'mean' has dtype torch.float64; it must be torch.float32"),
+    "integers": (
+        "unit",
+        lambda it: torch.tensor(1),
+        "'unit' has dtype torch.int64; it must be torch.float32",
+    ),
+    "halves": ("norm.bias", lambda it: it.half(), "has dtype torch.float16; it must be torch.float32"),
     "a NaN": ("norm.bias", lambda it: with_one(it, NAN), "has the value nan; its values must be finite"),
     "infinite": ("mean", lambda it: with_one(it, -INFINITE), "has the value -inf; its values must be finite"),
-    "no deviation": ("deviation", lambda it: with_one(it, 0.0), "the value 0; its values must be above 0"),
-    "negative": ("deviation", lambda it: with_one(it, -0.5), "the value -0.5; its values must be above 0"),
+    "no deviation": ("deviation", lambda it: with_one(it, 0.0), "the value 0; its values must be positive"),
+    "negative": ("deviation", lambda it: with_one(it, -0.5), "the value -0.5; its values must be positive"),
     "a NaN unit": ("unit", lambda it: torch.tensor(NAN), "the value nan; its values must be finite"),
     "tiny": ("deviation", lambda it: with_one(it, 1e-44), "'mean' divided by it must be finite"),
-    "no unit": ("unit", lambda it: torch.tensor(0.0), "'unit' is 0; it must be above 0"),
-    "a negative unit": ("unit", lambda it: torch.tensor(-0.5), "'unit' is -0.5; it must be above 0"),
-    "huge": ("output.2.weight", lambda it: torch.full_like(it, 3e38), "not finite; they must be smaller"),
+    "no unit": ("unit", lambda it: torch.tensor(0.0), "'unit' is 0; it must be positive"),
+    "a negative unit": ("unit", lambda it: torch.tensor(-0.5), "'unit' is -0.5; it must be positive"),
+    "huge": (
+        "output.2.weight",
+        lambda it: torch.full_like(it, 3e38),
+        "the features that it computes for a network must be finite",
+    ),
 }
 
 
@@ -202,7 +222,9 @@ EMPTY = b"\x08\x00\x00\x00\x00\x00\x00\x00{}      "  # a safetensors file withou
 def test_a_file_of_another_kind_is_refused(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "other.pt"
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=f"^{re.escape(str(path))} is not a prior for layers: it (must|has)"):
+    with pytest.raises(
+        ValueError, match=f"^{re.escape(str(path))} is not a prior for layers: (it must|the tensor)"
+    ):
         LayerPrior.load(path)
 
 

@@ -86,7 +86,7 @@ def test_enqueued_added_and_fixed(make):
 
 def test_several_objectives_are_refused_with_a_sentence(make):
     study = optuna.create_study(directions=["minimize"] * 2, sampler=make())
-    with pytest.raises(ValueError, match="the study has 2 objectives; .*Sampler takes one"):
+    with pytest.raises(ValueError, match="the study has 2 objectives; .*Sampler supports one"):
         study.optimize(lambda trial: (trial.suggest_float("x", 0, 1), 0.0), n_trials=1)
 
 

@@ -44,7 +44,7 @@ def test_bad_arguments_are_named():
         SMACSampler(n_trials=0)
     with pytest.raises(ValueError, match="retrain_after is 0; it must be an integer of at least 1"):
         SMACSampler(retrain_after=0)
-    with pytest.raises(ValueError, match="search_space is .*; it must be distributions by parameter name"):
+    with pytest.raises(ValueError, match="search_space is .*; it must map parameter names to distributions"):
         SMACSampler(search_space={"x": (0, 1)})
 
 

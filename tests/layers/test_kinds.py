@@ -234,19 +234,25 @@ def test_a_class_that_is_defined_anew_takes_its_own_place(forgetting: None) -> N
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (dict(name="Mine2"), "the vocabulary is called 'Mine2'; it must be of letters from a to z"),
-        (dict(name="mlp"), "there is a vocabulary 'mlp' of other kinds, FCL, BatchNorm, Dropout"),
-        (dict(first=()), "it must be some of the kinds"),
-        (dict(first=(FCL,)), "it must be some of the kinds"),
-        (dict(kind="Conv"), "Bad is written 'Conv' with the prefix 'bad', of which one is taken by Conv"),
-        (dict(prefix="conv"), "of which one is taken by Conv"),
-        (dict(prefix="a_b"), "the second of letters from a to z"),
-        (dict(kind="a b"), "the first must be one word"),
+        (dict(name="Mine2"), "the name of the vocabulary is 'Mine2'; it must consist of letters from a to z"),
+        (dict(name="mlp"), "a vocabulary named 'mlp' exists with other kinds: FCL, BatchNorm, Dropout"),
+        (dict(first=()), "it must contain at least one kind, all from the vocabulary"),
+        (dict(first=(FCL,)), "it must contain at least one kind, all from the vocabulary"),
+        (
+            dict(kind="Conv"),
+            "Bad has kind 'Conv' and prefix 'bad', of which at least one is already used by Conv",
+        ),
+        (dict(prefix="conv"), "of which at least one is already used by Conv"),
+        (dict(prefix="a_b"), "prefix must consist of letters from a to z"),
+        (dict(kind="a b"), "kind must be one word"),
         (
             dict(hyperparameters=(Hyperparameter("kind", (1, 2)),)),
-            "a hyper-parameter of Bad is called 'kind'; it must be of letters",
+            "a hyper-parameter of Bad is named 'kind'; its name must consist of letters",
         ),
-        (dict(hyperparameters=Squash.hyperparameters * 4), "Bad has 4 hyper-parameters; there may be 3"),
+        (
+            dict(hyperparameters=Squash.hyperparameters * 4),
+            "Bad has 4 hyper-parameters; at most 3 are allowed",
+        ),
         (
             dict(hyperparameters=(Hyperparameter("width", (8, 16)),)),
             r"Bad must be a dataclass, @dataclass\(frozen=True\), whose fields are .* in order: width$",
@@ -282,9 +288,9 @@ class Nameless(Layer):
     [
         (Bare, r"Bare must be a dataclass, @dataclass\(frozen=True\), .* hyper-parameters in order: none$"),
         (Thawed, r"Thawed must be a dataclass, @dataclass\(frozen=True\), .* in order: filters$"),
-        (Nameless, "Nameless has no kind; a kind must say its kind, prefix, hyperparameters"),
-        (nn.Conv2d, "<class 'torch.nn.* is no kind of layer; it must be a subclass of Layer"),
-        ("Conv", "'Conv' is no kind of layer"),
+        (Nameless, "Nameless has no kind; a kind of layer must define kind, prefix and hyperparameters"),
+        (nn.Conv2d, "<class 'torch.nn.* is not a kind of layer; it must be a subclass of Layer"),
+        ("Conv", "'Conv' is not a kind of layer"),
     ],
     ids=str,
 )

@@ -187,11 +187,11 @@ def test_a_parameter_that_merely_has_such_a_name(name: str, distribution: Any) -
     [
         (
             "Dense(10)",
-            r"^'Dense\(10\)' is not a layer; write one of Conv\(filters,kernel,stride\), MaxPool\(",
+            r"^'Dense\(10\)' is not a layer; it must be one of Conv\(filters,kernel,stride\), MaxPool\(",
         ),
-        ("Conv", "^'Conv' is not a layer; write one of"),
+        ("Conv", "^'Conv' is not a layer; it must be one of"),
         ("conv(8,3,1)", "is not a layer"),
-        ("Conv(8,3)", r"^'Conv\(8,3\)' has 2 values; Conv\(filters,kernel,stride\) is the form$"),
+        ("Conv(8,3)", r"^'Conv\(8,3\)' has 2 values; it must have the form Conv\(filters,kernel,stride\)$"),
         ("Conv(8,3,1,0)", "has 4 values"),
         ("Conv(8,4,1)", r"^in 'Conv\(8,4,1\)', kernel '4' is not one of 3, 5, 7$"),
         ("Conv(9,3,1)", r"^in 'Conv\(9,3,1\)', filters '9' is not one of 8, 16, \.\.\., 128$"),
@@ -248,7 +248,7 @@ def test_what_is_no_layer_is_none(params: dict[str, Any]) -> None:
 def test_vocabularies_by_their_names() -> None:
     assert pickle.loads(pickle.dumps(TABLE_I)) == TABLE_I
     assert vocabulary_named("") is TABLE_I
-    with pytest.raises(ValueError, match="there is no vocabulary 'unheard'; import the module that makes it"):
+    with pytest.raises(ValueError, match="unknown vocabulary 'unheard'; import the module that defines it"):
         vocabulary_named("unheard")
 
 
@@ -259,14 +259,15 @@ def test_values_without_labels_ascend_in_equal_steps(values: tuple[Any, ...]) ->
     with pytest.raises(ValueError) as caught:
         Hyperparameter("width", values)
     assert str(caught.value) == (
-        f"the values of width are {values}; without labels they must be integers that ascend in equal steps"
+        f"the values of width are {values}; without labels they must be integers in ascending order and "
+        "with equal steps"
     )
 
 
 @pytest.mark.parametrize("labels", [("a",), ("a", "b", "c"), ("a", "a"), ("a", "b,c"), ("a", ""), ("a", 2)])
 def test_labels_tell_values_apart(labels: tuple[Any, ...]) -> None:
     with pytest.raises(
-        ValueError, match="the labels of width are .*; they must be 2 different texts, one for"
+        ValueError, match="the labels of width are .*; they must be 2 different strings, one for"
     ):
         Hyperparameter("width", (0.1, 0.5), labels)
 

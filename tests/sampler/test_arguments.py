@@ -132,7 +132,7 @@ def test_what_others_have_too_is_taken():
         ),
         ("n_ei_candidates", "pass agent=AgentConfig(n_candidates=...)"),
         ("source_trials", "pass warm_start=[study, ...]"),
-        ("constant_liar", "it always considers what other trials are trying"),
+        ("constant_liar", "it always considers the running trials"),
         ("multivariate", "it always considers parameters together"),
         ("group", "it always considers parameters together"),
         ("gamma", None),
@@ -147,7 +147,7 @@ def test_what_to_do_instead(argument, instead):
 
 
 def test_an_argument_without_a_name():
-    sentence = f"TRLHPOSampler has 7 without a name; its arguments, all by name, are {OURS}"
+    sentence = f"TRLHPOSampler takes keyword arguments only, but got 7; its arguments are {OURS}"
     with pytest.raises(TypeError, match=f"^{re.escape(sentence)}$"):
         TRLHPOSampler(7)
 

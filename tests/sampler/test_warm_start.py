@@ -366,8 +366,8 @@ def test_a_study_with_another_number_of_objectives_is_named(n_trials):
     source = at_random(lambda trial: (bowl(trial), 1.0), directions=["maximize", "minimize"])
     study = optuna.create_study(direction="maximize", sampler=sampler_of(source))
     sentence = (
-        f"warm_start: the number of objectives of study {source.study_name!r} is 2; it must be that of the "
-        "study that is optimised, 1"
+        f"warm_start: the number of objectives of study {source.study_name!r} is 2; it must equal that of "
+        "the optimised study, 1"
     )
     for _ in range(n_trials):
         with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
@@ -377,5 +377,5 @@ def test_a_study_with_another_number_of_objectives_is_named(n_trials):
 
 def test_one_objective_is_too_few_for_two():
     study = optuna.create_study(directions=["maximize"] * 2, sampler=sampler_of(at_random(bowl, 3)))
-    with pytest.raises(ValueError, match="is 1; it must be that of the study that is optimised, 2$"):
+    with pytest.raises(ValueError, match="is 1; it must equal that of the optimised study, 2$"):
         study.optimize(lambda trial: (bowl(trial), 0.0), n_trials=1)

@@ -878,8 +878,11 @@ def test_suggest_takes_several_objectives() -> None:
         (dict(input_shape=(1, 28.0, 28)), "it must be three positive integers"),
         (dict(input_shape=(True, 28, 28)), "it must be three positive integers"),
         (dict(input_shape=(-1, 28, 28)), "it must be three positive integers"),
-        (dict(input_shape=(1, 28, 2)), r"^input_shape is \(1, 28, 2\); it is too small for any Conv"),
-        (dict(input_shape=(1, 2, 28)), "too small for any Conv, with which every network begins"),
+        (
+            dict(input_shape=(1, 28, 2)),
+            r"^input_shape is \(1, 28, 2\); it is too small for every kind of first layer, Conv",
+        ),
+        (dict(input_shape=(1, 2, 28)), "too small for every kind of first layer, Conv"),
         (dict(num_classes=1), "^num_classes is 1; it must be an integer of at least 2$"),
         (dict(num_classes=0), "^num_classes is 0; "),
         (dict(num_classes=2.0), r"^num_classes is 2\.0; "),
@@ -947,7 +950,7 @@ def test_parameters_that_are_wrong() -> None:
         space.from_params(params | {"layer2_kind": "LSTM"})
     del params["layer2_fcl_bias"]
     with pytest.raises(
-        ValueError, match="^parameter 'layer2_fcl_bias' is missing; there are layer2_fcl_activation"
+        ValueError, match="^parameter 'layer2_fcl_bias' is missing; the parameters are layer2_fcl_activation"
     ):
         space.from_params(params)
 

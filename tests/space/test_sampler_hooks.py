@@ -14,7 +14,7 @@ from optuna.trial import Trial, TrialState
 from optuna_trlhpo import LayerSpace, TRLHPOSampler, worth_growing, worth_training
 from optuna_trlhpo.space.sampler_hooks import frozen
 
-ENDED = "^trial 0 has already finished, by another worker or study.tell, and cannot go on here$"
+ENDED = "^trial 0 has already finished, in another worker or by study.tell, and cannot continue$"
 SAMPLERS: dict[str, Callable[[], optuna.samplers.BaseSampler]] = {
     "random": lambda: optuna.samplers.RandomSampler(seed=0),
     "ours": lambda: TRLHPOSampler(seed=0),
