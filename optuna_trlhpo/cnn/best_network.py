@@ -30,7 +30,9 @@ from optuna_trlhpo.space import LayerSpace
 from optuna_trlhpo.trials.attributes import ARCHITECTURE_ATTRIBUTE, read_architecture
 from optuna_trlhpo.trials.training_record import accuracies
 
-_NOT_ITS_NETWORK = "network is not the trial's; it must be one that refit made of this trial"
+_NOT_ITS_NETWORK = (
+    "network has another architecture than the trial; it must be a network that refit returned for it"
+)
 
 
 def network_of(trial: BaseTrial | Confirmed) -> tuple[str, Network]:
@@ -42,16 +44,16 @@ def network_of(trial: BaseTrial | Confirmed) -> tuple[str, Network]:
     if isinstance(trial, Confirmed):
         return trial.architecture, trial.layers
     if not isinstance(trial, BaseTrial):
-        raise ValueError(f"trial is {trial!r}; it must be a trial, or a row of what confirm returns")
+        raise ValueError(f"trial is {trial!r}; it must be a trial, or a row of the result of confirm")
     found = read_architecture(trial)
     if found is None:
         given = trial.user_attrs.get(ARCHITECTURE_ATTRIBUTE)
         raise ValueError(
             f"the trial has the user attributes {sorted(trial.user_attrs)}; it must have 'architecture', "
-            "as a trial has in which a CNNObjective has trained a network"
+            "which CNNObjective sets when it has trained a network"
             if given is None
-            else f"the trial's user attribute 'architecture' is {brief(given)}; it must be a network, "
-            "as CNNObjective writes it, such as 'Conv(8,3,1) > FCL(16,relu,bias)'"
+            else f"the trial's user attribute 'architecture' is {brief(given)}; it must be a network "
+            "in the notation of CNNObjective, such as 'Conv(8,3,1) > FCL(16,relu,bias)'"
         )
     return found
 

@@ -56,21 +56,27 @@ def check_training_less(
     if inherited_epochs is not None:
         check_positive_integer("inherited_epochs", inherited_epochs)
         if not inherit:
-            raise ValueError(f"inherited_epochs is {inherited_epochs}; without inherit=True no network does")
+            raise ValueError(
+                f"inherited_epochs is {inherited_epochs}; it must be None unless inherit is True"
+            )
     if inherit and len(objectives) > 1:
-        raise ValueError("inherit is True; with several objectives no network grows from another")
+        raise ValueError(
+            "inherit is True; with several objectives it must be False, because each network is trained once"
+        )
     if early_stop is None:
         return
     if not isinstance(early_stop, BasePruner):
-        raise ValueError(f"early_stop is {early_stop!r}; it must be a pruner of Optuna, or None")
+        raise ValueError(f"early_stop is {early_stop!r}; it must be an Optuna pruner, or None")
     if max(epochs, inherited_epochs or 1) == 1:
-        raise ValueError("early_stop judges a training after each epoch but the last; epochs=1 has no other")
+        raise ValueError(
+            "epochs is 1; early_stop needs at least 2, because it never stops a training after the last epoch"
+        )
 
 
 def check_directions(study: Study, objectives: tuple[str, ...] = ("accuracy",)) -> None:
     """Raise a ``ValueError`` unless the study has the directions of the objectives."""
     if not isinstance(study, Study):
-        raise ValueError(f"study is a {type(study).__name__}; it must be a study of Optuna")
+        raise ValueError(f"study is a {type(study).__name__}; it must be an Optuna study")
     wanted = [
         StudyDirection.MAXIMIZE if name == "accuracy" else StudyDirection.MINIMIZE for name in objectives
     ]

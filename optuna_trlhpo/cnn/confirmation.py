@@ -66,7 +66,7 @@ def confirm(
             if correct is None:
                 _logger.warning(
                     f"Out of memory while training {describe(layers)} on {trainer.data.device}; confirm "
-                    "leaves it out."
+                    "skips it."
                 )
                 break
             accuracies.append(float(correct.mean()))
@@ -127,18 +127,18 @@ def _leaders(
     if not leaders:
         raise ValueError(
             f"study {study.study_name!r} has no finished trial with an accuracy and the user attribute "
-            "'architecture', as a trial has in which a CNNObjective has trained a network"
+            "'architecture', which CNNObjective sets when it has trained a network"
         )
     beyond = {text: reason for text in leaders if (reason := _reason_against(text, space))}
     if len(beyond) == len(leaders):
         text, reason = next(iter(beyond.items()))
         raise ValueError(
-            f"no network of study {study.study_name!r} is of the objective's space for inputs of shape "
-            f"{shape_text(space.input_shape)}: trial {leaders[text][0].number} holds {text!r}, and {reason}; "
-            "confirm with the objective of the study"
+            f"no network of study {study.study_name!r} belongs to the objective's space for inputs of shape "
+            f"{shape_text(space.input_shape)}: trial {leaders[text][0].number} has {text!r}, but {reason}; "
+            "use the objective of the study"
         )
     if beyond:
-        _logger.info(f"{len(beyond)} networks beyond the objective's limits are left out.")
+        _logger.info(f"confirm skips {len(beyond)} networks that are outside the objective's space.")
     values = {text: value_of(leaders[text][1], parse(text)) for text in leaders if text not in beyond}
     ranked = sorted(values, key=lambda text: (-values[text], leaders[text][0].number))
     return [leaders[text] for text in ranked]

@@ -86,8 +86,8 @@ class FoundNetworks:
         """
         if len(self.objectives) > 1:
             raise ValueError(
-                f"objectives are {', '.join(self.objectives)}; confirm ranks networks by one value, and "
-                "needs an objective of the accuracy alone; refit and cost take any of study.best_trials"
+                f"objectives are {', '.join(self.objectives)}; confirm ranks networks by one value and needs "
+                "accuracy as the only objective; refit and cost accept each of study.best_trials"
             )
         check_directions(study)
         check_positive_integer("top", top)

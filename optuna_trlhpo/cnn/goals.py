@@ -65,7 +65,7 @@ def weighted_product(cost: str, target: float, *, exponent: float = -0.07) -> Go
     _check(cost, target)
     if not (is_number(exponent) and exponent <= 0):
         raise ValueError(
-            f"exponent is {exponent!r}; it must be a number of at most 0, or cost would be rewarded"
+            f"exponent is {exponent!r}; it must be a number of at most 0, because a positive one rewards cost"
         )
     return _Product(cost, float(target), float(exponent))
 

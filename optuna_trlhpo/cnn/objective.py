@@ -206,7 +206,8 @@ class CNNObjective(FoundNetworks):
         self.objectives = checked_objectives(objectives)
         if goal is not None and len(self.objectives) > 1:
             raise ValueError(
-                "a goal makes one value of accuracy and cost; with it objectives must be accuracy"
+                f"objectives are {', '.join(self.objectives)}; with a goal, which combines accuracy and cost "
+                "into one value, the only objective must be accuracy"
             )
         check_training_less(
             inherit=inherit,
@@ -330,8 +331,8 @@ class CNNObjective(FoundNetworks):
                     break
         if best is None:
             raise ValueError(
-                "the trial has no parameter 'layer1_kind'; a fixed trial must hold a network, in the form "
-                "that LayerSpace.to_params gives"
+                "the trial has no parameter 'layer1_kind'; a fixed trial must have the parameters of "
+                "a network, as LayerSpace.to_params returns them"
             )
         return best
 
@@ -356,9 +357,9 @@ class CNNObjective(FoundNetworks):
         study.set_user_attr(TRAINING_ATTRIBUTE, settings)
         if type(study.pruner) is MedianPruner and len(self.objectives) == 1:
             _logger.info(
-                "The study's pruner, MedianPruner, is the one that Optuna takes if none is named. It ends "
-                "every trial whose first network is below the median, and growth has stop rules of its own: "
-                "consider create_study(pruner=optuna.pruners.NopPruner())."
+                "The study uses Optuna's default pruner, MedianPruner. It prunes every trial whose first "
+                "network is below the median, although growing networks have their own stopping rules. "
+                "Consider create_study(pruner=optuna.pruners.NopPruner())."
             )
 
     def _train_whole(self, trial: BaseTrial) -> tuple[float, ...]:
@@ -388,7 +389,9 @@ class CNNObjective(FoundNetworks):
         if excess > 0 and alone:
             if isinstance(trial, Trial):
                 trial.set_constraint("latency", excess)
-            raise optuna.TrialPruned(f"{describe(layers)} takes {1e3 * excess:.3g} ms too long for an image")
+            raise optuna.TrialPruned(
+                f"the latency of {describe(layers)} exceeds max_latency by {1e3 * excess:.3g} ms"
+            )
         return excess > 0
 
     def _measured_latency(self, layers: Network) -> float:

@@ -88,9 +88,9 @@ def study_note(study: Study, architecture: ArchitectureInfo | None) -> str:
             _network(study, best[0], architecture),
         ]
     else:
-        sections.append("No trial is complete yet and within all constraints.")
+        sections.append("No complete trial meets all constraints yet.")
     if len(best) > 1:
-        sections += ["## The best trials" if len(study.directions) == 1 else "## Trials that no other beats"]
+        sections += ["## The best trials" if len(study.directions) == 1 else "## Pareto-optimal trials"]
         sections.append(_leaders(study, best[:_LEADERS]))
         if len(best) > _LEADERS and len(study.directions) > 1:
             sections.append(f"... and {len(best) - _LEADERS} more.")
@@ -132,7 +132,7 @@ def _network(study: Study, trial: FrozenTrial, architecture: ArchitectureInfo | 
     totals = ("" if it is None else number(it) for it in (architecture.parameters, architecture.macs))
     rows.append(("**total**", "", "", "", *totals))
     left_out = in_markdown(architecture.left_out)
-    remark = f"\n\nTried behind it, and left out: {left_out}" if left_out else ""
+    remark = f"\n\nLayers that were tried after it and not kept: {left_out}" if left_out else ""
     return table(head, rows, left={0, 1}) + remark
 
 
@@ -168,14 +168,14 @@ def _constraints(trials: Sequence[FrozenTrial], shown: Sequence[FrozenTrial]) ->
             rows.append((_cell(name), *own, f"{len(values)}", f"{violated}", number(max(values))))
     if len(trials) == 1:
         head: tuple[str, ...] = ("constraint", "value", "")
-        text = "A constraint is met at 0 or below."
+        text = "A constraint is met if its value is 0 or less."
     else:
         head = ("constraint", *("best trial" for _ in shown), "trials with it", "violated in", "highest")
         finished = [trial for trial in trials if trial.state.is_finished()]
         within = sum(feasible(trial) for trial in finished)
         text = (
-            f"{within:,} of {len(finished):,} trials are within all constraints (met at 0 or below). "
-            "The dashboard does not know of them: what it calls the best trial may violate one."
+            f"{within:,} of {len(finished):,} trials meet all constraints (values of 0 or less). "
+            "The dashboard ignores constraints, so the trial that it shows as the best may violate one."
         )
     more = [f"... and {len(names) - _CONSTRAINTS} more."] if len(names) > _CONSTRAINTS else []
     return ["## Constraints", table(head, rows), *more, text]

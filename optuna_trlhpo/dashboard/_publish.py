@@ -41,7 +41,7 @@ PUBLISHED_ATTRIBUTE = "trlhpo:published"
 _SHARE = 0.1
 """Maximum fraction of the time that a callback takes."""
 
-_EXTRA = 'it needs an optional extra: pip install "optuna-trlhpo[dashboard]"'
+_EXTRA = 'install them with pip install "optuna-trlhpo[dashboard]"'
 
 _logger = optuna.logging.get_logger("optuna.trlhpo.dashboard")
 
@@ -86,7 +86,7 @@ def publish(
     """
     _check(study, top)
     if objective is not None and artifact_store is None:
-        raise ValueError("objective is given and artifact_store is not; the networks need one to lie in")
+        raise ValueError("objective is given without artifact_store; the exported networks are stored there")
     dashboard, plotly = _import_dashboard()
     published, best = _Published(study), leaders(study)
     leading = _architecture(study, best[0]) if best else None
@@ -152,7 +152,7 @@ class PublishCallback:
         try:
             publish(study, top=self.top, artifact_store=self.artifact_store)
         except Exception as error:  # no error may stop the study
-            _logger.warning(f"The study was not published behind trial {trial.number}: {error!r}")
+            _logger.warning(f"The study was not published after trial {trial.number}: {error!r}")
         finally:
             end = time.monotonic()
             self._not_before = end + (1 / _SHARE - 1) * (end - start)
@@ -208,7 +208,7 @@ def _save_note(dashboard: Any, study: Study, trial: FrozenTrial | None, own: str
         before = dashboard.get_note(target)
     except Exception as error:  # a note that the dashboard cannot read is not overwritten
         whose = "the study" if trial is None else f"trial {trial.number}"
-        _logger.warning(f"The note of {whose} is damaged, and was left as it is: {error!r}")
+        _logger.warning(f"The note of {whose} is damaged and was not changed: {error!r}")
         return
     note = merged(before, own)
     if note != before:
@@ -312,7 +312,7 @@ def _holds(store: ArtifactStore, identity: str) -> bool:
 
 def _check(study: Study, top: int) -> None:
     if not isinstance(study, Study):
-        raise ValueError(f"study is a {type(study).__name__}; it must be a study of Optuna")
+        raise ValueError(f"study is a {type(study).__name__}; it must be an Optuna study")
     check_integer("top", top)
 
 
@@ -321,5 +321,5 @@ def _import_dashboard() -> tuple[Any, Any]:
         import optuna_dashboard
         import plotly.io
     except ImportError as error:
-        raise ImportError(f"optuna-dashboard and plotly must be installed; {_EXTRA}") from error
+        raise ImportError(f"publishing needs optuna-dashboard and plotly; {_EXTRA}") from error
     return optuna_dashboard, plotly

@@ -326,7 +326,7 @@ def test_out_of_memory_leaves_a_network_out_until_the_next_call(
     training = fake(C=[9, None], B=[8, 8, 8], A=[7, 7, 7])
     assert [row.architecture for row in objective.confirm(study, top=3)] == [B, A]
     assert training.calls == [C] * 2 + [B] * 3 + [A] * 3
-    assert messages == [f"Out of memory while training {C} on cpu; confirm leaves it out."]
+    assert messages == [f"Out of memory while training {C} on cpu; confirm skips it."]
     training = fake(C=[8, 7])
     assert objective.confirm(study, top=3)[-1].accuracies == (0.7, 0.7, 0.7)
     assert training.calls == [C, C]
@@ -352,7 +352,7 @@ def test_memory_that_really_runs_out(objective: CNNObjective, monkeypatch: pytes
         ({"top": 0}, "top is 0; it must be a positive integer"),
         ({"top": True}, "top is True; it must be a positive integer"),
         ({"repeats": 2.5}, "repeats is 2.5; it must be a positive integer"),
-        ({"study": trial_of(A, 0.5)}, "study is a FrozenTrial; it must be a study of Optuna"),
+        ({"study": trial_of(A, 0.5)}, "study is a FrozenTrial; it must be an Optuna study"),
         ({"study": optuna.create_study()}, 'create the study with direction="maximize"'),
         (
             {"study": optuna.create_study(directions=["maximize", "minimize"])},
@@ -364,8 +364,8 @@ def test_memory_that_really_runs_out(objective: CNNObjective, monkeypatch: pytes
         ),
         (
             {"study": study_of(trial_of(HUGE, 0.4, 0.5))},
-            r"is of the objective's space for inputs of shape 1x8x8: trial 0 holds "
-            r"'Conv\(8,7,1\) > Conv\(8,7,1\)', and layer 2, Conv\(8,7,1\)(.*); confirm with the objective of",
+            r"belongs to the objective's space for inputs of shape 1x8x8: trial 0 has "
+            r"'Conv\(8,7,1\) > Conv\(8,7,1\)', but layer 2, Conv\(8,7,1\)(.*); use the objective of",
         ),
     ],
 )

@@ -141,7 +141,7 @@ def test_energy_is_that_of_the_counters(tmp_path: Path, monkeypatch: pytest.Monk
     calls = iter([1_000_000, 3_000_000])
     monkeypatch.setattr(module, "_joules_of_cpu", lambda: next(calls) / 1e6)
     cost = measure_cost(layer, (3,), seconds=0.01)
-    assert cost.joules is not None and 0 < cost.joules <= 2 and "mJ a batch" in str(cost)
+    assert cost.joules is not None and 0 < cost.joules <= 2 and "mJ per batch" in str(cost)
     again = iter([3_000_000, 1_000_000])  # the counter has begun anew
     monkeypatch.setattr(module, "_joules_of_cpu", lambda: next(again) / 1e6)
     assert measure_cost(layer, (3,), seconds=0.01).joules is None
@@ -159,7 +159,7 @@ def test_two_processors_are_counted_together(tmp_path: Path, monkeypatch: pytest
 @pytest.mark.parametrize(
     ("parts", "arguments", "message"),
     [
-        ({}, {}, "at least one part"),
+        ({}, {}, "parts is empty; a network must have at least one part"),
         ({"a": nn.Identity()}, {"threads": 0}, "threads is 0; it must be positive"),
         ({"a": nn.Identity()}, {"batch_size": -1}, "batch_size is -1; it must be positive"),
     ],

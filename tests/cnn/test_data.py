@@ -223,22 +223,25 @@ _IMAGES, _LABELS = arrays()
         ((_IMAGES,), "data is a tuple; it must be one of"),
         ((_IMAGES[0, 0], _LABELS), r"images has shape \(8,\); it must be \(n, H, W\) or \(n, C, H, W\)"),
         ((np.zeros((60, 32, 32, 3)), _LABELS), r"shape \(60, 32, 32, 3\).*transpose\(0, 3, 1, 2\)"),
-        ((_IMAGES[:0], _LABELS[:0]), r"images has shape \(0, 8, 8\); it must hold at least one image"),
+        ((_IMAGES[:0], _LABELS[:0]), r"images has shape \(0, 8, 8\); it must contain at least one image"),
         (
             (_IMAGES, _LABELS[:-1]),
             "there are 60 images and 59 labels; there must be one label for each image",
         ),
         ((_IMAGES, _LABELS[:, None]), r"labels has shape \(60, 1\); it must be \(n,\)"),
-        ((_IMAGES, _LABELS / 2), "labels has dtype float64; it must hold integers"),
-        ((_IMAGES, _LABELS > 0), "labels has dtype bool; it must hold integers"),
-        ((_IMAGES, _LABELS.astype(str)), "labels has dtype <U21; it must hold numbers"),
-        ((_IMAGES, _LABELS - 1), "labels hold -1; with 2 classes they must be integers from 0 to 1"),
-        ((_IMAGES, _LABELS + 1), "class 0 has 0 of the images; each of the 4 classes"),
-        ((_IMAGES, np.r_[_LABELS[:-1], 3]), r"class 3 has 1 of the images; .* \(0 to 3\) needs at least 2"),
-        ((np.where(_IMAGES > 250, np.nan, 1.0), _LABELS), "pixels that are not finite"),
+        ((_IMAGES, _LABELS / 2), "labels has dtype float64; it must contain integers"),
+        ((_IMAGES, _LABELS > 0), "labels has dtype bool; it must contain integers"),
+        ((_IMAGES, _LABELS.astype(str)), "labels has dtype <U21; it must contain numbers"),
+        ((_IMAGES, _LABELS - 1), "labels contain -1; with 2 classes they must be integers from 0 to 1"),
+        ((_IMAGES, _LABELS + 1), "the number of images of class 0 is 0; each of the 4 classes"),
+        (
+            (_IMAGES, np.r_[_LABELS[:-1], 3]),
+            r"the number of images of class 3 is 1; .* \(0 to 3\) needs at least 2",
+        ),
+        ((np.where(_IMAGES > 250, np.nan, 1.0), _LABELS), "pixels that are NaN or infinite"),
         (_with(2, _IMAGES[:6, :7]), r"test_images have shape \(1, 7, 8\) and images \(1, 8, 8\)"),
         (_with(3, _LABELS[:5]), "there are 6 test_images and 5 test_labels"),
-        (_with(3, _LABELS[:6] + 1), "test_labels hold 3; with 3 classes"),
+        (_with(3, _LABELS[:6] + 1), "test_labels contain 3; with 3 classes"),
         (TensorDataset(torch.zeros(0, 1, 8, 8), torch.zeros(0)), "data is an empty TensorDataset"),
         (TensorDataset(torch.zeros(4, 8, 8), torch.zeros(4)), "labels has dtype float32"),
     ],
@@ -254,7 +257,7 @@ class _Ragged(_PIL):
 
 
 def test_images_of_different_shapes_are_named() -> None:
-    with pytest.raises(ValueError, match=r"shapes \(8, 8\) and \(8, 9\); all must have the same"):
+    with pytest.raises(ValueError, match=r"shapes \(8, 8\) and \(8, 9\); all must have the same shape"):
         load(_Ragged(*arrays()))
 
 
@@ -265,11 +268,11 @@ def test_images_of_different_shapes_are_named() -> None:
         ({"train_size": 2.5}, "train_size is 2.5; it must be a positive integer"),
         ({"train_size": True}, "train_size is True; it must be a positive integer"),
         ({"validation_size": -3}, "validation_size is -3; it must be a positive integer"),
-        ({"train_size": 60}, "train_size is 60; it must be less than 60"),
+        ({"train_size": 60}, "train_size is 60; it must be less than the number of images, 60"),
         ({"train_size": 50, "validation_size": 11}, "train_size 50 and validation_size 11 do not fit"),
         ({"num_classes": 1}, "num_classes is 1; it must be an integer of at least 2"),
-        ({"num_classes": 2}, "labels hold 2; with 2 classes they must be integers from 0 to 1"),
-        ({"num_classes": 5}, "class 3 has 0 of the images; each of the 5 classes"),
+        ({"num_classes": 2}, "labels contain 2; with 2 classes they must be integers from 0 to 1"),
+        ({"num_classes": 5}, "the number of images of class 3 is 0; each of the 5 classes"),
         ({"device": "gpu"}, "device is 'gpu'; it must be 'cpu'"),
         ({"device": "meta"}, "device is 'meta'; it must be 'cpu'"),
     ],
@@ -281,7 +284,7 @@ def test_what_is_wrong_with_an_argument_is_said(argument: dict[str, Any], messag
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_a_missing_gpu_is_said() -> None:
-    with pytest.raises(ValueError, match="device is 'cuda'; it must be 'cpu', for no GPU is available here"):
+    with pytest.raises(ValueError, match="device is 'cuda'; it must be 'cpu', because no GPU is available"):
         resolve_device("cuda")
     assert resolve_device(None) == torch.device("cpu")
 

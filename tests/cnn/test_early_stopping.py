@@ -180,12 +180,12 @@ def test_curves_are_those_of_their_depth() -> None:
 
 def test_one_epoch_has_nothing_to_stop() -> None:
     with pytest.raises(
-        ValueError, match="early_stop judges a training after each epoch but the last; epochs=1"
+        ValueError, match="epochs is 1; early_stop needs at least 2, because it never stops a training"
     ):
         make(epochs=1, early_stop=optuna.pruners.MedianPruner())
     make(epochs=1, inherit=True, inherited_epochs=2, early_stop=optuna.pruners.MedianPruner())
 
 
 def test_something_else_is_no_pruner() -> None:
-    with pytest.raises(ValueError, match="early_stop is 'median'; it must be a pruner of Optuna, or None"):
+    with pytest.raises(ValueError, match="early_stop is 'median'; it must be an Optuna pruner, or None"):
         make(early_stop="median")

@@ -177,14 +177,16 @@ class Chooses(nn.Module):
 @pytest.mark.parametrize("module", [Scales(), Chooses(), nn.Conv1d(3, 3, 1, padding_mode="circular")])
 def test_what_cannot_be_source_is_told(module: nn.Module, tmp_path: Path) -> None:
     shape = (3, 4) if isinstance(module, nn.Conv1d) else (3,)
-    with pytest.raises(ValueError, match=r"cannot be written as source .*write .onnx or .pt2"):
+    with pytest.raises(ValueError, match=r"cannot be written as source .*use the suffix .onnx or .pt2"):
         export_network(nn.Sequential(module), tmp_path / "net.py", shape)
 
 
 def test_wrong_numbers_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     right = writing._constructor
     monkeypatch.setattr(writing, "_constructor", lambda it: right(it).replace("ReLU", "Tanh"))
-    with pytest.raises(RuntimeError, match="up to .* apart from those of the network; do not use it"):
+    with pytest.raises(
+        RuntimeError, match="differ from those of the network by up to .*; do not use the file"
+    ):
         export_network(nn.Sequential(nn.Linear(3, 3), nn.ReLU()), tmp_path / "net.py", (3,))
 
 
@@ -225,14 +227,17 @@ def test_another_network_is_not_exported_as_the_trials(
     other = build_network(parse("Conv(8,7,1)"), (1, 8, 8), 10)
     assert study.best_trial.user_attrs["architecture"] != "Conv(8,7,1)"
     for wrong in (other, "x"):
-        with pytest.raises(ValueError, match="network is not the trial's; it must be one that refit made"):
+        with pytest.raises(
+            ValueError,
+            match="network has another architecture than the trial; it must be a network that refit returned",
+        ):
             objective.export(study.best_trial, tmp_path / "net.py", network=wrong)  # type: ignore[arg-type]
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("wrong", [3, None, "best"])
 def test_what_is_no_trial_is_said(found: tuple[CNNObjective, optuna.Study], wrong: object) -> None:
-    with pytest.raises(ValueError, match="it must be a trial, or a row of what confirm returns"):
+    with pytest.raises(ValueError, match="it must be a trial, or a row of the result of confirm"):
         found[0].export(wrong, "net.py")  # type: ignore[arg-type]
 
 

@@ -303,7 +303,9 @@ def test_a_trial_without_a_network_is_named(objective: CNNObjective) -> None:
     for use in (objective.refit, objective.table):
         with pytest.raises(ValueError, match=r"user attributes \['a'\]; it must have 'architecture'"):
             use(trial)
-    with pytest.raises(ValueError, match="no parameter 'layer1_kind'; a fixed trial must hold a network"):
+    with pytest.raises(
+        ValueError, match="no parameter 'layer1_kind'; a fixed trial must have the parameters of a network"
+    ):
         objective(FixedTrial({"x": 1}))
 
 
@@ -439,7 +441,7 @@ def test_the_study_says_how_its_networks_are_trained(tmp_path: Path) -> None:
 
 
 def test_optunas_default_pruner_is_told_once(capfd: pytest.CaptureFixture[str]) -> None:
-    told = "The study's pruner, MedianPruner, is the one that Optuna takes if none is named"
+    told = "The study uses Optuna's default pruner, MedianPruner."
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.INFO)
     counts = []

@@ -61,7 +61,7 @@ def test_the_fewest_bytes_within_the_budget(budget: Budget, after: str) -> None:
 
 
 def test_no_cut_is_told_with_the_nearest() -> None:
-    with pytest.raises(ValueError, match=r"no cut is within Budget\(.*behind 'input', .* 256 bytes cross"):
+    with pytest.raises(ValueError, match=r"no cut is within Budget\(.*after 'input', transfers 256 bytes"):
         choose(FOUND, Budget(macs=100, crossing_bytes=10))
     with pytest.raises(ValueError, match="macs is -1; it must be a number of at least 0"):
         Budget(macs=-1)
@@ -165,12 +165,12 @@ def test_partition_refuses_what_it_cannot_do(
     objective, study = found
     with pytest.raises(ValueError, match="limits latency to 0.1 s; latency must be True"):
         objective.partition(study.best_trial, Budget(latency=0.1), latency=False)
-    with pytest.raises(ValueError, match="must be one that refit made of this trial"):
+    with pytest.raises(ValueError, match="must be a network that refit returned for it"):
         objective.partition(
             study.best_trial, Budget(), folder=tmp_path, network=nn.Linear(3, 3), latency=False
         )
     other = build_network((kinds.GlobalPool(),), (1, 8, 8), 10)
-    with pytest.raises(ValueError, match="must be one that refit made of this trial"):
+    with pytest.raises(ValueError, match="must be a network that refit returned for it"):
         objective.partition(study.best_trial, Budget(), folder=tmp_path, network=other, latency=False)
 
 

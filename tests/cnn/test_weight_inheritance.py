@@ -243,7 +243,7 @@ def test_leaders_and_refits_start_from_scratch() -> None:
     ("arguments", "message"),
     [
         ({"inherited_epochs": 0, "inherit": True}, "inherited_epochs is 0; it must be a positive integer"),
-        ({"inherited_epochs": 1}, "inherited_epochs is 1; without inherit=True no network does"),
+        ({"inherited_epochs": 1}, "inherited_epochs is 1; it must be None unless inherit is True"),
         ({"inherit": True, "objectives": ("accuracy", "macs")}, "inherit is True; with several objectives"),
         ({"train_prefixes": 0}, "train_prefixes is 0"),
     ],

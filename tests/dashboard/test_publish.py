@@ -210,14 +210,14 @@ def several(trial: optuna.Trial) -> tuple[float, float]:
     ("n_trials", "objective", "how", "expected"),
     [
         (0, fails, {}, "No trial yet."),
-        (3, fails, {}, "No trial is complete yet and within all constraints."),
+        (3, fails, {}, "No complete trial meets all constraints yet."),
         (1, layered(LayerSpace(max_layers=1)), {}, "The best trial: 0"),
         (5, lambda trial: trial.suggest_float("a|b", 0, 1), {"direction": "minimize"}, "| a\\|b |"),
         (
             9,
             several,
             {"direction": None, "directions": ["maximize", "minimize"]},
-            "Trials that no other beats",
+            "Pareto-optimal trials",
         ),
         (9, layered(), {"sampler": TRLHPOSampler(seed=0)}, "## The best trials"),
     ],
@@ -251,7 +251,7 @@ def test_constraints_are_told() -> None:
     assert f"The best trial: {best.number}," in note
     assert study._storage.get_best_trial(study._study_id).number != best.number  # what the dashboard shows
     assert "| budget | -1.0000 | 10 | 5 | 1.0000 |" in note
-    assert "5 of 10 trials are within all constraints" in note and "may violate one" in note
+    assert "5 of 10 trials meet all constraints" in note and "may violate one" in note
     assert "| budget | -1.0000 | met |" in seen(study, best.number)["note"]["body"]
 
 
@@ -381,7 +381,7 @@ def test_callback_fails_no_study(monkeypatch: pytest.MonkeyPatch, caplog: pytest
     finally:
         optuna.logging.disable_propagation()
     assert len(study.trials) == 3
-    assert "was not published behind trial 2: OSError('the disk is full')" in caplog.text
+    assert "was not published after trial 2: OSError('the disk is full')" in caplog.text
 
 
 def test_callback_in_threads_and_pickled() -> None:
@@ -402,7 +402,7 @@ def test_bad_arguments(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         PublishCallback(every=True)
     with pytest.raises(ValueError, match="every is 0; it must be a positive integer"):
         PublishCallback(every=0)
-    with pytest.raises(ValueError, match="the networks need one to lie in"):
+    with pytest.raises(ValueError, match="the exported networks are stored there"):
         publish(study, objective=CNNObjective("digits"))
     monkeypatch.setitem(sys.modules, "optuna_dashboard", None)
     with pytest.raises(ImportError, match=r'pip install "optuna-trlhpo\[dashboard\]"'):

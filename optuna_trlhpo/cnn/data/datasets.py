@@ -164,7 +164,7 @@ def resolve_device(device: str | torch.device | None) -> torch.device:
     except (AssertionError, NotImplementedError, RuntimeError, TypeError):
         resolved = torch.device("meta")
     if resolved.type == "meta":  # it stores no numbers, so it means "no device" here
-        available = "'cpu' or 'cuda'" if torch.cuda.is_available() else "'cpu', for no GPU is available here"
+        available = "'cpu' or 'cuda'" if torch.cuda.is_available() else "'cpu', because no GPU is available"
         raise ValueError(f"device is {str(device)!r}; it must be {available}")
     return resolved
 
@@ -196,14 +196,14 @@ def _check_labels(raw: RawData, num_classes: int | None) -> int:
         low, high = int(labels.min()), int(labels.max())
         if low < 0 or high >= num_classes:
             raise ValueError(
-                f"{labels_name} hold {low if low < 0 else high}; with {num_classes} classes they must be "
+                f"{labels_name} contain {low if low < 0 else high}; with {num_classes} classes they must be "
                 f"integers from 0 to {num_classes - 1}"
             )
     counts = torch.bincount(raw.labels, minlength=num_classes)
     rarest = int(counts.argmin())
     if counts[rarest] < 2:
         raise ValueError(
-            f"class {rarest} has {int(counts[rarest])} of the images; each of the {num_classes} classes "
-            f"(0 to {num_classes - 1}) needs at least 2, one to train on and one to validate on"
+            f"the number of images of class {rarest} is {int(counts[rarest])}; each of the {num_classes} "
+            f"classes (0 to {num_classes - 1}) needs at least 2, one for training and one for validation"
         )
     return int(num_classes)

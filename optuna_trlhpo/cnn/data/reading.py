@@ -26,7 +26,7 @@ DATASETS = ("digits", *TORCHVISION)
 _INPUTS = {1: "rows of a table, such as kinds.MLP,", 2: "sequences, such as kinds.LSTM,"}
 """Description of inputs other than images, by their number of axes."""
 
-_EXTRA = 'it needs an optional extra: pip install "optuna-trlhpo[cnn]"'
+_EXTRA = 'install it with pip install "optuna-trlhpo[cnn]"'
 
 
 class RawData(NamedTuple):
@@ -78,7 +78,7 @@ def _read_digits(rng: np.random.Generator) -> RawData:
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
-        raise ImportError(f"'digits' comes with scikit-learn; {_EXTRA}") from error
+        raise ImportError(f"the dataset 'digits' needs scikit-learn; {_EXTRA}") from error
     pixels, labels = load_digits(return_X_y=True)
     images = torch.from_numpy(pixels.reshape(-1, 1, 8, 8) / 16.0)
     # The dataset has no test split of its own, so a fifth is held out.
@@ -92,7 +92,7 @@ def _read_torchvision(name: str, data_root: Path, download: bool) -> RawData:
     try:
         from torchvision import datasets
     except ImportError as error:
-        raise ImportError(f"{name!r} is read with torchvision; {_EXTRA}") from error
+        raise ImportError(f"the dataset {name!r} needs torchvision; {_EXTRA}") from error
     class_name, folder = TORCHVISION[name]
     cls = getattr(datasets, class_name)
     try:
@@ -104,8 +104,8 @@ def _read_torchvision(name: str, data_root: Path, download: bool) -> RawData:
                 f"{data_root / folder} by hand"
             ) from error
         raise FileNotFoundError(
-            f"the files of {name!r} are not in {data_root / folder}; pass download=True, or as data_root the "
-            f"directory that holds {folder}"
+            f"the files of {name!r} are not in {data_root / folder}; pass download=True, or set data_root to "
+            f"the directory that contains {folder}"
         ) from error
 
     def images(part: Any) -> Tensor:
@@ -118,9 +118,11 @@ def _read_torchvision(name: str, data_root: Path, download: bool) -> RawData:
 
 def _read_dataset(dataset: Any) -> RawData:
     if not hasattr(dataset, "__len__"):
-        raise ValueError(f"data is a {type(dataset).__name__} without length; it must be a map-style Dataset")
+        raise ValueError(
+            f"data is a {type(dataset).__name__} without a length; it must be a map-style Dataset"
+        )
     if len(dataset) == 0:
-        raise ValueError(f"data is an empty {type(dataset).__name__}; it must hold images")
+        raise ValueError(f"data is an empty {type(dataset).__name__}; it must contain images")
     images, labels = [], []
     for i in range(len(dataset)):
         image, label = dataset[i]
@@ -128,7 +130,7 @@ def _read_dataset(dataset: Any) -> RawData:
         labels.append(_as_labels([label], "labels"))
     shapes = sorted({tuple(image.shape) for image in images})
     if len(shapes) > 1:
-        raise ValueError(f"the images have shapes {shapes[0]} and {shapes[1]}; all must have the same")
+        raise ValueError(f"the images have shapes {shapes[0]} and {shapes[1]}; all must have the same shape")
     return RawData(type(dataset).__name__, _as_images(torch.stack(images), "images"), torch.cat(labels))
 
 
@@ -144,7 +146,7 @@ def _as_tensor(values: Any, name: str) -> Tensor:
         return values.detach().cpu()
     array = np.asarray(values)
     if array.dtype.kind not in "iufb":
-        raise ValueError(f"{name} has dtype {array.dtype}; it must hold numbers")
+        raise ValueError(f"{name} has dtype {array.dtype}; it must contain numbers")
     # Copied, because PyTorch does not support every byte order, stride and read-only flag.
     return torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("="), order="C"))
 
@@ -155,17 +157,21 @@ def _as_images(values: Any, name: str, axes: int = 3) -> Tensor:
     if axes != 3:
         if images.ndim != axes + 1 or 0 in shape:
             form = {1: "(n, features)", 2: "(n, steps, features)"}[axes]
-            raise ValueError(f"{name} has shape {shape}; it must be {form}, with at least one of each")
+            raise ValueError(
+                f"{name} has shape {shape}; it must be {form}, with at least 1 in each dimension"
+            )
         return images
     if images.ndim not in (3, 4):
         raise ValueError(f"{name} has shape {shape}; it must be (n, H, W) or (n, C, H, W)")
     if images.ndim == 4 and shape[3] <= 4 < shape[1]:
         raise ValueError(
-            f"{name} has shape {shape}; it must be (n, H, W) or (n, C, H, W), so move the channels forward, "
-            "with numpy by images.transpose(0, 3, 1, 2)"
+            f"{name} has shape {shape}; it must be (n, H, W) or (n, C, H, W), so move the channels to the "
+            "second axis, for example with images.transpose(0, 3, 1, 2)"
         )
     if 0 in shape:
-        raise ValueError(f"{name} has shape {shape}; it must hold at least one image with at least one pixel")
+        raise ValueError(
+            f"{name} has shape {shape}; it must contain at least one image with at least one pixel"
+        )
     return images[:, None] if images.ndim == 3 else images
 
 
@@ -175,7 +181,7 @@ def _as_labels(values: Any, name: str) -> Tensor:
         raise ValueError(f"{name} has shape {tuple(labels.shape)}; it must be (n,), one integer per image")
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
         dtype = str(labels.dtype).removeprefix("torch.")
-        raise ValueError(f"{name} has dtype {dtype}; it must hold integers")
+        raise ValueError(f"{name} has dtype {dtype}; it must contain integers")
     return labels.long()
 
 
@@ -183,7 +189,7 @@ def scaled(images: Tensor) -> Tensor:
     """Convert images to float32, and scale uint8 images from 0-255 to 0-1."""
     scaled = images.float() / 255 if images.dtype == torch.uint8 else images.float()
     if not scaled.isfinite().all():
-        raise ValueError("the images hold pixels that are not finite (NaN or infinite); all must be finite")
+        raise ValueError("the images contain pixels that are NaN or infinite; all must be finite")
     return scaled
 
 

@@ -51,10 +51,10 @@ def split_sizes(
         train = available - validation
     for name, size in (("train_size", train_size), ("validation_size", validation_size)):
         if size is not None and size >= available:
-            raise ValueError(f"{name} is {size}; it must be less than {available}, the images there are")
+            raise ValueError(f"{name} is {size}; it must be less than the number of images, {available}")
     if train < 1 or validation < 1 or train + validation > available:
         raise ValueError(
             f"train_size {train} and validation_size {validation} do not fit: both must be at least 1, and "
-            f"together at most {available}, the images there are"
+            f"their sum at most the number of images, {available}"
         )
     return train, validation

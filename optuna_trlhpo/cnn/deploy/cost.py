@@ -114,7 +114,7 @@ class Cost(NamedTuple):
             f"{self.peak_activation_bytes:,} bytes of activations at once",
         ]
         if self.latency is not None:
-            energy = "" if self.joules is None else f", {1e3 * self.joules:.3g} mJ a batch"
+            energy = "" if self.joules is None else f", {1e3 * self.joules:.3g} mJ per batch"
             lines.append(f"latency on {self.setting}{energy}")
         return "\n".join(lines)
 
@@ -148,7 +148,7 @@ def measure_cost(
         (5472, 11880, 1408, 1152)
     """
     if not parts:
-        raise ValueError("a network has at least one part, and there is none")
+        raise ValueError("parts is empty; a network must have at least one part")
     for name, value in (("batch_size", batch_size), ("threads", threads), ("seconds", seconds)):
         if not value > 0:
             raise ValueError(f"{name} is {value!r}; it must be positive")

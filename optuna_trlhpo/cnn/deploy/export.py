@@ -31,7 +31,7 @@ TOLERANCE = 1e-4
 FORMATS = {".onnx": "ONNX", ".pt2": "torch.export", ".py": "Python source"}
 """Formats by the suffix of the path."""
 
-_EXTRA = 'it needs an optional extra: pip install "optuna-trlhpo[export]"'
+_EXTRA = 'install them with pip install "optuna-trlhpo[export]"'
 
 
 class Exported(NamedTuple):
@@ -101,8 +101,8 @@ def export_network(
         difference = max(_difference(run(batch), reference(batch)) for batch in batches)
     if not difference <= TOLERANCE:
         raise RuntimeError(
-            f"what was written to {str(path)!r} gives outputs that are up to {difference:.2g} apart from "
-            "those of the network; do not use it"
+            f"the outputs of the exported file {str(path)!r} differ from those of the network by up to "
+            f"{difference:.2g}; do not use the file"
         )
     return Exported(FORMATS[path.suffix], files, sum(file.stat().st_size for file in files), difference)
 
@@ -116,7 +116,7 @@ def check_format(path: str | Path) -> None:
     needed = ("onnx", "onnxruntime", "onnxscript") if suffix == ".onnx" else ()
     missing = [name for name in needed if importlib.util.find_spec(name) is None]
     if missing:
-        raise ImportError(f"to write {str(path)!r}, {', '.join(missing)} must be installed; {_EXTRA}")
+        raise ImportError(f"the export to {str(path)!r} needs {', '.join(missing)}; {_EXTRA}")
 
 
 _Run = Callable[[Tensor], Tensor]
@@ -269,7 +269,7 @@ def load(path=Path(__file__).with_suffix(".safetensors")):
 
 
 def _unwritable(reason: object) -> ValueError:
-    return ValueError(f"the network cannot be written as source ({reason}); write .onnx or .pt2")
+    return ValueError(f"the network cannot be written as source ({reason}); use the suffix .onnx or .pt2")
 
 
 def _renamed(network: nn.Module, traced: fx.Graph) -> tuple[fx.Graph, dict[str, nn.Module]]:
@@ -297,7 +297,7 @@ def _renamed(network: nn.Module, traced: fx.Graph) -> tuple[fx.Graph, dict[str, 
         elif node.op == "placeholder":
             new = graph.placeholder("x")
         elif node.op == "get_attr":
-            raise _unwritable(f"it has a tensor of its own, {node.target!r}")
+            raise _unwritable(f"it has a tensor outside its modules, {node.target!r}")
         else:
             new = graph.node_copy(node, copies.__getitem__)
         copies[node] = new
@@ -309,7 +309,7 @@ def _constructor(module: nn.Module) -> str:
     if isinstance(module, blocks.SeededDropout):
         return f"nn.Dropout{'2d' if module.channels else ''}({module.share})"
     call = ast.parse(str(module), mode="eval").body
-    assert isinstance(call, ast.Call), f"{type(module).__name__} does not print itself as a call"
+    assert isinstance(call, ast.Call), f"{type(module).__name__} has no constructor call as its text"
     # Default values are omitted, because other versions of PyTorch may not know the argument.
     defaults = inspect.signature(type(module)).parameters
     call.keywords = [

@@ -44,7 +44,7 @@ def check_reachable(max_latency: float, measure: Callable[[Network], float], spa
             return
     raise ValueError(
         f"max_latency is {max_latency:g} s; the cheapest network of one layer, {describe(layers)}, takes "
-        f"{seconds:.3g} s here"
+        f"{seconds:.3g} s on this machine"
     )
 
 

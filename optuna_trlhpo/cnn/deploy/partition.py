@@ -181,8 +181,8 @@ def choose(found: Sequence[Cut], budget: Budget) -> Cut:
         able = [cut for cut in found if cut.fits(Budget(budget.macs, budget.parameters, budget.latency))]
         least = min(able, key=lambda cut: cut.crossing_bytes)
         raise ValueError(
-            f"no cut is within {budget}: behind {least.after!r}, the best that the device can bear, "
-            f"{least.crossing_bytes} bytes cross"
+            f"no cut is within {budget}: of the cuts that the device can compute, the best one, after "
+            f"{least.after!r}, transfers {least.crossing_bytes} bytes"
         )
     return min(fitting, key=lambda cut: (cut.crossing_bytes, cut.device_macs, cut.device_parameters))
 

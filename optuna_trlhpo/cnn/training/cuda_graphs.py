@@ -90,7 +90,7 @@ class CapturedSteps:
 
     def _try_to_capture(self, batch: Tensor) -> None:
         if any(isinstance(part, SeededDropout) for part in self._model.modules()):
-            self.reason = "it draws from a generator of its own"
+            self.reason = "it draws from its own random generator"
             return
         self._batch.copy_(batch)
         before = copy.deepcopy(self._model.state_dict())
