@@ -12,18 +12,26 @@ from optuna_trlhpo.benchmarks.problems.tasks import TASKS
 def add_train(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``train``."""
     parser.description = (
-        "Train networks on a task and append what comes of each to ROWS, a file of JSON lines. A command "
-        "that was broken off goes on where it was. Workers need a file and a seed each. Without --networks "
-        "nothing is trained; with --table what all ROWS hold is written as a compact table."
+        "Train networks on a task and append the result of each to ROWS, a file of JSON lines. The same "
+        "command continues an interrupted one. Each parallel worker needs its own file and seed. Without "
+        "--networks nothing is trained. With --table, the results in all ROWS are written as a compact table."
     )
-    parser.add_argument("rows", type=Path, nargs="+", metavar="ROWS", help="trained for: the first")
+    parser.add_argument(
+        "rows",
+        type=Path,
+        nargs="+",
+        metavar="ROWS",
+        help="files of results; new ones are appended to the first",
+    )
     parser.add_argument("--task", choices=sorted(TASKS), default="mnist", help="default: %(default)s")
-    parser.add_argument("--networks", type=positive, metavar="N", help="rows that the file is to have")
+    parser.add_argument(
+        "--networks", type=positive, metavar="N", help="total number of results in the first file"
+    )
     parser.add_argument("--seed", type=seed_number, default=0, metavar="N", help="default: %(default)s")
     parser.add_argument(
-        "--data-root", default="data", metavar="DIR", help="holds MNIST (default: %(default)s)"
+        "--data-root", default="data", metavar="DIR", help="folder that contains MNIST (default: %(default)s)"
     )
-    parser.add_argument("--table", type=Path, metavar="FILE", help="a .csv.gz file to write")
+    parser.add_argument("--table", type=Path, metavar="FILE", help="file to write, with the suffix .csv.gz")
     parser.set_defaults(handle=_train)
 
 
@@ -36,16 +44,16 @@ def _train(arguments: argparse.Namespace) -> int:
 def add_pretrain(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``pretrain``."""
     parser.description = (
-        "Train the prior for layers on the tables that come with the package, and write it to a file that "
-        "`TRLHPOSampler(layer_prior=FILE)` takes."
+        "Train the prior for layers on the tables of the package, and write it to a file for "
+        "`TRLHPOSampler(layer_prior=FILE)`."
     )
-    parser.add_argument("file", type=Path, metavar="FILE", help="a .safetensors file to write")
+    parser.add_argument("file", type=Path, metavar="FILE", help="file to write, with the suffix .safetensors")
     parser.add_argument(
         "--tasks",
         nargs="+",
         default=["*"],
         metavar="NAME",
-        help="names, or patterns in which * stands for anything (default: all that have a table)",
+        help="names or patterns, in which * matches anything (default: all tasks that have a table)",
     )
     parser.add_argument("--seed", type=seed_number, default=0, metavar="N", help="default: %(default)s")
     parser.set_defaults(handle=_pretrain)

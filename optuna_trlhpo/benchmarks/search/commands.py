@@ -26,15 +26,15 @@ from optuna_trlhpo.benchmarks.search import defaults, modes
 def add_run(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``run``."""
     parser.description = (
-        "Run each sampler on each problem, in each of its forms and with each seed, and append "
-        "what comes of it to OUT/PROBLEM/SAMPLER.jsonl. What is there is not run again: a command that was "
-        "broken off is taken up by the same command. Delete a file to have its studies run anew. Cost is the "
-        "number of networks trained; one that the study has trained before is free."
+        "Run each sampler on each problem, in each of its forms and with each seed, and append the results "
+        "to OUT/PROBLEM/SAMPLER.jsonl. Studies with results are not run again, so the same command continues "
+        "an interrupted one. Delete a file to run its studies again. The cost is the number of trained "
+        "networks; a network that the study has trained before is free."
     )
     add_selection(parser, problems=("*",), samplers=("*",))
     add_studies(parser, out=ROWS, seeds=100, budget=200)
     add_protocol(
-        parser, "run what `report --protocol NAME` judges by: the seeds and the budget are that protocol's"
+        parser, "run all studies of a protocol, with its seeds and budget, for `report --protocol NAME`"
     )
     parser.set_defaults(handle=_run)
 
@@ -48,11 +48,12 @@ def _run(arguments: argparse.Namespace) -> int:
 def add_report(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``report``."""
     parser.description = (
-        "Print the rows in OUT as tables in Markdown: mean regret, tests, ranks over problems. "
-        "The last lines are `PROBLEM @N ratio R p P rank K of M`, one for each problem: after N trainings, R "
-        "is the mean regret of --reference over that of the best sampler of Optuna, P the p of Wilcoxon's "
-        "test against that one, K its rank by mean regret among M samplers. N is 50, where most is asked "
-        "for, or the smallest budget in the rows of the problem, if that is less."
+        "Print the results in OUT as Markdown tables: mean regret, tests, and ranks over the problems. "
+        "The last lines are `PROBLEM @N ratio R p P rank K of M`, one for each problem. After N trainings, R "
+        "is the ratio of the mean regret of --reference to that of the best sampler of Optuna, P is the "
+        "p-value of Wilcoxon's signed-rank test between the two, and K is the rank of --reference by mean "
+        "regret among M samplers. N is 50, or the smallest budget in the results of the problem if that is "
+        "less."
     )
     add_selection(parser, problems=("*",), samplers=("*",))
     add_out(parser, ROWS)
@@ -60,16 +61,18 @@ def add_report(parser: argparse.ArgumentParser) -> None:
         "--reference",
         default="trlhpo",
         metavar="NAME",
-        help="the sampler that others are compared with (default: %(default)s)",
+        help="sampler that the others are compared with (default: %(default)s)",
     )
     parser.add_argument(
-        "--markdown", type=Path, metavar="FILE", help="write the tables there instead of printing them"
+        "--markdown", type=Path, metavar="FILE", help="write the tables to this file instead of printing them"
     )
-    parser.add_argument("--figures", type=Path, metavar="DIR", help="write regret curves there, PROBLEM.svg")
+    parser.add_argument(
+        "--figures", type=Path, metavar="DIR", help="write the regret curves to this folder, as PROBLEM.svg"
+    )
     add_protocol(
         parser,
-        "judge all rows in OUT by what the sampler is to reach, say what falls short and by how much, and "
-        "exit with 0 only if nothing does, and no row of the protocol is missing",
+        "check all results in OUT against the criteria for the sampler, list the criteria that fail and by "
+        "how much, and exit with 0 only if none fails and no result of the protocol is missing",
     )
     parser.set_defaults(handle=_report)
 
@@ -83,14 +86,14 @@ def _report(arguments: argparse.Namespace) -> int:
 def add_ablate(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``ablate``."""
     parser.description = (
-        "Run the whole agent, and the agent without each of its parts where that makes a "
-        "difference, each problem in its progressive form if it has one. Rows are kept, and not made again, "
-        "as by `run`. At the end a table of all rows in OUT tells what each part is worth."
+        "Ablation study: run the full agent, and the agent without each of its parts where that makes a "
+        "difference, on the progressive form of each problem if it has one. Studies with results are not run "
+        "again, as in `run`. At the end, a table of all results in OUT shows the effect of each part."
     )
     problems = ("macro-progressive", "nb201-cifar10", "mnist-layers")
     add_selection(parser, problems=problems, variants=("*",))
     add_studies(parser, out=ROWS / "ablation", seeds=20, budget=100)
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table there too")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="also write the table to this file")
     parser.set_defaults(handle=_ablate)
 
 
@@ -103,13 +106,13 @@ def _ablate(arguments: argparse.Namespace) -> int:
 def add_transfer(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``transfer``."""
     parser.description = (
-        "Run the sampler cold, and warm-started with an earlier study: of another dataset, of "
-        "smaller images, or a misleading one. Rows are kept, and not made again, as by `run`. At the end a "
-        "table of all rows in OUT tells how many trainings each earlier study saves."
+        "Run the sampler without an earlier study, and warm-started with one: of another dataset, of smaller "
+        "images, or a misleading one. Studies with results are not run again, as in `run`. At the end, a "
+        "table of all results in OUT shows how many trainings each earlier study saves."
     )
     add_selection(parser, problems=("*",))
     add_studies(parser, out=ROWS / "transfer", seeds=20, budget=60)
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table there too")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="also write the table to this file")
     parser.set_defaults(handle=_transfer)
 
 
@@ -122,24 +125,29 @@ def _transfer(arguments: argparse.Namespace) -> int:
 def add_real(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``real``."""
     parser.add_argument(
-        "--task", default="mnist", metavar="NAME", help="one of those with test images (default: %(default)s)"
+        "--task", default="mnist", metavar="NAME", help="task with test images (default: %(default)s)"
     )
     add_samplers(parser, defaults.REAL_SAMPLERS)
     parser.add_argument("--seeds", type=int, default=5, metavar="N", help="default: %(default)s")
     parser.add_argument(
-        "--budget", type=int, default=100, metavar="N", help="trainings of a study (default: %(default)s)"
+        "--budget",
+        type=int,
+        default=100,
+        metavar="N",
+        help="number of trainings per study (default: %(default)s)",
     )
     parser.add_argument(
         "--form",
         choices=["progressive", "terminal"],
-        help="of all samplers named (default: progressive for those that live on reports, else terminal)",
+        help="form of the problem for all samplers (default: progressive for samplers that need reports, "
+        "else terminal)",
     )
     parser.add_argument(
         "--refits",
         type=int,
         default=defaults.REFITS,
         metavar="N",
-        help="of what a study found (default: %(default)s)",
+        help="number of retrainings of each study's result (default: %(default)s)",
     )
     add_common_arguments(parser, out="real-training-rows", holds="MNIST")
     parser.set_defaults(handle=_real)
@@ -168,11 +176,11 @@ def add_confirm(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=list(defaults.TOTALS),
         metavar="T",
-        help="trainings in all (default: " + ", ".join(map(str, defaults.TOTALS)) + ")",
+        help="total number of trainings (default: " + ", ".join(map(str, defaults.TOTALS)) + ")",
     )
     for name, default, what in (
-        ("top", defaults.TOP, "networks to confirm"),
-        ("repeats", defaults.REPEATS, "trainings of each"),
+        ("top", defaults.TOP, "number of networks to confirm"),
+        ("repeats", defaults.REPEATS, "number of trainings per network"),
     ):
         parser.add_argument(
             f"--{name}", type=int, default=default, metavar="N", help=f"{what} (default: %(default)s)"
@@ -180,7 +188,8 @@ def add_confirm(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--form",
         choices=["progressive", "terminal"],
-        help="where a problem has it (default: progressive for those that live on reports, else terminal)",
+        help="form of each problem that has it (default: progressive for samplers that need reports, else "
+        "terminal)",
     )
     add_common_arguments(parser, out="confirmation-rows", holds="nas-bench-macro")
     parser.set_defaults(handle=_confirm)
@@ -203,7 +212,7 @@ def add_pareto(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=defaults.PARETO_BUDGET,
         metavar="N",
-        help="trainings of a study (default: %(default)s)",
+        help="number of trainings per study (default: %(default)s)",
     )
     add_common_arguments(parser, out="pareto-rows")
     parser.set_defaults(handle=_pareto)
@@ -223,7 +232,7 @@ def add_repeats(parser: argparse.ArgumentParser) -> None:
     _add_trials(parser, defaults.REPEATS_TRIALS)
     add_seeds(parser, defaults.REPEATS_SEEDS)
     add_common_arguments(parser, out="benchmark-rows/repeats")
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables there, too")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="also write the tables to this file")
     parser.set_defaults(handle=_repeats)
 
 
@@ -240,7 +249,7 @@ def add_idioms(parser: argparse.ArgumentParser) -> None:
     _add_trials(parser, defaults.IDIOMS_TRIALS)
     add_seeds(parser, defaults.IDIOMS_SEEDS)
     add_common_arguments(parser, out="benchmark-rows/idioms")
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables there, too")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="also write the tables to this file")
     parser.set_defaults(handle=_idioms)
 
 
@@ -252,5 +261,9 @@ def _idioms(arguments: argparse.Namespace) -> int:
 
 def _add_trials(parser: argparse.ArgumentParser, default: int) -> None:
     parser.add_argument(
-        "--trials", type=positive, default=default, metavar="N", help="of a study (default: %(default)s)"
+        "--trials",
+        type=positive,
+        default=default,
+        metavar="N",
+        help="number of trials per study (default: %(default)s)",
     )

@@ -14,10 +14,14 @@ from optuna_trlhpo.benchmarks.training import defaults
 def add_engine(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``engine``."""
     parser.add_argument(
-        "--devices", nargs="+", metavar="NAME", help="default: cpu, and cuda where there is a GPU"
+        "--devices", nargs="+", metavar="NAME", help="default: cpu, and cuda if there is a GPU"
     )
     parser.add_argument(
-        "--threads", type=int, default=1, metavar="N", help="of the CPU, for both (default: %(default)s)"
+        "--threads",
+        type=int,
+        default=1,
+        metavar="N",
+        help="number of CPU threads for both loops (default: %(default)s)",
     )
     parser.add_argument("--images", type=int, default=4096, metavar="N", help="default: %(default)s")
     parser.add_argument(
@@ -28,7 +32,8 @@ def add_engine(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=os.environ.get(DATA_ROOT_VARIABLE),
         metavar="DIR",
-        help=f"holds MNIST (default: the environment variable {DATA_ROOT_VARIABLE}; without, random images)",
+        help=f"folder that contains MNIST (default: the environment variable {DATA_ROOT_VARIABLE}; if unset, "
+        "random images are used)",
     )
     parser.set_defaults(handle=_engine)
 
@@ -41,16 +46,21 @@ def _engine(arguments: argparse.Namespace) -> int:
 
 def add_train_less(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``train-less``."""
-    parser.add_argument("--ways", nargs="*", metavar="NAME", help="none: only report (default: all)")
+    parser.add_argument(
+        "--ways",
+        nargs="*",
+        metavar="NAME",
+        help="names of the methods; no name only reports existing results (default: all)",
+    )
     parser.add_argument("--networks", type=int, default=60, metavar="N", help="default: %(default)s")
     parser.add_argument(
         "--images",
         type=int,
         default=defaults.TRAIN_IMAGES,
         metavar="N",
-        help="to train on; twice as many to validate (default: %(default)s)",
+        help="number of training images; validation images are twice as many (default: %(default)s)",
     )
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table there too")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="also write the table to this file")
     add_common_arguments(parser, out="benchmark-rows/train-less", holds="MNIST", jobs=False)
     parser.set_defaults(handle=_train_less)
 
@@ -68,13 +78,14 @@ def add_engine_search(parser: argparse.ArgumentParser) -> None:
         nargs="*",
         default=list(defaults.SEARCH_ARMS),
         metavar="NAME",
-        help=f"none: only report what is there (default: {' '.join(defaults.SEARCH_ARMS)})",
+        help="names of the objectives; no name only reports existing results "
+        f"(default: {' '.join(defaults.SEARCH_ARMS)})",
     )
     for name, default, what in (
-        ("seeds", 5, "studies of each"),
-        ("trials", defaults.SEARCH_TRIALS, "of a study"),
-        ("images", defaults.SEARCH_IMAGES, "to train on, and to validate"),
-        ("refits", defaults.SEARCH_REFITS, "of what a study found"),
+        ("seeds", 5, "number of studies per objective"),
+        ("trials", defaults.SEARCH_TRIALS, "number of trials per study"),
+        ("images", defaults.SEARCH_IMAGES, "number of training images, and of validation images"),
+        ("refits", defaults.SEARCH_REFITS, "number of retrainings of each study's result"),
     ):
         parser.add_argument(
             f"--{name}", type=int, default=default, metavar="N", help=f"{what} (default: %(default)s)"
