@@ -133,13 +133,13 @@ class Tree:
 
 def _scores_of(history: History, trial: FrozenTrial) -> dict[int, float]:
     """Map from a number of parameters to the score of this prefix."""
-    seen: Sequence[Sequence[int]] = note_of(trial).get("seen", [])
+    marks: Sequence[Sequence[int]] = note_of(trial).get("seen", [])
     reports = trial.intermediate_values
-    scores = {n: history.signed(reports[step]) for n, step in seen if step in reports}
+    scores = {n: history.signed(reports[step]) for n, step in marks if step in reports}
     if trial.state.is_finished():
         # The position of reports after the last parameter is unknown. A single one belongs to the last layer;
         # several are the epochs of a training.
-        late = [step for step in reports if step > max((step for _, step in seen), default=-1)]
+        late = [step for step in reports if step > max((step for _, step in marks), default=-1)]
         score = history.signed(reports[late[0]]) if len(late) == 1 else history.score(trial)
         scores.setdefault(len(trial.params), score)
     return scores
@@ -197,13 +197,13 @@ class GrowthSampler(PlannedSampler):
 
         Optuna does not store the order of reports and parameters, so it can only be observed now.
         """
-        seen = plan.note.setdefault("seen", [])
-        mark = new_mark(trial, name, plan.n_asked, seen)
+        marks = plan.note.setdefault("seen", [])
+        mark = new_mark(trial, name, plan.n_asked, marks)
         plan.n_asked = len(trial.params) + 1
         if mark is not None:
-            seen.append(list(mark))
+            marks.append(list(mark))
             self._write_note(study, trial, plan)
-        return max((n for n, _ in seen), default=0)
+        return max((n for n, _ in marks), default=0)
 
 
 def _new_value(

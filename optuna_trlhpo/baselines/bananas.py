@@ -115,8 +115,8 @@ class BananasSampler(PlannedSampler):
             targets = targets_of([history.score(trial) for trial in trials])
             seed = int(self._generator("fit", len(trials)).integers(2**62))
             # A pruned trial does not show where it would have ended.
-            whole = [trial for trial in trials if trial.state == TrialState.COMPLETE]
-            self._fitted = key, Predictor(trials, targets, seed), SpaceModel.of(whole or trials)
+            complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+            self._fitted = key, Predictor(trials, targets, seed), SpaceModel.of(complete or trials)
         return self._fitted[1:]
 
 
@@ -148,13 +148,13 @@ class Encoder:
         distributions: dict[str, list[BaseDistribution]] = {}
         for trial in trials:
             for name, distribution in trial.distributions.items():
-                seen = distributions.setdefault(name, [])
-                if distribution not in seen:
-                    seen.append(distribution)
+                own = distributions.setdefault(name, [])
+                if distribution not in own:
+                    own.append(distribution)
         self._columns: dict[str, _Column] = {}
         self.n_features = 0  # D
-        for name, seen in distributions.items():
-            self._columns[name] = column = _Column(seen, self.n_features)
+        for name, own in distributions.items():
+            self._columns[name] = column = _Column(own, self.n_features)
             self.n_features += column.n_features
 
     def __call__(self, params: Sequence[Mapping[str, Any]]) -> np.ndarray:
@@ -170,11 +170,11 @@ class Encoder:
 class _Column:
     """Encoding of one parameter: its features and their values."""
 
-    def __init__(self, seen: Sequence[BaseDistribution], begin: int) -> None:
+    def __init__(self, distributions: Sequence[BaseDistribution], begin: int) -> None:
         self._begin = begin
         self._places: dict[Any, int] = {}
-        numbers = [d for d in seen if isinstance(d, IntDistribution | FloatDistribution)]
-        for distribution in seen:
+        numbers = [d for d in distributions if isinstance(d, IntDistribution | FloatDistribution)]
+        for distribution in distributions:
             if isinstance(distribution, CategoricalDistribution):
                 for choice in distribution.choices:
                     self._places.setdefault(choice, len(self._places))

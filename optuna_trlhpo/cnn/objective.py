@@ -306,7 +306,7 @@ class CNNObjective(FoundNetworks):
             check_directions(trial.study, self.objectives)
             self._note_settings(trial.study)
         if len(self.objectives) > 1:
-            return self._train_whole(trial)
+            return self._train_once(trial)
         best: float | None = None
         lineage: Lineage = ()
         for layers in self.space.grow(trial):
@@ -362,7 +362,7 @@ class CNNObjective(FoundNetworks):
                 "Consider create_study(pruner=optuna.pruners.NopPruner())."
             )
 
-    def _train_whole(self, trial: BaseTrial) -> tuple[float, ...]:
+    def _train_once(self, trial: BaseTrial) -> tuple[float, ...]:
         layers = self.space.suggest(trial)
         latency = self._latency(layers) if "latency" in self.objectives else math.nan
         self._is_too_slow(trial, layers, alone=True)

@@ -106,8 +106,8 @@ class Cost(NamedTuple):
             numbers = (part.parameters, part.macs, part.output_bytes)
             latency = "" if part.latency is None else str(part.latency)
             rows.append((part.name, shape, *(f"{number:,}" for number in numbers), latency))
-        whole = "" if self.latency is None else str(self.latency)
-        rows.append(("total", "", f"{self.parameters:,}", f"{self.macs:,}", "", whole))
+        total = "" if self.latency is None else str(self.latency)
+        rows.append(("total", "", f"{self.parameters:,}", f"{self.macs:,}", "", total))
         lines = [
             aligned(rows, left={0, 1}),
             f"{self.flops:,} FLOPs, {self.model_bytes:,} bytes of weights, at most "
@@ -158,10 +158,10 @@ def measure_cost(
     try:
         inputs = _inputs(network, input_shape, batch_size)
         device = inputs.device
-        whole, joules, rows, peak = None, None, [], 0
+        total, joules, rows, peak = None, None, [], 0
         with torch.inference_mode():
             if latency:
-                whole = _time(network, inputs, threads, seconds)
+                total = _time(network, inputs, threads, seconds)
                 joules = _energy(network, inputs, threads)
             for name, part in parts.items():
                 timed = _time(part, inputs, threads, seconds) if latency else None
@@ -180,7 +180,7 @@ def measure_cost(
             flops=2 * macs,
             peak_activation_bytes=peak,
             model_bytes=sum(tensor.numel() * tensor.element_size() for tensor in _tensors(network)),
-            latency=whole,
+            latency=total,
             joules=joules,
             setting=f"{_device_name(device)}, {threads} thread{'s' * (threads > 1)}, batch size {batch_size}",
         )
