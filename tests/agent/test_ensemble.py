@@ -313,7 +313,7 @@ def test_parameters_that_a_network_lacks_do_not_matter() -> None:
 def test_equal_seeds_give_equal_answers(body: str) -> None:
     x, y = problem(30)
     torch.manual_seed(3)
-    before, legacy = torch.get_rng_state(), np.random.get_state()[1].copy()  # type: ignore[index]
+    before, legacy = torch.get_rng_state(), np.random.get_state(legacy=False)["state"]["key"].copy()
     found = []
     for seed in (0, 0, 1):
         ensemble = ensemble_of(body, seed=seed)
@@ -323,7 +323,7 @@ def test_equal_seeds_give_equal_answers(body: str) -> None:
     np.testing.assert_array_equal(found[0], found[1])
     assert not np.allclose(found[0][0], found[2][0])
     assert torch.equal(torch.get_rng_state(), before)
-    np.testing.assert_array_equal(np.random.get_state()[1], legacy)  # type: ignore[index]
+    np.testing.assert_array_equal(np.random.get_state(legacy=False)["state"]["key"], legacy)
 
 
 @both

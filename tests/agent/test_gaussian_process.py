@@ -357,4 +357,4 @@ def test_equal_fits_are_equal() -> None:
         posterior = GaussianProcess(n_parts=1)
         posterior.fit(x, y, features_of(2), steps=10)
         found.append(posterior.predict(x)[0])
-    np.testing.assert_array_equal(*found)
+    np.testing.assert_array_equal(found[0], found[1])

@@ -281,9 +281,8 @@ def test_what_another_trial_tries_is_not_tried() -> None:
 def predicted(search: Planner, memory: Replay, *steps: Sequence[Filled]) -> tuple[float, float]:
     """What the critic expects of a network, after the last plan."""
     settled = memory.settled(Request(episode(*steps), (), np.empty(0)))
-    network = Networks(
-        *(array[None, : len(steps)] for array in settled[:5]), np.zeros((1, 0)), np.zeros((1, 0))
-    )
+    slots = [array[None, : len(steps)] for array in settled[:5]]
+    network = Networks(*slots, *2 * [np.zeros((1, 0))])
     mean, deviation = search._critic.predict(search._features(network))
     return float(mean[0]), float(deviation[0])
 

@@ -99,13 +99,13 @@ def test_encoder():
 def test_the_predictor_ranks_what_it_has_not_seen_and_its_members_differ():
     trials = random_trials(count, 90)
     values = np.array([trial.value for trial in trials])
-    predictor = Predictor(trials[:60], targets_of(-values[:60]), seed=0)
+    predictor = Predictor(trials[:60], targets_of((-values[:60]).tolist()), seed=0)
     predicted = predictor.predict([trial.params for trial in trials[60:]])
     assert predicted.shape == (5, 30)
-    ranks = [np.argsort(np.argsort(x)) for x in (predicted.mean(axis=0), -values[60:])]
-    assert np.corrcoef(*ranks)[0, 1] > 0.7
+    found, true = (np.argsort(np.argsort(x)) for x in (predicted.mean(axis=0), -values[60:]))
+    assert np.corrcoef(found, true)[0, 1] > 0.7
     assert (predicted.std(axis=0) > 0).all()
-    other = Predictor(trials[:60], targets_of(-values[:60]), seed=1)
+    other = Predictor(trials[:60], targets_of((-values[:60]).tolist()), seed=1)
     assert not np.allclose(predicted, other.predict([trial.params for trial in trials[60:]]))
 
 

@@ -64,7 +64,8 @@ def test_every_way_trains_what_it_says(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_what_was_broken_off_is_taken_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    way, grow, grown = "early stop of the worse half", train_less._grow, []
+    way, grow = "early stop of the worse half", train_less._grow
+    grown: list[Any] = []
 
     def noting(network: Any, *args: Any) -> Any:
         if len(grown) == 7:

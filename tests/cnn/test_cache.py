@@ -104,7 +104,9 @@ def test_what_was_trained_before_a_trial_was_killed_is_kept(
     shared(study.trials[0], study.trials[1], 2)
 
 
-def test_a_running_trial_is_read_however_far_it_has_come(trained: list[int]) -> None:
+def test_a_running_trial_is_read_however_far_it_has_come(
+    trained: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     objective = make()
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0))
     study.enqueue_trial(make_params(THREE))
@@ -113,18 +115,21 @@ def test_a_running_trial_is_read_however_far_it_has_come(trained: list[int]) -> 
     class Halfway(Exception):
         pass
 
-    def stop(name: str, *_: Any, **__: Any) -> None:
+    suggest_int = running.suggest_int
+
+    def stop(name: str, *_: Any, **__: Any) -> int:
         if name.startswith("layer2_pool"):
             raise Halfway
         return suggest_int(name, *_, **__)
 
-    suggest_int, running.suggest_int = running.suggest_int, stop  # type: ignore[method-assign]
+    monkeypatch.setattr(running, "suggest_int", stop)
     with pytest.raises(Halfway):
         objective(running)
     assert len(trained) == 1 and "layer2_kind" in study.trials[0].params
     add(study, objective, "Conv(8,3,1) > Conv(8,3,1)")
     assert len(trained) == 3  # two layers more of the second trial
-    shared(*study.trials, 1)
+    first, second = study.trials
+    shared(first, second, 1)
 
 
 @pytest.mark.parametrize("other", [{"epochs": 1}, {"seed": 1}, {"batch_size": 8}, {"n": 160}])

@@ -101,9 +101,9 @@ def test_the_ranking_by_hand(objective: CNNObjective, fake: Callable[..., Fake])
         layers=parse(A),
         trial=0,
         observed=0.7,
-        mean=pytest.approx(2.5 / 3),
+        mean=pytest.approx(2.5 / 3),  # type: ignore[arg-type]
         # Deviations -1/30, 2/30, -1/30: variance 6/900/2 = 1/300, and of the mean of three 1/900.
-        standard_error=pytest.approx(1 / 30),
+        standard_error=pytest.approx(1 / 30),  # type: ignore[arg-type]
         accuracies=(0.8, 0.9, 0.8),
         parameters=8 * 9 + 8 + 8 * 36 * 2 + 2,
         macs=36 * 8 * 9 + 8 * 36 * 2,

@@ -42,7 +42,8 @@ def test_mnasnets_product_by_hand() -> None:
 
 
 def test_numbers_of_numpy_are_numbers() -> None:
-    goal = weighted_product("macs", np.int64(10**6), exponent=np.float32(-0.5))
+    target, exponent = np.int64(10**6), np.float32(-0.5)
+    goal = weighted_product("macs", target, exponent=exponent)  # type: ignore[arg-type]
     assert goal(0.9, COUNTS) == pytest.approx(0.9 * 2**-0.5)
     make(max_latency=np.float64(1.0))
 
@@ -63,11 +64,14 @@ def test_the_mixture_by_hand() -> None:
             "exponent is 0.1; it must be a number of at most 0",
         ),
         (
-            lambda: weighted_product("macs", 1, exponent="x"),
+            lambda: weighted_product("macs", 1, exponent="x"),  # type: ignore[arg-type]
             "exponent is 'x'; it must be a number of at most 0",
         ),
         (lambda: weighted_product("macs", True), "target is True; it must be a positive number"),
-        (lambda: mixture("macs", 1, weight="x"), "weight is 'x'; it must be between 0 and 1"),
+        (
+            lambda: mixture("macs", 1, weight="x"),  # type: ignore[arg-type]
+            "weight is 'x'; it must be between 0 and 1",
+        ),
         (lambda: mixture("macs", 1, weight=1.5), "weight is 1.5; it must be between 0 and 1"),
     ],
 )

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import optuna
@@ -48,7 +48,10 @@ def objective() -> CNNObjective:
 
 
 def run(
-    objective: Callable[[optuna.Trial], float], n_trials: int = 1, network: str | None = None, **kwargs: Any
+    objective: Callable[[optuna.Trial], float | Sequence[float]],
+    n_trials: int = 1,
+    network: str | None = None,
+    **kwargs: Any,
 ) -> optuna.Study:
     sampler = optuna.samplers.RandomSampler(seed=0)
     study = optuna.create_study(direction="maximize", sampler=kwargs.pop("sampler", sampler), **kwargs)
@@ -201,7 +204,8 @@ def test_a_study_with_two_jobs(objective: CNNObjective) -> None:
 def test_out_of_memory_fails_the_trial_and_not_the_study(
     error: RuntimeError, objective: CNNObjective, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls, train, messages = [0], trainer.train, []
+    calls, train = [0], trainer.train
+    messages: list[str] = []
 
     def second_fails(*args: Any, **kwargs: Any) -> None:
         calls[0] += 1
@@ -367,7 +371,8 @@ def test_digits_within_seconds() -> None:
     objective = CNNObjective("digits", device="cpu", max_layers=2)
     assert (objective.epochs, objective.batch_size, objective.learning_rate) == (10, 64, 5e-3)
     params = objective.space.to_params(parse("Conv(32,3,1) > MaxPool(2,2,0)"))
-    assert objective(FixedTrial(params)) > 0.94
+    accuracy = objective(FixedTrial(params))
+    assert isinstance(accuracy, float) and accuracy > 0.94
 
 
 @pytest.mark.parametrize(
@@ -409,7 +414,9 @@ def test_refit_checks_its_arguments(objective: CNNObjective) -> None:
 
 
 @pytest.mark.parametrize("directions", [["minimize"], ["maximize", "maximize"]])
-def test_a_study_that_does_not_maximise_is_refused(objective: CNNObjective, directions: list[str]) -> None:
+def test_a_study_that_does_not_maximise_is_refused(
+    objective: CNNObjective, directions: list[Literal["minimize", "maximize"]]
+) -> None:
     study = optuna.create_study(directions=directions)
     with pytest.raises(ValueError, match='create the study with direction="maximize"'):
         study.optimize(objective, n_trials=1)

@@ -2,6 +2,7 @@
 
 import inspect
 import re
+from typing import Any
 
 import optuna
 import pytest
@@ -109,11 +110,12 @@ THEIRS = {name for sampler in SAMPLERS for name in inspect.signature(sampler).pa
 
 @pytest.mark.parametrize("name", sorted(THEIRS - set(OURS.split(", "))))
 def test_what_only_others_have_is_named_and_so_is_what_there_is(name):
+    unknown: dict[str, Any] = {name: None}
     said = f"has no argument '{name}'.*; its arguments are"
     with pytest.raises(TypeError, match=f"^TRLHPOSampler {said} {OURS}$"):
-        TRLHPOSampler(**{name: None})
+        TRLHPOSampler(**unknown)
     with pytest.raises(TypeError, match=f"^TRLHPOSampler.paper {said} seed, "):
-        TRLHPOSampler.paper(**{name: None})
+        TRLHPOSampler.paper(**unknown)
 
 
 def test_what_others_have_too_is_taken():
@@ -140,16 +142,17 @@ def test_what_others_have_too_is_taken():
     ],
 )
 def test_what_to_do_instead(argument, instead):
+    unknown: dict[str, Any] = {argument: 1}
     what = "" if instead is None else f": {instead}"
     sentence = f"TRLHPOSampler has no argument '{argument}'{what}; its arguments are {OURS}"
     with pytest.raises(TypeError, match=f"^{re.escape(sentence)}$"):
-        TRLHPOSampler(**{argument: 1})
+        TRLHPOSampler(**unknown)
 
 
 def test_an_argument_without_a_name():
     sentence = f"TRLHPOSampler has 7 without a name; its arguments, all by name, are {OURS}"
     with pytest.raises(TypeError, match=f"^{re.escape(sentence)}$"):
-        TRLHPOSampler(7)
+        TRLHPOSampler(7)  # type: ignore[call-arg]
 
 
 def test_a_subclass_hands_its_arguments_on():

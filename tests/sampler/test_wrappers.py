@@ -3,10 +3,13 @@
 import gc
 import pickle
 import weakref
+from collections.abc import Generator
 
 import optuna
 import pytest
 from optuna.samplers import BaseSampler, PartialFixedSampler, RandomSampler
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 
 from optuna_trlhpo import AgentConfig, LayerSpace, TRLHPOSampler, worth_growing, worth_training
 from optuna_trlhpo.space import sampler_hooks
@@ -104,10 +107,9 @@ def test_a_wrapper_that_only_hands_on_changes_nothing(wrapper, objective, alone)
 @pytest.mark.parametrize("wrapper", ["the least", "nothing fixed"])
 @pytest.mark.parametrize("storage", ["sqlite", "journal"])
 def test_a_stored_study_changes_nothing(wrapper, storage, alone, tmp_path):
-    where = f"sqlite:///{tmp_path}/study.db"
+    where: str | JournalStorage = f"sqlite:///{tmp_path}/study.db"
     if storage == "journal":
-        backend = optuna.storages.journal.JournalFileBackend(f"{tmp_path}/journal.log")
-        where = optuna.storages.JournalStorage(backend)
+        where = JournalStorage(JournalFileBackend(f"{tmp_path}/journal.log"))
     assert run(WRAPPERS[wrapper](sampler_of()), storage=where) == alone[grow]
 
 
@@ -200,6 +202,7 @@ def test_nothing_is_left_behind():
     gc.collect()
     assert kept() is None and sampler_hooks.offered(trial, "worth_training") is None
     growing = SPACE.grow(trial)
+    assert isinstance(growing, Generator)
     next(growing)
     assert sampler_hooks._entered
     growing.close()

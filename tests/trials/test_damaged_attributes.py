@@ -8,7 +8,7 @@ import math
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import optuna
 import pytest
@@ -177,7 +177,7 @@ def trial_with(**attributes: Any) -> FrozenTrial:
 
 N = len(TRIALS[-1].params)
 INFINITE, NAN = math.inf, math.nan
-SEEN_GARBAGE = [
+SEEN_GARBAGE: list[Any] = [
     *(None, True, 3, 0.5, "text", "[[1, 0]]", {"1": 0}, {}, [[]], [1, 0], [[1]], [[1, 0, 2]], [None]),
     *([["1", 0]], [[1.0, 0]], [[1, 0.0]], [[True, 0]], [[1, False]], [[0, 0]], [[-1, 0]], [[1, -1]]),
     *([[N + 1, 0]], [[10**400, 0]], [[1, 0], [1, 1]], [[2, 0], [1, 1]], [[1, 1], [2, 1]], [[1, 1], [2, 0]]),
@@ -328,8 +328,8 @@ def test_what_others_confirmed_is_kept() -> None:
     [
         *({"max_layers": it} for it in (0, 10**400, 10**6, "3", None, True, [3])),
         *({"input_shape": it} for it in (None, "188", [1, 8], [1, 8, -8], [1, 8, 10**400], {"1": 8}, 5)),
-        *({"vocabulary": it} for it in (None, [], "nobody's", 3)),
-        *({"max_macs": it} for it in (NAN, -1, "5", [])),
+        *({"vocabulary": it} for it in cast(tuple[Any, ...], (None, [], "nobody's", 3))),
+        *({"max_macs": it} for it in cast(tuple[Any, ...], (NAN, -1, "5", []))),
         *({"max_parameters": it} for it in (10**400, 0)),
         *(
             {"num_classes": 10**400},
