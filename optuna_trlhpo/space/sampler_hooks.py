@@ -30,7 +30,7 @@ _Key = tuple[str, int, datetime | None]  # two storages may each have a study of
 
 # Single dictionary operations need no lock, and a lock held during a fork would stay locked in the child.
 _serving: weakref.WeakValueDictionary[_Key, BaseSampler] = weakref.WeakValueDictionary()
-_entered: dict[_Key, tuple[Any, bool]] = {}  # the space of each trial, and ``whole``
+entered: dict[_Key, tuple[Any, bool]] = {}  # the space of each trial, and ``whole``
 
 
 def serve(study: Study, trial: FrozenTrial, sampler: BaseSampler) -> None:
@@ -49,8 +49,8 @@ def serve(study: Study, trial: FrozenTrial, sampler: BaseSampler) -> None:
         return
     _serving[key] = sampler
     enter = getattr(sampler, "enter_space", None)
-    if enter is not None and key in _entered:
-        space, whole = _entered[key]
+    if enter is not None and key in entered:
+        space, whole = entered[key]
         enter(study, trial.number, space, whole=whole)
 
 
@@ -87,13 +87,13 @@ def entering(trial: Trial, space: Any, *, whole: bool) -> Iterator[None]:
         whole: Whether the trial is asked for the depth first (`LayerSpace.suggest`).
     """
     key, enter = _key(trial), offered(trial, "enter_space")
-    _entered[key] = space, whole
+    entered[key] = space, whole
     try:
         if enter is not None:
             enter(trial.study, trial.number, space, whole=whole)
         yield
     finally:
-        _entered.pop(key, None)
+        entered.pop(key, None)
 
 
 def _key(trial: Trial) -> _Key:

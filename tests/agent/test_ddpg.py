@@ -205,7 +205,7 @@ def test_members_learn_from_their_own_episodes(config: AgentConfig) -> None:
 
 
 def bootstrapped(config: AgentConfig, batch: Batch) -> Tensor:
-    return make_agent(config)._bootstrapped(batch, torch.arange(batch.learned.shape[1]))
+    return make_agent(config).bootstrapped(batch, torch.arange(batch.learned.shape[1]))
 
 
 def test_without_gamma_a_target_is_the_reward() -> None:
@@ -225,7 +225,7 @@ def test_a_bootstrapped_target_by_hand() -> None:
     batch = random_batch(config, B=2, S=3)
     batch.done[0, 1] = 1  # the first episode ends at its second step
     agent = make_agent(config)
-    found = agent._bootstrapped(batch, torch.arange(3))
+    found = agent.bootstrapped(batch, torch.arange(3))
     for b in range(2):
         for k in range(3):
             expected = batch.rewards[b, k]

@@ -220,7 +220,7 @@ def values_of_prefixes(study):
     trial = study.ask()
     trial.suggest_int("units_0", 1, 4)
     return [
-        (n, float(worth[0])) for _, n, worth, *_ in study.sampler.agent.configurations.search.memory._entries
+        (n, float(worth[0])) for _, n, worth, *_ in study.sampler.agent.configurations.search.memory.entries
     ]
 
 

@@ -239,7 +239,7 @@ def test_its_unit_is_that_of_scores_where_there_are_layers(file):
         study.optimize(objective, n_trials=4)
         values = np.array([trial.value for trial in study.trials[:3]])  # what was known at the last trial
         scores = (
-            sampler.agent.networks.replay._scores_of
+            sampler.agent.networks.replay.scores
             if objective is in_space
             else sampler.agent.configurations.search.memory.scores
         )

@@ -72,7 +72,7 @@ def test_the_critic_is_the_one_that_is_named():
     for body in ("perceptron", "transformer"):
         critic = make_surrogate(AgentConfig(critic=body), 0)
         assert isinstance(critic, Ensemble)
-        assert type(critic._body).__name__.lower().count(body) == 1
+        assert type(critic.body).__name__.lower().count(body) == 1
 
 
 @pytest.mark.parametrize("critic", ["perceptron", "transformer"])

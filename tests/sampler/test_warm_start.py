@@ -257,7 +257,7 @@ def test_pruned_and_failed_trials_of_a_source():
 
     source = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0))
     source.optimize(partly, n_trials=45, catch=RuntimeError)
-    assert len(sampler_of(source)._earlier[0].trials) == 30
+    assert len(EarlierStudy(source).trials) == 30
     assert run(sampler_of(source), bowl, 1).best_value > -0.05
 
 

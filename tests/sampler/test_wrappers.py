@@ -143,7 +143,7 @@ def test_threads_are_served_each_by_itself():
     study = optuna.create_study(direction="maximize", sampler=Delegating(sampler_of()))
     study.optimize(grow, n_trials=8, n_jobs=2)
     assert sum(len(trial.intermediate_values) for trial in study.trials) <= 16
-    assert not sampler_hooks._entered
+    assert not sampler_hooks.entered
 
 
 def test_objectives_that_grow_by_themselves_ask_it_too():
@@ -204,9 +204,9 @@ def test_nothing_is_left_behind():
     growing = SPACE.grow(trial)
     assert isinstance(growing, Generator)
     next(growing)
-    assert sampler_hooks._entered
+    assert sampler_hooks.entered
     growing.close()
-    assert not sampler_hooks._entered
+    assert not sampler_hooks.entered
 
 
 def test_a_wrapped_sampler_is_pickled_between_trials(alone):
