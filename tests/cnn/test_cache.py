@@ -199,10 +199,12 @@ def test_two_threads_do_not_train_the_same_network(trained: list[int]) -> None:
 
 def test_what_was_found_stays_here_when_an_objective_goes_to_another_process() -> None:
     objective = make(inherit=True)
+    before = pickle.dumps(objective.evaluation.cache)
     study = run(objective, network=THREE)
-    again = pickle.loads(pickle.dumps(objective))
-    assert again.evaluation.cache._inherits and not again.evaluation.cache._found
-    assert again.evaluation.cache.find(study, parse("Conv(8,3,1)")) is not None
+    assert pickle.dumps(objective.evaluation.cache) == before
+    cache = pickle.loads(pickle.dumps(objective)).evaluation.cache
+    assert cache.find(study, parse("Conv(8,3,1)")) is not None
+    assert cache.find(study, parse(THREE)) is None  # it inherits: a network that begins afresh is another one
 
 
 def test_other_images_of_the_same_mean_train_their_own(trained: list[int]) -> None:

@@ -214,7 +214,7 @@ def test_out_of_memory_fails_the_trial_and_not_the_study(
         train(*args, **kwargs)
 
     monkeypatch.setattr(trainer, "train", second_fails)
-    monkeypatch.setattr(module._logger, "warning", messages.append)
+    monkeypatch.setattr(logging.getLogger("optuna.trlhpo.cnn"), "warning", messages.append)
     study = run(objective, 2, network="Conv(8,3,1) > Conv(8,3,1)")
     assert [trial.state for trial in study.trials] == [TrialState.FAIL, TrialState.COMPLETE]
     said = "out of memory while training Conv(8,3,1) > Conv(8,3,1)"
@@ -231,8 +231,11 @@ def test_other_errors_are_not_hidden(objective: CNNObjective, monkeypatch: pytes
         run(objective)
 
 
-def test_the_logger_is_in_optunas_tree() -> None:
-    assert module._logger is logging.getLogger("optuna.trlhpo.cnn")
+def test_the_logger_is_in_optunas_tree(objective: CNNObjective, monkeypatch: pytest.MonkeyPatch) -> None:
+    messages: list[str] = []
+    monkeypatch.setattr(logging.getLogger("optuna.trlhpo.cnn"), "info", messages.append)
+    run(objective, network="Conv(8,3,1)")
+    assert len(messages) == 1 and "MedianPruner" in messages[0]
 
 
 # Refit and table

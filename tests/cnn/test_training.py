@@ -299,7 +299,7 @@ def test_a_captured_training_ends_where_the_plain_one_does(text: str) -> None:
     setting = {"epochs": 3, "batch_size": 16, "learning_rate": 0.01}
     train(captured, images, labels, generator=generator(0, "cuda"), **setting)  # type: ignore[arg-type]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(CapturedSteps, "_try_to_capture", lambda *_: None)
+        patch.setattr(CapturedSteps, "try_to_capture", lambda *_: None)
         train(plain, images, labels, generator=generator(0, "cuda"), **setting)  # type: ignore[arg-type]
     torch.testing.assert_close(captured.state_dict(), plain.state_dict(), rtol=1e-3, atol=1e-4)
 

@@ -21,7 +21,7 @@ from optuna.trial import FrozenTrial, TrialState
 from optuna_trlhpo import AgentConfig, LayerSpace, TRLHPOSampler, baselines, visualization
 from optuna_trlhpo._texts import brief
 from optuna_trlhpo.baselines._planned import note_of
-from optuna_trlhpo.cnn.confirmation import CONFIRMED_ATTRIBUTE, _keep_accuracies, _kept_accuracies
+from optuna_trlhpo.cnn.confirmation import CONFIRMED_ATTRIBUTE, keep_accuracies, kept_accuracies
 from optuna_trlhpo.cnn.training.cache import Trained as Outcome
 from optuna_trlhpo.cnn.training.cache import note_training
 from optuna_trlhpo.dashboard import publish
@@ -138,7 +138,7 @@ def read_all(study: Study) -> None:
         accuracies(trial)
         for name in ("macs", "parameters"):
             read_count(trial, name)
-    read_space(study), savings(study), _kept_accuracies(study, "1f2e3d4c")
+    read_space(study), savings(study), kept_accuracies(study, "1f2e3d4c")
 
 
 def draw_twins(study: Study) -> None:
@@ -309,14 +309,14 @@ def test_what_is_no_cost(count: object) -> None:
 )
 def test_damaged_accuracies_of_confirm_are_nothing_and_are_replaced(kept: object) -> None:
     study = make(("study", CONFIRMED_ATTRIBUTE), kept)
-    assert _kept_accuracies(study, "1f2e3d4c").get("Conv(8,3,1)") is None
-    _keep_accuracies(study, "1f2e3d4c", "Conv(8,3,1)", [0.5])
-    assert _kept_accuracies(study, "1f2e3d4c") == {"Conv(8,3,1)": [0.5]}
+    assert kept_accuracies(study, "1f2e3d4c").get("Conv(8,3,1)") is None
+    keep_accuracies(study, "1f2e3d4c", "Conv(8,3,1)", [0.5])
+    assert kept_accuracies(study, "1f2e3d4c") == {"Conv(8,3,1)": [0.5]}
 
 
 def test_what_others_confirmed_is_kept() -> None:
     study = make(("study", CONFIRMED_ATTRIBUTE), {"theirs": 5, "1f2e3d4c": {"Conv(16,3,1)": [0.25]}})
-    _keep_accuracies(study, "1f2e3d4c", "Conv(8,3,1)", [0.5])
+    keep_accuracies(study, "1f2e3d4c", "Conv(8,3,1)", [0.5])
     assert study.user_attrs[CONFIRMED_ATTRIBUTE] == {
         "theirs": 5,
         "1f2e3d4c": {"Conv(16,3,1)": [0.25], "Conv(8,3,1)": [0.5]},
