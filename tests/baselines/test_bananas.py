@@ -86,8 +86,8 @@ def test_encoder():
     encoder = Encoder(random_trials(objective, 20))
     assert encoder.n_features == 2 + 2 + 2
     rows = encoder([{"kind": "a", "rate": 1e-3, "n": 1}, {"kind": "b", "n": 4, "unknown": 1}, {"n": 9}])
-    order = {"kind": 0, "rate": 2 if "rate" in list(encoder._columns)[1] else 4}
-    rate, n = order["rate"], 6 - order["rate"]
+    rate = int(np.flatnonzero(encoder([{"rate": 1e-3}])[0])[0])  # whichever of the two came first
+    n = 6 - rate
     np.testing.assert_allclose(rows[0][:2], [1, 0])
     np.testing.assert_allclose(rows[0][rate : rate + 2], [1, 0], atol=1e-6)  # the middle, logarithmically
     np.testing.assert_allclose(rows[0][n : n + 2], [1, -0.5])  # of 0 to 4

@@ -237,7 +237,7 @@ def test_a_figure_shows_every_curve(tmp_path):
     assert middle == pytest.approx((high + low) / 2, abs=0.1)  # 4 lies midway, for the scale is logarithmic
     theirs = points(image, "#d55e00")
     assert theirs[-1][0] == pytest.approx(left + (right - left) * 24 / 49, abs=0.1)  # up to its own budget
-    assert theirs[-1][1] == curves._BOTTOM  # nothing is left of the regret
+    assert theirs[-1][1] == curves.BOTTOM  # nothing is left of the regret
     assert len([it for it in image.iter() if it.tag.endswith("polygon")]) == 2  # us, and the best of Optuna's
     assert "(figures/toy.svg)" in markdown(results, figures={"toy": "figures/toy.svg"})
 
@@ -293,7 +293,7 @@ def test_criteria_fail_for_what_is_not_reached():
 
 def test_the_prior_must_be_fast(monkeypatch):
     monkeypatch.setattr(
-        criteria, "CRITERIA", [it for it in criteria.CRITERIA if isinstance(it, criteria._Within)]
+        criteria, "CRITERIA", [it for it in criteria.CRITERIA if isinstance(it, criteria.Within)]
     )
     rows = complete_results(ours=("trlhpo",), without=[("trlhpo-prior", seed) for seed in range(SEEDS)]).rows
     text = "mnist-layers @100: trlhpo-prior reaches the regret of Optuna's best within 30 trainings"

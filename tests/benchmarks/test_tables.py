@@ -198,7 +198,7 @@ def test_suggestions_reach_the_package_s_own_rows(name, size, unit):
 @pytest.mark.parametrize("name", ["nb201-cifar10", "hpo-car", "hpo-protein_structure"])
 def test_no_network_beats_the_optimum(name):
     table = from_package(name)
-    regrets = [table.regret(network) for network in table._rows]
+    regrets = [table.regret(network) for network in table.networks]
     assert min(regrets) == 0
     assert all(math.isfinite(regret) for regret in regrets)
 

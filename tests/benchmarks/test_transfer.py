@@ -63,7 +63,7 @@ def test_a_warm_sampler_has_learned_from_the_earlier_study(toy_alone):
     firsts = []
     for seed in range(3):
         study = optuna.create_study(
-            direction="maximize", sampler=transfer._warm("toy", "toy", None, seed=seed)
+            direction="maximize", sampler=transfer.warm_sampler("toy", "toy", None, seed=seed)
         )
         study.optimize(toy_alone.objective("terminal", seed, 1), n_trials=1)
         firsts.append(study.best_params["digit"])

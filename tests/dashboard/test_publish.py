@@ -6,7 +6,6 @@ import json
 import logging
 import pickle
 import sys
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -347,7 +346,7 @@ def test_no_attribute_of_a_trained_network_is_cut() -> None:
 
 
 def test_callback_keeps_it_fresh(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_publish, "_SHARE", 1.0)  # however slow this machine is
+    monkeypatch.setattr(_publish, "SHARE", 1.0)  # however slow this machine is
     behind: list[int] = []
     right = _publish.publish
 
@@ -400,7 +399,7 @@ def test_callback_in_threads_and_pickled() -> None:
     study = optuna.create_study(direction="maximize")
     study.optimize(layered(), n_trials=12, n_jobs=3, callbacks=[callback])
     assert len(study.trials) == 12 and KEPT in get_note(study)
-    assert isinstance(callback._publishing, type(threading.Lock()))
+    pickle.loads(pickle.dumps(callback))(study, study.trials[-1])  # after its use, too
 
 
 def test_bad_arguments(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -140,9 +140,9 @@ def test_tree_by_hand(study: Study) -> None:
 
 def test_a_large_tree_is_drawn_in_part(monkeypatch: pytest.MonkeyPatch, study: Study) -> None:
     info = get_search_tree_info(study, 0)
-    monkeypatch.setattr(_search_tree, "_MOST_NODES", 5)
-    monkeypatch.setattr(_search_tree, "_BEST_DRAWN", 1)
-    nodes = _search_tree._drawn(info)
+    monkeypatch.setattr(_search_tree, "MOST_NODES", 5)
+    monkeypatch.setattr(_search_tree, "BEST_DRAWN", 1)
+    nodes = _search_tree.drawn_nodes(info)
     assert [(len(node.network), node.trials, node.is_on_best) for node in nodes] == [
         (0, 4, True),
         (1, 4, True),
