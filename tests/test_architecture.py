@@ -17,6 +17,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 OURS = "optuna_trlhpo"
 FILES = sorted((ROOT / OURS).rglob("*.py"))
+TESTS = sorted((ROOT / "tests").rglob("*.py"))
 
 # Which rooms a room may import, the arrows of docs/architecture.md; a room is a folder or a file beside them.
 ALLOWED: dict[str, set[str]] = {
@@ -67,6 +68,10 @@ LOADS_TORCH = {"optuna_trlhpo.layers.blocks", "optuna_trlhpo.baselines.bananas"}
 MOST_LINES = 400
 
 TORCH_SEEDING = {"manual_seed", "manual_seed_all", "seed", "seed_all", "set_rng_state"}
+
+# What begins with an underscore and is used all the same: of named tuples, and of Optuna, which has no other.
+NOT_PRIVATE = {"_asdict", "_replace", "_fields", "_make"}
+OPTUNAS = {"_storage", "_study_id", "_trial_id", "_contains", "_base_sampler"}
 
 TOP_LEVEL = {
     "optuna_trlhpo",
@@ -222,6 +227,21 @@ def global_generators(source: str) -> list[str]:
     return found
 
 
+def private_names(source: str) -> list[str]:
+    """The private names of the package that a test imports, reads or replaces."""
+    found: list[str] = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(OURS):
+            found += [alias.name for alias in node.names if f"{node.module}.{alias.name}" not in MODULES]
+        elif isinstance(node, ast.Attribute) and ast.unparse(node.value) not in ("self", "cls", "super()"):
+            found.append(node.attr)
+        elif isinstance(node, ast.Call) and dotted(node.func)[-1:] in (["setattr"], ["getattr"]):
+            texts = [argument.value for argument in node.args[:2] if isinstance(argument, ast.Constant)]
+            found += [text.rpartition(".")[2] for text in texts if isinstance(text, str)]
+    known = NOT_PRIVATE | OPTUNAS
+    return [name for name in found if name.startswith("_") and not name.endswith("__") and name not in known]
+
+
 def test_imports_point_one_way() -> None:
     found = {module_name(path): breaches(path.read_text(encoding="utf-8"), path) for path in FILES}
     assert {module: names for module, names in found.items() if names} == {}
@@ -280,6 +300,11 @@ def test_no_name_of_another_module_is_private() -> None:
                     [],
                     ["__version__"],
                 )
+
+
+def test_tests_use_public_names() -> None:
+    found = {str(path.relative_to(ROOT)): private_names(path.read_text(encoding="utf-8")) for path in TESTS}
+    assert {path: names for path, names in found.items() if names} == {}
 
 
 def test_no_global_generator_is_touched() -> None:
@@ -410,3 +435,37 @@ def test_a_global_generator_is_found(source: str) -> None:
 )
 def test_a_generator_of_ones_own_passes(source: str) -> None:
     assert global_generators(source) == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "from optuna_trlhpo.sampler import _logger",
+        "from optuna_trlhpo.trials.episode import read_episode, _key",
+        "sampler._config",
+        "study.sampler.agent._planner",
+        "make_sampler()._config = 3",
+        "monkeypatch.setattr(module, '_STEPS', 3)",
+        "monkeypatch.setattr('optuna_trlhpo.baselines.bananas._STEPS', 3)",
+        "getattr(sampler, '_config')",
+    ],
+)
+def test_a_private_name_is_found(source: str) -> None:
+    assert len(private_names(source)) == 1
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "from optuna_trlhpo import __version__",
+        "from optuna_trlhpo.dashboard import _figures, publish",
+        "from optuna_trlhpo.dashboard._figures import figure_of",
+        "class Own:\n    def f(self):\n        return self._value, super()._value",
+        "row._replace(value=row._asdict()['value'])",
+        "study._storage.get_trial(trial._trial_id)",
+        "monkeypatch.setattr(module, 'STEPS', '_text')",
+        "module.__name__",
+    ],
+)
+def test_a_public_name_passes(source: str) -> None:
+    assert private_names(source) == []

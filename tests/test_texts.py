@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib import pyplot
-from matplotlib.cbook import is_math_text  # type: ignore[attr-defined]
+from matplotlib.cbook import is_math_text
 from optuna.artifacts import FileSystemArtifactStore
 from optuna.study import Study
 

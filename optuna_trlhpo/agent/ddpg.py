@@ -112,7 +112,7 @@ class DDPG:
     def update(self, batch: Batch) -> Losses:
         """Learn once from ``batch``; only the networks of this object are evaluated and trained."""
         position = torch.arange(batch.learned.shape[1])
-        targets = self._bootstrapped(batch, position) if self.config.progressive_reward else batch.returns
+        targets = self.bootstrapped(batch, position) if self.config.progressive_reward else batch.returns
 
         values = self.critic(batch.steps, batch.steps, position)  # [B, S, M]
         weight = batch.learned.unsqueeze(-1) * batch.mask.unsqueeze(1)
@@ -134,7 +134,7 @@ class DDPG:
         return Losses(critic_loss.item(), None if actor_loss is None else actor_loss.item())
 
     @torch.no_grad()
-    def _bootstrapped(self, batch: Batch, position: Tensor) -> Tensor:
+    def bootstrapped(self, batch: Batch, position: Tensor) -> Tensor:
         """Targets ``[B, S]``: y = r + gamma Q'(s', mu'(s')), and r alone at the end of an episode."""
         query = batch.steps._replace(actions=self.target_actor(batch.steps, batch.steps, position))
         values = self.target_critic(batch.steps, query, position).mean(dim=-1)  # [B, S] of each state

@@ -50,6 +50,10 @@ class Ensemble:
         body: "perceptron", which reads all features at once, or "transformer", which reads parameters.
         seed: Random seed.
 
+    Attributes:
+        body: What the members learn with.
+        prior: Random function that is added to it, and never trained.
+
     Raises:
         ValueError: If ``body`` is unknown.
 
@@ -70,12 +74,12 @@ class Ensemble:
             raise ValueError(f"body is {body!r}; it must be one of {', '.join(BODIES)}")
         self._config = config
         self._seed = seed
-        self._body: Perceptrons | ParameterTransformer
+        self.body: Perceptrons | ParameterTransformer
         if body == "perceptron":
-            self._body = Perceptrons(config.n_critics, gain=_START, seed=(seed, _BODY))
+            self.body = Perceptrons(config.n_critics, gain=_START, seed=(seed, _BODY))
         else:
-            self._body = ParameterTransformer(config, seed=(seed, _BODY))
-        self._prior = Perceptrons(config.n_critics, gain=1.0, seed=(seed, _PRIOR))  # never trained
+            self.body = ParameterTransformer(config, seed=(seed, _BODY))
+        self.prior = Perceptrons(config.n_critics, gain=1.0, seed=(seed, _PRIOR))  # never trained
         self._batches = np.random.default_rng((seed, _BATCHES))
         self._scale = self._mean = torch.zeros(0)
         self._noise = _NOISE
@@ -90,20 +94,20 @@ class Ensemble:
         """
         self._scale = torch.from_numpy(np.exp(0.5 * features.base)).float()
         self._mean = torch.from_numpy(features.mean).float()
-        self._body.grow(features)
-        self._prior.grow(features)
+        self.body.grow(features)
+        self.prior.grow(features)
         if steps and len(x):
             self._learn(self._scaled(x), torch.from_numpy(y).float(), steps)
 
     def predict(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation ``[C]`` of the members' predictions for ``x`` ``[C, F]``."""
-        values = self._values(x)
+        values = self.values(x)
         deviation = values.std(axis=1, ddof=1) if values.shape[1] > 1 else np.zeros(len(values))
         return values.mean(axis=1), np.maximum(deviation, _LEAST_DEVIATION)
 
     def sample(self, x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Predictions ``[C]`` of one random member for ``x`` ``[C, F]`` (Thompson sampling)."""
-        return self._values(x)[:, rng.integers(self._config.n_critics)]
+        return self.values(x)[:, rng.integers(self._config.n_critics)]
 
     @one_thread()
     @torch.no_grad()
@@ -114,9 +118,9 @@ class Ensemble:
         not have. H counts the heads of all blocks, one block after the other. None for a body without
         attention.
         """
-        if not isinstance(self._body, ParameterTransformer):
+        if not isinstance(self.body, ParameterTransformer):
             return None
-        return self._body.attention(self._scaled(x)).double().numpy()
+        return self.body.attention(self._scaled(x)).double().numpy()
 
     @property
     def noise(self) -> float:
@@ -125,10 +129,10 @@ class Ensemble:
 
     @one_thread()
     @torch.no_grad()
-    def _values(self, x: np.ndarray) -> np.ndarray:
+    def values(self, x: np.ndarray) -> np.ndarray:
         """Predictions ``[C, M]`` of the members."""
         z = self._scaled(x)
-        return (self._body(z) + self._given(z)).double().numpy()
+        return (self.body(z) + self._given(z)).double().numpy()
 
     def _scaled(self, x: np.ndarray) -> Tensor:
         """Features in units in which they are expected to matter equally, as in a kernel."""
@@ -136,30 +140,30 @@ class Ensemble:
 
     def _given(self, z: Tensor) -> Tensor:
         """``[C, M]`` part that is not learned: the mean expected beforehand, and a random function."""
-        return (z @ self._mean).unsqueeze(-1) + self._config.prior_scale * self._prior(z)
+        return (z @ self._mean).unsqueeze(-1) + self._config.prior_scale * self.prior(z)
 
     def _learn(self, z: Tensor, y: Tensor, steps: int) -> None:
         with torch.no_grad():
             targets = y.unsqueeze(-1) - self._given(z)  # [N, M]
-        mask = torch.from_numpy(self._members(len(z))).float()
+        mask = torch.from_numpy(self.members(len(z))).float()
         # The rate falls to 0 in each call, so that the weights have converged wherever learning ends.
         n_updates, rate = steps * self.UPDATES_PER_STEP, self._config.critic_learning_rate
         optimizer = torch.optim.AdamW(
-            self._body.parameters(), lr=rate, weight_decay=self._body.weight_decay, fused=True
+            self.body.parameters(), lr=rate, weight_decay=self.body.weight_decay, fused=True
         )
         for update in range(n_updates):
             optimizer.param_groups[0]["lr"] = rate * (1 - update / n_updates)
-            rows = torch.from_numpy(self._batches.permutation(len(z))[: self._body.batch_size])
-            errors = (self._body(z[rows]) - targets[rows]).square()  # [B, M]
+            rows = torch.from_numpy(self._batches.permutation(len(z))[: self.body.batch_size])
+            errors = (self.body(z[rows]) - targets[rows]).square()  # [B, M]
             loss = (mask[rows] * errors).sum() / len(rows)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
         with torch.no_grad():
-            errors = (self._body(z) - targets).square()
+            errors = (self.body(z) - targets).square()
         self._noise = max(math.sqrt(float((mask * errors).sum() / mask.sum())), _LEAST_DEVIATION)
 
-    def _members(self, n: int) -> np.ndarray:
+    def members(self, n: int) -> np.ndarray:
         """``[N, M]`` whether a member learns from a row, whatever the number of rows that follow."""
         drawn = np.random.default_rng((self._seed, _MEMBERS)).random((n, self._config.n_critics))
         return (drawn < _MEMBER_SHARE) | (drawn == drawn.min(axis=1, keepdims=True))  # at least one per row
@@ -241,14 +245,14 @@ class ParameterTransformer(nn.Module):
         self.group.grow(int(features.group.max(initial=-1)) + 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        tokens, there, _ = self._tokens(x)
+        tokens, there, _ = self.tokens_of(x)
         answer, _ = self._ask(tokens, there)
         h = self.head(self.norm(answer)).view(len(x), *self.output.shape)  # [B, M, W]
         return (h * self.output).sum(dim=-1) + self.output_bias
 
     def attention(self, x: Tensor) -> Tensor:
         """Attention weights of the query, as in `Ensemble.attention`."""
-        tokens, there, which = self._tokens(x)
+        tokens, there, which = self.tokens_of(x)
         _, weights = self._ask(tokens, there)
         asking = torch.cat([block[:, :, 0] for block in weights], dim=1)  # [B, blocks * H, 1 + T]
         of_columns = asking.new_zeros(*asking.shape[:2], len(self.groups))
@@ -265,7 +269,7 @@ class ParameterTransformer(nn.Module):
             weights.append(w)
         return tokens[:, 0], weights
 
-    def _tokens(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def tokens_of(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Tokens ``[B, T, W]``, whether each is present ``[B, T]``, and their columns ``[B, T]``.
 
         T is the largest number of tokens in a row, far below the number of columns: time grows with T

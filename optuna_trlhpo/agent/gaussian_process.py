@@ -29,7 +29,7 @@ from torch import Tensor
 
 from optuna_trlhpo._threads import one_thread
 
-_JITTER = 1e-3
+JITTER = 1e-3
 """Smallest variance of noise, for targets with variance 1."""
 _LEARNING_RATE = 0.1
 NOISE_OF_TRAINING = -1.5
@@ -55,6 +55,13 @@ class GaussianProcess:
         n_parts: P, number of parts of the kernel without the linear one.
         noise: Expected logarithm of the variance of the noise before any data.
 
+    Attributes:
+        log_variances: ``[P + 3]`` logarithms of variances: of each part, of the linear part, of the constant,
+            and of the noise.
+        column_weights: Logarithms of the weights of the columns, relative to those of their groups.
+        group_weights: Logarithms of the weights of the groups.
+        scale: ``[F]`` square roots of the weights of the features, after a fit.
+
     Example:
         >>> features = Features(*np.zeros((3, 1), dtype=np.int64), base=np.zeros(1), mean=np.zeros(1))
         >>> posterior = GaussianProcess(n_parts=1)
@@ -66,11 +73,11 @@ class GaussianProcess:
 
     def __init__(self, *, n_parts: int, noise: float = NOISE_OF_TRAINING) -> None:
         self._n_parts = n_parts
-        # Logarithms of variances: of each part, of the linear part, of the constant, and of the noise.
-        self._variances0 = torch.tensor([0.0] * (n_parts + 1) + [math.log(0.1), noise], dtype=torch.float64)
-        self._variances = self._variances0.clone()
-        self._columns = torch.zeros(0, dtype=torch.float64)
-        self._groups = torch.zeros(0, dtype=torch.float64)
+        expected = [0.0] * (n_parts + 1) + [math.log(0.1), noise]
+        self._log_variances0 = torch.tensor(expected, dtype=torch.float64)
+        self.log_variances = self._log_variances0.clone()
+        self.column_weights = torch.zeros(0, dtype=torch.float64)
+        self.group_weights = torch.zeros(0, dtype=torch.float64)
 
     @one_thread()
     def fit(self, x: np.ndarray, y: np.ndarray, features: Features, *, steps: int) -> None:
@@ -84,16 +91,16 @@ class GaussianProcess:
         self._column = torch.from_numpy(features.column)
         self._group = torch.from_numpy(features.group)
         self._base = torch.from_numpy(features.base)
-        self._columns = _longer(self._columns, int(features.column.max()) + 1)
-        self._groups = _longer(self._groups, int(features.group.max()) + 1)
+        self.column_weights = _longer(self.column_weights, int(features.column.max()) + 1)
+        self.group_weights = _longer(self.group_weights, int(features.group.max()) + 1)
         self._x, targets = torch.from_numpy(x), torch.from_numpy(y).unsqueeze(-1)
         if steps:
             self._learn(targets, steps)
         with torch.no_grad():
-            self._scale = self._scales(self._columns, self._groups)
-            covariance = self._covariance(self._x, self._x, self._scale, self._variances)
-            self._factor = torch.linalg.cholesky(covariance + self._noise(self._variances, len(x)))
-            residual = targets - self._expected(self._x, self._scale, self._variances)
+            self.scale = self._scales(self.column_weights, self.group_weights)
+            covariance = self._covariance(self._x, self._x, self.scale, self.log_variances)
+            self._factor = torch.linalg.cholesky(covariance + self._noise(self.log_variances, len(x)))
+            residual = targets - self._expected(self._x, self.scale, self.log_variances)
             self._weights = torch.cholesky_solve(residual, self._factor)
 
     @one_thread()
@@ -101,11 +108,11 @@ class GaussianProcess:
         """Mean and standard deviation ``[C]`` of the values of ``x`` ``[C, F]``, without noise."""
         with torch.no_grad():
             z = torch.from_numpy(x)
-            across = self._covariance(z, self._x, self._scale, self._variances)
-            mean = (across @ self._weights + self._expected(z, self._scale, self._variances)).squeeze(-1)
+            across = self._covariance(z, self._x, self.scale, self.log_variances)
+            mean = (across @ self._weights + self._expected(z, self.scale, self.log_variances)).squeeze(-1)
             explained = torch.linalg.solve_triangular(self._factor, across.T, upper=False).square().sum(dim=0)
-            linear = (z * self._scale)[:, self._part[-1]].square().sum(dim=1)
-            variances = self._variances.exp()
+            linear = (z * self.scale)[:, self._part[-1]].square().sum(dim=1)
+            variances = self.log_variances.exp()
             prior_variance = variances[: self._n_parts].sum() + variances[-2] + variances[-3] * linear
             variance = prior_variance - explained
         return mean.numpy(), variance.clamp(min=1e-9).sqrt().numpy()
@@ -115,11 +122,11 @@ class GaussianProcess:
         """Values ``[C]`` at ``x`` ``[C, F]`` of one function drawn from the posterior (Thompson sampling)."""
         with torch.no_grad():
             z = torch.from_numpy(x)
-            across = self._covariance(z, self._x, self._scale, self._variances)
+            across = self._covariance(z, self._x, self.scale, self.log_variances)
             half = torch.linalg.solve_triangular(self._factor, across.T, upper=False)
-            covariance = self._covariance(z, z, self._scale, self._variances) - half.T @ half
+            covariance = self._covariance(z, z, self.scale, self.log_variances) - half.T @ half
             factor = torch.linalg.cholesky(covariance + 1e-5 * torch.eye(len(z), dtype=torch.float64))
-            mean = (across @ self._weights + self._expected(z, self._scale, self._variances)).squeeze(-1)
+            mean = (across @ self._weights + self._expected(z, self.scale, self.log_variances)).squeeze(-1)
             return (mean + factor @ torch.from_numpy(rng.standard_normal(len(z)))).numpy()
 
     def attention(self, x: np.ndarray) -> None:
@@ -128,24 +135,24 @@ class GaussianProcess:
     @property
     def noise(self) -> float:
         """Standard deviation of the noise on a value."""
-        return math.sqrt(math.exp(float(self._variances[-1])) + _JITTER)
+        return math.sqrt(math.exp(float(self.log_variances[-1])) + JITTER)
 
     def _learn(self, targets: Tensor, steps: int) -> None:
-        learned = [self._columns, self._groups, self._variances]
+        learned = [self.column_weights, self.group_weights, self.log_variances]
         for tensor in learned:
             tensor.requires_grad_(True)
         optimizer = torch.optim.Adam(learned, lr=_LEARNING_RATE)
         for _ in range(steps):
-            scale = self._scales(self._columns, self._groups)
-            covariance = self._covariance(self._x, self._x, scale, self._variances)
-            factor = torch.linalg.cholesky(covariance + self._noise(self._variances, len(targets)))
-            residual = targets - self._expected(self._x, scale, self._variances)
+            scale = self._scales(self.column_weights, self.group_weights)
+            covariance = self._covariance(self._x, self._x, scale, self.log_variances)
+            factor = torch.linalg.cholesky(covariance + self._noise(self.log_variances, len(targets)))
+            residual = targets - self._expected(self._x, scale, self.log_variances)
             fit = (residual * torch.cholesky_solve(residual, factor)).sum()
             # Normal priors, with standard deviation 1 for groups and variances, and 0.5 for columns.
             prior = (
-                (self._groups**2).sum()
-                + 4 * (self._columns**2).sum()
-                + ((self._variances - self._variances0) ** 2).sum()
+                (self.group_weights**2).sum()
+                + 4 * (self.column_weights**2).sum()
+                + ((self.log_variances - self._log_variances0) ** 2).sum()
             )
             loss = 0.5 * fit + factor.diagonal().log().sum() + 0.5 * prior
             optimizer.zero_grad()
@@ -179,7 +186,7 @@ class GaussianProcess:
 
     @staticmethod
     def _noise(variances: Tensor, n: int) -> Tensor:
-        return (variances[-1].exp() + _JITTER) * torch.eye(n, dtype=torch.float64)
+        return (variances[-1].exp() + JITTER) * torch.eye(n, dtype=torch.float64)
 
 
 def _matern(a: Tensor, b: Tensor) -> Tensor:

@@ -51,6 +51,10 @@ class Planner:
         replay: Memory of finished trials, which is never changed here.
         seed: Random seed of an ensemble.
         knowledge: Prior knowledge about networks.
+
+    Attributes:
+        features: Features of networks, which the critic reads.
+        critic: Model of the value of a network, as the last plan was made with it.
     """
 
     def __init__(
@@ -63,8 +67,8 @@ class Planner:
         self._config = config
         self._replay = replay
         self.knowledge = knowledge
-        self._features = FeatureMap()
-        self._critic: Surrogate = make_surrogate(config, seed)
+        self.features = FeatureMap()
+        self.critic: Surrogate = make_surrogate(config, seed)
         self._excluded: set[bytes] = set()
         self._n_fitted = 0  # number of trials at the last fit
         self._has_learned = False
@@ -94,28 +98,28 @@ class Planner:
         networks = self.knowledge.with_prior_features(joined([networks, prefixes]))
         values = np.concatenate([values, prefix_values])
         templates, n_trials = self._templates(rng)
-        self._features.learn(joined([networks, templates]), replay.names.categorical, self.knowledge.means)
-        x = self._features(networks)
+        self.features.learn(joined([networks, templates]), replay.names.categorical, self.knowledge.means)
+        x = self.features(networks)
         self._fit(x, values)
         if pending:
             plans = [as_one(plan, np.zeros_like(plan.names)) for plan in pending]
-            others = self._features(self.knowledge.with_prior_features(joined(plans)))
-            values = np.concatenate([values, self._critic.predict(others)[0]])
+            others = self.features(self.knowledge.with_prior_features(joined(plans)))
+            values = np.concatenate([values, self.critic.predict(others)[0]])
             x = np.concatenate([x, others])
-            self._critic.fit(x, values, self._features.features, steps=0)
-        of_networks = self._critic.predict(x)[0]
+            self.critic.fit(x, values, self.features.features, steps=0)
+        of_networks = self.critic.predict(x)[0]
         # Trials without a value are templates only: those with a value are among the networks.
         of_templates = np.full(len(templates.names), -np.inf)
         if len(of_templates) > n_trials:
             untried = templates.rows(np.arange(n_trials, len(of_templates)))
-            of_templates[n_trials:] = self._critic.predict(self._features(untried))[0]
+            of_templates[n_trials:] = self.critic.predict(self.features(untried))[0]
         categorical = replay.names.categorical
         neighbourhood = Neighbourhood(
             joined([networks, templates]),
             np.concatenate([of_networks[: len(networks.names)], of_templates]),
             point,
             categorical,
-            self._features.repeated(len(categorical)),
+            self.features.repeated(len(categorical)),
             self._complete(networks, point.step),
             replay.names.settle,
             None if self.knowledge.context is None else self.knowledge.contains,
@@ -147,17 +151,15 @@ class Planner:
                 candidates = list(unique.values())
             if not candidates:
                 break
-            z = self._features(self.knowledge.with_prior_features(as_networks(candidates, point.context)))
-            scores = acquire(config.acquisition, self._critic, z, of_networks, values, rng)
+            z = self.features(self.knowledge.with_prior_features(as_networks(candidates, point.context)))
+            scores = acquire(config.acquisition, self.critic, z, of_networks, values, rng)
             order = np.argsort(-scores, kind="stable")
             chosen, score, features = candidates[order[0]], float(scores[order[0]]), z[order[:1]]
             parents = candidates = [candidates[i] for i in order[:_BEST_OF_GENERATION]]
         if chosen is None:
             chosen = parents[0]
-            features = self._features(
-                self.knowledge.with_prior_features(as_networks([chosen], point.context))
-            )
-        (mean,), (deviation,) = self._critic.predict(features)
+            features = self.features(self.knowledge.with_prior_features(as_networks([chosen], point.context)))
+        (mean,), (deviation,) = self.critic.predict(features)
         actions, names, indices = chosen.actions.copy(), chosen.names.copy(), chosen.indices.copy()
         return Plan(actions, names, indices, score, chosen.key(), float(mean), float(deviation))
 
@@ -178,8 +180,8 @@ class Planner:
             Plan(plan.actions[:k], plan.names[:k], plan.indices[:k], 0.0, b"") for k in range(1, S + 1)
         ]
         networks = joined([as_one(prefix, np.zeros_like(prefix.names)) for prefix in prefixes])
-        weights = self._critic.attention(
-            self._features(self.knowledge.with_prior_features(networks))
+        weights = self.critic.attention(
+            self.features(self.knowledge.with_prior_features(networks))
         )  # [S, H, 1 + columns]
         assert weights is not None
         rows = []
@@ -187,7 +189,7 @@ class Planner:
             row = np.zeros((weights.shape[1], k + 1))
             for step in range(k):
                 pairs = zip(plan.names[step].tolist(), plan.indices[step].tolist(), strict=True)
-                columns = {self._features.column_of(*pair) for pair in pairs if pair[0] >= 0} - {-1}
+                columns = {self.features.column_of(*pair) for pair in pairs if pair[0] >= 0} - {-1}
                 row[:, step] = weights[k - 1][:, [1 + column for column in sorted(columns)]].sum(axis=1)
             row[:, k] = weights[k - 1].sum(axis=1) - row[:, :k].sum(axis=1)
             rows.append(row)
@@ -222,7 +224,7 @@ class Planner:
             steps = often if self._has_learned else _FIRST_STEPS
             self._has_learned = True
         self._n_fitted = n
-        self._critic.fit(x, values, self._features.features, steps=steps)
+        self.critic.fit(x, values, self.features.features, steps=steps)
 
     def _prefixes(self, point: DecisionPoint, own: np.ndarray) -> tuple[Networks, np.ndarray]:
         """Networks with values from the reports of the running trial."""

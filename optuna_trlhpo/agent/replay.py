@@ -89,7 +89,7 @@ class Replay:
         )
         self._n_added = 0
         self._valued: dict[bytes, np.ndarray] = {}  # networks by `network_key` -> their latest outcomes
-        self._scores_of = OutcomeTransform(np.full(1, -9.0))  # of a single objective; not yet of errors
+        self.scores = OutcomeTransform(np.full(1, -9.0))  # of a single objective; not yet of errors
         self._known_outcomes = np.zeros(0)
         self.reports_are_values = True
         """Whether the last trial with intermediate reports reported values of its networks."""
@@ -189,8 +189,8 @@ class Replay:
         trial, step = np.nonzero(rows["valued"] > 0)
         outcomes = rows["outcomes"][trial, step]
         if outcomes.shape[1] == 1 and self._config.targets == "log_error":
-            self._scores_of = OutcomeTransform(outcomes[:, 0], unit)
-            values = self._scores_of(outcomes[:, 0])
+            self.scores = OutcomeTransform(outcomes[:, 0], unit)
+            values = self.scores(outcomes[:, 0])
         else:
             ranks = scalarise(np.stack([ranks_of(column) for column in outcomes.T], axis=-1), weights[None])
             values = normal_scores(ranks_of(ranks))
@@ -206,7 +206,7 @@ class Replay:
     @property
     def unit(self) -> float | None:
         """Unit of the scores of the last `networks`, in logarithms of the error; None for other scores."""
-        return self._scores_of.unit if self._scores_of.of_errors and len(self) else None
+        return self.scores.unit if self.scores.of_errors and len(self) else None
 
     def trials(self, rng: np.random.Generator, n: int) -> Networks:
         """Up to ``n`` finished trials, with all their steps."""
@@ -221,7 +221,7 @@ class Replay:
         """Score of a network with that report, on the scale of the last `networks`."""
         outcome = self._signs[:1] * report
         if self._config.targets == "log_error":
-            return float(self._scores_of(outcome)[0])
+            return float(self.scores(outcome)[0])
         return float(normal_scores(ranks_of(np.append(self._known_outcomes, outcome)))[-1])
 
     def values_of(self, scores: np.ndarray) -> np.ndarray | None:
@@ -232,7 +232,7 @@ class Replay:
         if self.n_weights or not len(self):
             return None
         if self._config.targets == "log_error":
-            return self._signs[0] * self._scores_of.inverse(scores)
+            return self._signs[0] * self.scores.inverse(scores)
         return self._signs[0] * np.quantile(self._known_outcomes, ranks_of_scores(scores))
 
     def decision_point(self, request: Request) -> DecisionPoint:

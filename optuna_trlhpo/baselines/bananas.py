@@ -22,9 +22,9 @@ from optuna_trlhpo.search_space.model import SpaceModel
 
 _MEMBERS = 5  # M, as in the paper
 _HIDDEN = (64, 64)  # H
-_STEPS = 200  # of Adam, each on all trials
+STEPS = 200  # of Adam, each on all trials
 _LEARNING_RATE, _WEIGHT_DECAY = 1e-2, 1e-3
-_CANDIDATES = 300  # C
+CANDIDATES = 300  # C
 _PARENTS = 10
 _RANDOM_SHARE = 0.2
 """Share of the candidates that are random; the others are mutations of the best ``_PARENTS`` trials."""
@@ -100,9 +100,9 @@ class BananasSampler(PlannedSampler):
         self, history: History, scored: Sequence[FrozenTrial], rng: np.random.Generator
     ) -> list[dict[str, Any]]:
         parents = sorted(scored, key=history.score, reverse=True)[:_PARENTS]
-        n_random = round(_RANDOM_SHARE * _CANDIDATES)
+        n_random = round(_RANDOM_SHARE * CANDIDATES)
         candidates = [history.random_values(rng) for _ in range(n_random)]
-        for _ in range(_CANDIDATES - n_random):
+        for _ in range(CANDIDATES - n_random):
             parent = parents[rng.integers(len(parents))]
             n_mutations = int(rng.geometric(1 - _MORE_MUTATIONS))
             candidates.append(history.mutation(parent, rng, n_mutations=n_mutations))
@@ -223,9 +223,9 @@ class Predictor:
             self._biases.append(torch.zeros(_MEMBERS, 1, n_out).requires_grad_())
         parameters = [*self._weights, *self._biases]
         optimiser = torch.optim.AdamW(parameters, lr=_LEARNING_RATE, weight_decay=_WEIGHT_DECAY)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, _STEPS)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, STEPS)
         with torch.enable_grad():
-            for _ in range(_STEPS):
+            for _ in range(STEPS):
                 # Sum over the members, so that each has the gradient that it would have alone.
                 loss = (self._forward(inputs) - wanted).square().mean(dim=1).sum()
                 optimiser.zero_grad()

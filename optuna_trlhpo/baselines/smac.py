@@ -52,6 +52,9 @@ class SMACSampler(PlannedSampler):
             each). With 1 a trial takes about a second of one CPU core.
         seed: Random seed. None draws a new one.
 
+    Attributes:
+        session: SMAC's state of the current study; None before it is first asked.
+
     Raises:
         ImportError: If the package ``smac`` is not installed, or does not work.
         ValueError: If an argument is out of range; when sampling, in a study of several objectives.
@@ -88,7 +91,7 @@ class SMACSampler(PlannedSampler):
         self._search_space = None if search_space is None else dict(search_space)
         self._n_trials = n_trials
         self._retrain_after = retrain_after
-        self._session: _Session | None = None
+        self.session: Session | None = None
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         check_single_objective(self, study)
@@ -107,9 +110,9 @@ class SMACSampler(PlannedSampler):
             return {}
         with self._lock:
             history = History(study, trial)  # under the lock, to include the results that other threads told
-            session = self._session
+            session = self.session
             if session is None or not session.suits(study.study_name, search_space, history):
-                self._session = session = _Session(
+                self.session = session = Session(
                     study_name=study.study_name,
                     space=search_space,
                     n_trials=self._n_trials,
@@ -135,14 +138,17 @@ class SMACSampler(PlannedSampler):
         pass  # SMAC gets the result when it is asked next
 
     def __getstate__(self) -> dict[str, Any]:
-        return super().__getstate__() | {"_session": None}
+        return super().__getstate__() | {"session": None}
 
 
-class _Session:
+class Session:
     """SMAC on one study and one search space.
 
     Its space has the same positions as the study's space. Choices, and numbers with a step, are represented
     by their indices, because SMAC has no steps and allows only few types of choices.
+
+    Attributes:
+        facade: SMAC itself, which is asked and told.
     """
 
     def __init__(
@@ -177,7 +183,7 @@ class _Session:
         )
         facade = smac.HyperparameterOptimizationFacade
         selector = facade.get_config_selector(scenario, retrain_after=retrain_after)
-        self._smac = facade(
+        self.facade = facade(
             scenario, _not_called, config_selector=selector, overwrite=True, logging_level=False
         )
 
@@ -207,20 +213,20 @@ class _Session:
             value = crashed if score == -np.inf else TrialValue(cost=-min(score, best))
             if asked is not None and config == asked.config:
                 # Use SMAC's own object: SMAC distinguishes equal configurations by the types of their values.
-                self._smac.tell(asked, value, save=False)
+                self.facade.tell(asked, value, save=False)
                 continue
             if asked is not None:
                 # The configuration was not tried, as where a value was fixed: it must not stay open.
-                self._smac.tell(asked, crashed, save=False)
+                self.facade.tell(asked, crashed, save=False)
             if config is not None:
-                self._smac.tell(TrialInfo(config, seed=self._run_seed), value, save=False)
+                self.facade.tell(TrialInfo(config, seed=self._run_seed), value, save=False)
 
     def ask(self, trial: FrozenTrial) -> dict[str, Any] | None:
         """Values for the whole space; None if SMAC finds no new ones."""
         from smac.main.exceptions import ConfigurationSpaceExhaustedException
 
         try:
-            self._asked[trial.number] = info = self._smac.ask()
+            self._asked[trial.number] = info = self.facade.ask()
         except (StopIteration, ConfigurationSpaceExhaustedException):
             return None
         self._run_seed = info.seed

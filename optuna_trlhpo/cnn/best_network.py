@@ -18,7 +18,7 @@ from torch import nn
 from optuna_trlhpo._texts import brief
 from optuna_trlhpo._threads import cpu_threads
 from optuna_trlhpo.cnn.data.datasets import ImageData
-from optuna_trlhpo.cnn.deploy.cost import Cost, count_parameters, measure_cost
+from optuna_trlhpo.cnn.deploy.cost import Cost, count_parameters, measure_cost, measure_latency
 from optuna_trlhpo.cnn.deploy.partition import Budget, Partition, choose, cuts, write_parts
 from optuna_trlhpo.cnn.model import classifier_modules, layer_modules
 from optuna_trlhpo.cnn.results import Confirmed, Refit
@@ -33,6 +33,10 @@ from optuna_trlhpo.trials.training_record import accuracies
 _NOT_ITS_NETWORK = (
     "network has another architecture than the trial; it must be a network that refit returned for it"
 )
+
+
+SECONDS_OF_LATENCY = 0.1
+"""Duration of a latency measurement before a network is trained."""
 
 
 def network_of(trial: BaseTrial | Confirmed) -> tuple[str, Network]:
@@ -100,6 +104,12 @@ def untrained(layers: Network, trainer: Trainer, space: LayerSpace) -> dict[str,
         }
         modules["classifier"] = nn.Sequential(*classifier_modules(shapes[-1], space.num_classes))
     return {name: module.to(trainer.data.device) for name, module in modules.items()}
+
+
+def latency_of(layers: Network, trainer: Trainer, space: LayerSpace) -> float:
+    """Measure the median latency for one image, in seconds."""
+    network = nn.Sequential(*untrained(layers, trainer, space).values())
+    return measure_latency(network, space.input_shape, seconds=SECONDS_OF_LATENCY).median
 
 
 def cost(layers: Network, trainer: Trainer, space: LayerSpace, *, latency: bool, **how: Any) -> Cost:

@@ -59,7 +59,7 @@ def confirm(
     for place, (trial, observed) in enumerate(leaders, start=1):
         architecture = _text(trial)
         layers = parse(architecture)
-        accuracies = _kept_accuracies(study, setting).get(architecture, [])
+        accuracies = kept_accuracies(study, setting).get(architecture, [])
         for repeat in range(len(accuracies), repeats):
             # The seed is a string, so that it differs from the seed of every trial and refit.
             correct = trainer.validate(layers, seed=f"{trainer.seed} confirm {repeat}")
@@ -70,7 +70,7 @@ def confirm(
                 )
                 break
             accuracies.append(float(correct.mean()))
-            _keep_accuracies(study, setting, architecture, accuracies)
+            keep_accuracies(study, setting, architecture, accuracies)
             _logger.info(
                 f"Network {place} of {len(leaders)}, training {repeat + 1} of {repeats}: "
                 f"{accuracies[-1]:.4f} (trial {trial.number} observed {observed:.4f}), {architecture}"
@@ -159,7 +159,7 @@ def _reason_against(architecture: str, space: LayerSpace) -> str:
     return ""
 
 
-def _kept_accuracies(study: Study, setting: str) -> dict[str, list[float]]:
+def kept_accuracies(study: Study, setting: str) -> dict[str, list[float]]:
     """Return the stored accuracies of each network in this setting.
 
     The attribute may be damaged or written by other code, so invalid entries are ignored.
@@ -172,7 +172,8 @@ def _kept_accuracies(study: Study, setting: str) -> dict[str, list[float]]:
     }
 
 
-def _keep_accuracies(study: Study, setting: str, architecture: str, accuracies: list[float]) -> None:
+def keep_accuracies(study: Study, setting: str, architecture: str, accuracies: list[float]) -> None:
+    """Store the accuracies of a network in this setting with the study."""
     # Read again before each write, so that two processes do not overwrite each other's accuracies.
     kept = dict(_dictionary(study.user_attrs.get(CONFIRMED_ATTRIBUTE)))
     # Copied, because an in-memory study stores a reference to the list.

@@ -15,7 +15,6 @@ import torch
 from optuna.pruners import BasePruner, MedianPruner
 from optuna.study import Study
 from optuna.trial import BaseTrial, Trial
-from torch import nn
 
 from optuna_trlhpo._checks import check_positive_number, check_share
 from optuna_trlhpo.cnn import best_network
@@ -26,7 +25,6 @@ from optuna_trlhpo.cnn.checks import (
     checked_objectives,
 )
 from optuna_trlhpo.cnn.data.datasets import load_data
-from optuna_trlhpo.cnn.deploy.cost import measure_latency
 from optuna_trlhpo.cnn.deploy.latency import Latencies, check_reachable
 from optuna_trlhpo.cnn.evaluation import Evaluation
 from optuna_trlhpo.cnn.found_networks import FoundNetworks
@@ -45,9 +43,6 @@ _DEFAULTS_OF: dict[str, dict[str, Any]] = {
 
 TRAINING_ATTRIBUTE = "training"
 """User attribute of a study with the training settings of its networks."""
-
-_SECONDS_OF_LATENCY = 0.1
-"""Duration of a latency measurement before a network is trained."""
 
 # In Optuna's logger tree, because INFO messages of other loggers are not shown by default.
 _logger = optuna.logging.get_logger("optuna.trlhpo.cnn")
@@ -396,5 +391,4 @@ class CNNObjective(FoundNetworks):
 
     def _measured_latency(self, layers: Network) -> float:
         """Measure the median latency for one image, in seconds."""
-        network = nn.Sequential(*best_network.untrained(layers, self.trainer, self.space).values())
-        return measure_latency(network, self.space.input_shape, seconds=_SECONDS_OF_LATENCY).median
+        return best_network.latency_of(layers, self.trainer, self.space)

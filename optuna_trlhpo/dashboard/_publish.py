@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 PUBLISHED_ATTRIBUTE = "trlhpo:published"
 
-_SHARE = 0.1
+SHARE = 0.1
 """Maximum fraction of the time that a callback takes."""
 
 _EXTRA = 'install them with pip install "optuna-trlhpo[dashboard]"'
@@ -155,7 +155,7 @@ class PublishCallback:
             _logger.warning(f"The study was not published after trial {trial.number}: {error!r}")
         finally:
             end = time.monotonic()
-            self._not_before = end + (1 / _SHARE - 1) * (end - start)
+            self._not_before = end + (1 / SHARE - 1) * (end - start)
             self._publishing.release()
 
     def __getstate__(self) -> dict[str, Any]:

@@ -31,7 +31,7 @@ _Key = tuple[str, int, datetime | None]  # two storages may each have a study of
 
 # Single dictionary operations need no lock, and a lock held during a fork would stay locked in the child.
 _serving: weakref.WeakValueDictionary[_Key, BaseSampler] = weakref.WeakValueDictionary()
-_entered: dict[_Key, tuple[Any, bool]] = {}  # the space of each trial, and ``depth_first``
+entered: dict[_Key, tuple[Any, bool]] = {}  # the space of each trial, and ``depth_first``
 
 
 def serve(study: Study, trial: FrozenTrial, sampler: BaseSampler) -> None:
@@ -50,8 +50,8 @@ def serve(study: Study, trial: FrozenTrial, sampler: BaseSampler) -> None:
         return
     _serving[key] = sampler
     enter = getattr(sampler, "enter_space", None)
-    if enter is not None and key in _entered:
-        space, depth_first = _entered[key]
+    if enter is not None and key in entered:
+        space, depth_first = entered[key]
         enter(study, trial.number, space, depth_first=depth_first)
 
 
@@ -88,13 +88,13 @@ def entering(trial: Trial, space: Any, *, depth_first: bool) -> Iterator[None]:
         depth_first: Whether the trial is asked for the depth first (`LayerSpace.suggest`).
     """
     key, enter = _key(trial), offered(trial, "enter_space")
-    _entered[key] = space, depth_first
+    entered[key] = space, depth_first
     try:
         if enter is not None:
             enter(trial.study, trial.number, space, depth_first=depth_first)
         yield
     finally:
-        _entered.pop(key, None)
+        entered.pop(key, None)
 
 
 def _key(trial: Trial) -> _Key:

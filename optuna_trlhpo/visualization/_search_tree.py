@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 TITLE = "Search Tree"
 
 
-_MOST_NODES = 300
+MOST_NODES = 300
 """Maximum number of nodes. A figure with more is not readable."""
-_BEST_DRAWN = 30
+BEST_DRAWN = 30
 """Number of the best networks that are always drawn with all their prefixes."""
 _LARGEST = 22
 """Maximum marker size in pixels."""
@@ -151,22 +151,22 @@ def plot_search_tree(study: Study, *, objective: int = 0) -> go.Figure:
     """
     import_plotly()
     info = get_search_tree_info(study, objective)
-    return _get_plot(info, _drawn(info)) if not info.note else empty_figure(TITLE, info.note)
+    return _get_plot(info, drawn_nodes(info)) if not info.note else empty_figure(TITLE, info.note)
 
 
-def _drawn(info: SearchTreeInfo) -> list[TreeBranch]:
-    """Select at most `_MOST_NODES` nodes whose parents are selected, too, and update their positions."""
-    if len(info.nodes) <= _MOST_NODES:
+def drawn_nodes(info: SearchTreeInfo) -> list[TreeBranch]:
+    """Select at most `MOST_NODES` nodes whose parents are selected, too, and update their positions."""
+    if len(info.nodes) <= MOST_NODES:
         return info.nodes
     valued = [node for node in info.nodes if node.value is not None]
     valued.sort(key=lambda node: -info.sign * (node.value or 0.0))
     first = [node.network for node in info.nodes if node.is_on_best]
-    for node in valued[:_BEST_DRAWN]:
+    for node in valued[:BEST_DRAWN]:
         first += [node.network[:k] for k in range(len(node.network) + 1)]
     # A prefix is shared by at least as many trials as its descendants, so it comes first.
     shared = sorted(info.nodes, key=lambda node: (-node.trials, len(node.network)))
     order = dict.fromkeys([*first, *(node.network for node in shared)])
-    kept = set(list(order)[:_MOST_NODES])
+    kept = set(list(order)[:MOST_NODES])
     nodes = [node for node in info.nodes if node.network in kept]
     children: dict[Network, list[Network]] = {}
     for node in sorted(nodes, key=lambda node: node.y):

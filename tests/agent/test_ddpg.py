@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import numpy as np
 import pytest
@@ -95,7 +96,7 @@ def test_global_generators_and_threads_are_left_alone(config: AgentConfig) -> No
     np.random.seed(123)
     generator, numpys, threads = (
         torch.get_rng_state(),
-        np.random.get_state()[1].copy(),
+        np.random.get_state(legacy=False)["state"]["key"].copy(),
         torch.get_num_threads(),
     )
     torch.set_num_threads(3)
@@ -108,7 +109,7 @@ def test_global_generators_and_threads_are_left_alone(config: AgentConfig) -> No
     finally:
         torch.set_num_threads(threads)
     assert torch.equal(torch.get_rng_state(), generator)
-    assert np.array_equal(np.random.get_state()[1], numpys)
+    assert np.array_equal(np.random.get_state(legacy=False)["state"]["key"], numpys)
 
 
 @every_config
@@ -128,12 +129,12 @@ def test_acting(config: AgentConfig) -> None:
 def test_the_papers_imr_is_one_and_never_changes() -> None:
     config = AgentConfig.paper(actor_learning_rate=1e-2, critic_learning_rate=1e-2, tau=0.5)
     agent = make_agent(config)
-    before = agent.critic.imr.linear.weight.clone()
+    before = agent.critic.get_parameter("imr.linear.weight").clone()
     trained = {name: state_of(getattr(agent, name)) for name in ("actor", "critic")}
     for i in range(5):
         agent.update(random_batch(config, seed=i))
     for net in (agent.actor, agent.critic, agent.target_actor, agent.target_critic):
-        assert torch.equal(net.imr.linear.weight, before)
+        assert torch.equal(net.get_parameter("imr.linear.weight"), before)
     for name, state in trained.items():
         assert changed(state, getattr(agent, name)) == {key for key in state if not key.startswith("imr.")}
 
@@ -204,7 +205,7 @@ def test_members_learn_from_their_own_episodes(config: AgentConfig) -> None:
 
 
 def bootstrapped(config: AgentConfig, batch: Batch) -> Tensor:
-    return make_agent(config)._bootstrapped(batch, torch.arange(batch.learned.shape[1]))
+    return make_agent(config).bootstrapped(batch, torch.arange(batch.learned.shape[1]))
 
 
 def test_without_gamma_a_target_is_the_reward() -> None:
@@ -224,7 +225,7 @@ def test_a_bootstrapped_target_by_hand() -> None:
     batch = random_batch(config, B=2, S=3)
     batch.done[0, 1] = 1  # the first episode ends at its second step
     agent = make_agent(config)
-    found = agent._bootstrapped(batch, torch.arange(3))
+    found = agent.bootstrapped(batch, torch.arange(3))
     for b in range(2):
         for k in range(3):
             expected = batch.rewards[b, k]
@@ -274,7 +275,7 @@ def test_updates_lower_the_critics_loss(config: AgentConfig) -> None:
 @pytest.mark.parametrize("name", ["default", pytest.param("paper", marks=pytest.mark.slow)])
 def test_a_one_step_task_is_learned(name: str, best: float) -> None:
     """One step of four numbers: the nearer the first is to ``best``, the better."""
-    faster = dict(actor_learning_rate=5e-4, critic_learning_rate=2e-3, actor_interval=1)
+    faster: dict[str, Any] = dict(actor_learning_rate=5e-4, critic_learning_rate=2e-3, actor_interval=1)
     config = AgentConfig.paper(**faster) if name == "paper" else AgentConfig(**faster)
     agent, rng = make_agent(config), np.random.default_rng(0)
     nothing, query = steps_of(torch.zeros(1, 0, A)), steps_of(torch.zeros(1, 1, A))

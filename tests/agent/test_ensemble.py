@@ -169,9 +169,9 @@ def test_a_random_function_keeps_members_apart(body: str) -> None:
     for scale in (0.0, 3.0):
         ensemble = ensemble_of(body, prior_scale=scale)
         ensemble.fit(x, y, features_of(6), steps=0)
-        before = [parameter.clone() for parameter in ensemble._prior.parameters()]
+        before = [parameter.clone() for parameter in ensemble.prior.parameters()]
         ensemble.fit(x, y, features_of(6), steps=20)
-        assert all(map(torch.equal, before, ensemble._prior.parameters()))  # it learns nothing
+        assert all(map(torch.equal, before, ensemble.prior.parameters()))  # it learns nothing
         deviations.append(ensemble.predict(away)[1].mean())
     assert deviations[1] > 1.5 * deviations[0]
 
@@ -179,8 +179,8 @@ def test_a_random_function_keeps_members_apart(body: str) -> None:
 def test_the_random_function_is_not_what_learning_begins_with() -> None:
     ensemble = ensemble_of("perceptron")
     ensemble.fit(*problem(5), features_of(6), steps=0)
-    assert isinstance(ensemble._body, Perceptrons)
-    for one, other in zip(ensemble._body.parameters(), ensemble._prior.parameters(), strict=True):
+    assert isinstance(ensemble.body, Perceptrons)
+    for one, other in zip(ensemble.body.parameters(), ensemble.prior.parameters(), strict=True):
         if one.any():  # else it is a bias that begins with 0
             assert np.corrcoef(one.detach().flatten(), other.detach().flatten())[0, 1] < 0.5
 
@@ -195,8 +195,8 @@ def test_members_learn_from_rows_of_their_own() -> None:
         if row is not None:
             wrong[row] += 5
         ensemble.fit(x, wrong, features_of(6), steps=3)
-        values.append(ensemble._values(x))
-    mask = ensemble._members(20)[3]
+        values.append(ensemble.values(x))
+    mask = ensemble.members(20)[3]
     assert 0 < mask.sum() < M  # else this shows nothing
     change = np.abs(values[1] - values[0]).max(axis=0)
     assert (change[mask] > 1e-2).all() and (change[~mask] < 1e-6).all()
@@ -204,12 +204,12 @@ def test_members_learn_from_rows_of_their_own() -> None:
 
 def test_a_row_stays_with_its_members() -> None:
     ensemble = ensemble_of("perceptron")
-    mask = ensemble._members(1_000)
-    np.testing.assert_array_equal(ensemble._members(10), mask[:10])
+    mask = ensemble.members(1_000)
+    np.testing.assert_array_equal(ensemble.members(10), mask[:10])
     assert mask.shape == (1_000, M) and mask.any(axis=1).all()
     assert 0.65 < mask.mean() < 0.75 and not mask.all(axis=0).any()
-    assert (ensemble_of("perceptron", seed=1)._members(1_000) != mask).any()
-    assert ensemble_of("perceptron", n_critics=1)._members(1_000).all()
+    assert (ensemble_of("perceptron", seed=1).members(1_000) != mask).any()
+    assert ensemble_of("perceptron", n_critics=1).members(1_000).all()
 
 
 def test_a_single_member_has_a_deviation_that_can_be_divided_by() -> None:
@@ -282,7 +282,7 @@ def test_a_token_is_values_group_and_column() -> None:
     body.grow(features_of(4, column=[0, 1, 0, 2], group=[1, 0, 1, 1]))
     x = torch.tensor([[2.0, 0.0, 3.0, 0.0], [0.0, 5.0, 0.0, 7.0], [0.0, 0.0, 0.0, 0.0]])
     feature, column, group = body.feature.weight, body.column.weight, body.group.weight
-    tokens, there, which = body._tokens(x)
+    tokens, there, which = body.tokens_of(x)
     assert which[0, 0] == 0 and which[1].tolist() == [1, 2]
     assert there.tolist() == [[True, False], [True, True], [False, False]]
     torch.testing.assert_close(tokens[0, 0], 2 * feature[0] + 3 * feature[2] + column[0] + group[1])
@@ -297,7 +297,7 @@ def test_parameters_that_a_network_lacks_do_not_matter() -> None:
     ensemble.fit(x, y, features_of(6), steps=5)
     before = ensemble.predict(x)[0]
     with torch.no_grad():
-        ensemble._body.get_parameter("column.weight")[4] = 10 * torch.randn(
+        ensemble.body.get_parameter("column.weight")[4] = 10 * torch.randn(
             16, generator=torch.Generator().manual_seed(0)
         )
     change = np.abs(ensemble.predict(x)[0] - before)
@@ -313,7 +313,7 @@ def test_parameters_that_a_network_lacks_do_not_matter() -> None:
 def test_equal_seeds_give_equal_answers(body: str) -> None:
     x, y = problem(30)
     torch.manual_seed(3)
-    before, legacy = torch.get_rng_state(), np.random.get_state()[1].copy()  # type: ignore[index]
+    before, legacy = torch.get_rng_state(), np.random.get_state(legacy=False)["state"]["key"].copy()
     found = []
     for seed in (0, 0, 1):
         ensemble = ensemble_of(body, seed=seed)
@@ -323,7 +323,7 @@ def test_equal_seeds_give_equal_answers(body: str) -> None:
     np.testing.assert_array_equal(found[0], found[1])
     assert not np.allclose(found[0][0], found[2][0])
     assert torch.equal(torch.get_rng_state(), before)
-    np.testing.assert_array_equal(np.random.get_state()[1], legacy)  # type: ignore[index]
+    np.testing.assert_array_equal(np.random.get_state(legacy=False)["state"]["key"], legacy)
 
 
 @both
@@ -370,8 +370,7 @@ def test_attention_is_to_parameters_that_are_there() -> None:
     ensemble.fit(x, y, features_of(6), steps=5)
     weights = ensemble.attention(x)
     assert weights is not None
-    H = ensemble._config.blocks * ensemble._config.heads
-    assert weights.shape == (30, H, 1 + 6)
+    assert weights.shape == (30, 2, 1 + 6)  # one block of two heads
     np.testing.assert_allclose(weights.sum(axis=2), 1, atol=1e-6)
     there = np.concatenate([np.ones((30, 1), dtype=bool), x != 0], axis=1)
     assert (weights.transpose(0, 2, 1)[~there] == 0).all() and (weights.transpose(0, 2, 1)[there] > 0).all()

@@ -47,7 +47,7 @@ def test_a_category_is_one_of_n(networks_of: Make) -> None:
 def test_a_number_is_there_and_so_large(networks_of: Make) -> None:
     networks = networks_of([rate(0.0)], [rate(0.5)], [rate(1.0)], [])
     x = learned(networks)(networks)
-    np.testing.assert_allclose(x, [[HALF, -1], [HALF, 0], [HALF, 1], [0, 0]])
+    np.testing.assert_allclose(x, np.array([[HALF, -1], [HALF, 0], [HALF, 1], [0, 0]]))
     # What is not there is not taken for a number: it is far from all of them.
     assert all(squared(x, 3, other) > 0.49 for other in range(3))
 
@@ -135,7 +135,7 @@ def test_context_is_a_number_behind_its_step(networks_of: Make) -> None:
     x, described = features(networks), features.features
     differing = x[:, described.group == described.group[np.flatnonzero(x[0] != x[1])[0]]]
     assert differing.shape == (3, 2)
-    np.testing.assert_allclose(differing, [[math.sqrt(2), -2], [math.sqrt(2), 2], [0, 0]])
+    np.testing.assert_allclose(differing, np.array([[math.sqrt(2), -2], [math.sqrt(2), 2], [0, 0]]))
     np.testing.assert_array_equal(x[0][x[0] == x[2]], x[2][x[0] == x[2]])
     # Each step's has columns of its own.
     deeper = networks_of(steps, context=[[0.5, 0.75]])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from optuna_trlhpo.agent.gaussian_process import _JITTER, LINEAR, Features, GaussianProcess
+from optuna_trlhpo.agent.gaussian_process import JITTER, LINEAR, Features, GaussianProcess
 
 
 def features_of(
@@ -52,11 +52,11 @@ X = np.array([[0.0, 0.5, 1.0], [1.0, 0.0, 0.2], [0.3, 0.9, 0.4]])
 Y = np.array([-1.0, 0.4, 0.9])
 
 
-def fixed(variances: Sequence[float] = VARIANCES) -> GaussianProcess:
-    posterior = GaussianProcess(n_parts=2)
-    posterior._variances = torch.tensor(variances, dtype=torch.float64).log()
-    posterior._columns = torch.tensor(COLUMNS, dtype=torch.float64)
-    posterior._groups = torch.tensor(GROUPS, dtype=torch.float64)
+def fixed(variances: Sequence[float] = VARIANCES, *, n_parts: int = 2) -> GaussianProcess:
+    posterior = GaussianProcess(n_parts=n_parts)
+    posterior.log_variances = torch.tensor(variances, dtype=torch.float64).log()
+    posterior.column_weights = torch.tensor(COLUMNS, dtype=torch.float64)
+    posterior.group_weights = torch.tensor(GROUPS, dtype=torch.float64)
     return posterior
 
 
@@ -71,7 +71,7 @@ def test_the_posterior_is_the_textbooks() -> None:
     posterior = fixed()
     posterior.fit(X, Y, FEATURES, steps=0)
     z = np.array([[0.2, 0.2, 0.2], [0.9, 0.1, 0.5], [0.0, 0.5, 1.0], [7.0, -8.0, 9.0]])
-    inverse = np.linalg.inv(covariance(X, X) + (0.05 + _JITTER) * np.eye(3))
+    inverse = np.linalg.inv(covariance(X, X) + (0.05 + JITTER) * np.eye(3))
     across = covariance(z, X)
     mean, deviation = posterior.predict(z)
     np.testing.assert_allclose(mean, across @ inverse @ Y, atol=1e-5)
@@ -79,17 +79,17 @@ def test_the_posterior_is_the_textbooks() -> None:
     np.testing.assert_allclose(deviation, np.sqrt(variance), atol=1e-5)
     # Far from everything only the constant is shared: the deviation is almost that of the prior.
     assert math.sqrt(1.3) < deviation[3] < math.sqrt(1.5)
-    assert posterior.noise == pytest.approx(math.sqrt(0.05 + _JITTER))
+    assert posterior.noise == pytest.approx(math.sqrt(0.05 + JITTER))
 
 
 def test_a_part_without_features_is_a_constant() -> None:
     posterior = GaussianProcess(n_parts=2)
-    posterior._variances = torch.tensor([0.8, 0.5, 1.0, 0.2, 0.05], dtype=torch.float64).log()
+    posterior.log_variances = torch.tensor([0.8, 0.5, 1.0, 0.2, 0.05], dtype=torch.float64).log()
     posterior.fit(np.zeros((1, 1)), np.ones(1), features_of(1), steps=0)
     mean, deviation = posterior.predict(np.array([[100.0]]))
     # Covariance 0.5 + 0.2 with the one that is known, whose variance is 1.5 and the noise.
-    assert mean[0] == pytest.approx(0.7 / (1.55 + _JITTER), abs=1e-5)
-    assert deviation[0] == pytest.approx(math.sqrt(1.5 - 0.7**2 / (1.55 + _JITTER)), abs=1e-5)
+    assert mean[0] == pytest.approx(0.7 / (1.55 + JITTER), abs=1e-5)
+    assert deviation[0] == pytest.approx(math.sqrt(1.5 - 0.7**2 / (1.55 + JITTER)), abs=1e-5)
 
 
 def test_where_noise_is_small_the_data_are_met() -> None:
@@ -126,7 +126,7 @@ def test_equal_networks_with_different_values_are_no_trouble() -> None:
 # What is expected from elsewhere: the linear part --------------------------------------------------------
 
 
-TRUST, NOISE = 0.6, 0.05 + _JITTER
+TRUST, NOISE = 0.6, 0.05 + JITTER
 EXPECTING = features_of(
     3, part=[LINEAR] * 3, column=[0, 0, 1], group=[0, 0, 1], base=[0.3, -0.2, 0.1], mean=[1.5, -0.5, 0.0]
 )
@@ -134,9 +134,7 @@ EXPECTING = features_of(
 
 def expecting() -> GaussianProcess:
     """Nothing but a linear part and a constant of variance 0.5 + 0.3."""
-    posterior = fixed([0.5, TRUST, 0.3, 0.05])
-    posterior._n_parts = 1
-    return posterior
+    return fixed([0.5, TRUST, 0.3, 0.05], n_parts=1)
 
 
 def regression(x: np.ndarray, y: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -219,7 +217,7 @@ def test_expectations_are_believed_as_far_as_they_are_borne_out() -> None:
         posterior.fit(np.column_stack([x[:, 0], expected]), y, features, steps=60)
         mean, _ = posterior.predict(np.array([[0.5, -2.0], [0.5, 2.0]]))
         assert (mean[1] - mean[0]) / 4 == pytest.approx(share, abs=0.1)
-        trusted[share] = math.exp(posterior._variances[-3]) * float(posterior._scale[1]) ** 2
+        trusted[share] = math.exp(posterior.log_variances[-3]) * float(posterior.scale[1]) ** 2
     assert trusted[1.0] > 1.5 * trusted[0.0]
 
 
@@ -229,7 +227,7 @@ def test_what_is_learned_counts_in_what_was_expected() -> None:
     features = features_of(1, part=[LINEAR], mean=[3.0])
     posterior = GaussianProcess(n_parts=1)
     posterior.fit(expected[:, None], 3 * expected, features, steps=60)
-    trusted = math.exp(posterior._variances[-3]) * float(posterior._scale[0]) ** 2
+    trusted = math.exp(posterior.log_variances[-3]) * float(posterior.scale[0]) ** 2
     assert math.sqrt(trusted) == pytest.approx(1, abs=0.1) and posterior.noise < 0.1
 
 
@@ -251,7 +249,7 @@ def test_samples_have_the_posteriors_mean_and_deviation() -> None:
     # It is one function that is drawn, not one number for each: at one place it has one value.
     np.testing.assert_allclose(draws[:, 0], draws[:, 2], atol=0.03)
     cross = covariance(z[:1], X)
-    inverse = np.linalg.inv(covariance(X, X) + (0.05 + _JITTER) * np.eye(3))
+    inverse = np.linalg.inv(covariance(X, X) + (0.05 + JITTER) * np.eye(3))
     together = (covariance(z[:1], z[1:2]) - cross @ inverse @ covariance(X, z[1:2]))[0, 0]
     assert np.cov(draws[:, 0], draws[:, 1])[0, 1] == pytest.approx(together, abs=0.05)
 
@@ -272,10 +270,12 @@ def test_samples_come_from_the_given_generator_alone() -> None:
 
 def log_likelihood(posterior: GaussianProcess, x: np.ndarray, y: np.ndarray, features: Features) -> float:
     """Of the data, by numpy, under what the posterior of one part has learned."""
-    part, _, constant, noise = posterior._variances.exp().tolist()
-    learned = posterior._columns.numpy()[features.column] + posterior._groups.numpy()[features.group]
+    part, _, constant, noise = posterior.log_variances.exp().tolist()
+    learned = (
+        posterior.column_weights.numpy()[features.column] + posterior.group_weights.numpy()[features.group]
+    )
     weights = np.exp(features.base + learned)
-    gram = part * matern(squared_distances(x, x, weights)) + constant + (noise + _JITTER) * np.eye(len(x))
+    gram = part * matern(squared_distances(x, x, weights)) + constant + (noise + JITTER) * np.eye(len(x))
     return float(-0.5 * y @ np.linalg.solve(gram, y) - 0.5 * np.linalg.slogdet(2 * math.pi * gram)[1])
 
 
@@ -312,7 +312,7 @@ def test_what_does_not_matter_loses_weight() -> None:
     x, y = wave()
     posterior = GaussianProcess(n_parts=1)
     posterior.fit(x, y, features_of(2), steps=80)
-    relevant, irrelevant = posterior._scale.square().tolist()
+    relevant, irrelevant = posterior.scale.square().tolist()
     assert relevant > 10 * irrelevant
     # So a step aside is taken for nothing new, a step along is.
     here, along, aside = np.array([[0.5, 0.5]]), np.array([[1.4, 0.5]]), np.array([[0.5, 1.4]])
@@ -329,7 +329,7 @@ def test_what_is_learned_of_one_column_is_expected_of_its_group() -> None:
     x = np.column_stack([x, np.full(len(x), 0.5)])
     posterior = GaussianProcess(n_parts=1)
     posterior.fit(x, y, features_of(3, group=[0, 1, 0]), steps=80)
-    relevant, irrelevant, alike = posterior._scale.square().tolist()
+    relevant, irrelevant, alike = posterior.scale.square().tolist()
     assert relevant > alike > 3 * irrelevant
 
 
@@ -337,7 +337,7 @@ def test_features_of_one_column_have_one_weight() -> None:
     x, y = wave()
     posterior = GaussianProcess(n_parts=1)
     posterior.fit(x, y, features_of(2, column=[0, 0], group=[0, 0], base=[0.0, math.log(4)]), steps=30)
-    one, other = posterior._scale.square().tolist()
+    one, other = posterior.scale.square().tolist()
     assert other == pytest.approx(4 * one)
 
 
@@ -345,9 +345,9 @@ def test_a_column_that_comes_later_does_not_undo_what_was_learned() -> None:
     x, y = wave()
     posterior = GaussianProcess(n_parts=1)
     posterior.fit(x, y, features_of(2), steps=80)
-    before = posterior._scale.tolist()
+    before = posterior.scale.tolist()
     posterior.fit(np.column_stack([x, np.zeros(len(x))]), y, features_of(3), steps=0)
-    assert posterior._scale.tolist() == [*before, 1.0]
+    assert posterior.scale.tolist() == [*before, 1.0]
 
 
 def test_equal_fits_are_equal() -> None:
@@ -357,4 +357,4 @@ def test_equal_fits_are_equal() -> None:
         posterior = GaussianProcess(n_parts=1)
         posterior.fit(x, y, features_of(2), steps=10)
         found.append(posterior.predict(x)[0])
-    np.testing.assert_array_equal(*found)
+    np.testing.assert_array_equal(found[0], found[1])

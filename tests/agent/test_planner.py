@@ -12,6 +12,7 @@ from optuna.study import StudyDirection
 
 from optuna_trlhpo.agent.acquisition import acquire, incumbent_gain
 from optuna_trlhpo.agent.config import AgentConfig
+from optuna_trlhpo.agent.gaussian_process import GaussianProcess
 from optuna_trlhpo.agent.planner import Planner
 from optuna_trlhpo.agent.prior_knowledge import GrowthContext, PriorKnowledge
 from optuna_trlhpo.agent.replay import Replay
@@ -281,10 +282,9 @@ def test_what_another_trial_tries_is_not_tried() -> None:
 def predicted(search: Planner, memory: Replay, *steps: Sequence[Filled]) -> tuple[float, float]:
     """What the critic expects of a network, after the last plan."""
     point = memory.decision_point(Request(episode(*steps), (), np.empty(0)))
-    network = Networks(
-        *(array[None, : len(steps)] for array in point[:5]), np.zeros((1, 0)), np.zeros((1, 0))
-    )
-    mean, deviation = search._critic.predict(search._features(network))
+    slots = [array[None, : len(steps)] for array in point[:5]]
+    network = Networks(*slots, *2 * [np.zeros((1, 0))])
+    mean, deviation = search.critic.predict(search.features(network))
     return float(mean[0]), float(deviation[0])
 
 
@@ -443,22 +443,20 @@ def test_luck_is_no_gain() -> None:
 
 def test_what_is_surely_bad_is_not_planned_for_it_harms_nothing() -> None:
     """A network that may be better could also take the incumbent's place by luck, a bad one could not."""
-    memory = experience()
-    search = search_of(memory)
 
-    class Critic:
+    class Critic(GaussianProcess):
         noise = 1.0
 
-        def predict(self, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            return z[:, 0], np.full(len(z), 0.3)
+        def predict(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            return x[:, 0], np.full(len(x), 0.3)
 
-    search._critic = Critic()  # type: ignore[assignment]
+    critic = Critic(n_parts=1)
     candidates, known = np.array([[0.4], [-9.0]]), np.array([1.0, 0.0])
-    mean, deviation = search._critic.predict(candidates)
+    mean, deviation = critic.predict(candidates)
     gains = incumbent_gain(mean, deviation, 1.0, 0.9, 2.0)
     assert gains[0] < gains[1], "gain alone would choose the bad one"
     rng = np.random.default_rng(0)
-    scores = acquire("incumbent_gain", search._critic, candidates, known - 0.1, known + 1.0, rng)
+    scores = acquire("incumbent_gain", critic, candidates, known - 0.1, known + 1.0, rng)
     assert scores[0] > scores[1]
 
 

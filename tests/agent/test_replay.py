@@ -146,7 +146,7 @@ def test_candidates_are_queries_without_a_performance() -> None:
     assert queries.names[0, 0, 0].any() and not queries.names[0, 2].any()
 
 
-def seen(memory: Replay, report: float, step: int, n: int = 2) -> list[float]:
+def seen(memory: Replay, report: float, step: int, n: int = 2) -> float:
     """How the agent sees a report at ``step``: the mean of the finest bins, by their light."""
     reports = [NAN] * n
     reports[step] = report
@@ -457,23 +457,28 @@ def test_a_request_in_numbers() -> None:
     assert (anything.step, anything.slot) == (0, 0) and (anything.names == -1).all()
 
 
+def are_values(memory: Replay) -> bool:
+    """Asked anew each time: mypy would take what an earlier assertion said for granted."""
+    return memory.reports_are_values
+
+
 def test_what_reports_are_follows_the_last_trial_that_had_any() -> None:
     """Where they are values they are networks; elsewhere they tell something of what is to come."""
     memory = experience()
     before = Request(grown(0.3, reports=[12.0]), (place(X, 1),), np.empty(0))
-    assert memory.reports_are_values  # until one reports something else
+    assert are_values(memory)  # until one reports something else
     for i in range(3):
         memory.add(i, grown(0.1 * i, 0.2, reports=[10.0 + i, NAN]), outcomes(NAN, 0.5))
-    assert not memory.reports_are_values
+    assert not are_values(memory)
     # 12 among 10, 11, 12: (2 + 0.5) / 3; what is worth something else is never among the networks' values.
     np.testing.assert_allclose(memory.decision_point(before).context, [2.5 / 3, NAN])
     networks, _ = memory.networks(rng(), NO_WEIGHTS)
     np.testing.assert_allclose(networks.context[:, 0], [0.5 / 3, 1.5 / 3, 2.5 / 3])
     assert np.isnan(networks.context[:, 1]).all() and networks.lengths.tolist() == [2, 2, 2]
     memory.add(3, grown(0.9, 0.2, reports=[0.7, NAN]), outcomes(0.7, 0.8))
-    assert memory.reports_are_values and np.isnan(memory.decision_point(before).context).all()
+    assert are_values(memory) and np.isnan(memory.decision_point(before).context).all()
     memory.add(4, grown(0.8, 0.2), outcomes(NAN, 0.8))  # nothing was reported: nothing is learned of it
-    assert memory.reports_are_values
+    assert are_values(memory)
 
 
 def test_no_network_knows_the_report_behind_its_last_step() -> None:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
+from typing import TypeVar
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from optuna_trlhpo.agent.actor import Actor
 from optuna_trlhpo.agent.config import AgentConfig
 from optuna_trlhpo.agent.critic import Critic
-from optuna_trlhpo.agent.tokens import NAME_CODE, Steps
-from optuna_trlhpo.agent.transformer import Transformer, sinusoids
+from optuna_trlhpo.agent.tokens import NAME_CODE, FrozenIMR, Steps
+from optuna_trlhpo.agent.transformer import Block, Transformer, sinusoids
 
 A, P = 4, 32
 CONFIGS = {"default": AgentConfig(), "paper": AgentConfig.paper()}
@@ -40,7 +41,10 @@ def replaced(steps: Steps, position: slice, other: Steps) -> Steps:
     return mixed
 
 
-def make(cls: type[Actor] | type[Critic], config: AgentConfig, K: int = 0) -> Actor | Critic:
+Net = TypeVar("Net", bound=Actor | Critic)
+
+
+def make(cls: type[Net], config: AgentConfig, K: int = 0) -> Net:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return cls(config, n_slots=A, n_performance=P, n_weights=K)
@@ -82,7 +86,9 @@ def test_attention_by_hand() -> None:
     """One head, one block, against the formula softmax(q k / sqrt(d)) v written out."""
     torch.manual_seed(0)
     config = AgentConfig(width=4, heads=1, blocks=1)
-    attention = Transformer(config).blocks[0].attention
+    block = Transformer(config).blocks[0]
+    assert isinstance(block, Block)
+    attention = block.attention
     x = torch.randn(1, 3, 4)
     visible = torch.ones(3, 3).tril().bool().unsqueeze(0)
     output, weights = attention(x, visible)
@@ -220,6 +226,13 @@ def test_weights_of_objectives_are_seen(cls: type[Actor] | type[Critic], config:
 # Answers and parameters -------------------------------------------------------------------------------
 
 
+def last_layer(critic: Critic) -> nn.Linear:
+    assert isinstance(critic.head, nn.Sequential)
+    last = critic.head[-1]
+    assert isinstance(last, nn.Linear)
+    return last
+
+
 @every_config
 @torch.no_grad()
 def test_ranges(config: AgentConfig) -> None:
@@ -230,7 +243,7 @@ def test_ranges(config: AgentConfig) -> None:
     assert action.shape == (2, 6, A) and ((0 < action) & (action < 1)).all()
     assert value.shape == (2, 6, config.n_critics) and (value.abs() < 1).all()
     critic = make(Critic, config)
-    critic.head[-1].bias += 5
+    last_layer(critic).bias.add_(5)
     assert ((0.9 < critic(state, query, position)) & (critic(state, query, position) <= 1)).all()
 
 
@@ -254,10 +267,11 @@ def test_what_is_frozen() -> None:
 def test_the_papers_imr_by_hand() -> None:
     """tanh(W1 action + W2 performance), 64 numbers, without a bias and without names."""
     imr = make(Actor, CONFIGS["paper"]).imr
+    assert isinstance(imr, FrozenIMR)
     steps = random_steps(1, 1)
     x = torch.cat([steps.actions[0, 0], steps.performance[0, 0]])
     W = imr.linear.weight
-    assert W.shape == (64, 36) and imr.linear.bias is None
+    assert W.shape == (64, 36) and "bias" not in dict(imr.linear.named_parameters())
     torch.testing.assert_close(imr(steps)[0, 0], torch.tanh(W[:, :4] @ x[:4] + W[:, 4:] @ x[4:]))
     torch.testing.assert_close(imr(steps._replace(names=steps.names + 1)), imr(steps))
 
@@ -286,8 +300,8 @@ def test_ensemble_members_differ_by_their_priors() -> None:
 
     def spread(scale: float) -> float:
         critic = make(Critic, AgentConfig(prior_scale=scale))
-        torch.nn.init.zeros_(critic.head[-1].weight)  # what is learned says nothing yet
-        torch.nn.init.zeros_(critic.head[-1].bias)
+        torch.nn.init.zeros_(last_layer(critic).weight)  # what is learned says nothing yet
+        torch.nn.init.zeros_(last_layer(critic).bias)
         with torch.no_grad():
             return critic(state, query, position).std(dim=-1).mean().item()
 

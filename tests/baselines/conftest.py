@@ -26,6 +26,6 @@ MAKERS = {
 @pytest.fixture(params=list(MAKERS))
 def make(request, monkeypatch):
     if request.param == "bananas":  # here it need not be good
-        monkeypatch.setattr("optuna_trlhpo.baselines.bananas._STEPS", 10)
-        monkeypatch.setattr("optuna_trlhpo.baselines.bananas._CANDIDATES", 50)
+        monkeypatch.setattr("optuna_trlhpo.baselines.bananas.STEPS", 10)
+        monkeypatch.setattr("optuna_trlhpo.baselines.bananas.CANDIDATES", 50)
     return MAKERS[request.param]

@@ -93,7 +93,8 @@ def test_several_objectives_are_refused_with_a_sentence(make):
 @pytest.mark.parametrize("objective", [anything, layers])
 def test_equal_seeds_equal_runs_and_nothing_global_is_touched(make, objective):
     def states():
-        return random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
+        numpys = np.random.get_state(legacy=False)["state"]["key"].tolist()
+        return random.getstate(), numpys, torch.get_rng_state().tolist()
 
     before, runs = states(), []
     for seed in (0, 0, 1):

@@ -52,7 +52,8 @@ def test_the_best_of_a_tournament_is_the_parent():
     study = optuna.create_study(direction="maximize")
     for i in range(10):
         add(study, i, **{name: (i >> k) % 2 for k, name in enumerate(NAMES)})
-    parents, population = Counter(), study.trials
+    parents: Counter[int] = Counter()
+    population = study.trials
     for seed in range(80):
         study.sampler = RegularizedEvolutionSampler(population_size=10, tournament_size=5, seed=seed)
         trial = study.ask()

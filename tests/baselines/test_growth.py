@@ -37,7 +37,8 @@ def additive(prefix):
 
 @pytest.mark.parametrize("direction", ["maximize", "minimize"])
 def test_greedy_growth_tries_all_of_a_layer_and_keeps_the_best(direction):
-    log, sign = [], 1 if direction == "maximize" else -1
+    log: list[str] = []
+    sign = 1 if direction == "maximize" else -1
     objective = progressive(lambda prefix: sign * additive(prefix), log=log)
     study = run(GreedyGrowthSampler(seed=0), objective, 12, direction)
     for k in range(LAYERS):
@@ -69,7 +70,7 @@ def test_the_second_pass_keeps_two_prefixes_of_each_length():
         """Behind "b", the second best beginning, lies the best of all."""
         return additive(prefix) + (100 if prefix.startswith("ba") else 0)
 
-    log = []
+    log: list[str] = []
     study = run(GreedyGrowthSampler(seed=0), progressive(deceptive, log=log), 30)
     assert all(prefix[0] == "c" for prefix in log[3:12])
     assert sorted(log[12:15]) == ["ba", "bb", "bc"]
@@ -77,7 +78,7 @@ def test_the_second_pass_keeps_two_prefixes_of_each_length():
 
 
 def test_a_beam_keeps_several():
-    log = []
+    log: list[str] = []
     run(BeamGrowthSampler(width=2, seed=0), progressive(additive, log=log), 3 + 3 * 6)
     levels = [log[:3], log[3:9], log[9:15], log[15:]]
     assert sorted(levels[0]) == ["a", "b", "c"]
@@ -87,7 +88,7 @@ def test_a_beam_keeps_several():
 
 
 def test_in_the_end_everything_is_tried_and_nothing_twice():
-    log = []
+    log: list[str] = []
     study = run(GreedyGrowthSampler(seed=0), progressive(additive, layers=3, log=log), 3 + 9 + 27)
     assert len(log) == 3 + 9 + 27
     study.optimize(progressive(additive, layers=3), n_trials=3)

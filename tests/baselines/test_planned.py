@@ -1,3 +1,5 @@
+import weakref
+
 import optuna
 import pytest
 
@@ -10,9 +12,16 @@ class Fixed(PlannedSampler):
     def __init__(self, values, note=None):
         super().__init__(seed=0)
         self.values, self.note = values, note or {}
+        self.made: list[weakref.ref[RivalPlan]] = []
 
     def _make_plan(self, history, trial):
-        return RivalPlan(dict(self.values), dict(self.note))
+        plan = RivalPlan(dict(self.values), dict(self.note))
+        self.made.append(weakref.ref(plan))
+        return plan
+
+    def n_kept(self):
+        """How many plans are still held."""
+        return sum(plan() is not None for plan in self.made)
 
 
 def test_a_trial_follows_its_plan_where_it_fits():
@@ -34,11 +43,12 @@ def test_a_trial_follows_its_plan_where_it_fits():
 
 
 def test_plans_of_trials_that_ended_are_forgotten():
-    study = optuna.create_study(sampler=Fixed({}))
+    sampler = Fixed({})
+    study = optuna.create_study(sampler=sampler)
     study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=3)
-    assert len(study.sampler._plans) == 0
+    assert len(sampler.made) == 3 and sampler.n_kept() == 0
     study.ask().suggest_float("x", 0, 1)
-    assert len(study.sampler._plans) == 1
+    assert sampler.n_kept() == 1
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from optuna_trlhpo.baselines import SMACSampler
+from tests.helpers import value_of
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
@@ -33,6 +34,12 @@ def objective(trial):
     return value + (kind == "a")
 
 
+def runs_of(sampler):
+    """What SMAC was told, in the order in which it was asked for."""
+    assert sampler.session is not None
+    return sampler.session.facade.runhistory.values()
+
+
 def test_without_smac_a_sentence_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "smac", None)
     with pytest.raises(ImportError, match=r"pip install 'optuna-trlhpo\[smac\]'"):
@@ -45,19 +52,20 @@ def test_bad_arguments_are_named():
     with pytest.raises(ValueError, match="retrain_after is 0; it must be an integer of at least 1"):
         SMACSampler(retrain_after=0)
     with pytest.raises(ValueError, match="search_space is .*; it must map parameter names to distributions"):
-        SMACSampler(search_space={"x": (0, 1)})
+        SMACSampler(search_space={"x": (0, 1)})  # type: ignore[dict-item]
 
 
 @pytest.mark.smac
 @pytest.mark.parametrize("space", [None, SPACE])
 def test_it_asks_and_tells(space):
-    study = optuna.create_study(sampler=SMACSampler(search_space=space, n_trials=16, retrain_after=8, seed=0))
+    sampler = SMACSampler(search_space=space, n_trials=16, retrain_after=8, seed=0)
+    study = optuna.create_study(sampler=sampler)
     study.optimize(objective, n_trials=16)
-    told = study.sampler._session._smac.runhistory.values()
+    told = runs_of(sampler)
     open_ones = [value for value in told if value.status.name == "RUNNING"]
     assert len(told) == 16 and len(open_ones) == 1  # it is told of the last trial when it is asked again
     costs = [value.cost for value in told if value.status.name == "SUCCESS"]
-    assert sorted(costs) == pytest.approx(sorted(trial.value for trial in study.trials[:-1]))
+    assert sorted(costs) == pytest.approx(sorted(value_of(trial) for trial in study.trials[:-1]))
 
 
 @pytest.mark.smac
@@ -71,11 +79,12 @@ def test_it_finds_an_optimum():
 
 @pytest.mark.smac
 def test_a_maximised_value_is_a_cost():
-    study = optuna.create_study(direction="maximize", sampler=SMACSampler(n_trials=8, seed=0))
+    sampler = SMACSampler(n_trials=8, seed=0)
+    study = optuna.create_study(direction="maximize", sampler=sampler)
     study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=5)
-    told = study.sampler._session._smac.runhistory.values()
+    told = runs_of(sampler)
     costs = [value.cost for value in told if value.status.name == "SUCCESS"]
-    assert sorted(-cost for cost in costs) == sorted(trial.value for trial in study.trials[:-1])
+    assert sorted(-cost for cost in costs) == sorted(value_of(trial) for trial in study.trials[:-1])
 
 
 @pytest.mark.smac
@@ -90,7 +99,7 @@ def test_failed_pruned_and_fixed_trials():
         return float("inf") if trial.number == 5 else value
 
     def told():
-        values = sampler._session._smac.runhistory.values()
+        values = runs_of(sampler)
         return [(value.status.name, value.cost) for value in values][:-1]  # the last trial is still open
 
     def expected(number, n_before):
@@ -147,10 +156,13 @@ def test_threads(monkeypatch):
         return found
 
     monkeypatch.setattr(optuna.Study, "get_trials", slow)
-    study = optuna.create_study(sampler=SMACSampler(search_space=SPACE, n_trials=12, retrain_after=8, seed=0))
+    sampler = SMACSampler(search_space=SPACE, n_trials=12, retrain_after=8, seed=0)
+    study = optuna.create_study(sampler=sampler)
     study.optimize(objective, n_trials=8, n_jobs=3)
     assert all(trial.state.name == "COMPLETE" for trial in study.trials)
-    told = study.sampler._session._smac.runhistory.values()
+    told = runs_of(sampler)
     costs = [value.cost for value in told if value.status.name == "SUCCESS"]
     assert len(told) == 8 == len({str(trial.params) for trial in study.trials})  # of one session
-    assert len(costs) >= 5 and {round(cost, 6) for cost in costs} <= {round(t.value, 6) for t in study.trials}
+    assert len(costs) >= 5 and {round(cost, 6) for cost in costs} <= {
+        round(value_of(trial), 6) for trial in study.trials
+    }

@@ -11,9 +11,9 @@ import hashlib
 import json
 import math
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import optuna
@@ -101,7 +101,10 @@ def two_values_of_layers(trial: Trial) -> tuple[float, float]:
 
 
 def played(
-    objective: Callable[[Trial], Any], sampler: optuna.samplers.BaseSampler, *, directions: tuple[str, ...]
+    objective: Callable[[Trial], Any],
+    sampler: optuna.samplers.BaseSampler,
+    *,
+    directions: Sequence[Literal["minimize", "maximize"]],
 ) -> optuna.Study:
     study = optuna.create_study(directions=list(directions), sampler=sampler)
     study.optimize(objective, n_trials=N_TRIALS)
@@ -129,7 +132,7 @@ def paper() -> TRLHPOSampler:
     return TRLHPOSampler.paper(seed=7, warn_independent_sampling=False)
 
 
-_MAX = ("maximize",)
+_MAX: tuple[Literal["maximize"]] = ("maximize",)
 STUDIES: dict[str, Callable[[], optuna.Study]] = {
     "layers": lambda: played(growing(SPACE), ours(layer_prior=False), directions=_MAX),
     "layers-prior": lambda: played(growing(SPACE), ours(), directions=_MAX),

@@ -38,7 +38,7 @@ def test_help_is_printed_without_pytorch():
 
 @pytest.mark.slow
 def test_overhead_prints_a_row_per_length(capsys, monkeypatch):
-    monkeypatch.setattr(overhead, "_WINDOW", 2)
+    monkeypatch.setattr(overhead, "WINDOW", 2)
     main(["overhead", "--trials", "5", "12"])
     heading, columns, *rows = capsys.readouterr().out.splitlines()
     assert "torch" in heading and "suggestion" in columns
@@ -109,14 +109,14 @@ def test_a_protocol_says_what_is_run_and_judged(toy, tmp_path, capsys, monkeypat
     judge = ["report", "--protocol", "short", "--reference", "random", *out]
     monkeypatch.setattr(criteria, "CRITERIA", ())
     assert main(judge) == 1  # nothing was judged
-    (criterion,) = [criteria._Ratio("toy", 2, 1e9, sampler="random")]
+    (criterion,) = [criteria.Ratio("toy", 2, 1e9, sampler="random")]
     monkeypatch.setattr(criteria, "CRITERIA", (criterion,))
     assert main(judge) == 1
     assert "not run: nsga2 on toy (0 of 1 seeds)" in capsys.readouterr().out
     assert main(["run", "--protocol", "short", *out]) == 0
     assert main(judge) == 0
     assert "1 of 1 criteria hold" in capsys.readouterr().out
-    monkeypatch.setattr(criteria, "CRITERIA", (criteria._Ratio("toy", 2, -1, sampler="random"),))
+    monkeypatch.setattr(criteria, "CRITERIA", (criteria.Ratio("toy", 2, -1, sampler="random"),))
     assert main(judge) == 1
 
 

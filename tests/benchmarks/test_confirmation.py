@@ -31,7 +31,7 @@ class Scripted(RandomSampler):
 @pytest.fixture
 def lucky(toy, monkeypatch):
     """The toy without noise, but the first time that network 2 is trained it looks best."""
-    times = Counter()
+    times: Counter[str] = Counter()
 
     def observe(network, rng):
         times[network] += 1

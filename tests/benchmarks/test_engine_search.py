@@ -45,7 +45,7 @@ def test_the_plain_objective_trains_all_again_and_is_no_worse() -> None:
         assert (counted.trained, counted.looked_up) == (trained, looked_up)
         assert study.best_value > 0.5
         assert study.trials[0].intermediate_values == study.trials[1].intermediate_values
-    pixels = engine_search._pixels(plain.data.train_images, plain.data)
+    pixels = engine_search.pixels_of(plain.data.train_images, plain.data)
     assert pixels.shape == (400, 8, 8) and pixels.min() == 0 and 200 < pixels.max() <= 255
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -67,10 +68,8 @@ def every_configuration(pipeline: Pipeline) -> Iterator[dict[str, Any]]:
     places: list[int] = []
     while True:
         walk = Walk(places)
-        try:
+        with contextlib.suppress(optuna.TrialPruned, *pipeline.catch):
             pipeline.play(walk)  # type: ignore[arg-type]
-        except (optuna.TrialPruned, *pipeline.catch):
-            pass
         yield walk.params
         places = walk.places[: len(walk.sizes)]
         while places and places[-1] + 1 == walk.sizes[len(places) - 1]:

@@ -7,10 +7,10 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from optuna_trlhpo.benchmarks.problems.problem import BudgetExhausted, Evaluator
+from optuna_trlhpo.benchmarks.problems.problem import BudgetExhausted, Evaluator, Problem
 
 
-class Told:
+class Told(Problem):
     """A problem with observed and true values that are given, so that all can be said in advance."""
 
     def __init__(self, values, direction="maximize"):
@@ -19,6 +19,12 @@ class Told:
 
     def observe(self, network, rng):
         return self.values[network][0]
+
+    def true_value(self, network):
+        raise NotImplementedError
+
+    def play(self, form, trial, train):
+        raise NotImplementedError
 
     def regret(self, network):
         return self.values[network][1]

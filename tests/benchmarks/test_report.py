@@ -62,6 +62,12 @@ def test_holm_by_hand():
     assert holm([]) == []
 
 
+def cell_of(results, problem, sampler, checkpoint):
+    found = results.cell(problem, sampler, checkpoint)
+    assert found is not None
+    return found
+
+
 def test_regrets_at_checkpoints_and_area():
     results = Results(
         [
@@ -70,10 +76,10 @@ def test_regrets_at_checkpoints_and_area():
         ]
     )
     assert results.checkpoints("toy") == [25, 50, 100, AREA]
-    assert results.cell("toy", "tpe", 25).regrets == {0: 8, 1: 4}
-    assert results.cell("toy", "tpe", 50).mean == 3
-    assert results.cell("toy", "tpe", 100).regrets == {0: 1}  # the other one did not go that far
-    assert results.cell("toy", "tpe", AREA).regrets == {0: 5, 1: 4}  # (25 x 8 + 25 x 2) / 50
+    assert cell_of(results, "toy", "tpe", 25).regrets == {0: 8, 1: 4}
+    assert cell_of(results, "toy", "tpe", 50).mean == 3
+    assert cell_of(results, "toy", "tpe", 100).regrets == {0: 1}  # the other one did not go that far
+    assert cell_of(results, "toy", "tpe", AREA).regrets == {0: 5, 1: 4}  # (25 x 8 + 25 x 2) / 50
     assert results.cell("toy", "tpe", 200) is None
 
 
@@ -84,8 +90,8 @@ def test_the_better_form_counts_at_each_checkpoint():
             *(row("tpe", [[1, 5.0], [40, 4.0]], seed=s, form="terminal") for s in range(2)),
         ]
     )
-    assert [results.cell("toy", "tpe", at).form for at in (25, 50)] == ["terminal", "progressive"]
-    assert [results.cell("toy", "tpe", at).mean for at in (25, 50)] == [5, 1]
+    assert [cell_of(results, "toy", "tpe", at).form for at in (25, 50)] == ["terminal", "progressive"]
+    assert [cell_of(results, "toy", "tpe", at).mean for at in (25, 50)] == [5, 1]
     text = markdown(results)
     assert "| tpe | 2 | 5.000 [5.000, 5.000] (t) | 1.000 [1.000, 1.000] (p) | " in text
 
@@ -94,7 +100,7 @@ def test_the_row_of_the_largest_budget_counts_and_of_equals_the_last():
     error = {"problem": "toy", "form": "terminal", "sampler": "tpe", "seed": 0, "budget": 50, "error": "E: x"}
     rows = [row("tpe", [[1, r]], budget=b) for r, b in ((1.0, 50), (2.0, 60), (3.0, 60), (4.0, 50))]
     results = Results([error, *rows, error])
-    assert results.cell("toy", "tpe", 50).regrets == {0: 3}
+    assert cell_of(results, "toy", "tpe", 50).regrets == {0: 3}
     assert results.failed == []
     assert Results([error]).failed == [error]
     assert "1 studies failed" in markdown(Results([error]))
@@ -133,8 +139,8 @@ def test_the_signed_rank_test_is_exact():
     # Differences 1, 1, 1, -2 and 0: ranks 2, 2, 2 and 4. Of 16 choices of signs 12 make the sum of positive
     # ranks at most 6, and 8 at least 6: p is 1. Without the sign, 1 of 16 makes it 10: p is 1/8.
     for last, p in ((-2.0, 1.0), (2.0, 0.125)):
-        values = [1.0, 1.0, 1.0, last, 0.0]
-        cells = (Cell("terminal", dict(enumerate(it))) for it in (values, [0.0] * 5))
+        by_hand = [1.0, 1.0, 1.0, last, 0.0]
+        cells = (Cell("terminal", dict(enumerate(it))) for it in (by_hand, [0.0] * 5))
         assert wilcoxon(*cells) == pytest.approx(p)
 
 
@@ -231,7 +237,7 @@ def test_a_figure_shows_every_curve(tmp_path):
     assert middle == pytest.approx((high + low) / 2, abs=0.1)  # 4 lies midway, for the scale is logarithmic
     theirs = points(image, "#d55e00")
     assert theirs[-1][0] == pytest.approx(left + (right - left) * 24 / 49, abs=0.1)  # up to its own budget
-    assert theirs[-1][1] == curves._BOTTOM  # nothing is left of the regret
+    assert theirs[-1][1] == curves.BOTTOM  # nothing is left of the regret
     assert len([it for it in image.iter() if it.tag.endswith("polygon")]) == 2  # us, and the best of Optuna's
     assert "(figures/toy.svg)" in markdown(results, figures={"toy": "figures/toy.svg"})
 
@@ -287,7 +293,7 @@ def test_criteria_fail_for_what_is_not_reached():
 
 def test_the_prior_must_be_fast(monkeypatch):
     monkeypatch.setattr(
-        criteria, "CRITERIA", [it for it in criteria.CRITERIA if isinstance(it, criteria._Within)]
+        criteria, "CRITERIA", [it for it in criteria.CRITERIA if isinstance(it, criteria.Within)]
     )
     rows = complete_results(ours=("trlhpo",), without=[("trlhpo-prior", seed) for seed in range(SEEDS)]).rows
     text = "mnist-layers @100: trlhpo-prior reaches the regret of Optuna's best within 30 trainings"

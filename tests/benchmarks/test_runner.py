@@ -140,12 +140,18 @@ def test_a_sampler_that_wants_the_budget_gets_it(run):
     assert ["error" in row for row in run({"budgeted": Budgeted}, budget=7)] == [False, False]
 
 
-def test_smac_plans_for_the_budget(monkeypatch):
+def test_smac_plans_for_the_budget(run, monkeypatch):
     from optuna_trlhpo import baselines
 
-    monkeypatch.setattr(baselines, "SMACSampler", lambda **arguments: arguments)
-    it = runner._SearchRun("toy", "terminal", "smac", 3, 150, SAMPLERS["smac"], None)
-    assert runner._sampler(it) == {"seed": 3, "n_trials": 150}
+    made = []
+
+    def make(**arguments):
+        made.append(arguments)
+        return RandomSampler(seed=0)
+
+    monkeypatch.setattr(baselines, "SMACSampler", make)
+    run({"smac": SAMPLERS["smac"]}, seeds=(3,), budget=7)
+    assert made and all(arguments == {"seed": 3, "n_trials": 7} for arguments in made)
 
 
 def test_shares_of_a_protocol_are_run_seed_by_seed(toy, tmp_path):

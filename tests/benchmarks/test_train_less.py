@@ -64,7 +64,8 @@ def test_every_way_trains_what_it_says(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_what_was_broken_off_is_taken_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    way, grow, grown = "early stop of the worse half", train_less._grow, []
+    way, grow = "early stop of the worse half", train_less.grow
+    grown: list[Any] = []
 
     def noting(network: Any, *args: Any) -> Any:
         if len(grown) == 7:
@@ -74,10 +75,10 @@ def test_what_was_broken_off_is_taken_up(tmp_path: Path, monkeypatch: pytest.Mon
 
     arguments: dict[str, Any] = {"networks": 9, "images": 60, "data_root": "data"}
     run([way], out=tmp_path / "at once", **arguments)
-    monkeypatch.setattr(train_less, "_grow", noting)
+    monkeypatch.setattr(train_less, "grow", noting)
     with pytest.raises(KeyboardInterrupt):
         run([way], out=tmp_path / "broken", **arguments)
-    monkeypatch.setattr(train_less, "_grow", grow)
+    monkeypatch.setattr(train_less, "grow", grow)
     run([way], out=tmp_path / "broken", **arguments)
     first, second = (rows_in(tmp_path / name) for name in ("at once", "broken"))
     for one, other in zip(first, second, strict=True):

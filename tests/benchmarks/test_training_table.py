@@ -29,7 +29,7 @@ pytest.importorskip("sklearn", reason="needs scikit-learn (the extra 'cnn')")
 def tiny(monkeypatch: pytest.MonkeyPatch) -> str:
     task = dataclasses.replace(TASKS["digits"], train_size=64, validation_size=32, epochs=4)
     monkeypatch.setitem(tasks.TASKS, "tiny", task)
-    monkeypatch.setattr(training_table, "_BEGIN_VARYING", 4)
+    monkeypatch.setattr(training_table, "BEGIN_VARYING", 4)
     return "tiny"
 
 
@@ -78,7 +78,7 @@ def test_every_prefix_is_trained_and_a_call_goes_on_where_the_last_one_ended(tin
 
 
 def test_repetitions_have_seeds_of_their_own(tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr(training_table, "_REPEATED_SHARE", 0.5)
+    monkeypatch.setattr(training_table, "REPEATED_SHARE", 0.5)
     path = tmp_path / "rows.jsonl"
     list(train_table(tiny, path, n_networks=14))
     pairs = [(row["architecture"], row["seed"]) for row in read_rows(path)]

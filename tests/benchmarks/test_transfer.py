@@ -8,6 +8,7 @@ import pytest
 from optuna_trlhpo.benchmarks.problems.tasks import TASKS
 from optuna_trlhpo.benchmarks.search import transfer
 from optuna_trlhpo.benchmarks.search.results import Results
+from tests.helpers import value_of
 
 
 @pytest.fixture
@@ -34,7 +35,7 @@ def test_misleading_studies_have_the_same_networks_and_other_values(toy_alone):
     assert shuffled.direction.name == "MAXIMIZE"
     pairs = list(zip(reversed_.trials, shuffled.trials, strict=True))
     assert [a.params for a, _ in pairs] == [b.params for _, b in pairs]
-    assert sorted(a.value for a, _ in pairs) == sorted(b.value for _, b in pairs)
+    assert sorted(value_of(a) for a, _ in pairs) == sorted(value_of(b) for _, b in pairs)
     assert any(a.value != b.value for a, b in pairs)
 
 
@@ -62,7 +63,7 @@ def test_a_warm_sampler_has_learned_from_the_earlier_study(toy_alone):
     firsts = []
     for seed in range(3):
         study = optuna.create_study(
-            direction="maximize", sampler=transfer._warm("toy", "toy", None, seed=seed)
+            direction="maximize", sampler=transfer.warm_sampler("toy", "toy", None, seed=seed)
         )
         study.optimize(toy_alone.objective("terminal", seed, 1), n_trials=1)
         firsts.append(study.best_params["digit"])

@@ -104,7 +104,9 @@ def test_what_was_trained_before_a_trial_was_killed_is_kept(
     shared(study.trials[0], study.trials[1], 2)
 
 
-def test_a_running_trial_is_read_however_far_it_has_come(trained: list[int]) -> None:
+def test_a_running_trial_is_read_however_far_it_has_come(
+    trained: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     objective = make()
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0))
     study.enqueue_trial(make_params(THREE))
@@ -113,18 +115,21 @@ def test_a_running_trial_is_read_however_far_it_has_come(trained: list[int]) -> 
     class Halfway(Exception):
         pass
 
-    def stop(name: str, *_: Any, **__: Any) -> None:
+    suggest_int = running.suggest_int
+
+    def stop(name: str, *_: Any, **__: Any) -> int:
         if name.startswith("layer2_pool"):
             raise Halfway
         return suggest_int(name, *_, **__)
 
-    suggest_int, running.suggest_int = running.suggest_int, stop  # type: ignore[method-assign]
+    monkeypatch.setattr(running, "suggest_int", stop)
     with pytest.raises(Halfway):
         objective(running)
     assert len(trained) == 1 and "layer2_kind" in study.trials[0].params
     add(study, objective, "Conv(8,3,1) > Conv(8,3,1)")
     assert len(trained) == 3  # two layers more of the second trial
-    shared(*study.trials, 1)
+    first, second = study.trials
+    shared(first, second, 1)
 
 
 @pytest.mark.parametrize("other", [{"epochs": 1}, {"seed": 1}, {"batch_size": 8}, {"n": 160}])
@@ -194,10 +199,12 @@ def test_two_threads_do_not_train_the_same_network(trained: list[int]) -> None:
 
 def test_what_was_found_stays_here_when_an_objective_goes_to_another_process() -> None:
     objective = make(inherit=True)
+    before = pickle.dumps(objective.evaluation.cache)
     study = run(objective, network=THREE)
-    again = pickle.loads(pickle.dumps(objective))
-    assert again.evaluation.cache._inherits and not again.evaluation.cache._found
-    assert again.evaluation.cache.find(study, parse("Conv(8,3,1)")) is not None
+    assert pickle.dumps(objective.evaluation.cache) == before
+    cache = pickle.loads(pickle.dumps(objective)).evaluation.cache
+    assert cache.find(study, parse("Conv(8,3,1)")) is not None
+    assert cache.find(study, parse(THREE)) is None  # it inherits: a network that begins afresh is another one
 
 
 def test_other_images_of_the_same_mean_train_their_own(trained: list[int]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 import torch
 from optuna.trial import FixedTrial, FrozenTrial, TrialState, create_trial
 
-from optuna_trlhpo.cnn import CNNObjective
+from optuna_trlhpo.cnn import CNNObjective, best_network
 from optuna_trlhpo.cnn import confirmation as leaders_module
 from optuna_trlhpo.cnn.goals import weighted_product
 from optuna_trlhpo.cnn.results import Confirmation, Confirmed
@@ -101,9 +102,9 @@ def test_the_ranking_by_hand(objective: CNNObjective, fake: Callable[..., Fake])
         layers=parse(A),
         trial=0,
         observed=0.7,
-        mean=pytest.approx(2.5 / 3),
+        mean=pytest.approx(2.5 / 3),  # type: ignore[arg-type]
         # Deviations -1/30, 2/30, -1/30: variance 6/900/2 = 1/300, and of the mean of three 1/900.
-        standard_error=pytest.approx(1 / 30),
+        standard_error=pytest.approx(1 / 30),  # type: ignore[arg-type]
         accuracies=(0.8, 0.9, 0.8),
         parameters=8 * 9 + 8 + 8 * 36 * 2 + 2,
         macs=36 * 8 * 9 + 8 * 36 * 2,
@@ -223,7 +224,7 @@ def test_progress_is_logged(
     objective: CNNObjective, fake: Callable[..., Fake], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     messages: list[str] = []
-    monkeypatch.setattr(leaders_module._logger, "info", messages.append)
+    monkeypatch.setattr(logging.getLogger("optuna.trlhpo.cnn"), "info", messages.append)
     fake(C=[9, 7], B=[8, 8])
     objective.confirm(leaders(), top=2, repeats=2)
     assert messages[1:3] == [
@@ -308,20 +309,20 @@ def test_two_processes_do_not_undo_one_another(objective: CNNObjective, fake: Ca
 
     def meanwhile(self: Trainer, layers: Network, *, seed: int | str) -> np.ndarray:
         if describe(layers) == C:
-            leaders_module._keep_accuracies(study, self.setting, D, [0.3])
+            leaders_module.keep_accuracies(study, self.setting, D, [0.3])
         return np.arange(IMAGES) < 9
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Trainer, "validate", meanwhile)
         objective.confirm(study, top=1, repeats=1)
-    assert leaders_module._kept_accuracies(study, objective.trainer.setting) == {D: [0.3], C: [0.9]}
+    assert leaders_module.kept_accuracies(study, objective.trainer.setting) == {D: [0.3], C: [0.9]}
 
 
 def test_out_of_memory_leaves_a_network_out_until_the_next_call(
     objective: CNNObjective, fake: Callable[..., Fake], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     messages: list[str] = []
-    monkeypatch.setattr(leaders_module._logger, "warning", messages.append)
+    monkeypatch.setattr(logging.getLogger("optuna.trlhpo.cnn"), "warning", messages.append)
     study = leaders()
     training = fake(C=[9, None], B=[8, 8, 8], A=[7, 7, 7])
     assert [row.architecture for row in objective.confirm(study, top=3)] == [B, A]
@@ -339,7 +340,7 @@ def test_memory_that_really_runs_out(objective: CNNObjective, monkeypatch: pytes
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
     monkeypatch.setattr(trainer, "train", no_memory)
-    monkeypatch.setattr(leaders_module._logger, "warning", lambda _: None)
+    monkeypatch.setattr(logging.getLogger("optuna.trlhpo.cnn"), "warning", lambda _: None)
     assert objective.confirm(leaders()) == []
 
 
@@ -395,7 +396,7 @@ def test_networks_beyond_the_limits_are_left_out(
 def test_networks_that_are_too_slow_are_left_out(
     fake: Callable[..., Fake], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(CNNObjective, "_measured_latency", lambda _, layers: float(len(layers)))
+    monkeypatch.setattr(best_network, "latency_of", lambda layers, *_: float(len(layers)))
     training, objective = fake(), make(max_latency=1.0)
     objective.confirm(leaders(), top=2, repeats=1)
     assert training.calls == [C, A]

@@ -134,26 +134,26 @@ def test_measuring_leaves_the_network_as_it_is() -> None:
 
 
 def test_energy_is_that_of_the_counters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_RAPL", tmp_path)
-    monkeypatch.setattr(module, "_SECONDS_OF_ENERGY", 0.05)
+    monkeypatch.setattr(module, "RAPL", tmp_path)
+    monkeypatch.setattr(module, "SECONDS_OF_ENERGY", 0.05)
     layer = {"layer": nn.Linear(3, 2)}
     assert measure_cost(layer, (3,), seconds=0.01).joules is None  # nothing counts
     calls = iter([1_000_000, 3_000_000])
-    monkeypatch.setattr(module, "_joules_of_cpu", lambda: next(calls) / 1e6)
+    monkeypatch.setattr(module, "joules_of_cpu", lambda: next(calls) / 1e6)
     cost = measure_cost(layer, (3,), seconds=0.01)
     assert cost.joules is not None and 0 < cost.joules <= 2 and "mJ per batch" in str(cost)
     again = iter([3_000_000, 1_000_000])  # the counter has begun anew
-    monkeypatch.setattr(module, "_joules_of_cpu", lambda: next(again) / 1e6)
+    monkeypatch.setattr(module, "joules_of_cpu", lambda: next(again) / 1e6)
     assert measure_cost(layer, (3,), seconds=0.01).joules is None
 
 
 def test_two_processors_are_counted_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_RAPL", tmp_path)
-    assert module._joules_of_cpu() is None
+    monkeypatch.setattr(module, "RAPL", tmp_path)
+    assert module.joules_of_cpu() is None
     for name in ("intel-rapl:0", "intel-rapl:1", "other"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "energy_uj").write_text("1500000\n")
-    assert module._joules_of_cpu() == 3.0
+    assert module.joules_of_cpu() == 3.0
 
 
 @pytest.mark.parametrize(

@@ -150,7 +150,7 @@ def test_a_constant_channel_becomes_zero() -> None:
     assert data.std == (1.0,) and not data.train_images.any()
 
 
-class _PIL(Dataset):  # type: ignore[type-arg]
+class _PIL(Dataset):
     """A map-style dataset as torchvision's are: PIL images and plain integers."""
 
     def __init__(self, images: np.ndarray, labels: np.ndarray) -> None:

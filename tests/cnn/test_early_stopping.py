@@ -157,7 +157,7 @@ def test_a_curve_ends_even_where_the_training_fails(monkeypatch: pytest.MonkeyPa
     with pytest.raises(KeyError):
         run(objective, network=ONE)
     assert objective.evaluation.early_stop is not None
-    (study,) = objective.evaluation.early_stop._curves._studies.values()
+    (study,) = objective.evaluation.early_stop.curves.studies.values()
     assert [trial.state for trial in study.trials] == [TrialState.FAIL]
 
 

@@ -182,8 +182,8 @@ def test_what_cannot_be_source_is_told(module: nn.Module, tmp_path: Path) -> Non
 
 
 def test_wrong_numbers_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    right = writing._constructor
-    monkeypatch.setattr(writing, "_constructor", lambda it: right(it).replace("ReLU", "Tanh"))
+    right = writing.constructor_call
+    monkeypatch.setattr(writing, "constructor_call", lambda it: right(it).replace("ReLU", "Tanh"))
     with pytest.raises(
         RuntimeError, match="differ from those of the network by up to .*; do not use the file"
     ):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import optuna
@@ -48,7 +48,10 @@ def objective() -> CNNObjective:
 
 
 def run(
-    objective: Callable[[optuna.Trial], float], n_trials: int = 1, network: str | None = None, **kwargs: Any
+    objective: Callable[[optuna.Trial], float | Sequence[float]],
+    n_trials: int = 1,
+    network: str | None = None,
+    **kwargs: Any,
 ) -> optuna.Study:
     sampler = optuna.samplers.RandomSampler(seed=0)
     study = optuna.create_study(direction="maximize", sampler=kwargs.pop("sampler", sampler), **kwargs)
@@ -201,7 +204,8 @@ def test_a_study_with_two_jobs(objective: CNNObjective) -> None:
 def test_out_of_memory_fails_the_trial_and_not_the_study(
     error: RuntimeError, objective: CNNObjective, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls, train, messages = [0], trainer.train, []
+    calls, train = [0], trainer.train
+    messages: list[str] = []
 
     def second_fails(*args: Any, **kwargs: Any) -> None:
         calls[0] += 1
@@ -210,7 +214,7 @@ def test_out_of_memory_fails_the_trial_and_not_the_study(
         train(*args, **kwargs)
 
     monkeypatch.setattr(trainer, "train", second_fails)
-    monkeypatch.setattr(module._logger, "warning", messages.append)
+    monkeypatch.setattr(logging.getLogger("optuna.trlhpo.cnn"), "warning", messages.append)
     study = run(objective, 2, network="Conv(8,3,1) > Conv(8,3,1)")
     assert [trial.state for trial in study.trials] == [TrialState.FAIL, TrialState.COMPLETE]
     said = "out of memory while training Conv(8,3,1) > Conv(8,3,1)"
@@ -227,8 +231,11 @@ def test_other_errors_are_not_hidden(objective: CNNObjective, monkeypatch: pytes
         run(objective)
 
 
-def test_the_logger_is_in_optunas_tree() -> None:
-    assert module._logger is logging.getLogger("optuna.trlhpo.cnn")
+def test_the_logger_is_in_optunas_tree(objective: CNNObjective, monkeypatch: pytest.MonkeyPatch) -> None:
+    messages: list[str] = []
+    monkeypatch.setattr(logging.getLogger("optuna.trlhpo.cnn"), "info", messages.append)
+    run(objective, network="Conv(8,3,1)")
+    assert len(messages) == 1 and "MedianPruner" in messages[0]
 
 
 # Refit and table
@@ -369,7 +376,8 @@ def test_digits_within_seconds() -> None:
     objective = CNNObjective("digits", device="cpu", max_layers=2)
     assert (objective.epochs, objective.batch_size, objective.learning_rate) == (10, 64, 5e-3)
     params = objective.space.to_params(parse("Conv(32,3,1) > MaxPool(2,2,0)"))
-    assert objective(FixedTrial(params)) > 0.94
+    accuracy = objective(FixedTrial(params))
+    assert isinstance(accuracy, float) and accuracy > 0.94
 
 
 @pytest.mark.parametrize(
@@ -411,7 +419,9 @@ def test_refit_checks_its_arguments(objective: CNNObjective) -> None:
 
 
 @pytest.mark.parametrize("directions", [["minimize"], ["maximize", "maximize"]])
-def test_a_study_that_does_not_maximise_is_refused(objective: CNNObjective, directions: list[str]) -> None:
+def test_a_study_that_does_not_maximise_is_refused(
+    objective: CNNObjective, directions: list[Literal["minimize", "maximize"]]
+) -> None:
     study = optuna.create_study(directions=directions)
     with pytest.raises(ValueError, match='create the study with direction="maximize"'):
         study.optimize(objective, n_trials=1)

@@ -77,9 +77,11 @@ def run(path: Path | None, inputs: np.ndarray) -> np.ndarray:
 @pytest.mark.slow
 def test_chained_parts_are_the_whole_wherever_it_is_cut(tmp_path: Path) -> None:
     layers, shape = parse("Residual(8,3,2) > GlobalPool() > FCL(16,relu,bias)"), SHAPE
-    shapes = [shape]
+    shapes: list[tuple[int, ...]] = [shape]
     for layer in layers:
-        shapes.append(layer.output_shape(shapes[-1]))
+        after = layer.output_shape(shapes[-1])
+        assert after is not None
+        shapes.append(after)
     network = build_network(layers, shape, 10).eval()
     modules = [layer_modules(layer, before) for layer, before in zip(layers, shapes, strict=False)]
     named: dict[str, nn.Module] = {f"{k} {layers[k]}": nn.Sequential(*own) for k, own in enumerate(modules)}

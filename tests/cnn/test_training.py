@@ -142,16 +142,22 @@ def network(text: str) -> nn.Sequential:
 
 def test_an_epochs_end_may_end_the_training() -> None:
     images, labels = two_blobs()
-    model, epochs = classifier(), []
+    model = classifier()
+    epochs: list[int] = []
     after = copy.deepcopy(model)
     setting = {"batch_size": 16, "learning_rate": 0.01, "schedule": "constant"}
+
+    def stop_after_two(epoch: int) -> bool:
+        epochs.append(epoch)
+        return epoch == 2
+
     train(
         model,
         images,
         labels,
         epochs=9,
         generator=generator(),
-        after_epoch=lambda epoch: epochs.append(epoch) or epoch == 2,
+        after_epoch=stop_after_two,
         **setting,  # type: ignore[arg-type]
     )
     assert epochs == [1, 2]
@@ -159,11 +165,16 @@ def test_an_epochs_end_may_end_the_training() -> None:
     torch.testing.assert_close(model.state_dict(), after.state_dict())
 
 
+def gradients_of(model: nn.Module) -> list[torch.Tensor]:
+    return [parameter.grad.clone() for parameter in model.parameters() if parameter.grad is not None]
+
+
 @pytest.mark.parametrize("activation", [nn.ReLU, nn.LeakyReLU, nn.Tanh, nn.Sigmoid, nn.ELU])
 def test_pooling_before_the_activation_changes_nothing(activation: type[nn.Module]) -> None:
     model = network("Conv(8,3,1) > MaxPool(3,2,1) > FCL(16,relu,bias)")
     model[1] = activation()
     fast = in_fast_order(model)
+    assert isinstance(fast, nn.Sequential)
     assert [type(part) for part in fast][:3] == [nn.Conv2d, nn.MaxPool2d, nn.Flatten]
     assert isinstance(fast[3], activation)
     assert [type(part) for part in model][:3] == [nn.Conv2d, activation, nn.MaxPool2d]  # it is left as it is
@@ -172,7 +183,7 @@ def test_pooling_before_the_activation_changes_nothing(activation: type[nn.Modul
     for it in (model, fast):
         it.zero_grad()
         F.cross_entropy(it(images), labels).backward()
-        gradients.append([parameter.grad.clone() for parameter in model.parameters()])
+        gradients.append(gradients_of(model))
     torch.testing.assert_close(fast(images), model(images), rtol=0, atol=0)
     torch.testing.assert_close(*gradients)
 
@@ -189,7 +200,7 @@ def test_pooling_in_two_passes_changes_nothing(pool: str, passes: int) -> None:
     for it in (model, fast):
         it.zero_grad()
         F.cross_entropy(it(images), labels).backward()
-        gradients.append([parameter.grad.clone() for parameter in model.parameters()])
+        gradients.append(gradients_of(model))
     torch.testing.assert_close(fast(images), model(images), rtol=0, atol=0)
     torch.testing.assert_close(*gradients)
 
@@ -238,7 +249,9 @@ def test_what_is_not_increasing_stays_before_the_pooling() -> None:
     parts = nn.Sequential(
         nn.GELU(), nn.MaxPool2d(2), nn.ReLU(), nn.AvgPool2d(2), nn.BatchNorm2d(2), nn.Flatten()
     )
-    assert [type(part) for part in in_fast_order(parts)] == [type(part) for part in parts]
+    fast = in_fast_order(parts)
+    assert isinstance(fast, nn.Sequential)
+    assert [type(part) for part in fast] == [type(part) for part in parts]
 
 
 @pytest.mark.parametrize(
@@ -286,7 +299,7 @@ def test_a_captured_training_ends_where_the_plain_one_does(text: str) -> None:
     setting = {"epochs": 3, "batch_size": 16, "learning_rate": 0.01}
     train(captured, images, labels, generator=generator(0, "cuda"), **setting)  # type: ignore[arg-type]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(CapturedSteps, "_try_to_capture", lambda *_: None)
+        patch.setattr(CapturedSteps, "try_to_capture", lambda *_: None)
         train(plain, images, labels, generator=generator(0, "cuda"), **setting)  # type: ignore[arg-type]
     torch.testing.assert_close(captured.state_dict(), plain.state_dict(), rtol=1e-3, atol=1e-4)
 
@@ -296,9 +309,11 @@ def test_what_cannot_be_captured_is_trained_step_by_step() -> None:
     images, labels = torch.randn(64, 1, 12, 12).cuda(), (torch.arange(64) % 3).cuda()
     for text, captured in (("Conv(8,3,1)", True), ("Conv(8,3,1) > Dropout(20)", False)):
         model = network(text).cuda()
-        steps = CapturedSteps(
-            model, lambda batch, model=model: F.cross_entropy(model(images[batch]), labels[batch]), 16
-        )
+
+        def loss(batch: torch.Tensor, model: nn.Module = model) -> torch.Tensor:
+            return F.cross_entropy(model(images[batch]), labels[batch])
+
+        steps = CapturedSteps(model, loss, 16)
         before = [parameter.clone() for parameter in model.parameters()]
         for batch in torch.arange(64, device="cuda").split(16):
             steps(batch, 0.01)

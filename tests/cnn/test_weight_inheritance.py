@@ -86,8 +86,8 @@ def test_a_convolution_passes_on_the_middle() -> None:
     features = parent[:2](images())
     torch.testing.assert_close(child[:4](images())[:, :8], features[:, :, 1:-1, 1:-1])
     # Weights of the border, which is lost, are added to those of the nearest position.
-    weights = parent[-1].weight.reshape(CLASSES, 8, 10, 10).clone()
-    padded = child[-1].weight.reshape(CLASSES, 16, 8, 8)
+    weights = parent[-1].get_parameter("weight").reshape(CLASSES, 8, 10, 10).clone()
+    padded = child[-1].get_parameter("weight").reshape(CLASSES, 16, 8, 8)
     assert padded[:, 8:].abs().max() == 0
     torch.testing.assert_close(padded[:, :8].sum((2, 3)), weights.sum((2, 3)), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(padded[:, :8, 1:-1, 1:-1], weights[:, :, 2:-2, 2:-2])
@@ -116,8 +116,9 @@ def test_what_cannot_be_kept_begins_afresh(before: str, behind: str, kwargs: dic
     untouched = network(f"{before} > {behind}", seed=1, **kwargs)
     parent, child, carried = grown(before, behind, **kwargs)
     assert not carried
-    assert child[0].weight.equal(parent[0].weight) and child[0].bias.equal(parent[0].bias)
-    assert child[-1].weight.equal(untouched[-1].weight)
+    for name in ("weight", "bias"):
+        assert child[0].get_parameter(name).equal(parent[0].get_parameter(name))
+    assert child[-1].get_parameter("weight").equal(untouched[-1].get_parameter("weight"))
 
 
 def test_statistics_are_inherited_too() -> None:

@@ -6,7 +6,6 @@ import json
 import logging
 import pickle
 import sys
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import onnxruntime
 import optuna
 import pytest
 from optuna.artifacts import FileSystemArtifactStore
+from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial
 from optuna_dashboard import get_note, save_note
 from optuna_dashboard._custom_plot_data import get_plotly_graph_objects
@@ -26,6 +26,7 @@ from optuna_trlhpo.dashboard import PublishCallback, _figures, _publish, publish
 from optuna_trlhpo.dashboard._figures import FIGURES, MOST_CHARACTERS, figure_of
 from optuna_trlhpo.dashboard._markdown import END, leaders
 from optuna_trlhpo.dashboard._publish import PUBLISHED_ATTRIBUTE
+from tests.helpers import value_of
 
 KEPT = "[//]: # (optuna-trlhpo begins)"
 
@@ -63,7 +64,7 @@ def seen(study: optuna.Study, number: int) -> dict[str, Any]:
 @pytest.fixture(params=["memory", "sqlite", "journal"])
 def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
     if request.param == "journal":
-        backend = optuna.storages.journal.JournalFileBackend(str(tmp_path / "journal"))
+        backend = JournalFileBackend(str(tmp_path / "journal"))
         return optuna.storages.JournalStorage(backend)
     return None if request.param == "memory" else f"sqlite:///{tmp_path / 'study.db'}"
 
@@ -189,7 +190,8 @@ def test_what_a_store_has_lost_or_another_lacks_is_stored_again(tmp_path: Path) 
 
 @pytest.mark.slow
 def test_an_attribute_of_our_name_that_is_none_of_ours_is_ignored() -> None:
-    for foreign in ([1], "x", {"figures": 3, "noted": "no"}, {"noted": ["a", 99]}):
+    garbage: list[Any] = [[1], "x", {"figures": 3, "noted": "no"}, {"noted": ["a", 99]}]
+    for foreign in garbage:
         study = study_of(2, layered())
         study._storage.set_study_system_attr(study._study_id, PUBLISHED_ATTRIBUTE, foreign)
         publish(study)
@@ -247,7 +249,7 @@ def test_constraints_are_told() -> None:
     study = study_of(10, objective)
     publish(study)
     note = get_note(study)
-    best = max(study.trials[::2], key=lambda trial: trial.value)
+    best = max(study.trials[::2], key=value_of)
     assert f"The best trial: {best.number}," in note
     assert study._storage.get_best_trial(study._study_id).number != best.number  # what the dashboard shows
     assert "| budget | -1.0000 | 10 | 5 | 1.0000 |" in note
@@ -295,11 +297,16 @@ def test_a_smaller_figure_says_what_the_whole_says(
     name: str, of_agent: optuna.Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     best = leaders(of_agent)
-    whole = json.loads(figure_of(of_agent, name, best))
+
+    def drawn() -> dict[str, Any]:
+        text = figure_of(of_agent, name, best)
+        assert text is not None
+        return json.loads(text)
+
+    whole = drawn()
     for room in (40_000, 20_000):
         monkeypatch.setattr(_figures, "MOST_CHARACTERS", room)
-        text = figure_of(of_agent, name, best)
-        small = json.loads(text)
+        small = drawn()
         sentences = [
             [it["text"] for it in figure["layout"].get("annotations", [])] for figure in (whole, small)
         ]
@@ -312,8 +319,8 @@ def test_a_smaller_figure_says_what_the_whole_says(
                         for it in (large, little)
                     ]
                     span = max(found[0]) - min(found[0])
-                    quartiles = [np.quantile(ys, [0, 0.25, 0.5, 0.75, 1]) for ys in found]
-                    np.testing.assert_allclose(*quartiles, atol=0.1 * span + 1e-4)
+                    one, other = (np.quantile(ys, [0, 0.25, 0.5, 0.75, 1]) for ys in found)
+                    np.testing.assert_allclose(one, other, atol=0.1 * span + 1e-4)
             lengths = {len(little[key]) for key in ("x", "y", "text") if isinstance(little.get(key), list)}
             assert large["type"] not in ("scatter", "box") or len(lengths) == 1
 
@@ -339,12 +346,15 @@ def test_no_attribute_of_a_trained_network_is_cut() -> None:
 
 
 def test_callback_keeps_it_fresh(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_publish, "_SHARE", 1.0)  # however slow this machine is
+    monkeypatch.setattr(_publish, "SHARE", 1.0)  # however slow this machine is
     behind: list[int] = []
     right = _publish.publish
-    monkeypatch.setattr(
-        _publish, "publish", lambda study, **how: (behind.append(len(study.trials)), right(study, **how))
-    )
+
+    def noting(study: optuna.Study, **how: Any) -> None:
+        behind.append(len(study.trials))
+        right(study, **how)
+
+    monkeypatch.setattr(_publish, "publish", noting)
     study = optuna.create_study(direction="maximize")
     study.optimize(layered(), n_trials=10, callbacks=[PublishCallback(every=4, top=1)])
     assert behind == [4, 8]
@@ -389,7 +399,7 @@ def test_callback_in_threads_and_pickled() -> None:
     study = optuna.create_study(direction="maximize")
     study.optimize(layered(), n_trials=12, n_jobs=3, callbacks=[callback])
     assert len(study.trials) == 12 and KEPT in get_note(study)
-    assert isinstance(callback._publishing, type(threading.Lock()))
+    pickle.loads(pickle.dumps(callback))(study, study.trials[-1])  # after its use, too
 
 
 def test_bad_arguments(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -51,12 +51,12 @@ def space(request: pytest.FixtureRequest) -> LayerSpace:
 @pytest.fixture
 def forgetting() -> Iterator[None]:
     """Vocabularies that are made meanwhile are forgotten."""
-    registries = (module.vocabularies, module.layer_kinds, module.layer_prefixes)
+    registries: list[dict[str, Any]] = [module.vocabularies, module.layer_kinds, module.layer_prefixes]
     before = [dict(registry) for registry in registries]
     yield
     for registry, kept in zip(registries, before, strict=True):
         registry.clear()
-        registry.update(kept)  # type: ignore[arg-type]
+        registry.update(kept)
     module.hyperparameter_named.cache_clear()
 
 
@@ -138,7 +138,7 @@ def test_the_networks_of_a_vocabulary_learn(space: LayerSpace) -> None:
     inputs = torch.randn(30, *space.input_shape)
     labels = torch.arange(30) % 2
     inputs[labels == 1] += 1
-    network = build_network(drawn(space)[3], space.input_shape, 2)  # type: ignore[arg-type]
+    network = build_network(drawn(space)[3], space.input_shape, 2)
     optimizer = torch.optim.Adam(network.parameters(), lr=3e-3)
     losses = []
     for _ in range(30):
@@ -438,18 +438,20 @@ def test_a_last_guard_lets_no_network_beyond_a_limit_pass(
 @dataclass(frozen=True)
 class FewConv(Conv):
     kind, prefix = "FewConv", "fewconv"
-    hyperparameters = tuple(
-        Hyperparameter(name, values)
-        for name, values in (("filters", (8, 16)), ("kernel", (3,)), ("stride", (1, 3)))
+    hyperparameters = (
+        Hyperparameter("filters", (8, 16)),
+        Hyperparameter("kernel", (3,)),
+        Hyperparameter("stride", (1, 3)),
     )
 
 
 @dataclass(frozen=True)
 class FewPool(MaxPool):
     kind, prefix = "FewPool", "fewpool"
-    hyperparameters = tuple(
-        Hyperparameter(name, values)
-        for name, values in (("kernel", (2, 8)), ("stride", (1, 3)), ("padding", (0,)))
+    hyperparameters = (
+        Hyperparameter("kernel", (2, 8)),
+        Hyperparameter("stride", (1, 3)),
+        Hyperparameter("padding", (0,)),
     )
 
 

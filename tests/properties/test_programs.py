@@ -102,7 +102,7 @@ class Prune:
 
 Program = tuple[Any, ...]
 
-NUMBERS = st.one_of(
+NUMBERS: st.SearchStrategy[dict[str, Any]] = st.one_of(
     st.builds(dict, low=st.integers(0, 5), n=st.integers(1, 6), step=st.sampled_from([1, 1, 2, 8])),
     st.builds(dict, low=st.integers(1, 4), n=st.integers(2, 60), log=st.just(True)),
 )

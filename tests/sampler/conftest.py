@@ -1,3 +1,5 @@
+from typing import Any
+
 import optuna
 import pytest
 
@@ -17,6 +19,7 @@ def make_sampler():
 
     def make(**arguments):
         agent = AgentConfig(width=16, heads=2, blocks=1, updates=2, n_critics=2, random_interval=0)
-        return TRLHPOSampler(**({"seed": 0, "n_startup_trials": 3, "agent": agent} | arguments))
+        defaults: dict[str, Any] = {"seed": 0, "n_startup_trials": 3, "agent": agent}
+        return TRLHPOSampler(**(defaults | arguments))
 
     return make

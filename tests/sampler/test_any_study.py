@@ -73,11 +73,10 @@ def test_a_report_that_is_no_number_is_passed_over():
         trial.report(x + y, step=1)
         return x + y
 
-    study = optuna.create_study(direction="maximize", sampler=TRLHPOSampler(seed=0), pruner=NO_PRUNER)
+    sampler = TRLHPOSampler(seed=0)
+    study = optuna.create_study(direction="maximize", sampler=sampler, pruner=NO_PRUNER)
     study.optimize(objective, n_trials=16)
-    (plan,) = [
-        course.configuration.plan for course in study.sampler.agent.courses.values()
-    ]  # of the last trial
+    (plan,) = [course.configuration.plan for course in sampler.agent.courses.values()]  # of the last trial
     assert plan is not None and math.isfinite(plan.mean)
 
 
@@ -200,9 +199,10 @@ def test_a_sum_that_grows_with_each_parameter_is_not_the_worth_of_a_beginning():
             trial.report(loss, i)
         return loss
 
-    study = optuna.create_study(sampler=TRLHPOSampler(seed=0), pruner=NO_PRUNER)
+    sampler = TRLHPOSampler(seed=0)
+    study = optuna.create_study(sampler=sampler, pruner=NO_PRUNER)
     study.optimize(objective, n_trials=40)
-    assert not study.sampler.agent.configurations.search.memory.reports_are_values
+    assert not sampler.agent.configurations.search.memory.reports_are_values
     assert study.best_value < 0.05
 
 
@@ -221,7 +221,7 @@ def values_of_prefixes(study):
     trial.suggest_int("units_0", 1, 4)
     return [
         (n, float(outcome[0]))
-        for _, n, outcome, *_ in study.sampler.agent.configurations.search.memory._entries
+        for _, n, outcome, *_ in study.sampler.agent.configurations.search.memory.entries
     ]
 
 
@@ -239,7 +239,9 @@ def test_names_tell_what_an_enqueued_trial_has_reported():
 
 def test_where_nobody_knows_nothing_false_is_learned():
     study = optuna.create_study(direction="maximize", sampler=TRLHPOSampler(seed=0))
-    space = {f"units_{i}": optuna.distributions.IntDistribution(1, 4) for i in range(3)}
+    space: dict[str, optuna.distributions.BaseDistribution] = {
+        f"units_{i}": optuna.distributions.IntDistribution(1, 4) for i in range(3)
+    }
     for value in (0.8, 0.765):  # the best, then the last
         study.add_trial(
             optuna.create_trial(
@@ -291,7 +293,8 @@ def interrupt(*arguments, **settings):
     ],
 )
 def test_a_study_goes_on_after_ctrl_c(monkeypatch, place):
-    study = optuna.create_study(sampler=TRLHPOSampler(seed=0))
+    sampler = TRLHPOSampler(seed=0)
+    study = optuna.create_study(sampler=sampler)
     study.optimize(quadratic, n_trials=0 if place.endswith(".Agent") else 12)
     with monkeypatch.context() as patched:
         patched.setattr(place, interrupt)
@@ -301,7 +304,7 @@ def test_a_study_goes_on_after_ctrl_c(monkeypatch, place):
     assert all(trial.state == TrialState.COMPLETE for trial in study.trials[-12:])
     n_whole = sum(len(trial.params) == 2 for trial in study.trials[:-1])
     study.ask().suggest_float("x", 0, 1)
-    assert len(study.sampler.agent.configurations.search.memory) >= n_whole
+    assert len(sampler.agent.configurations.search.memory) >= n_whole
 
 
 @contextlib.contextmanager
@@ -350,7 +353,7 @@ def grown(trial):
 )
 def test_the_state_of_torch_changes_nothing(state, agent, objective):
     def run():
-        small = dict(width=16, heads=2, blocks=1, updates=1)
+        small: dict[str, Any] = dict(width=16, heads=2, blocks=1, updates=1)
         if agent == "paper":
             sampler = TRLHPOSampler.paper(seed=0, agent=AgentConfig.paper(**small))
         else:
@@ -391,21 +394,22 @@ def test_a_forked_worker_goes_on(tmp_path):
     assert worker.exitcode == 0 and len(study.trials) == 12
 
 
-def test_trials_that_are_never_told_do_not_slow_the_others():
-    study = optuna.create_study(sampler=TRLHPOSampler(seed=0))
+def test_trials_that_are_never_told_do_not_slow_the_others(monkeypatch):
+    sampler = TRLHPOSampler(seed=0)
+    study = optuna.create_study(sampler=sampler)
     for _ in range(60):
         trial = study.ask()
         trial.suggest_float("x", 0, 1)
     study.optimize(quadratic, n_trials=12)
     lengths = []
-    search = study.sampler.agent.configurations.search
+    search = sampler.agent.configurations.search
     plan = search.plan
 
     def watched(*arguments, **settings):
         lengths.append(len(arguments[5]))
         return plan(*arguments, **settings)
 
-    search.plan = watched
+    monkeypatch.setattr(search, "plan", watched)
     study.optimize(quadratic, n_trials=2)
     assert lengths and max(lengths) <= 32
 

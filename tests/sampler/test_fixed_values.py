@@ -1,9 +1,12 @@
 """Values that are fixed behind free ones: what can still be chosen does not repeat itself."""
 
+from collections.abc import Callable
+from typing import Any
+
 import optuna
 import pytest
 from optuna.samplers import BaseSampler, PartialFixedSampler, RandomSampler
-from optuna.trial import TrialState
+from optuna.trial import Trial, TrialState
 
 from tests.sampler.test_odd_pipelines import distinct, sampler
 
@@ -24,7 +27,7 @@ def tree(trial):
 
 
 NO_FLAG = {"f0": False, "f1": False}
-FIXED = {
+FIXED: dict[str, tuple[Callable[[Trial], float], dict[str, Any], int]] = {
     "a choice in the middle": (flat, {"b": "y"}, 40),
     "all but one": (flat, {"b": "y", "c": 1}, 10),
     "the first": (flat, {"a": 3}, 12),

@@ -1,6 +1,7 @@
 """The prior for layers in a study: who is planned for from the first trial on, and what is planned."""
 
 import re
+from typing import Any
 
 import numpy as np
 import optuna
@@ -35,7 +36,8 @@ class Independent(optuna.samplers.RandomSampler):
 
 
 def sampler_of(**arguments):
-    return TRLHPOSampler(**({"seed": 0, "agent": AGENT, "n_startup_trials": 3} | arguments))
+    defaults: dict[str, Any] = {"seed": 0, "agent": AGENT, "n_startup_trials": 3}
+    return TRLHPOSampler(**(defaults | arguments))
 
 
 def accuracy_of(layers):
@@ -122,7 +124,7 @@ def test_what_stands_before_the_layers_begins_at_random(objective):
 
 @pytest.mark.slow
 def test_layers_behind_another_parameter_are_planned_in_their_space(monkeypatch):
-    planned = []
+    planned: list[list[Any]] = []
     plan = Planner.plan
 
     def noted(search, *arguments):
@@ -176,7 +178,9 @@ def test_the_papers_agent_knows_nothing_of_it():
 
 def expected(layers, path):
     prior = LayerPrior.load(path)
-    return float((prior([SPACE.layer_features(SPACE.encode(layers))]) @ prior.means)[0])
+    features = SPACE.layer_features(SPACE.encode(layers))
+    assert features is not None
+    return float((prior([features]) @ prior.means)[0])
 
 
 @pytest.mark.slow
@@ -235,7 +239,7 @@ def test_its_unit_is_that_of_scores_where_there_are_layers(file):
         study.optimize(objective, n_trials=4)
         values = np.array([trial.value for trial in study.trials[:3]])  # what was known at the last trial
         scores = (
-            sampler.agent.networks.replay._scores_of
+            sampler.agent.networks.replay.scores
             if objective is in_space
             else sampler.agent.configurations.search.memory.scores
         )

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import numpy as np
 import optuna
 import pytest
+from optuna.study import StudyDirection
 
 from optuna_trlhpo import AgentConfig, LayerSpace, TRLHPOSampler, sampler
 from optuna_trlhpo.trials import study_reader
 from optuna_trlhpo.trials.agent_record import AGENT_ATTRIBUTE, MOST_CHARACTERS, read_agent
 from optuna_trlhpo.trials.attributes import SAMPLER_ATTRIBUTE, read_from_study
+from tests.helpers import agent_note_of, value_of
 
 SPACE = LayerSpace(max_layers=4, min_accuracy=None, min_improvement=None)
-SMALL = dict(width=16, heads=2, blocks=2)
+SMALL: dict[str, Any] = dict(width=16, heads=2, blocks=2)
 
 
 def objective(trial):
@@ -98,11 +101,15 @@ def test_others_have_no_attention_and_expect_values(studies, agent):
 @pytest.mark.slow
 def test_what_is_expected_is_in_the_unit_of_the_values():
     """A critic that knows a function well expects about what comes, also where less is better."""
-    for sign, direction in ((1, "maximize"), (-1, "minimize")):
+
+    def bowl(sign):
+        return lambda trial: 10 - sign * (trial.suggest_float("x", 0, 1) - 0.3) ** 2
+
+    for sign, direction in ((1, StudyDirection.MAXIMIZE), (-1, StudyDirection.MINIMIZE)):
         study = optuna.create_study(direction=direction, sampler=TRLHPOSampler(seed=0))
-        study.optimize(lambda t, s=sign: 10 - s * (t.suggest_float("x", 0, 1) - 0.3) ** 2, n_trials=20)
+        study.optimize(bowl(sign), n_trials=20)
         for trial in study.trials[-4:]:
-            plan = read_agent(trial).plans[-1]
+            plan = agent_note_of(trial).plans[-1]
             assert plan.value == pytest.approx(trial.value, abs=0.05) and plan.low < plan.high
 
 
@@ -110,8 +117,8 @@ def test_ranks_are_turned_into_values_too():
     sampler = TRLHPOSampler(seed=0, agent=AgentConfig(targets="rank"), n_startup_trials=3)
     study = optuna.create_study(sampler=sampler)
     study.optimize(lambda trial: 7 + trial.suggest_float("x", 0, 1), n_trials=8)
-    values = [trial.value for trial in study.trials]
-    (plan,) = read_agent(study.trials[-1]).plans
+    values = [value_of(trial) for trial in study.trials]
+    (plan,) = agent_note_of(study.trials[-1]).plans
     assert min(values) - 1e-4 <= plan.low <= plan.value <= plan.high <= max(values) + 1e-4
 
 

@@ -54,11 +54,14 @@ def random_trials(n_trials, *, directions=("maximize",), sample=None, **argument
     found = []
     for _ in range(n_trials):
         trial = study.ask()
-        layers = SPACE.suggest(trial) if sample is None else sample(trial)
+        if sample is None:
+            values = [accuracy_of(SPACE.suggest(trial))] * len(directions)
+        else:
+            values = [sample(trial)]
         course = sampler.agent.courses[trial.number]
         if course.plan is None and course.configuration.plan is None:
             found.append(trial.number)
-        study.tell(trial, [accuracy_of(layers)] * len(directions) if sample is None else layers)
+        study.tell(trial, values)
     return found
 
 
@@ -94,7 +97,7 @@ def test_a_random_trial_trains_every_prefix_and_is_drawn_as_at_the_start():
 def test_what_was_planned_before_the_layers_has_no_say_in_a_random_trial():
     sampler = TRLHPOSampler(seed=0, n_startup_trials=0, layer_prior=False, agent=small(random_interval=3))
     study = optuna.create_study(direction="maximize", sampler=sampler)
-    depths = []
+    depths: list[list[int]] = []
     for _ in range(6):
         trial = study.ask()
         trial.suggest_float("rate", 0, 1)

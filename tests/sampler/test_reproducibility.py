@@ -8,8 +8,10 @@ import textwrap
 import numpy as np
 import optuna
 import pytest
+from optuna.study import StudyDirection
 
 from optuna_trlhpo import LayerSpace, TRLHPOSampler
+from tests.helpers import value_of
 
 SPACE = LayerSpace(max_layers=3, min_accuracy=None, min_improvement=None)
 
@@ -58,7 +60,11 @@ def test_the_global_generators_are_left_alone(make_sampler, layer_prior):
     import torch
 
     def states():
-        return random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
+        return (
+            random.getstate(),
+            np.random.get_state(legacy=False)["state"]["key"].tolist(),
+            torch.get_rng_state().tolist(),
+        )
 
     before = states()
     study = optuna.create_study(direction="maximize", sampler=make_sampler(layer_prior=layer_prior))
@@ -174,7 +180,8 @@ def test_two_processes_on_one_storage(tmp_path):
     command = [sys.executable, "-c", program, str(tmp_path / "journal")]
     workers = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     for worker in workers:
-        assert worker.wait(timeout=120) == 0, worker.stderr.read()
+        _, said = worker.communicate(timeout=120)
+        assert worker.returncode == 0, said
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
 
@@ -195,10 +202,11 @@ def test_another_study_is_learned_from_scratch(make_sampler):
 @pytest.mark.slow
 def test_another_study_of_the_same_name_is_learned_from_scratch(make_sampler):
     sampler = make_sampler()
-    for direction, n_trials in (("maximize", 8), ("minimize", 6), ("minimize", 4), ("minimize", 7)):
+    maximize, minimize = StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE
+    for direction, n_trials in ((maximize, 8), (minimize, 6), (minimize, 4), (minimize, 7)):
         study = optuna.create_study(study_name="same", direction=direction, sampler=sampler)
         study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=n_trials)
         assert len(sampler.agent.networks.replay) == n_trials - 1
         rows = sampler.agent.networks.replay.rows(np.arange(n_trials - 1))
-        sign = 1 if direction == "maximize" else -1
-        assert rows["outcomes"][:, 0, 0].tolist() == [sign * trial.value for trial in study.trials[:-1]]
+        sign = 1 if direction == maximize else -1
+        assert rows["outcomes"][:, 0, 0].tolist() == [sign * value_of(trial) for trial in study.trials[:-1]]

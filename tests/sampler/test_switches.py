@@ -10,8 +10,8 @@ from optuna_trlhpo import AgentConfig, LayerSpace, TRLHPOSampler
 from optuna_trlhpo.agent.ensemble import Ensemble
 from optuna_trlhpo.agent.gaussian_process import GaussianProcess
 from optuna_trlhpo.agent.surrogate import make_surrogate
-from optuna_trlhpo.trials.agent_record import read_agent
 from optuna_trlhpo.trials.attributes import MARKS_ATTRIBUTE
+from tests.helpers import agent_note_of, value_of
 
 SMALL = dict(
     width=8, heads=2, blocks=1, expansion=1, n_critics=2, n_candidates=20, fit_steps=2, random_interval=0
@@ -72,7 +72,7 @@ def test_the_critic_is_the_one_that_is_named():
     for body in ("perceptron", "transformer"):
         critic = make_surrogate(AgentConfig(critic=body), 0)
         assert isinstance(critic, Ensemble)
-        assert type(critic._body).__name__.lower().count(body) == 1
+        assert type(critic.body).__name__.lower().count(body) == 1
 
 
 @pytest.mark.parametrize("critic", ["perceptron", "transformer"])
@@ -87,8 +87,8 @@ def test_another_critic_takes_what_is_expected(critic):
         sampler = TRLHPOSampler(seed=0, agent=AgentConfig(**SMALL | dict(critic=critic)), warm_start=[source])
         study = optuna.create_study(direction="maximize", sampler=sampler)
         study.optimize(objective, n_trials=1)
-        assert read_agent(study.trials[0]).by == critic
+        assert agent_note_of(study.trials[0]).by == critic
         firsts.append(study.best_value)
-    values = [trial.value for trial in earlier.trials]
+    values = [value_of(trial) for trial in earlier.trials]
     middle, spread = statistics.fmean(values), statistics.stdev(values)
     assert firsts[0] < middle - spread and middle + spread < firsts[1]

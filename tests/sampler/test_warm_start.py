@@ -2,10 +2,12 @@
 
 import pickle
 import re
+from typing import Any
 
 import numpy as np
 import optuna
 import pytest
+from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from optuna_trlhpo import AgentConfig, LayerSpace, TRLHPOSampler
@@ -31,7 +33,7 @@ def at_random(objective, n_trials=25, direction="maximize", **more):
 
 def sampler_of(*sources, **arguments):
     """Without trials at random, of which a warm start has some."""
-    defaults = {"seed": 0, "agent": AGENT, "warm_start": sources, "n_startup_trials": 0}
+    defaults: dict[str, Any] = {"seed": 0, "agent": AGENT, "warm_start": sources, "n_startup_trials": 0}
     return TRLHPOSampler(**(defaults | arguments))
 
 
@@ -131,7 +133,7 @@ def test_several_objectives():
         x, y = trial.suggest_float("x", 0, 1), trial.suggest_float("y", 0, 1)
         return x + y**2, 1 - x + y**2  # the front is y = 0
 
-    directions = ["minimize", "minimize"]
+    directions = [StudyDirection.MINIMIZE] * 2
     source, firsts = at_random(two, directions=directions), []
     for seed in range(3):
         study = optuna.create_study(directions=directions, sampler=sampler_of(source, seed=seed))
@@ -255,13 +257,13 @@ def test_pruned_and_failed_trials_of_a_source():
 
     source = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0))
     source.optimize(partly, n_trials=45, catch=RuntimeError)
-    assert len(sampler_of(source)._earlier[0].trials) == 30
+    assert len(EarlierStudy(source).trials) == 30
     assert run(sampler_of(source), bowl, 1).best_value > -0.05
 
 
 # Layers -----------------------------------------------------------------------------------------------
 
-RULES = dict(max_layers=3, min_accuracy=None, min_improvement=None)
+RULES: dict[str, Any] = dict(max_layers=3, min_accuracy=None, min_improvement=None)
 SMALL, LARGE = LayerSpace(input_shape=(1, 8, 8), **RULES), LayerSpace(input_shape=(3, 20, 20), **RULES)
 
 
@@ -313,9 +315,12 @@ def test_layers_after_a_study_without_layers(layer_prior):
 def test_sources_are_learned_once(monkeypatch):
     learned = []
     learn = NetworkSource.learn
-    monkeypatch.setattr(
-        NetworkSource, "learn", lambda *arguments: learned.append(arguments[0]) or learn(*arguments)
-    )
+
+    def noting(source, *arguments):
+        learned.append(source)
+        return learn(source, *arguments)
+
+    monkeypatch.setattr(NetworkSource, "learn", noting)
 
     def objective(trial):
         trial.suggest_float("rate", 0, 1)
@@ -341,7 +346,8 @@ def test_a_study_without_a_finished_trial_is_named():
 
 def test_what_is_no_list_of_studies():
     study = at_random(bowl, 3)
-    for wrong in (study, ["study"], [study, None], "study"):
+    mistakes: list[Any] = [study, ["study"], [study, None], "study"]
+    for wrong in mistakes:
         sentence = f"warm_start is {wrong!r}; it must be a list of studies"
         with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
             TRLHPOSampler(warm_start=wrong)

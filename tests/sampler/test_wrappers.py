@@ -3,10 +3,13 @@
 import gc
 import pickle
 import weakref
+from collections.abc import Generator
 
 import optuna
 import pytest
 from optuna.samplers import BaseSampler, PartialFixedSampler, RandomSampler
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 
 from optuna_trlhpo import AgentConfig, LayerSpace, TRLHPOSampler, worth_growing, worth_training
 from optuna_trlhpo.space import sampler_hooks
@@ -104,10 +107,9 @@ def test_a_wrapper_that_only_hands_on_changes_nothing(wrapper, objective, alone)
 @pytest.mark.parametrize("wrapper", ["the least", "nothing fixed"])
 @pytest.mark.parametrize("storage", ["sqlite", "journal"])
 def test_a_stored_study_changes_nothing(wrapper, storage, alone, tmp_path):
-    where = f"sqlite:///{tmp_path}/study.db"
+    where: str | JournalStorage = f"sqlite:///{tmp_path}/study.db"
     if storage == "journal":
-        backend = optuna.storages.journal.JournalFileBackend(f"{tmp_path}/journal.log")
-        where = optuna.storages.JournalStorage(backend)
+        where = JournalStorage(JournalFileBackend(f"{tmp_path}/journal.log"))
     assert run(WRAPPERS[wrapper](sampler_of()), storage=where) == alone[grow]
 
 
@@ -141,7 +143,7 @@ def test_threads_are_served_each_by_itself():
     study = optuna.create_study(direction="maximize", sampler=Delegating(sampler_of()))
     study.optimize(grow, n_trials=8, n_jobs=2)
     assert sum(len(trial.intermediate_values) for trial in study.trials) <= 16
-    assert not sampler_hooks._entered
+    assert not sampler_hooks.entered
 
 
 def test_objectives_that_grow_by_themselves_ask_it_too():
@@ -200,10 +202,11 @@ def test_nothing_is_left_behind():
     gc.collect()
     assert kept() is None and sampler_hooks.offered(trial, "worth_training") is None
     growing = SPACE.grow(trial)
+    assert isinstance(growing, Generator)
     next(growing)
-    assert sampler_hooks._entered
+    assert sampler_hooks.entered
     growing.close()
-    assert not sampler_hooks._entered
+    assert not sampler_hooks.entered
 
 
 def test_a_wrapped_sampler_is_pickled_between_trials(alone):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,7 +29,7 @@ def gain_ratio(parts: list[list[int]]) -> float:
 def test_the_first_split_has_the_greatest_gain_ratio(seed: int) -> None:
     """By the definition, over every threshold; a fifth of the examples lacks the number."""
     rng = np.random.default_rng(seed)
-    values = [ABSENT if rng.random() < 0.2 else int(rng.integers(12)) for _ in range(40)]
+    values: list[Any] = [ABSENT if rng.random() < 0.2 else int(rng.integers(12)) for _ in range(40)]
     labels = rng.integers(3, size=40).tolist()
     tree = grow_tree(values, labels, ["x"], lambda value, feature: value)
     lacking = [label for value, label in zip(values, labels, strict=True) if value is ABSENT]

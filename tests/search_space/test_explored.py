@@ -91,7 +91,8 @@ def test_values_out_of_range_are_not_counted() -> None:
 
 @pytest.mark.filterwarnings("ignore:Choices for a categorical")
 def test_choices_that_are_equal_count_once() -> None:
-    explored, choices = Explored(), CategoricalDistribution([1, True, "1", (1, 2)])
+    explored = Explored()
+    choices = CategoricalDistribution([1, True, "1", (1, 2)])  # type: ignore[list-item]
     explored.add([("a", choices, 1)])
     explored.add([("a", choices, [1, 2])])  # as a storage gives it back
     assert explored.least_open([]) == 1

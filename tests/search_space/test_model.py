@@ -240,7 +240,8 @@ def test_what_was_seen_is_certain_and_what_is_like_it_is_likely() -> None:
 
     model, rng = SpaceModel(), np.random.default_rng(0)
     for _ in range(40):  # as many layers as the depth says, or fewer, where the first layers are wide
-        depth, units = int(rng.integers(1, 7)), []
+        depth = int(rng.integers(1, 7))
+        units: list[int] = []
         while len(units) < depth and sum(units) < 20:
             units.append(int(rng.integers(1, 9)))
         model.learn(path_of(depth, units), ended=True)

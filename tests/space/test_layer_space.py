@@ -7,7 +7,7 @@ import math
 import pickle
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import optuna
@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from optuna.distributions import CategoricalDistribution
+from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FixedTrial, FrozenTrial, TrialState
 
 from optuna_trlhpo.layers import FCL, TABLE_I, Conv, MaxPool, Network, describe, parse
@@ -84,7 +85,7 @@ def test_a_space_reaches_the_whole_table_by_actions() -> None:
     """On 28x28 the first layer may be any convolution, and behind it any layer but for oversized padding."""
     space = LayerSpace()
     first = {
-        space.decode([[0, *row]])[0]
+        space.decode(np.array([[0, *row]]))[0]
         for row in itertools.product(np.linspace(0, 1, 97), repeat=2)
         for row in [(*row, 0), (*row, 0.5), (*row, 1)]
     }
@@ -93,12 +94,12 @@ def test_a_space_reaches_the_whole_table_by_actions() -> None:
     }
     start = [0, 0, 0, 0]
     grid = itertools.product(np.linspace(0, 1, 22), np.linspace(0, 1, 7), np.linspace(0, 1, 9))
-    pools = {space.decode([start, [0.5, *row]])[1] for row in grid}
+    pools = {space.decode(np.array([start, [0.5, *row]]))[1] for row in grid}
     assert pools == {
         MaxPool(k, s, p) for k in range(2, 9) for s in (1, 2, 3) for p in range(4) if p <= k // 2
     }
     grid = itertools.product(np.linspace(0, 1, 190), np.linspace(0, 1, 22), (0, 1))
-    dense = {space.decode([start, [1, *row]])[1] for row in grid}
+    dense = {space.decode(np.array([start, [1, *row]]))[1] for row in grid}
     assert len(dense) == 63 * 7 * 2
 
 
@@ -188,13 +189,12 @@ def test_foreign_parameters_are_passed_over() -> None:
 
 def test_what_is_not_allowed_becomes_the_nearest_that_is() -> None:
     space = LayerSpace(input_shape=(1, 8, 8))
-    wild = [[1, 1, 1, 0], [0, 1, 0.5, 1]]
+    wild = np.array([[1, 1, 1, 0], [0, 1, 0.5, 1]])
     # A first layer must be a Conv. It leaves 2x2, where no Conv stands: pooling is nearer than FCL.
     assert space.decode(wild) == (Conv(128, 7, 1), MaxPool(8, 2, 3))
-    assert space.decode([[0, 0, 0, 0], [0.5, 1, 0, 1]])[1] == MaxPool(8, 1, 3)
-    assert space.decode([[0, 0, 0, 0], [0.5, 0, 0, 1]])[1] == MaxPool(
-        2, 1, 1
-    )  # padding at most half the kernel
+    assert space.decode(np.array([[0, 0, 0, 0], [0.5, 1, 0, 1]]))[1] == MaxPool(8, 1, 3)
+    # Padding is at most half the kernel.
+    assert space.decode(np.array([[0, 0, 0, 0], [0.5, 0, 0, 1]]))[1] == MaxPool(2, 1, 1)
 
 
 # Grammar and masks ------------------------------------------------------------------------------------
@@ -254,7 +254,7 @@ def test_check_names_the_layer() -> None:
         with pytest.raises(ValueError):
             space.to_params(parse(text))
     with pytest.raises(ValueError, match="has 7 layers; at most 6 are allowed"):
-        space.check([Conv(8, 3, 1)] + 6 * [FCL(16, "relu", True)])
+        space.check([Conv(8, 3, 1), *6 * [FCL(16, "relu", True)]])
     with pytest.raises(ValueError, match=r"filters 9 is not allowed there \(8 to 128\)"):
         space.check([Conv(9, 3, 1)])
 
@@ -366,7 +366,10 @@ def test_enqueued_parameters_play_back(space: LayerSpace) -> None:
 # The stop rules ---------------------------------------------------------------------------------------
 
 
-def grown_depth(space: LayerSpace, reports: Sequence[float], direction: str = "maximize") -> int:
+Direction = Literal["minimize", "maximize"]
+
+
+def grown_depth(space: LayerSpace, reports: Sequence[float], direction: Direction = "maximize") -> int:
     """How many layers grow when these are reported, one after each."""
     trial = optuna.create_study(direction=direction, sampler=optuna.samplers.RandomSampler(seed=0)).ask()
     depth = 0
@@ -455,7 +458,7 @@ def test_without_stop_rules_nothing_need_be_reported() -> None:
     ],
 )
 @pytest.mark.parametrize("direction", ["maximize", "minimize"])
-def test_a_report_that_is_no_accuracy(report: float, sentence: str, direction: str) -> None:
+def test_a_report_that_is_no_accuracy(report: float, sentence: str, direction: Direction) -> None:
     with pytest.raises(ValueError, match=sentence):
         grown_depth(LayerSpace(), [report], direction)
 
@@ -465,8 +468,7 @@ def test_reports_are_read_from_any_storage(name: str, tmp_path: Any) -> None:
     if name == "sqlite":
         storage: Any = f"sqlite:///{tmp_path}/study.db"
     else:
-        backend = optuna.storages.journal.JournalFileBackend(f"{tmp_path}/journal.log")
-        storage = optuna.storages.JournalStorage(backend)
+        storage = optuna.storages.JournalStorage(JournalFileBackend(f"{tmp_path}/journal.log"))
     study = optuna.create_study(storage=storage, direction="maximize")
     before, trial, after = study.ask(), study.ask(), study.ask()
     for other in (before, after):
@@ -479,7 +481,7 @@ def test_reports_are_read_from_any_storage(name: str, tmp_path: Any) -> None:
 
 
 @pytest.mark.parametrize(("direction", "sign"), [("minimize", 1), ("maximize", -1)])
-def test_another_metric_grows_without_min_accuracy(direction: str, sign: int) -> None:
+def test_another_metric_grows_without_min_accuracy(direction: Direction, sign: int) -> None:
     """The sentence about percentages says: for another metric set min_accuracy=None."""
     losses = [2.3, 1.1, 0.6, 0.6]
     space = LayerSpace(input_shape=(1, 8, 8), min_accuracy=None)
@@ -539,7 +541,8 @@ def test_every_so_many_layers_are_trained_and_the_deepest(every: int, depths: li
 
 
 def test_an_integer_of_numpys_is_an_integer() -> None:
-    assert trained_depths(space_of(np.int64(2), max_layers=5), SAMPLERS["random"]()) == [2, 4, 5]
+    space = space_of(np.int64(2), max_layers=5)  # type: ignore[arg-type]
+    assert trained_depths(space, SAMPLERS["random"]()) == [2, 4, 5]
 
 
 @pytest.mark.parametrize("train_prefixes", ["all", 3])
@@ -564,7 +567,7 @@ def test_the_sampler_decides_where_a_trial_ends() -> None:
 
 
 def test_stop_rules_compare_the_networks_that_are_trained() -> None:
-    rules = dict(min_accuracy=0.6, min_improvement=0.05)
+    rules: dict[str, Any] = dict(min_accuracy=0.6, min_improvement=0.05)
     reports = [0.1, 0.7, 0.72, 0.76, 0.77, 0.79]
     assert trained_depths(space_of(2, **rules), SAMPLERS["random"](), reports) == [2, 4, 6]
     assert trained_depths(space_of(3, **rules), SAMPLERS["random"](), reports) == [3, 6]
@@ -590,11 +593,12 @@ def test_a_network_that_cannot_grow_is_trained() -> None:
 
 
 def test_other_loops_ask_as_growth_does() -> None:
-    study = optuna.create_study(sampler=Opinionated(trained=(2,), last=1))
+    sampler = Opinionated(trained=(2,), last=1)
+    study = optuna.create_study(sampler=sampler)
     trial = study.ask()
     trial.suggest_int("layer1_units", 1, 9)
     assert [worth_training(trial, depth=depth, max_depth=4) for depth in (1, 2, 3)] == [False, True, False]
-    assert study.sampler.asked == [(1, depth, 4) for depth in (1, 2, 3)]
+    assert sampler.asked == [(1, depth, 4) for depth in (1, 2, 3)]
     trial.report(0.5, step=0)
     assert not worth_growing(trial)
     plain = optuna.create_study(sampler=SAMPLERS["random"]()).ask()

@@ -36,7 +36,7 @@ def end(trial: Trial, state: TrialState = TrialState.FAIL) -> None:
 @pytest.mark.parametrize("train_prefixes", ["auto", "all"])
 def test_growth_ends_with_optunas_own_error(sampler: str, rule: float | None, train_prefixes: Any) -> None:
     """Where it looks for the report, where it asks the sampler, or where it suggests the next layer."""
-    rules = dict(min_improvement=rule, min_accuracy=rule)
+    rules: dict[str, Any] = dict(min_improvement=rule, min_accuracy=rule)
     space = LayerSpace(input_shape=(1, 12, 12), max_layers=9, train_prefixes=train_prefixes, **rules)
     trial = ask(sampler)
     growing = space.grow(trial)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import numpy as np
 import optuna
 import pytest
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 
 from optuna_trlhpo.trials.agent_record import (
     AGENT_ATTRIBUTE,
@@ -117,11 +120,10 @@ def test_trainings_are_read_back() -> None:
 @pytest.mark.parametrize("storage", ["memory", "sqlite", "journal"])
 def test_a_study_keeps_what_is_written(storage: str, tmp_path: object) -> None:
     if storage == "journal":
-        backend = optuna.storages.journal.JournalFileBackend(f"{tmp_path}/journal.log")
-        where: object = optuna.storages.JournalStorage(backend)
+        where: Any = JournalStorage(JournalFileBackend(f"{tmp_path}/journal.log"))
     else:
         where = None if storage == "memory" else f"sqlite:///{tmp_path}/study.db"
-    study = optuna.create_study(storage=where)  # type: ignore[arg-type]
+    study = optuna.create_study(storage=where)
     assert read_from_study(study, "trlhpo:sampler") is None
     write_to_study(study, "trlhpo:sampler", {"seed": 3})
     assert read_from_study(study, "trlhpo:sampler") == {"seed": 3}

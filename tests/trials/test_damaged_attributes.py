@@ -8,7 +8,7 @@ import math
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import optuna
 import pytest
@@ -21,7 +21,7 @@ from optuna.trial import FrozenTrial, TrialState
 from optuna_trlhpo import AgentConfig, LayerSpace, TRLHPOSampler, baselines, visualization
 from optuna_trlhpo._texts import brief
 from optuna_trlhpo.baselines._planned import note_of
-from optuna_trlhpo.cnn.confirmation import CONFIRMED_ATTRIBUTE, _keep_accuracies, _kept_accuracies
+from optuna_trlhpo.cnn.confirmation import CONFIRMED_ATTRIBUTE, keep_accuracies, kept_accuracies
 from optuna_trlhpo.cnn.training.cache import Trained as Outcome
 from optuna_trlhpo.cnn.training.cache import note_training
 from optuna_trlhpo.dashboard import publish
@@ -138,7 +138,7 @@ def read_all(study: Study) -> None:
         accuracies(trial)
         for name in ("macs", "parameters"):
             read_count(trial, name)
-    read_space(study), savings(study), _kept_accuracies(study, "1f2e3d4c")
+    read_space(study), savings(study), kept_accuracies(study, "1f2e3d4c")
 
 
 def draw_twins(study: Study) -> None:
@@ -177,7 +177,7 @@ def trial_with(**attributes: Any) -> FrozenTrial:
 
 N = len(TRIALS[-1].params)
 INFINITE, NAN = math.inf, math.nan
-GARBAGE_MARKS = [
+GARBAGE_MARKS: list[Any] = [
     *(None, True, 3, 0.5, "text", "[[1, 0]]", {"1": 0}, {}, [[]], [1, 0], [[1]], [[1, 0, 2]], [None]),
     *([["1", 0]], [[1.0, 0]], [[1, 0.0]], [[True, 0]], [[1, False]], [[0, 0]], [[-1, 0]], [[1, -1]]),
     *([[N + 1, 0]], [[10**400, 0]], [[1, 0], [1, 1]], [[2, 0], [1, 1]], [[1, 1], [2, 1]], [[1, 1], [2, 0]]),
@@ -309,14 +309,14 @@ def test_what_is_no_cost(count: object) -> None:
 )
 def test_damaged_accuracies_of_confirm_are_nothing_and_are_replaced(kept: object) -> None:
     study = make(("study", CONFIRMED_ATTRIBUTE), kept)
-    assert _kept_accuracies(study, "1f2e3d4c").get("Conv(8,3,1)") is None
-    _keep_accuracies(study, "1f2e3d4c", "Conv(8,3,1)", [0.5])
-    assert _kept_accuracies(study, "1f2e3d4c") == {"Conv(8,3,1)": [0.5]}
+    assert kept_accuracies(study, "1f2e3d4c").get("Conv(8,3,1)") is None
+    keep_accuracies(study, "1f2e3d4c", "Conv(8,3,1)", [0.5])
+    assert kept_accuracies(study, "1f2e3d4c") == {"Conv(8,3,1)": [0.5]}
 
 
 def test_what_others_confirmed_is_kept() -> None:
     study = make(("study", CONFIRMED_ATTRIBUTE), {"theirs": 5, "1f2e3d4c": {"Conv(16,3,1)": [0.25]}})
-    _keep_accuracies(study, "1f2e3d4c", "Conv(8,3,1)", [0.5])
+    keep_accuracies(study, "1f2e3d4c", "Conv(8,3,1)", [0.5])
     assert study.user_attrs[CONFIRMED_ATTRIBUTE] == {
         "theirs": 5,
         "1f2e3d4c": {"Conv(16,3,1)": [0.25], "Conv(8,3,1)": [0.5]},
@@ -328,8 +328,8 @@ def test_what_others_confirmed_is_kept() -> None:
     [
         *({"max_layers": it} for it in (0, 10**400, 10**6, "3", None, True, [3])),
         *({"input_shape": it} for it in (None, "188", [1, 8], [1, 8, -8], [1, 8, 10**400], {"1": 8}, 5)),
-        *({"vocabulary": it} for it in (None, [], "nobody's", 3)),
-        *({"max_macs": it} for it in (NAN, -1, "5", [])),
+        *({"vocabulary": it} for it in cast(tuple[Any, ...], (None, [], "nobody's", 3))),
+        *({"max_macs": it} for it in cast(tuple[Any, ...], (NAN, -1, "5", []))),
         *({"max_parameters": it} for it in (10**400, 0)),
         *(
             {"num_classes": 10**400},

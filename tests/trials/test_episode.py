@@ -168,9 +168,8 @@ def test_choices_of_mixed_kinds() -> None:
 @given(distribution=st.one_of(int_distributions(), float_distributions()), action=ACTION)
 def test_any_action_is_a_value_of_the_distribution(distribution: Any, action: float) -> None:
     assert distribution._contains(distribution.to_internal_repr(decode("x", distribution, action)))
-    assert same(
-        decode("x", distribution, np.float32(action)), decode("x", distribution, float(np.float32(action)))
-    )
+    numpys: Any = np.float32(action)
+    assert same(decode("x", distribution, numpys), decode("x", distribution, float(numpys)))
 
 
 # Names of a LayerSpace --------------------------------------------------------------------------------
@@ -197,7 +196,7 @@ def test_masked_ranges_are_encoded_on_the_scale_of_the_whole() -> None:
 def test_masked_ranges_are_kept(action: float, low: int, n: int) -> None:
     high = min(low + n, 62)
     distribution = IntDistribution(16 + 8 * low, 16 + 8 * high, step=8)
-    value = decode("layer3_fcl_neurons", distribution, action)
+    value: Any = decode("layer3_fcl_neurons", distribution, action)
     assert distribution._contains(value)
     wanted = min(int(action * 63), 62)
     assert value == 16 + 8 * min(max(wanted, low), high)
@@ -269,7 +268,8 @@ def test_layers_as_an_episode_are_those_of_a_trial_that_grows_them(
 def test_a_users_own_parameter_of_such_a_name(name: str, low: int, high: int, step: int) -> None:
     distribution = IntDistribution(low, high, step=step)
     for action in np.linspace(0, 1, 50):
-        assert distribution._contains(decode(name, distribution, action))
+        decoded: Any = decode(name, distribution, action)
+        assert distribution._contains(decoded)
     for value in range(low, high + 1, step):
         assert decode(name, distribution, encode(name, distribution, value)) == value
 
@@ -493,7 +493,7 @@ def test_performance_of_several_steps() -> None:
     names = ["a0", "a1", "a2", "a3"]
     trial = study.ask({name: IntDistribution(0, 3) for name in names})
     for step, level in [(0, 0.2), (10, 0.4), (1, 0.6), (1, 0.8)]:  # the last word on step 1 counts
-        report_performance(trial, np.full(32, level), step=step)
+        report_performance(trial, [level] * 32, step=step)
     study.tell(trial, 0.9)
     episode = read_episode(study.trials[0], marks=[(1, 0), (2, 1), (3, 10)])
     np.testing.assert_allclose(episode.performance[:, 0], [0.2, 0.8, 0.4, np.nan], atol=1 / 255)

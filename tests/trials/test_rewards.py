@@ -64,7 +64,7 @@ def assert_same(found: Any, expected: Any) -> None:
     np.testing.assert_array_equal(np.array(found, dtype=float), np.array(expected, dtype=float))
 
 
-LAYERWISE = dict(reports={0: 0.7, 1: 0.8, 2: 0.75}, marks=[(1, 0), (2, 1)])
+LAYERWISE: dict[str, Any] = dict(reports={0: 0.7, 1: 0.8, 2: 0.75}, marks=[(1, 0), (2, 1)])
 
 
 # Which trials teach something -------------------------------------------------------------------------
@@ -114,7 +114,7 @@ def test_an_infeasible_trial_is_the_worst_that_there_is() -> None:
 
 
 def test_a_trial_that_was_pruned_as_infeasible_needs_no_value() -> None:
-    pruned = dict(state=TrialState.PRUNED)
+    pruned: dict[str, Any] = dict(state=TrialState.PRUNED)
     assert_same(outcomes(None, **pruned, constraints={"a": 1.0}), [[NAN], [NAN], [-INF]])
     assert_same(outcomes(None, **pruned, constraints={"a": 0.0}), [[NAN], [NAN], [-INF]])
     assert_same(outcomes(None, state=TrialState.FAIL, constraints={"a": 1.0}), [[NAN], [NAN], [-INF]])
@@ -122,7 +122,7 @@ def test_a_trial_that_was_pruned_as_infeasible_needs_no_value() -> None:
 
 def test_of_a_layer_that_was_given_up_nothing_is_known() -> None:
     """Its parameters were asked for, and the trial ended with what it had."""
-    given_up = dict(reports={0: 0.7, 1: 0.8}, marks=[(1, 0), (2, 1)])
+    given_up: dict[str, Any] = dict(reports={0: 0.7, 1: 0.8}, marks=[(1, 0), (2, 1)])
     assert_same(outcomes(0.8, **given_up), [[0.7], [0.8], [NAN]])
     assert_same(outcomes(0.9, **given_up), [[NAN], [NAN], [0.9]])  # it came to something else
 
@@ -146,10 +146,10 @@ def test_reports_that_are_not_of_the_values_kind_do_not_count() -> None:
     assert_same(outcomes(0.9, **LAYERWISE), [[NAN], [NAN], [0.9]])  # neither the last nor the best
     assert_same(outcomes(0.8, directions=[MINIMIZE], **LAYERWISE), [[NAN], [NAN], [-0.8]])  # the worst
     # A signal on the way: nothing is reported behind the last layer.
-    signal = dict(reports={0: 0.7, 1: 0.8}, marks=[(1, 0), (2, 1)])
+    signal: dict[str, Any] = dict(reports={0: 0.7, 1: 0.8}, marks=[(1, 0), (2, 1)])
     assert_same(outcomes(0.75, **signal), [[NAN], [NAN], [0.75]])
     # Epochs: all of them behind the last parameter.
-    epochs = dict(reports={0: 0.5, 1: 0.6, 2: 0.7})
+    epochs: dict[str, Any] = dict(reports={0: 0.5, 1: 0.6, 2: 0.7})
     assert_same(outcomes(0.7, **epochs), [[NAN], [NAN], [0.7]])
 
 
@@ -163,7 +163,7 @@ def test_a_layer_without_a_report_has_no_outcome() -> None:
 
 def test_a_pruned_trial_is_worth_its_reports() -> None:
     assert_same(outcomes(0.75, state=TrialState.PRUNED, **LAYERWISE), [[0.7], [0.8], [0.75]])
-    epochs = dict(reports={0: 0.5, 1: 0.6}, state=TrialState.PRUNED)
+    epochs: dict[str, Any] = dict(reports={0: 0.5, 1: 0.6}, state=TrialState.PRUNED)
     assert_same(outcomes(0.6, **epochs), [[NAN], [NAN], [0.6]])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import optuna
 import pytest
@@ -20,7 +21,7 @@ from optuna_trlhpo.trials.agent_record import AGENT_ATTRIBUTE
 
 SPACE = LayerSpace(max_layers=3, min_improvement=None, min_accuracy=None)
 OF_OTHER_KINDS = LayerSpace(max_layers=3, min_improvement=None, min_accuracy=None, vocabulary=CNN)
-SMALL = dict(width=16, heads=2, blocks=1)
+SMALL: dict[str, Any] = dict(width=16, heads=2, blocks=1)
 
 
 def accuracy_of(layers: Network, space: LayerSpace = SPACE) -> float:
@@ -37,8 +38,9 @@ def grow(trial: Trial, space: LayerSpace = SPACE, sign: float = 1.0, scale: floa
     return value
 
 
-def studied(objective: Callable, sampler: optuna.samplers.BaseSampler, n: int = 8, **create: object) -> Study:
-    study = optuna.create_study(sampler=sampler, **({"direction": "maximize"} | create))
+def studied(objective: Callable, sampler: optuna.samplers.BaseSampler, n: int = 8, **create: Any) -> Study:
+    settings: dict[str, Any] = {"direction": "maximize"} | create
+    study = optuna.create_study(sampler=sampler, **settings)
     study.optimize(objective, n_trials=n, catch=(RuntimeError,))
     return study
 

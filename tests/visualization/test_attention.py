@@ -10,19 +10,20 @@ import pytest
 from optuna.study import Study
 
 from optuna_trlhpo import LayerSpace, parse
-from optuna_trlhpo.trials.agent_record import AGENT_ATTRIBUTE, AgentRecord, Forecast, read_agent
+from optuna_trlhpo.trials.agent_record import AGENT_ATTRIBUTE, AgentRecord, Forecast
 from optuna_trlhpo.visualization import attention_affinity_findings, plot_agent, plot_attention
 from optuna_trlhpo.visualization._agent import get_agent_info
 from optuna_trlhpo.visualization._attention import get_attention_info
 from optuna_trlhpo.visualization._attention_affinity import get_attention_affinity_info
 from optuna_trlhpo.visualization._plotly import GREY
+from tests.helpers import agent_note_of
 
 SPACE = LayerSpace(input_shape=(1, 12, 12), num_classes=4, max_layers=3)
 
 
 def add(study: Study, text: str, reports: list[float], note: AgentRecord) -> None:
     params = SPACE.to_params(parse(text))
-    distributions = {
+    distributions: dict[str, optuna.distributions.BaseDistribution] = {
         name: optuna.distributions.CategoricalDistribution([choice]) for name, choice in params.items()
     }
     trial = optuna.create_trial(
@@ -67,7 +68,7 @@ def test_rows_sum_to_one_and_what_is_masked_is_blank(name: str, make: Callable[[
 
 def test_every_head_is_on_the_menu(make: Callable[[str], Study]) -> None:
     study = make("paper")
-    note = read_agent(study.trials[5])
+    note = agent_note_of(study.trials[5])
     figure = plot_attention(study, study.trials[5])
     mean, *heads = figure.layout.updatemenus[0].buttons
     H = len(note.attention["actor"][0])
@@ -178,7 +179,9 @@ def test_q_against_the_return_by_hand() -> None:
     study = optuna.create_study(direction="maximize")
     note = AgentRecord("actor", q=(0.9, 0.2), exploration=0.5, losses=(0.1, -0.2))
     params = {"units_l0": 1, "units_l1": 1}
-    distributions = {name: optuna.distributions.IntDistribution(1, 4) for name in params}
+    distributions: dict[str, optuna.distributions.BaseDistribution] = {
+        name: optuna.distributions.IntDistribution(1, 4) for name in params
+    }
     trial = optuna.create_trial(
         params=params,
         distributions=distributions,

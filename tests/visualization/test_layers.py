@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import optuna
 import pytest
@@ -28,10 +29,10 @@ SPACE = LayerSpace(input_shape=(1, 12, 12), num_classes=4, max_layers=3)
 A, B, C = "Conv(8,3,1)", "MaxPool(2,2,0)", "FCL(16,relu,bias)"
 
 
-def add(study: Study, text: str, *reports: float, value: float | None = None, **more: object) -> None:
+def add(study: Study, text: str, *reports: float, value: float | None = None, **more: Any) -> None:
     """A finished trial of that network that reported these values; NaN: nothing at that step."""
     params = SPACE.to_params(parse(text))
-    distributions = {
+    distributions: dict[str, optuna.distributions.BaseDistribution] = {
         name: optuna.distributions.CategoricalDistribution([choice]) for name, choice in params.items()
     }
     kept = {step: report for step, report in enumerate(reports) if report == report}
@@ -122,7 +123,7 @@ def test_reports_of_epochs_are_no_values_of_prefixes() -> None:
 
 def test_tree_by_hand(study: Study) -> None:
     nodes = get_search_tree_info(study, 0).nodes
-    found = {len(node.network): [] for node in nodes}
+    found: dict[int, list[Any]] = {len(node.network): [] for node in nodes}
     for node in nodes:
         found[len(node.network)].append((node.trials, node.best, node.value, node.is_on_best))
         if node.network:
@@ -139,9 +140,9 @@ def test_tree_by_hand(study: Study) -> None:
 
 def test_a_large_tree_is_drawn_in_part(monkeypatch: pytest.MonkeyPatch, study: Study) -> None:
     info = get_search_tree_info(study, 0)
-    monkeypatch.setattr(_search_tree, "_MOST_NODES", 5)
-    monkeypatch.setattr(_search_tree, "_BEST_DRAWN", 1)
-    nodes = _search_tree._drawn(info)
+    monkeypatch.setattr(_search_tree, "MOST_NODES", 5)
+    monkeypatch.setattr(_search_tree, "BEST_DRAWN", 1)
+    nodes = _search_tree.drawn_nodes(info)
     assert [(len(node.network), node.trials, node.is_on_best) for node in nodes] == [
         (0, 4, True),
         (1, 4, True),
@@ -285,7 +286,7 @@ def test_several_objectives_each_have_their_direction() -> None:
     study = optuna.create_study(directions=["maximize", "minimize"])
     study.set_metric_names(["accuracy", "MACs"])
     params = {"n_layers": 1, **SPACE.to_params(parse(A))}
-    distributions = {
+    distributions: dict[str, optuna.distributions.BaseDistribution] = {
         name: optuna.distributions.CategoricalDistribution([choice]) for name, choice in params.items()
     }
     study.add_trial(optuna.create_trial(params=params, distributions=distributions, values=[0.5, 7.0]))

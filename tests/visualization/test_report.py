@@ -25,7 +25,10 @@ class Page(HTMLParser):
 
     def __init__(self, html: str) -> None:
         super().__init__()
-        self.text, self.fetched, self.scripts, self._script = "", [], {}, None
+        self.text = ""
+        self.fetched: list[str | None] = []
+        self.scripts: dict[str | None, str] = {}
+        self._script: str | None = None
         self.feed(html)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:

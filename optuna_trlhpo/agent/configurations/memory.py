@@ -108,7 +108,8 @@ class ConfigurationMemory:
         self._raw = np.zeros((0, 0))  # [T, D], with spare capacity
         self._position = np.zeros((0, 0), dtype=np.int32)  # [T, D] position of a parameter in its trial
         self._lengths: list[int] = []
-        self._entries: list[tuple[int, int, np.ndarray, bool, bool]] = []
+        # Of each value: trial, number of parameters, worths, whether these are all, whether it was pruned.
+        self.entries: list[tuple[int, int, np.ndarray, bool, bool]] = []
         self._valued: dict[bytes, np.ndarray] = {}
         self._contexts: list[tuple[tuple[int, float], ...]] = []  # by trial
         self._context_scales: list[EmpiricalCDF] = []
@@ -177,7 +178,7 @@ class ConfigurationMemory:
             text = key_of(key, digits=None)
             if text not in self._valued or not np.array_equal(self._valued[text], outcome):
                 self._valued[text] = outcome
-                self._entries.append((t, n, outcome, n == last and n == len(path), record.pruned))
+                self.entries.append((t, n, outcome, n == last and n == len(path), record.pruned))
         self._contexts.append(record.reports)
         for k, (_, report) in enumerate(record.reports):
             if k == len(self._context_scales):
@@ -226,11 +227,11 @@ class ConfigurationMemory:
         self._tried.update(key_of(row) for row in actions[self._n_keyed :])
         self._n_keyed = len(actions)
         if self.reports_are_values:
-            for t, n, *_ in self._entries[self._n_entries_keyed :]:
+            for t, n, *_ in self.entries[self._n_entries_keyed :]:
                 row = actions[t].copy()
                 row[self._position[t, : len(row)] >= n] = np.nan
                 self._valued_actions.add(key_of(row))
-            self._n_entries_keyed = len(self._entries)
+            self._n_entries_keyed = len(self.entries)
         return self._tried
 
     def known(self, rng: np.random.Generator, weights: np.ndarray, *, unit: float | None = None) -> Known:
@@ -243,7 +244,7 @@ class ConfigurationMemory:
         """
         actions, D = self.actions(), len(self.columns)
         prefixes = self.reports_are_values
-        entries = [entry for entry in self._entries if prefixes or entry[3]]
+        entries = [entry for entry in self.entries if prefixes or entry[3]]
         if not entries:
             return Known(np.zeros((0, D)), np.zeros((0, self.n_contexts)), np.zeros(0), np.zeros(0, np.int64))
         trial = np.array([entry[0] for entry in entries])
@@ -300,7 +301,7 @@ class ConfigurationMemory:
 
         None where no configuration has a value yet, and with several objectives, which a score combines.
         """
-        if len(self._signs) > 1 or not self._entries:
+        if len(self._signs) > 1 or not self.entries:
             return None
         if self.scores is not None:
             return self._signs[0] * self.scores.inverse(scores)

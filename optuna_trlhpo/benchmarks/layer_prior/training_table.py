@@ -35,9 +35,9 @@ _CURVE_POINTS = 4
 """Number of points of a learning curve; the last one is at the end of the training."""
 _CURVE_IMAGES = 1000
 """Number of validation images for the points before the last one."""
-_BEGIN_VARYING = 200
+BEGIN_VARYING = 200
 _VARIED_SHARE = 0.6
-_REPEATED_SHARE = 0.1
+REPEATED_SHARE = 0.1
 _BEST_SHARE = 0.1
 
 
@@ -93,8 +93,8 @@ def _next_trainings(
         times[row["architecture"]] = times.get(row["architecture"], 0) + 1
         accuracy.setdefault(row["architecture"], row["accuracy"])
     best = sorted(accuracy, key=lambda text: -accuracy[text])[: max(int(_BEST_SHARE * len(accuracy)), 20)]
-    started = len(accuracy) >= _BEGIN_VARYING
-    if started and rng.random() < _REPEATED_SHARE * 2:  # a sequence takes about two trainings
+    started = len(accuracy) >= BEGIN_VARYING
+    if started and rng.random() < REPEATED_SHARE * 2:  # a sequence takes about two trainings
         known = best if rng.random() < 0.5 else list(accuracy)
         text = known[rng.integers(len(known))]
         return [(parse(text), times[text])]

@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial
 from optuna_trlhpo.benchmarks.problems.synthetic import synthetic_layers
 from optuna_trlhpo.sampler import TRLHPOSampler
 
-_WINDOW = 20
+WINDOW = 20
 """Number of trials measured at each length of the study."""
 
 
@@ -71,8 +71,8 @@ def measure_overhead(lengths: list[int], *, seed: int = 0) -> list[Overhead]:
         n_missing = max(length - len(study.get_trials(deepcopy=False)) - 1, 0)
         study.add_trials(filler.get_trials(deepcopy=False)[:n_missing])
         # The first trial learns from the added ones and is not measured.
-        study.optimize(objective, n_trials=1 + _WINDOW)
-        measured = [sampler.seconds[number] for number in sorted(sampler.seconds)[-_WINDOW:]]
+        study.optimize(objective, n_trials=1 + WINDOW)
+        measured = [sampler.seconds[number] for number in sorted(sampler.seconds)[-WINDOW:]]
         suggestions = [seconds for trial in measured for seconds in trial[1:]]
         rows.append(
             Overhead(
@@ -91,7 +91,7 @@ def main(lengths: list[int]) -> None:
     print(
         f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, one thread; Python "
         f"{platform.python_version()}, torch {torch.__version__}, optuna {optuna.__version__}; "
-        f"medians over {_WINDOW} trials of six layers"
+        f"medians over {WINDOW} trials of six layers"
     )
     print(f"{'trials':>7}  {'suggestion':>12}  {'95 % of them':>12}  {'first of a trial, with learning':>32}")
     for row in measure_overhead(lengths):

@@ -66,6 +66,11 @@ class Table(Problem):
     def __len__(self) -> int:
         return len(self._rows)
 
+    @property
+    def networks(self) -> list[str]:
+        """Keys of all networks."""
+        return list(self._rows)
+
     def observe(self, network: str, rng: np.random.Generator) -> float:
         """Return the value of one of the network's trainings, drawn at random."""
         row = self._rows[network]
@@ -79,7 +84,7 @@ class Table(Problem):
         """Return the regret of the incumbent after all networks have been trained."""
         sign = 1 if self.direction == "maximize" else -1
         luckiest = np.nanmax(sign * self._values, axis=1)
-        networks = list(self._rows)
+        networks = self.networks
         best, looks_best = -math.inf, networks[0]
         for row in np.argsort(-luckiest, kind="stable"):
             if luckiest[row] <= best:  # no other network can have a better observed value

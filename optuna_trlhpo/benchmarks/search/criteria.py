@@ -38,7 +38,7 @@ class Judgement(NamedTuple):
 
 
 @dataclass(frozen=True)
-class _Ratio:
+class Ratio:
     """Criterion that the mean regret is at most ``ratio`` of that of Optuna's best, with a p below ``p``."""
 
     problem: str
@@ -54,6 +54,7 @@ class _Ratio:
         return f"{self.problem} @{self.at}: {self.sampler} {limit} of the regret of Optuna's best"
 
     def judge(self, results: Results) -> Judgement:
+        """Return whether the rows meet the criterion."""
         lead = lead_of(results, self.problem, self.at, self.sampler)
         assert lead is not None, "rows were there"
         short = []
@@ -65,7 +66,7 @@ class _Ratio:
 
 
 @dataclass(frozen=True)
-class _Against:
+class Against:
     """Criterion that the comparison with each rival at a checkpoint gives one of ``words``."""
 
     problem: str
@@ -80,6 +81,7 @@ class _Against:
         return f"{self.problem} @{self.at}: each of {self.name} is {' or '.join(self.words)}"
 
     def judge(self, results: Results) -> Judgement:
+        """Return whether the rows meet the criterion."""
         compared = results.comparisons(self.problem, self.at)
         cells = results.cells(self.problem, self.at)
         there = [name for name in cells if name in self.whom]  # in ascending order of the regret
@@ -94,7 +96,7 @@ class _Against:
 
 
 @dataclass(frozen=True)
-class _Within:
+class Within:
     """Criterion that ``within`` trainings suffice for the mean regret of Optuna's best at ``at``."""
 
     problem: str
@@ -111,6 +113,7 @@ class _Within:
         )
 
     def judge(self, results: Results) -> Judgement:
+        """Return whether the rows meet the criterion."""
         cells = results.cells(self.problem, self.at)
         best = next(name for name in cells if name in OPTUNA_SAMPLERS)
         took = next((n for n in range(1, self.at + 1) if self._mean(results, n) <= cells[best].mean), None)
@@ -128,7 +131,7 @@ class _Within:
 
 
 @dataclass(frozen=True)
-class _Rank:
+class Rank:
     """Criterion that the mean rank over problems is no worse than that of a rival."""
 
     problems: tuple[str, ...]
@@ -139,37 +142,39 @@ class _Rank:
 
     @property
     def whom(self) -> tuple[str, ...]:
+        """Samplers that it compares with."""
         return (self.rival,)
 
     def __str__(self) -> str:
         return f"hpo-* @{self.at}: mean rank no worse than that of {self.rival}"
 
     def judge(self, results: Results) -> Judgement:
+        """Return whether the rows meet the criterion."""
         ranks = results.ranks(self.problems, self.at, OURS.keys() - {self.sampler})
         ours, theirs = np.mean(ranks[self.sampler]), np.mean(ranks[self.rival])
         short = f"{ours - theirs:.2f} too much" if ours > theirs else ""
         return Judgement(str(self), f"{ours:.2f} and {theirs:.2f} among {len(ranks)}", short)
 
 
-_Criterion = _Ratio | _Against | _Within | _Rank
+_Criterion = Ratio | Against | Within | Rank
 _OPTUNA = ("Optuna's samplers", tuple(OPTUNA_SAMPLERS))
 _BASELINES = ("the baselines", tuple(BASELINES))
 CRITERIA: tuple[_Criterion, ...] = (
-    _Ratio("macro-progressive", 50, 0.4, p=0.01),
-    _Ratio("macro-progressive", 100, 0.6, p=0.01),
-    _Ratio("macro-progressive", 200, 1.0),
-    *(_Ratio("mnist-layers", at, 0.8, p=0.01) for at in (50, 100, 200)),
-    *(_Ratio("mnist-layers", at, 0.6, p=0.01, sampler="trlhpo-prior") for at in (50, 100, 200)),
-    _Within("mnist-layers", 100, 30, "trlhpo-prior"),
-    *(_Against(name, at, *_OPTUNA, ("worse",)) for name in TERMINAL for at in (25, 50)),
-    *(_Against(name, at, *_OPTUNA, ("worse", "tie")) for name in TERMINAL for at in (100, 200)),
+    Ratio("macro-progressive", 50, 0.4, p=0.01),
+    Ratio("macro-progressive", 100, 0.6, p=0.01),
+    Ratio("macro-progressive", 200, 1.0),
+    *(Ratio("mnist-layers", at, 0.8, p=0.01) for at in (50, 100, 200)),
+    *(Ratio("mnist-layers", at, 0.6, p=0.01, sampler="trlhpo-prior") for at in (50, 100, 200)),
+    Within("mnist-layers", 100, 30, "trlhpo-prior"),
+    *(Against(name, at, *_OPTUNA, ("worse",)) for name in TERMINAL for at in (25, 50)),
+    *(Against(name, at, *_OPTUNA, ("worse", "tie")) for name in TERMINAL for at in (100, 200)),
     *(
-        _Against(name, at, *_BASELINES, ("worse", "tie"))
+        Against(name, at, *_BASELINES, ("worse", "tie"))
         for name in (*SEQUENCES, *TERMINAL)
         for at in (50, 100, 200)
     ),
-    *(_Ratio("mnist-layers-foreign", at, ratio, p=0.05) for at, ratio in ((50, 0.8), (100, 0.7), (200, 0.8))),
-    *(_Rank(HPO_TABLES, at, "tpe") for at in (25, 50, 100)),
+    *(Ratio("mnist-layers-foreign", at, ratio, p=0.05) for at, ratio in ((50, 0.8), (100, 0.7), (200, 0.8))),
+    *(Rank(HPO_TABLES, at, "tpe") for at in (25, 50, 100)),
 )
 """Criteria for the sampler."""
 
@@ -186,7 +191,7 @@ def judge(results: Results, protocol: Sequence[Share]) -> list[Judgement]:
     """
     judgements = []
     for criterion in CRITERIA:
-        problems = criterion.problems if isinstance(criterion, _Rank) else (criterion.problem,)
+        problems = criterion.problems if isinstance(criterion, Rank) else (criterion.problem,)
         asked = [_asked(protocol, problem, criterion.at) for problem in problems]
         if not all(criterion.sampler in seeds and seeds.keys() & criterion.whom for seeds in asked):
             continue

@@ -13,7 +13,7 @@ from optuna_trlhpo.benchmarks.harness.samplers import BASELINES, OPTUNA_SAMPLERS
 from optuna_trlhpo.benchmarks.search.results import AREA, CHECKPOINTS, Results, interval
 
 _WIDTH, _HEIGHT = 860, 480
-_LEFT, _TOP, _RIGHT, _BOTTOM = 64, 40, 640, 430  # edges of the axes; the legend is on their right
+LEFT, TOP, RIGHT, BOTTOM = 64, 40, 640, 430  # edges of the axes; the legend is on their right
 _LINE = 20  # distance between lines of the legend
 _COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f")
 _OUR_COLORS = ("#000000", "#b00020", "#8c564b")
@@ -33,12 +33,12 @@ class _Axes(NamedTuple):
 
     def x(self, trainings: float) -> float:
         """Return the horizontal position of a number of trainings."""
-        return _LEFT + (_RIGHT - _LEFT) * (trainings - 1) / max(self.budget - 1, 1)
+        return LEFT + (RIGHT - LEFT) * (trainings - 1) / max(self.budget - 1, 1)
 
     def y(self, regret: float) -> float:
         """Return the vertical position of a regret."""
         share = math.log(max(regret, self.low) / self.low) / math.log(self.high / self.low)
-        return _BOTTOM - (_BOTTOM - _TOP) * share
+        return BOTTOM - (BOTTOM - TOP) * share
 
     def steps(self, values: np.ndarray) -> list[str]:
         """Return the corners of a step curve."""
@@ -75,10 +75,10 @@ def figure(results: Results, problem: str) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" '
         'font-family="sans-serif" font-size="13">',
         '<rect width="100%" height="100%" fill="#ffffff"/>',
-        f'<clipPath id="axes"><rect x="{_LEFT}" y="{_TOP}" width="{_RIGHT - _LEFT}" '
-        f'height="{_BOTTOM - _TOP + 2}"/></clipPath>',
-        f'<text x="{_LEFT}" y="24" font-size="16">{escape(problem)}: mean regret in {escape(unit)}</text>',
-        f'<text x="{(_LEFT + _RIGHT) // 2}" y="{_HEIGHT - 10}" text-anchor="middle">networks trained</text>',
+        f'<clipPath id="axes"><rect x="{LEFT}" y="{TOP}" width="{RIGHT - LEFT}" '
+        f'height="{BOTTOM - TOP + 2}"/></clipPath>',
+        f'<text x="{LEFT}" y="24" font-size="16">{escape(problem)}: mean regret in {escape(unit)}</text>',
+        f'<text x="{(LEFT + RIGHT) // 2}" y="{_HEIGHT - 10}" text-anchor="middle">networks trained</text>',
         *_grid(axes),
     ]
     leaders = [next((name for name in cells if name in group), "") for group in (OPTUNA_SAMPLERS, BASELINES)]
@@ -97,23 +97,23 @@ def figure(results: Results, problem: str) -> str:
     for i, (name, cell) in enumerate(cells.items()):
         color, width, dashes = _style(name)
         label = f"{name} ({cell.form[0]})" if results.has_two_forms(problem) else name
-        y = _TOP + 10 + i * _LINE
+        y = TOP + 10 + i * _LINE
         parts.append(
-            f'<path d="M{_RIGHT + 16} {y}h28" stroke="{color}" stroke-width="{width}" '
-            f'stroke-dasharray="{dashes}"/><text x="{_RIGHT + 52}" y="{y + 4}">{escape(label)}</text>'
+            f'<path d="M{RIGHT + 16} {y}h28" stroke="{color}" stroke-width="{width}" '
+            f'stroke-dasharray="{dashes}"/><text x="{RIGHT + 52}" y="{y + 4}">{escape(label)}</text>'
         )
     return "\n".join([*parts, "</svg>\n"])
 
 
 def _grid(axes: _Axes) -> list[str]:
     across = [
-        f'<path d="M{_LEFT} {axes.y(tick):.1f}H{_RIGHT}" stroke="#dddddd"/>'
-        f'<text x="{_LEFT - 8}" y="{axes.y(tick) + 4:.1f}" text-anchor="end">{tick:g}</text>'
+        f'<path d="M{LEFT} {axes.y(tick):.1f}H{RIGHT}" stroke="#dddddd"/>'
+        f'<text x="{LEFT - 8}" y="{axes.y(tick) + 4:.1f}" text-anchor="end">{tick:g}</text>'
         for tick in axes.ticks()
     ]
     down = [
-        f'<path d="M{axes.x(at):.1f} {_TOP}V{_BOTTOM}" stroke="#dddddd"/>'
-        f'<text x="{axes.x(at):.1f}" y="{_BOTTOM + 18}" text-anchor="middle">{at}</text>'
+        f'<path d="M{axes.x(at):.1f} {TOP}V{BOTTOM}" stroke="#dddddd"/>'
+        f'<text x="{axes.x(at):.1f}" y="{BOTTOM + 18}" text-anchor="middle">{at}</text>'
         for at in (1, *(at for at in CHECKPOINTS if at <= axes.budget))
     ]
     return across + down

@@ -76,7 +76,7 @@ def earlier_study(source: str, problem: str, *, seed: int, data_root: Path | Non
     if source in (REVERSED, SHUFFLED):
         study = _played(tables.load(problem, data_root), optuna.samplers.RandomSampler(seed), seed)
         return _misled(study, source, np.random.default_rng(_OTHER_SEED + seed))
-    return _played(tables.load(source, data_root), _cold(seed=seed), seed)
+    return _played(tables.load(source, data_root), cold_sampler(seed=seed), seed)
 
 
 def _played(problem: Problem, sampler: BaseSampler, seed: int) -> optuna.Study:
@@ -132,10 +132,11 @@ def _of_table(rng: np.random.Generator) -> optuna.Study:
     return study
 
 
-_cold = functools.partial(ours, layer_prior=False)
+cold_sampler = functools.partial(ours, layer_prior=False)
 
 
-def _warm(source: str, problem: str, data_root: Path | None, *, seed: int) -> BaseSampler:
+def warm_sampler(source: str, problem: str, data_root: Path | None, *, seed: int) -> BaseSampler:
+    """Create a sampler that begins with an earlier study of ``source``."""
     study = earlier_study(source, problem, seed=seed, data_root=data_root)
     return TRLHPOSampler(seed=seed, layer_prior=False, warm_start=[study], warn_independent_sampling=False)
 
@@ -170,9 +171,9 @@ def run(
     check_names("problem", problems, EARLIER)
     rows = []
     for problem in problems:
-        factories: dict[str, SamplerFactory] = {COLD: _cold}
+        factories: dict[str, SamplerFactory] = {COLD: cold_sampler}
         for source in EARLIER[problem]:
-            factories[source] = functools.partial(_warm, source, problem, data_root)
+            factories[source] = functools.partial(warm_sampler, source, problem, data_root)
         form = tables.load(problem, data_root).forms[0]
         share = Share((problem,), tuple(factories), seeds, budget, forms=(form,))
         rows += runner.run_protocol(

@@ -100,8 +100,8 @@ class _PlainTrainer(Trainer):
         network = self.initialise(layers, own).to(memory_format=torch.contiguous_format)
         correct = plain_loop(
             network,
-            (_pixels(data.train_images, data), data.train_labels),
-            (_pixels(data.validation_images, data), data.validation_labels),
+            (pixels_of(data.train_images, data), data.train_labels),
+            (pixels_of(data.validation_images, data), data.validation_labels),
             epochs=self.epochs,
             batch_size=self.batch_size,
             learning_rate=self.learning_rate,
@@ -117,7 +117,7 @@ class _Forgetful(TrainingCache):
         return None
 
 
-def _pixels(images: torch.Tensor, data: ImageData) -> torch.Tensor:
+def pixels_of(images: torch.Tensor, data: ImageData) -> torch.Tensor:
     """Undo the standardisation of images, and return pixels ``[N, H, W]`` uint8."""
     return ((images[:, 0] * data.std[0] + data.mean[0]) * 255).round().to(torch.uint8)
 

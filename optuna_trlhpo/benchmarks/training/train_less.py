@@ -205,13 +205,14 @@ def _train(name: str, networks: Iterable[Network], data: ImageData, kept: Iterab
             "way": name,
             "network": describe(network),
             "images": len(data.train_labels),
-            **_grow(network, way, trainer, curves),
+            **grow(network, way, trainer, curves),
             "versions": versions(),
             "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
         }
 
 
-def _grow(network: Network, way: TrainingMethod, trainer: Trainer, curves: Curves | None) -> Row:
+def grow(network: Network, way: TrainingMethod, trainer: Trainer, curves: Curves | None) -> Row:
+    """Train a network layer by layer, and return the fields of its row that are measured."""
     depths = _depths(len(network), way.block)
     row: Row = {"depths": depths, "accuracies": [], "seconds": [], "curves": [], "stopped": []}
     ancestors: Lineage = ()

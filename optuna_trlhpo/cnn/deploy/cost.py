@@ -21,9 +21,9 @@ from optuna_trlhpo._threads import cpu_threads
 from optuna_trlhpo.cnn.text_table import aligned
 from optuna_trlhpo.layers.counting import count_macs
 
-_RAPL = Path("/sys/class/powercap")
+RAPL = Path("/sys/class/powercap")
 """Linux folder with the energy counters of the processor. Reading them may require permissions."""
-_SECONDS_OF_ENERGY = 0.5
+SECONDS_OF_ENERGY = 0.5
 
 
 def count_parameters(model: nn.Module) -> int:
@@ -234,21 +234,21 @@ def _time(part: nn.Module, inputs: Tensor, threads: int, seconds: float) -> Late
 def _energy(network: nn.Module, inputs: Tensor, threads: int) -> float | None:
     """Measure the energy of one pass in joules. Return None without an energy counter."""
     on_gpu = inputs.device.type == "cuda"
-    start = None if on_gpu else _joules_of_cpu()
+    start = None if on_gpu else joules_of_cpu()
     if start is None and (not on_gpu or _watts_of_gpu(inputs.device) is None):
         return None
     passes, watts, begun = 0, [], time.perf_counter()
     with cpu_threads(threads):
-        while (seconds := time.perf_counter() - begun) < _SECONDS_OF_ENERGY:
+        while (seconds := time.perf_counter() - begun) < SECONDS_OF_ENERGY:
             network(inputs)
             passes += 1
             if on_gpu:
                 torch.cuda.synchronize(inputs.device)
-                if seconds > _SECONDS_OF_ENERGY / 2:  # the power sensor lags behind
+                if seconds > SECONDS_OF_ENERGY / 2:  # the power sensor lags behind
                     watts.append(_watts_of_gpu(inputs.device) or 0.0)
     if on_gpu:
         return sum(watts) / len(watts) * seconds / passes if watts else None
-    end = _joules_of_cpu()
+    end = joules_of_cpu()
     # The counters overflow from time to time and then restart at zero.
     return None if start is None or end is None or end < start else (end - start) / passes
 
@@ -261,10 +261,10 @@ def _watts_of_gpu(device: torch.device) -> float | None:
         return None
 
 
-def _joules_of_cpu() -> float | None:
+def joules_of_cpu() -> float | None:
     """Return the energy that the processors have used so far, from Linux's counters, or None."""
     try:
-        counters = [int(path.read_text()) for path in sorted(_RAPL.glob("intel-rapl:[0-9]*/energy_uj"))]
+        counters = [int(path.read_text()) for path in sorted(RAPL.glob("intel-rapl:[0-9]*/energy_uj"))]
     except OSError:
         return None
     return sum(counters) / 1e6 if counters else None

@@ -223,7 +223,7 @@ def network_source(
         if line.strip():
             forward.append(f"    {line}" + (f"  # {shape}" if shape and "return" not in line else ""))
     try:
-        members = [f"        self.{name} = {_constructor(module)}" for name, module in modules.items()]
+        members = [f"        self.{name} = {constructor_call(module)}" for name, module in modules.items()]
     except Exception as error:
         raise _unwritable(error) from error
     state = {
@@ -304,7 +304,7 @@ def _renamed(network: nn.Module, traced: fx.Graph) -> tuple[fx.Graph, dict[str, 
     return graph, modules
 
 
-def _constructor(module: nn.Module) -> str:
+def constructor_call(module: nn.Module) -> str:
     """Return the constructor call of a module. The text of a PyTorch module has this form."""
     if isinstance(module, blocks.SeededDropout):
         return f"nn.Dropout{'2d' if module.channels else ''}({module.share})"

@@ -76,7 +76,7 @@ class CapturedSteps:
             return
         if not self._tried:
             self._tried = True
-            self._try_to_capture(batch)
+            self.try_to_capture(batch)
         if self.graph is None:
             self._step(batch)
         else:
@@ -88,7 +88,8 @@ class CapturedSteps:
         self._loss_of(batch).backward()
         self._optimizer.step()
 
-    def _try_to_capture(self, batch: Tensor) -> None:
+    def try_to_capture(self, batch: Tensor) -> None:
+        """Record a step as a graph if it can be, and else the reason why not."""
         if any(isinstance(part, SeededDropout) for part in self._model.modules()):
             self.reason = "it draws from its own random generator"
             return

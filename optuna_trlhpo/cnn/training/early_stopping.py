@@ -46,24 +46,24 @@ class Curves:
 
     def __init__(self, pruner: BasePruner) -> None:
         self._pruner = pruner
-        self._studies: dict[int, Study] = {}
+        self.studies: dict[int, Study] = {}  # by depth
         self._lock = threading.Lock()
 
     def begin(self, depth: int) -> Trial:
         """Start the curve of a network with ``depth`` layers."""
         with self._lock:
-            if depth not in self._studies:
-                self._studies[depth] = optuna.create_study(
+            if depth not in self.studies:
+                self.studies[depth] = optuna.create_study(
                     study_name=f"learning curves of networks of {depth} layers",
                     direction="maximize",
                     sampler=optuna.samplers.RandomSampler(seed=0),  # unused, as nothing is suggested
                     pruner=copy.deepcopy(self._pruner),  # some pruners keep a state
                 )
-            return self._studies[depth].ask()
+            return self.studies[depth].ask()
 
     def end(self, depth: int, trial: Trial, *, stopped: bool) -> None:
         """Finish a curve. Its value is its last report."""
-        study = self._studies[depth]
+        study = self.studies[depth]
         reports = study.get_trials(deepcopy=False)[trial.number].intermediate_values
         if not reports:
             study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
@@ -103,15 +103,15 @@ class EarlyStop:
         with self._lock:
             # Two studies may have the same name, so the objects are compared.
             if self._study is None or self._study() is not study:
-                self._study, self._curves = weakref.ref(study), Curves(self._pruner)
+                self._study, self.curves = weakref.ref(study), Curves(self._pruner)
                 self._seen: set[tuple[int, int]] = set()  # trial numbers and depths
             for curve in read_curves(study, self._setting):
                 key = (curve.trial, curve.depth)
                 if key not in self._seen:
                     self._seen.add(key)
-                    self._curves.add(depth=curve.depth, curve=curve.accuracies, stopped=curve.stopped)
+                    self.curves.add(depth=curve.depth, curve=curve.accuracies, stopped=curve.stopped)
             self._seen.add((trial.number, depth))
-            return Watch(self._curves, depth, epochs, self._data)
+            return Watch(self.curves, depth, epochs, self._data)
 
     def __reduce__(self) -> tuple[type[EarlyStop], tuple[BasePruner, str, ImageData]]:
         # Locks cannot be pickled, and the curves are read again from the study.
