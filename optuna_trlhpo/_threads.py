@@ -9,48 +9,47 @@ from collections.abc import Iterator
 import torch
 
 _lock = threading.Lock()
-_n_inside = 0
-_n_before = 1
-
-
-@contextlib.contextmanager
-def one_thread() -> Iterator[None]:
-    """Run PyTorch on one thread within the context.
-
-    Networks this small are several times slower on many threads, above all where the cores have other work.
-    The number of threads is global to the process. It is restored when the last caller, in any thread,
-    leaves.
-    """
-    global _n_inside, _n_before
-    with _lock:
-        if _n_inside == 0:
-            _n_before = torch.get_num_threads()
-            if _n_before != 1:
-                torch.set_num_threads(1)
-        _n_inside += 1
-    try:
-        yield
-    finally:
-        with _lock:
-            _n_inside -= 1
-            if _n_inside == 0 and _n_before != 1:
-                torch.set_num_threads(_n_before)
+_own = threading.local()
+"""``depth``: number of contexts of `cpu_threads` that the calling thread is in."""
+_n_contexts = 0
+"""Number of contexts of all threads."""
+_n_outside = 1
+"""Number of threads of PyTorch before the first of these contexts."""
 
 
 @contextlib.contextmanager
 def cpu_threads(threads: int) -> Iterator[None]:
-    """Within, PyTorch computes with so many threads of the CPU for the calling thread; afterwards as before.
+    """Run PyTorch on this number of CPU threads within the context.
 
-    Networks this small gain next to nothing from a second thread, and where the cores are shared they lose
-    tenfold: the threads wait for one another at every operation. With one thread, rounding does not depend
-    on the number of cores either.
+    Networks this small are several times slower on many threads, above all where the cores have other work,
+    because the threads wait for one another at every operation. With one thread, rounding does not depend on
+    the number of cores either.
+
+    PyTorch has a number for each calling thread, and a new thread begins with the number that any thread has
+    set last. So a thread that enters while others are inside may see their number: it restores the number of
+    before all of them.
     """
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
+    global _n_contexts, _n_outside
+    with _lock:
+        depth = getattr(_own, "depth", 0)
+        before = torch.get_num_threads() if depth or not _n_contexts else _n_outside
+        if not _n_contexts:
+            _n_outside = before
+        _n_contexts += 1
+        _own.depth = depth + 1
+        _set_threads(threads)
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        with _lock:
+            _n_contexts -= 1
+            _own.depth = depth
+            _set_threads(before)
+
+
+def _set_threads(threads: int) -> None:
+    if torch.get_num_threads() != threads:
+        torch.set_num_threads(threads)
 
 
 @contextlib.contextmanager
@@ -61,7 +60,7 @@ def isolated() -> Iterator[None]:
     device. The default dtype is left alone, since it is global to the process: tensors are created with an
     explicit dtype, and modules inside `making_modules`.
     """
-    with one_thread(), torch.inference_mode(False), torch.enable_grad(), contextlib.ExitStack() as stack:
+    with cpu_threads(1), torch.inference_mode(False), torch.enable_grad(), contextlib.ExitStack() as stack:
         # `get_default_device` of torch 2.6 and 2.7 overlooks `with torch.device(...)`, and fails after
         # `set_default_device(None)`.
         if torch.empty(0).device.type != "cpu":

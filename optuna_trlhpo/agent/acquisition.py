@@ -10,7 +10,7 @@ import math
 import numpy as np
 import torch
 
-from optuna_trlhpo._threads import one_thread
+from optuna_trlhpo._threads import cpu_threads
 from optuna_trlhpo.agent.surrogate import Surrogate
 
 BELOW_ALL_GAINS = 1e9
@@ -19,7 +19,7 @@ LOG_EI_MARGIN = math.log(10)
 """How far the logarithm of an expected improvement may be below the best for the gain to decide."""
 
 
-@one_thread()
+@cpu_threads(1)
 def acquire(
     kind: str,
     critic: Surrogate,

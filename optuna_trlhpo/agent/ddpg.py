@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from optuna_trlhpo._threads import making_modules, one_thread
+from optuna_trlhpo._threads import cpu_threads, making_modules
 from optuna_trlhpo.agent.actor import Actor
 from optuna_trlhpo.agent.config import AgentConfig
 from optuna_trlhpo.agent.critic import Critic
@@ -81,7 +81,7 @@ class DDPG:
         self._critic_optimizer = _adam(self.critic, config.critic_learning_rate)
         self._n_updates = 0
 
-    @one_thread()
+    @cpu_threads(1)
     @torch.inference_mode()
     def act(self, state: Steps, query: Steps) -> Tensor:
         """Action ``[A]`` in [0, 1] of the actor after ``state`` ``[1, S]``.
@@ -90,7 +90,7 @@ class DDPG:
         """
         return self.actor(state, query, self._behind(state, 1))[0, 0]
 
-    @one_thread()
+    @cpu_threads(1)
     @torch.inference_mode()
     def explain(self, steps: Steps) -> Insight:
         """Values of the critic, and attention weights of actor and critic, at each of ``steps`` ``[1, S]``.
@@ -108,7 +108,7 @@ class DDPG:
         values, of_critic = self.critic.explain(steps, query, position)
         return Insight(values[0, :S].double().numpy(), _rows(of_actor, S), _rows(of_critic, S))
 
-    @one_thread()
+    @cpu_threads(1)
     def update(self, batch: Batch) -> Losses:
         """Learn once from ``batch``; only the networks of this object are evaluated and trained."""
         position = torch.arange(batch.learned.shape[1])

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from optuna_trlhpo._threads import making_modules, one_thread
+from optuna_trlhpo._threads import cpu_threads, making_modules
 from optuna_trlhpo.agent.config import AgentConfig
 from optuna_trlhpo.agent.gaussian_process import Features
 from optuna_trlhpo.agent.transformer import Block
@@ -84,7 +84,7 @@ class Ensemble:
         self._scale = self._mean = torch.zeros(0)
         self._noise = _NOISE
 
-    @one_thread()
+    @cpu_threads(1)
     def fit(self, x: np.ndarray, y: np.ndarray, features: Features, *, steps: int) -> None:
         """Learn for ``steps`` from networks ``x`` ``[N, F]`` with values ``y`` ``[N]``.
 
@@ -109,7 +109,7 @@ class Ensemble:
         """Predictions ``[C]`` of one random member for ``x`` ``[C, F]`` (Thompson sampling)."""
         return self.values(x)[:, rng.integers(self._config.n_critics)]
 
-    @one_thread()
+    @cpu_threads(1)
     @torch.no_grad()
     def attention(self, x: np.ndarray) -> np.ndarray | None:
         """Attention weights of the members as they judge ``x`` ``[C, F]``: ``[C, H, 1 + columns]``.
@@ -127,7 +127,7 @@ class Ensemble:
         """Standard deviation of the values from the members' predictions, at the end of the last fit."""
         return self._noise
 
-    @one_thread()
+    @cpu_threads(1)
     @torch.no_grad()
     def values(self, x: np.ndarray) -> np.ndarray:
         """Predictions ``[C, M]`` of the members."""

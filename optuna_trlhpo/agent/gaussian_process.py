@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from optuna_trlhpo._threads import one_thread
+from optuna_trlhpo._threads import cpu_threads
 
 JITTER = 1e-3
 """Smallest variance of noise, for targets with variance 1."""
@@ -79,7 +79,7 @@ class GaussianProcess:
         self.column_weights = torch.zeros(0, dtype=torch.float64)
         self.group_weights = torch.zeros(0, dtype=torch.float64)
 
-    @one_thread()
+    @cpu_threads(1)
     def fit(self, x: np.ndarray, y: np.ndarray, features: Features, *, steps: int) -> None:
         """Condition on networks ``x`` ``[N, F]`` with values ``y`` ``[N]``, after ``steps`` of learning.
 
@@ -103,7 +103,7 @@ class GaussianProcess:
             residual = targets - self._expected(self._x, self.scale, self.log_variances)
             self._weights = torch.cholesky_solve(residual, self._factor)
 
-    @one_thread()
+    @cpu_threads(1)
     def predict(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation ``[C]`` of the values of ``x`` ``[C, F]``, without noise."""
         with torch.no_grad():
@@ -117,7 +117,7 @@ class GaussianProcess:
             variance = prior_variance - explained
         return mean.numpy(), variance.clamp(min=1e-9).sqrt().numpy()
 
-    @one_thread()
+    @cpu_threads(1)
     def sample(self, x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Values ``[C]`` at ``x`` ``[C, F]`` of one function drawn from the posterior (Thompson sampling)."""
         with torch.no_grad():

@@ -22,7 +22,7 @@ import torch
 from safetensors.torch import load
 from torch import Tensor, nn
 
-from optuna_trlhpo._threads import making_modules, one_thread
+from optuna_trlhpo._threads import cpu_threads, making_modules
 from optuna_trlhpo.agent.config import AgentConfig
 from optuna_trlhpo.agent.transformer import Block, sinusoids
 
@@ -114,7 +114,7 @@ class LayerPrior:
             raise ValueError(f"{path} is not a prior for layers: {fault}")
         return cls(tensors)
 
-    @one_thread()
+    @cpu_threads(1)
     @torch.inference_mode()
     def __call__(self, features: Sequence[np.ndarray]) -> np.ndarray:
         """``[N, E + 1]`` features of networks, each given by its layers ``[S, O]``; the last is 1."""

@@ -13,21 +13,21 @@ from optuna_trlhpo.benchmarks.training import commands as training
 
 _COMMANDS: tuple[tuple[str, Callable[[argparse.ArgumentParser], None], str], ...] = (
     ("run", search.add_run, "run samplers on problems"),
-    ("report", search.add_report, "make tables and figures of what was run"),
-    ("ablate", search.add_ablate, "switch each part of the agent off in turn"),
-    ("transfer", search.add_transfer, "what an earlier study saves"),
-    ("figures", overhead.add_figures, "how long the figures of a long study take"),
-    ("overhead", overhead.add_overhead, "what the sampler itself costs, as a study grows"),
+    ("report", search.add_report, "format the rows as tables and figures"),
+    ("ablate", search.add_ablate, "compare the agent with and without each of its parts"),
+    ("transfer", search.add_transfer, "measure the trainings that an earlier study saves"),
+    ("figures", overhead.add_figures, "measure the time of the figures of a long study"),
+    ("overhead", overhead.add_overhead, "measure the time of the sampler as a study grows"),
     ("train", layer_prior.add_train, "train networks for a table such as that of mnist-layers"),
-    ("pretrain", layer_prior.add_pretrain, "make a prior for layers from the tables of tasks"),
-    ("real", search.add_real, "train networks for real, and test what was found"),
-    ("confirm", search.add_confirm, "what confirming the leaders is worth"),
-    ("pareto", search.add_pareto, "fronts of error against MACs"),
+    ("pretrain", layer_prior.add_pretrain, "train a prior for layers on the tables of tasks"),
+    ("real", search.add_real, "compare samplers with real trainings"),
+    ("confirm", search.add_confirm, "measure the benefit of confirming the leaders"),
+    ("pareto", search.add_pareto, "compare Pareto fronts of error and MACs"),
     ("engine", training.add_engine, "time the training loop against that of a PyTorch tutorial"),
-    ("train-less", training.add_train_less, "what training less saves, and what it costs in ranking"),
-    ("engine-search", training.add_engine_search, "a whole search with and without what spares trainings"),
-    ("repeats", search.add_repeats, "how often samplers propose what has been tried"),
-    ("idioms", search.add_idioms, "what samplers find in objectives such as Optuna's examples have"),
+    ("train-less", training.add_train_less, "measure savings and costs of reduced training"),
+    ("engine-search", training.add_engine_search, "compare whole searches with and without reduced training"),
+    ("repeats", search.add_repeats, "count repeated configurations"),
+    ("idioms", search.add_idioms, "compare samplers on objectives like Optuna's examples"),
 )
 """Name of each command, the function that adds its arguments and the default ``handle``, and its help."""
 
@@ -58,7 +58,7 @@ def main(argv: list[str] | None = None) -> int:
             file=sys.stderr,
         )
     except KeyboardInterrupt:
-        print("\nbroken off; the same command goes on from here", file=sys.stderr)
+        print("\ninterrupted; the same command continues from here", file=sys.stderr)
     return 2
 
 

@@ -14,7 +14,8 @@ from optuna_trlhpo.trials.episode import read_episode
 from optuna_trlhpo.trials.outcome_transforms import HIGHEST_SCORE, EmpiricalCDF, normal_scores
 from optuna_trlhpo.trials.rewards import returns_of, rewards_of, signed_outcomes
 from optuna_trlhpo.trials.training_record import read_trainings
-from optuna_trlhpo.visualization._plotly import GREY, empty_figure, import_plotly
+from optuna_trlhpo.visualization._plotly import DOTTED, GREY, draw_figure, import_plotly, panels
+from optuna_trlhpo.visualization._study import NO_FINISHED_TRIAL, all_failed
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -86,7 +87,7 @@ def get_agent_info(study: Study) -> AgentInfo:
     info = AgentInfo(
         losses=_losses(records),
         calibration=_foresight(study, trials, records),
-        exploration=_single("noise on the actor", {n: record.exploration for n, record in records.items()}),
+        exploration=_single("exploration noise", {n: record.exploration for n, record in records.items()}),
         spread=_spread(records),
         cache=cache,
         note="",
@@ -94,24 +95,24 @@ def get_agent_info(study: Study) -> AgentInfo:
     if any((info.losses, info.calibration.trials, info.exploration, info.spread, cache)):
         return info
     if not finished:
-        return info._replace(note="The study has no finished trial.")
-    if all(trial.state == TrialState.FAIL for trial in finished):
-        return info._replace(note=f"All {len(finished)} finished trials of the study failed.")
+        return info._replace(note=NO_FINISHED_TRIAL)
+    if note := all_failed(finished):
+        return info._replace(note=note)
     if len(study.directions) > 1 and records:
         return info._replace(
-            note="The agent decided trials, but of several objectives it keeps no expectation that could be "
-            "shown."
+            note="The agent decided trials, but it records no expected values in a study with "
+            "several objectives."
         )
     return info._replace(
-        note="No trial of the study was decided by the agent of a TRLHPOSampler: it was another sampler, or "
-        "its trials at the start."
+        note="No trial of the study was decided by the agent of a TRLHPOSampler: the study has another "
+        "sampler, or only startup trials."
     )
 
 
 def _losses(records: dict[int, AgentRecord]) -> list[Series]:
     of_critic = {n: record.losses[0] for n, record in records.items() if record.losses is not None}
     of_actor = {n: record.losses[1] for n, record in records.items() if record.losses is not None}
-    return _single("critic's loss", of_critic) + _single("actor's loss", of_actor)
+    return _single("critic loss", of_critic) + _single("actor loss", of_actor)
 
 
 def _spread(records: dict[int, AgentRecord]) -> list[Series]:
@@ -119,7 +120,9 @@ def _spread(records: dict[int, AgentRecord]) -> list[Series]:
         n: (record.plans[0].high - record.plans[0].low) / 2 for n, record in records.items() if record.plans
     }
     of_members = {n: float(np.mean(record.spread)) for n, record in records.items() if record.spread}
-    return _single("deviation of the plan's value", of_plans) + _single("spread of the critics", of_members)
+    return _single("standard deviation of the plan's value", of_plans) + _single(
+        "spread of the critics", of_members
+    )
 
 
 def _single(name: str, values: dict[int, float] | dict[int, float | None]) -> list[Series]:
@@ -136,7 +139,7 @@ def _cache(trials: list[FrozenTrial]) -> list[Series]:
         if trainings:
             numbers.append(trial.number)
             shares.append(hits / n)
-    return [Series("networks looked up", numbers, shares)] if numbers else []
+    return [Series("cache hit rate", numbers, shares)] if numbers else []
 
 
 def _foresight(study: Study, trials: list[FrozenTrial], records: dict[int, AgentRecord]) -> Foresight:
@@ -231,12 +234,10 @@ def plot_agent(study: Study) -> go.Figure:
         >>> plot_agent(study).layout.title.text
         'Agent'
     """
-    import_plotly()
-    info = get_agent_info(study)
-    return _get_plot(info) if not info.note else empty_figure(TITLE, info.note)
+    return draw_figure(TITLE, lambda: get_agent_info(study), _get_plot)
 
 
-def panels_of(info: AgentInfo) -> list[tuple[str, list[Series]]]:
+def series_panels(info: AgentInfo) -> list[tuple[str, list[Series]]]:
     """Return the title and series of each panel over trials that has data."""
     panels = [
         ("Losses", info.losses),
@@ -253,33 +254,29 @@ def foresight_title(calibration: Foresight) -> str:
     if not np.isnan(calibration.correlation):
         title += f"<br>r = {calibration.correlation:.2f}"
         if any(np.asarray(calibration.high) > np.asarray(calibration.low)):
-            title += f", {calibration.covered:.0%} within a deviation"
+            title += f", {calibration.covered:.0%} within one standard deviation"
     return title
 
 
 def _get_plot(info: AgentInfo) -> go.Figure:
     go = import_plotly()
-    from plotly.subplots import make_subplots
-
-    panels, calibration = panels_of(info), info.calibration
-    titles = [title for title, _ in panels]
+    series, calibration = series_panels(info), info.calibration
+    titles = [title for title, _ in series]
     if calibration.trials:
         titles.append(foresight_title(calibration))
     rows = (len(titles) + 1) // 2
-    figure = make_subplots(
-        rows=rows, cols=2, subplot_titles=titles, vertical_spacing=0.35 / rows, horizontal_spacing=0.1
-    )
+    figure = panels(titles, rows=rows, vertical_spacing=0.35 / rows)
     figure.update_yaxes(rangemode="tozero").update_annotations(font={"size": 13})
-    for i, (_, several) in enumerate(panels):
+    for i, (_, several) in enumerate(series):
         row, column = 1 + i // 2, 1 + i % 2
         for one in several:
             line = go.Scatter(x=one.trials, y=one.values, name=one.name, mode="lines+markers")
             figure.add_trace(line.update(marker={"size": 4}), row=row, col=column)
         figure.update_xaxes(title="Trial", row=row, col=column)
     if calibration.trials:
-        row, column = 1 + len(panels) // 2, 1 + len(panels) % 2
+        row, column = 1 + len(series) // 2, 1 + len(series) % 2
         _add_foresight(figure, calibration, row, column)
-    return figure.update_layout(title=TITLE, height=100 + 340 * rows)
+    return figure.update_layout(height=100 + 340 * rows)
 
 
 def _add_foresight(figure: go.Figure, calibration: Foresight, row: int, column: int) -> None:
@@ -306,7 +303,7 @@ def _add_foresight(figure: go.Figure, calibration: Foresight, row: int, column: 
         ),
         marker={"size": 5, "color": calibration.trials, "colorscale": "Viridis", "showscale": False},
         text=[f"Trial {number}" for number in calibration.trials],
-        hovertemplate="%{text}<br>expected %{x:.4g}, came %{y:.4g}<extra></extra>",
+        hovertemplate="%{text}<br>expected %{x:.4g}, realised %{y:.4g}<extra></extra>",
         name=calibration.unit,
     )
     figure.add_trace(points, row=row, col=column)
@@ -314,7 +311,7 @@ def _add_foresight(figure: go.Figure, calibration: Foresight, row: int, column: 
         min(*calibration.expected, *calibration.realised),
         max(*calibration.expected, *calibration.realised),
     ]
-    equal = go.Scatter(x=ends, y=ends, mode="lines", line={"dash": "dot", "width": 1}, name="equal")
+    equal = go.Scatter(x=ends, y=ends, mode="lines", line=DOTTED, name="equal")
     figure.add_trace(equal, row=row, col=column)
     figure.update_xaxes(title="Expected", row=row, col=column)
     figure.update_yaxes(title="Realised", rangemode="normal", row=row, col=column)

@@ -11,10 +11,11 @@ from optuna.trial import FrozenTrial
 from optuna_trlhpo._texts import in_plotly
 from optuna_trlhpo.layers import Layer, Network, Shape, describe, network_in
 from optuna_trlhpo.space import LayerSpace
-from optuna_trlhpo.visualization._plotly import GREY, colours_of, empty_figure, import_plotly
+from optuna_trlhpo.visualization._plotly import GREY, colours_of, draw_figure, import_plotly
 from optuna_trlhpo.visualization._study import (
     NONE_FEASIBLE,
     Layered,
+    count,
     decimal,
     find_trial,
     read_layers,
@@ -174,9 +175,7 @@ def plot_architecture(
         >>> plot_architecture(study, trial=0).layout.title.text.split(":")[0]
         'Architecture of Trial 0'
     """
-    import_plotly()
-    info = get_architecture_info(study, trial, space)
-    return _get_plot(info) if not info.note else empty_figure(TITLE, info.note)
+    return draw_figure(TITLE, lambda: get_architecture_info(study, trial, space), _get_plot)
 
 
 def _get_plot(info: ArchitectureInfo) -> go.Figure:
@@ -215,8 +214,8 @@ def _get_plot(info: ArchitectureInfo) -> go.Figure:
             texts.append({"text": "", "showarrow": True, "arrowhead": 2, "arrowwidth": 1.2, **arrow})
         cells = (
             part.shape,
-            _count(part.parameters),
-            _count(part.macs),
+            count(part.parameters),
+            count(part.macs),
             "" if part.value is None else decimal(part.value),
             "" if part.reward is None else decimal(part.reward, signed=True),
         )
@@ -224,9 +223,9 @@ def _get_plot(info: ArchitectureInfo) -> go.Figure:
             _write(texts, x, y, cell)
     bottom = len(info.parts) - 0.2
     for x, total in ((0.98, info.parameters), (1.35, info.macs)):
-        _write(texts, x, bottom, f"<b>{_count(total)}</b>")
+        _write(texts, x, bottom, f"<b>{count(total)}</b>")
     if info.left_out:
-        _write(texts, 0.8, bottom + 0.7, f"tried behind it, and left out: {in_plotly(info.left_out)}")
+        _write(texts, 0.8, bottom + 0.7, f"tried after it and discarded: {in_plotly(info.left_out)}")
     title = f"Architecture of Trial {info.number}"
     title += "" if info.value is None else f": {value_name} {decimal(info.value)}"
     figure.update_xaxes(visible=False, range=[-0.45, 2.25], fixedrange=True)
@@ -244,14 +243,10 @@ def _write(texts: list[dict[str, Any]], x: float, y: float, text: str) -> None:
     texts.append({"x": x, "y": y, "text": text, "showarrow": False})
 
 
-def _count(number: int | None) -> str:
-    return "" if number is None else f"{number:,}"
-
-
 def _hover(part: Part, value_name: str) -> str:
     lines = [in_plotly(part.name)]
     lines += [f"output {part.shape}"] if part.shape else []
-    lines += [f"{_count(part.parameters)} parameters"] if part.parameters is not None else []
-    lines += [f"{_count(part.macs)} MACs"] if part.macs is not None else []
+    lines += [f"{count(part.parameters)} parameters"] if part.parameters is not None else []
+    lines += [f"{count(part.macs)} MACs"] if part.macs is not None else []
     lines += [f"{in_plotly(value_name)} {decimal(part.value)}"] if part.value is not None else []
     return "<br>".join(lines)

@@ -16,8 +16,8 @@ from optuna_trlhpo.layers import network_in
 from optuna_trlhpo.trials.agent_record import AgentRecord, read_agent
 from optuna_trlhpo.trials.attributes import report_marks
 from optuna_trlhpo.trials.episode import steps_of
-from optuna_trlhpo.visualization._plotly import empty_figure, import_plotly
-from optuna_trlhpo.visualization._study import SHOWN, feasible, find_trial
+from optuna_trlhpo.visualization._plotly import draw_figure, import_plotly, panels
+from optuna_trlhpo.visualization._study import NO_FINISHED_TRIAL, SHOWN, feasible, find_trial
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -26,8 +26,8 @@ TITLE = "Attention"
 WHOSE = ("actor", "critic")
 
 WHICH_HAVE = (
-    "the agent of TRLHPOSampler.paper() has attention, and so has that of "
-    'TRLHPOSampler(agent=AgentConfig(critic="transformer"))'
+    "only the agents of TRLHPOSampler.paper() and of "
+    'TRLHPOSampler(agent=AgentConfig(critic="transformer")) have attention'
 )
 
 
@@ -65,11 +65,11 @@ def get_attention_info(study: Study, trial: FrozenTrial | int | None) -> Attenti
     names = step_names(chosen)[:S]
     S = len(names)
     if note.by == "actor":
-        asked = [*(f"choosing {name}" for name in names[1:]), "choosing what comes next"]
+        asked = [*(f"choosing {name}" for name in names[1:]), "choosing the next step"]
     else:
         asked = [f"judging the network up to {name}" for name in names]
     weights = {whose: _padded(note.attention[whose], S) for whose in WHOSE if whose in note.attention}
-    itself = "the question itself" if note.by == "actor" else "the question and the whole"
+    itself = "the query" if note.by == "actor" else "the query and the whole network"
     return AttentionInfo(chosen.number, weights, names, asked, itself, "")
 
 
@@ -121,7 +121,7 @@ def _best_with_attention(study: Study) -> FrozenTrial | None:
 def _why_none(study: Study) -> str:
     trials = study.get_trials(deepcopy=False)
     if not any(trial.state.is_finished() for trial in trials):
-        return "The study has no finished trial."
+        return NO_FINISHED_TRIAL
     by = {note.by for trial in trials if (note := read_agent(trial)) is not None}
     return f"No trial of the study has attention{_of_critic(by)}; {WHICH_HAVE}."
 
@@ -133,7 +133,7 @@ def _why_none_in(trial: FrozenTrial, note: AgentRecord | None) -> str:
 
 def _of_critic(by: set[str]) -> str:
     if by - {"actor", "transformer"}:
-        return f": what ranked its plans is a {min(by - {'actor', 'transformer'})}, which has none"
+        return f": its plans were ranked by a {min(by - {'actor', 'transformer'})}, which has none"
     return ""
 
 
@@ -169,23 +169,13 @@ def plot_attention(study: Study, trial: FrozenTrial | int | None = None) -> go.F
         >>> plot_attention(study, trial=2).layout.title.text
         'Attention in Trial 2'
     """
-    import_plotly()
-    info = get_attention_info(study, trial)
-    return _get_plot(info) if not info.note else empty_figure(TITLE, info.note)
+    return draw_figure(TITLE, lambda: get_attention_info(study, trial), _get_plot)
 
 
 def _get_plot(info: AttentionInfo) -> go.Figure:
     go = import_plotly()
-    from plotly.subplots import make_subplots
-
     whose = list(info.weights)
-    figure = make_subplots(
-        rows=1,
-        cols=len(whose),
-        shared_yaxes=True,
-        horizontal_spacing=0.03,
-        subplot_titles=[name.capitalize() for name in whose],
-    )
+    figure = panels([name.capitalize() for name in whose], columns=len(whose), shared_yaxes=True)
     columns = [*map(in_plotly, info.steps), info.itself]
     means = [_cells(info.weights[name].mean(axis=0)) for name in whose]
     for i, mean in enumerate(means, start=1):

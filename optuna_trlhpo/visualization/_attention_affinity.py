@@ -12,7 +12,7 @@ from optuna_trlhpo._texts import in_plotly
 from optuna_trlhpo.layers import Network, describe
 from optuna_trlhpo.trials.agent_record import read_agent
 from optuna_trlhpo.visualization._attention import WHICH_HAVE, WHOSE, layer_steps
-from optuna_trlhpo.visualization._plotly import NEGATIVE, POSITIVE, empty_figure, import_plotly
+from optuna_trlhpo.visualization._plotly import DOTTED, NEGATIVE, POSITIVE, draw_figure, import_plotly, panels
 from optuna_trlhpo.visualization._statistics import Tested, difference_within, spearman_within
 from optuna_trlhpo.visualization._study import Layered, read_layers
 
@@ -169,17 +169,19 @@ def sentence_of_difference(found: AffinityOf) -> str:
     """Return the result of the comparison of the paper's figure 3 as a sentence."""
     d, n, m = found.difference, len(found.best), len(found.negative)
     if math.isnan(d.statistic):
-        return f"{n} layers of the best and {m} with a negative reward: nothing to compare"
-    by_place = "" if math.isnan(d.p) else f", of which {d.expected:+.3f} by place alone; p = {_p(d.p)}"
-    return f"best ({n}) less negative ({m}): {d.statistic:+.3f}{by_place}"
+        return f"{n} layers of the best and {m} with a negative reward: no comparison is possible"
+    by_place = "" if math.isnan(d.p) else f", of which {d.expected:+.3f} due to position alone; p = {_p(d.p)}"
+    return f"best ({n}) minus negative ({m}): {d.statistic:+.3f}{by_place}"
 
 
 def sentence_of_agreement(found: AffinityOf) -> str:
     """Return the correlation of attention with the cost of removing a layer as a sentence."""
     a = found.agreement
     if math.isnan(a.statistic):
-        return f"{a.n} comparable layers whose removal has a cost: too few to tell"
-    return f"Spearman within places {a.statistic:+.2f} (n = {a.n}, permutation p = {_p(a.p)})"
+        return f"{a.n} comparable layers with a known cost of removal: too few for a test"
+    return (
+        f"Spearman's correlation within positions {a.statistic:+.2f} (n = {a.n}, permutation p = {_p(a.p)})"
+    )
 
 
 def attention_affinity_findings(study: Study, *, objective: int = 0) -> list[str]:
@@ -198,7 +200,7 @@ def attention_affinity_findings(study: Study, *, objective: int = 0) -> list[str
         lifts = np.array([one.lift for one in found.layers])
         low, high = np.quantile(lifts, [0.05, 0.95])
         lines += [
-            f"{found.whose}: 90 % of weights lie between {low:.2f} and {high:.2f} times an equal share",
+            f"{found.whose}: 90 % of weights lie between {low:.2f} and {high:.2f} times uniform attention",
             f"{found.whose}, attention to the last layer: {sentence_of_difference(found)}",
             f"{found.whose}, attention and the cost of removal: {sentence_of_agreement(found)}",
         ]
@@ -247,25 +249,19 @@ def plot_attention_affinity(study: Study, *, objective: int = 0) -> go.Figure:
         >>> plot_attention_affinity(study).layout.title.text
         'Attention Affinity'
     """
-    import_plotly()
-    info = get_attention_affinity_info(study, objective)
-    return _get_plot(info) if not info.note else empty_figure(TITLE, info.note)
+    return draw_figure(TITLE, lambda: get_attention_affinity_info(study, objective), _get_plot)
 
 
 def _get_plot(info: AttentionAffinityInfo) -> go.Figure:
     go = import_plotly()
-    from plotly.subplots import make_subplots
-
     titles = []
     for found in info.found:
         name = found.whose.capitalize()
         titles += [
-            f"<b>{name}</b>, attention to a layer as it is added<br>{sentence_of_difference(found)}",
+            f"<b>{name}</b>, attention to the layer added last<br>{sentence_of_difference(found)}",
             f"<b>{name}</b>, attention and the cost of removal<br>{sentence_of_agreement(found)}",
         ]
-    figure = make_subplots(
-        rows=len(info.found), cols=2, subplot_titles=titles, vertical_spacing=0.2, horizontal_spacing=0.1
-    )
+    figure = panels(titles, rows=len(info.found), vertical_spacing=0.2)
     for row, found in enumerate(info.found, start=1):
         for label, colour, layers in (
             ("best", POSITIVE, found.best),
@@ -298,11 +294,11 @@ def _get_plot(info: AttentionAffinityInfo) -> go.Figure:
         )
         figure.add_trace(points, row=row, col=2)
         figure.update_yaxes(title="Attention to the layer", row=row, col=1)
-        figure.update_yaxes(title="Cost of removing it", row=row, col=2)
-        figure.update_xaxes(title="Attention, 1 = an equal share", row=row, col=2)
-        figure.add_hline(y=0, line={"width": 1, "dash": "dot"}, row=row, col=2)
+        figure.update_yaxes(title="Cost of removing the layer", row=row, col=2)
+        figure.update_xaxes(title="Attention relative to uniform attention", row=row, col=2)
+        figure.add_hline(y=0, line=DOTTED, row=row, col=2)
     figure.update_annotations(font={"size": 12})
     figure.update_coloraxes(
         colorscale="Viridis", colorbar={"title": "position", "tickformat": "d", "dtick": 1}
     )
-    return figure.update_layout(title=TITLE, height=400 * len(info.found) + 80, margin={"t": 120})
+    return figure.update_layout(height=400 * len(info.found) + 80, margin={"t": 120})

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from optuna.study import Study
 
-from optuna_trlhpo.visualization._plotly import NEGATIVE, POSITIVE, empty_figure, import_plotly
+from optuna_trlhpo.visualization._plotly import DOTTED, NEGATIVE, POSITIVE, draw_figure, import_plotly, panels
 from optuna_trlhpo.visualization._statistics import wilson
-from optuna_trlhpo.visualization._study import read_layers
+from optuna_trlhpo.visualization._study import NO_PAIR_OF_VALUES, read_layers
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -66,10 +66,7 @@ def get_layer_affinity_info(study: Study, objective: int) -> LayerAffinityInfo:
     n = sum(pair.n for pair in pairs)
     note = layered.note
     if not note and not pairs:
-        note = (
-            "No pair of neighbouring layers has a reward: of no network in the study is there a value both "
-            "with its last layer and without it."
-        )
+        note = f"No pair of neighbouring layers has a reward: {NO_PAIR_OF_VALUES}"
     return LayerAffinityInfo(pairs, sum(pair.negative for pair in pairs) / max(n, 1), note)
 
 
@@ -106,9 +103,7 @@ def plot_layer_affinity(study: Study, *, objective: int = 0) -> go.Figure:
         >>> plot_layer_affinity(study).layout.title.text
         'Layer Affinity'
     """
-    import_plotly()
-    info = get_layer_affinity_info(study, objective)
-    return _get_plot(info) if not info.note else empty_figure(TITLE, info.note)
+    return draw_figure(TITLE, lambda: get_layer_affinity_info(study, objective), _get_plot)
 
 
 def _beside(share: float) -> str:
@@ -128,7 +123,7 @@ def layer_affinity_findings(study: Study, *, objective: int = 0) -> list[str]:
     if info.note:
         return [info.note]
     n, negative = sum(pair.n for pair in info.pairs), sum(pair.negative for pair in info.pairs)
-    lines = [f"{negative} of {n} layers behind another ({info.overall:.0%}) had a negative reward:"]
+    lines = [f"{negative} of {n} layers after another layer ({info.overall:.0%}) had a negative reward:"]
     lines += [
         f"{pair.name}: {pair.negative} of {pair.n} negative, {pair.share:.0%} (95 % interval "
         f"{pair.low:.0%} to {pair.high:.0%}), {pair.negative / max(negative, 1):.0%} of all negative ones"
@@ -139,15 +134,7 @@ def layer_affinity_findings(study: Study, *, objective: int = 0) -> list[str]:
 
 def _get_plot(info: LayerAffinityInfo) -> go.Figure:
     go = import_plotly()
-    from plotly.subplots import make_subplots
-
-    figure = make_subplots(
-        rows=1,
-        cols=2,
-        shared_yaxes=True,
-        horizontal_spacing=0.03,
-        subplot_titles=("Networks that end in the pair", "Share of negative rewards"),
-    )
+    figure = panels(("Networks that end in the pair", "Fraction of negative rewards"), shared_yaxes=True)
     names = [pair.name for pair in info.pairs]
     for label, colour, counts in (
         ("negative", NEGATIVE, [pair.negative for pair in info.pairs]),
@@ -168,12 +155,12 @@ def _get_plot(info: LayerAffinityInfo) -> go.Figure:
             "array": [pair.high - pair.share for pair in info.pairs],
             "arrayminus": [pair.share - pair.low for pair in info.pairs],
         },
-        name="share, 95 % interval",
+        name="fraction, 95 % interval",
         hovertemplate="%{y}: %{x:.1%}<extra></extra>",
     )
     figure.add_trace(share, row=1, col=2)
-    figure.add_vline(x=info.overall, line={"width": 1, "dash": "dot"}, row=1, col=2)
+    figure.add_vline(x=info.overall, line=DOTTED, row=1, col=2)
     figure.update_yaxes(autorange="reversed", row=1, col=1)
     figure.update_xaxes(title="Networks", row=1, col=1)
-    figure.update_xaxes(title="Share", tickformat=".0%", range=[-0.02, 1.02], row=1, col=2)
-    return figure.update_layout(title=TITLE, barmode="group")
+    figure.update_xaxes(title="Fraction", tickformat=".0%", range=[-0.02, 1.02], row=1, col=2)
+    return figure.update_layout(barmode="group")

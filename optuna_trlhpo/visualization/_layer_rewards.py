@@ -9,8 +9,8 @@ from optuna.study import Study
 
 from optuna_trlhpo._texts import in_plotly
 from optuna_trlhpo.layers import describe
-from optuna_trlhpo.visualization._plotly import colours_of, empty_figure, import_plotly
-from optuna_trlhpo.visualization._study import Reward, read_layers
+from optuna_trlhpo.visualization._plotly import DOTTED, colours_of, draw_figure, import_plotly, panels
+from optuna_trlhpo.visualization._study import NO_PAIR_OF_VALUES, Reward, read_layers
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -54,10 +54,7 @@ def get_layer_rewards_info(study: Study, objective: int) -> LayerRewardsInfo:
     rewards = list(layered.rewards())
     note = layered.note
     if not note and not rewards:
-        note = (
-            "No layer has a reward: of no network in the study is there a value both with its last layer and "
-            "without it."
-        )
+        note = f"No layer has a reward: {NO_PAIR_OF_VALUES}"
     return LayerRewardsInfo(rewards, layered.value_name, note)
 
 
@@ -89,23 +86,12 @@ def plot_layer_rewards(study: Study, *, objective: int = 0) -> go.Figure:
         >>> plot_layer_rewards(study).layout.title.text
         'Layer Rewards'
     """
-    import_plotly()
-    info = get_layer_rewards_info(study, objective)
-    return _get_plot(info) if not info.note else empty_figure(TITLE, info.note)
+    return draw_figure(TITLE, lambda: get_layer_rewards_info(study, objective), _get_plot)
 
 
 def _get_plot(info: LayerRewardsInfo) -> go.Figure:
     go = import_plotly()
-    from plotly.subplots import make_subplots
-
-    figure = make_subplots(
-        rows=1,
-        cols=2,
-        shared_yaxes=True,
-        column_widths=[0.6, 0.4],
-        horizontal_spacing=0.03,
-        subplot_titles=("Over trials", "By position"),
-    )
+    figure = panels(("Over trials", "By position"), shared_yaxes=True, column_widths=[0.6, 0.4])
     colours = colours_of(info.kinds)
     for kind in info.kinds:
         own = info.of_kind(kind)
@@ -131,15 +117,15 @@ def _get_plot(info: LayerRewardsInfo) -> go.Figure:
             row=1,
             col=2,
         )
-    figure.add_hline(y=0, line={"width": 1, "dash": "dot"})
-    figure.update_layout(title=TITLE, boxmode="group")
+    figure.add_hline(y=0, line=DOTTED)
+    figure.update_layout(boxmode="group")
     if info.zoom is not None:
         figure.update_yaxes(range=info.zoom)
         low, high = info.zoom
         outside = [k for k in info.kinds if not any(low <= it.reward <= high for it in info.of_kind(k))]
-        hidden, how = f", all of {', '.join(outside)}" if outside else "", "a double click shows all"
+        hidden, how = f", all of {', '.join(outside)}" if outside else "", "double-click to show all"
         figure.update_layout(
-            title={"subtitle": {"text": f"First layers and extremes lie outside{hidden}; {how}."}}
+            title={"subtitle": {"text": f"First layers and outliers are out of range{hidden}; {how}."}}
         )
     figure.update_xaxes(title="Trial", row=1, col=1).update_xaxes(title="Position", dtick=1, row=1, col=2)
     return figure.update_yaxes(title=f"Reward ({in_plotly(info.value_name)})", row=1, col=1)

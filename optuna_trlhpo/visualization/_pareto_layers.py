@@ -10,7 +10,7 @@ from optuna_trlhpo._texts import in_plotly
 from optuna_trlhpo.layers import Network, describe
 from optuna_trlhpo.space import LayerSpace
 from optuna_trlhpo.trials.attributes import read_architecture, read_count
-from optuna_trlhpo.visualization._plotly import NEGATIVE, empty_figure, import_plotly
+from optuna_trlhpo.visualization._plotly import LEGEND_ABOVE, NEGATIVE, draw_figure, import_plotly
 from optuna_trlhpo.visualization._study import Layered, read_layers
 
 if TYPE_CHECKING:
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 TITLE = "Pareto Front of Layers"
 COSTS = {
-    "macs": "MACs for one image",
+    "macs": "MACs per image",
     "parameters": "Parameters",
-    "activation_bytes": "Bytes of activations",
+    "activation_bytes": "Activation memory (bytes)",
     "layers": "Layers",
 }
 
@@ -74,8 +74,8 @@ def get_pareto_layers_info(
     note = ""
     if not points:
         note = (
-            "The study does not tell in which space its networks were grown, so that their costs are not "
-            "known; pass the space."
+            "The study does not record its search space, so the costs of its networks are unknown; pass the "
+            "space."
         )
     return ParetoLayersInfo(points, layered.sign, layered.value_name, name, note)
 
@@ -134,9 +134,7 @@ def plot_pareto_layers(
         >>> plot_pareto_layers(study, cost="parameters").layout.xaxis.title.text
         'Parameters'
     """
-    import_plotly()
-    info = get_pareto_layers_info(study, cost, objective, space)
-    return _get_plot(info) if not info.note else empty_figure(TITLE, info.note)
+    return draw_figure(TITLE, lambda: get_pareto_layers_info(study, cost, objective, space), _get_plot)
 
 
 def _get_plot(info: ParetoLayersInfo) -> go.Figure:
@@ -168,5 +166,4 @@ def _get_plot(info: ParetoLayersInfo) -> go.Figure:
     )
     figure = go.Figure([line, points])
     figure.update_xaxes(title=info.cost_name, type="linear" if info.cost_name == "Layers" else "log")
-    legend = {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 1, "xanchor": "right"}
-    return figure.update_yaxes(title=in_plotly(info.value_name)).update_layout(title=TITLE, legend=legend)
+    return figure.update_yaxes(title=in_plotly(info.value_name)).update_layout(legend=LEGEND_ABOVE)

@@ -32,7 +32,7 @@ from optuna_trlhpo.visualization._layer_rewards import plot_layer_rewards
 from optuna_trlhpo.visualization._pareto_layers import plot_pareto_layers
 from optuna_trlhpo.visualization._plotly import import_plotly
 from optuna_trlhpo.visualization._search_tree import plot_search_tree
-from optuna_trlhpo.visualization._study import NONE_FEASIBLE, Layered, decimal, feasible, read_layers
+from optuna_trlhpo.visualization._study import NONE_FEASIBLE, Layered, count, decimal, feasible, read_layers
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -99,13 +99,19 @@ def _figures(study: Study, space: LayerSpace | None) -> tuple[str, list[str]]:
     """Return the sections as HTML and the figures as JSON."""
     makers: list[tuple[str, Callable[[], go.Figure]]] = [
         ("The best network, layer by layer.", lambda: plot_architecture(study, space=space)),
-        ("What networks are worth against what they cost.", lambda: plot_pareto_layers(study, space=space)),
-        ("What each layer added to the network before it.", lambda: plot_layer_rewards(study)),
-        ("Which neighbouring layers harm, and which help.", lambda: plot_layer_affinity(study)),
-        ("What was tried, and where the best lie.", lambda: plot_search_tree(study)),
-        ("What the agent expected, and what came.", lambda: plot_agent(study)),
-        ("What was attended to as layers were chosen.", lambda: plot_attention(study)),
-        ("Whether attention goes to the layers that matter.", lambda: plot_attention_affinity(study)),
+        ("Value and cost of the networks.", lambda: plot_pareto_layers(study, space=space)),
+        (
+            "Reward of each layer: the improvement over the network before it.",
+            lambda: plot_layer_rewards(study),
+        ),
+        (
+            "Pairs of neighbouring layers that worsen or improve a network.",
+            lambda: plot_layer_affinity(study),
+        ),
+        ("Tree of the networks tried, and the path to the best one.", lambda: plot_search_tree(study)),
+        ("Diagnostics of the agent, such as expected and realised values.", lambda: plot_agent(study)),
+        ("Attention to the earlier layers at each choice.", lambda: plot_attention(study)),
+        ("Relation of attention to the importance of layers.", lambda: plot_attention_affinity(study)),
     ]
     sections, figures = [], []
     for number, (caption, make) in enumerate(makers):
@@ -142,7 +148,7 @@ def _summary(study: Study, layered: Layered) -> list[tuple[str, str]]:
         finished = [trial for trial in trials if trial.state.is_finished()]
         within = sum(map(feasible, finished))
         rows.append(
-            ("Constraints", f"{', '.join(limits)}: {within:,} of {len(finished):,} trials are within all")
+            ("Constraints", f"{', '.join(limits)}: {within:,} of {len(finished):,} trials satisfy all")
         )
     trainings = [training for trial in trials for training in read_trainings(trial)[1]]
     if trainings:
@@ -161,14 +167,14 @@ def _best_network(study: Study, space: LayerSpace | None) -> str:
         (
             part.name,
             part.shape,
-            _count(part.parameters),
-            _count(part.macs),
+            count(part.parameters),
+            count(part.macs),
             "" if part.value is None else decimal(part.value),
             "" if part.reward is None else decimal(part.reward, signed=True),
         )
         for part in info.parts
     ]
-    rows.append(("total", "", _count(info.parameters), _count(info.macs), "", ""))
+    rows.append(("total", "", count(info.parameters), count(info.macs), "", ""))
     header = ("layer", "output", "parameters", "MACs", info.value_name, "reward")
     layers = " > ".join(part.name for part in info.parts[1:-1])
     by = f", the best by {info.value_name}" if len(study.directions) > 1 else ""
@@ -188,7 +194,7 @@ def _leaders(study: Study, layered: Layered, space: LayerSpace | None) -> str:
         costs = ("", "")
         if space is not None:
             try:
-                costs = _count(space.parameters(network)), _count(space.macs(network))
+                costs = count(space.parameters(network)), count(space.macs(network))
             except ValueError:  # the study changed its space
                 pass
         rows.append((str(first[network]), decimal(layered.values[network]), *costs, describe(network)))
@@ -205,7 +211,7 @@ def _trade_offs(study: Study) -> str:
     names = study.metric_names or [f"objective {i}" for i in range(len(study.directions))]
     best = sorted(study.best_trials, key=lambda trial: trial.number)
     rows = [(str(trial.number), *(f"{value:.6g}" for value in trial.values)) for trial in best]
-    return f"<h3>Trials that no other beats</h3>{_table(('trial', *names), rows)}"
+    return f"<h3>Pareto-optimal trials</h3>{_table(('trial', *names), rows)}"
 
 
 def _settings(study: Study) -> str:
@@ -218,7 +224,7 @@ def _settings(study: Study) -> str:
     ):
         if isinstance(settings, dict) and settings:
             parts.append(f"<h3>{title}</h3>{_pairs(_rows(settings))}")
-    return "".join(parts) or '<p class="note">The study does not tell.</p>'
+    return "".join(parts) or '<p class="note">The study records no settings.</p>'
 
 
 def _rows(settings: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -258,10 +264,6 @@ def _version(package: str) -> str | None:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:  # imported from a checkout that is not installed
         return None
-
-
-def _count(number: int | None) -> str:
-    return "" if number is None else f"{number:,}"
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -310,7 +312,7 @@ $figures
 <h2>Settings</h2>
 $settings
 <h2>Versions</h2>
-<p>Of what wrote this page, $written.</p>
+<p>This page was written on $written with these versions.</p>
 $versions
 <noscript><p class="note">The figures need JavaScript.</p></noscript>
 <script type="text/plain" id="plotly">$plotly</script>

@@ -8,7 +8,7 @@ from optuna.study import Study
 
 from optuna_trlhpo._texts import in_plotly
 from optuna_trlhpo.layers import Network, describe
-from optuna_trlhpo.visualization._plotly import GREY, NEGATIVE, empty_figure, import_plotly
+from optuna_trlhpo.visualization._plotly import GREY, LEGEND_ABOVE, NEGATIVE, draw_figure, import_plotly
 from optuna_trlhpo.visualization._study import Layered, decimal, read_layers
 
 if TYPE_CHECKING:
@@ -149,9 +149,7 @@ def plot_search_tree(study: Study, *, objective: int = 0) -> go.Figure:
         >>> plot_search_tree(study).layout.title.text
         'Search Tree'
     """
-    import_plotly()
-    info = get_search_tree_info(study, objective)
-    return _get_plot(info, drawn_nodes(info)) if not info.note else empty_figure(TITLE, info.note)
+    return draw_figure(TITLE, lambda: get_search_tree_info(study, objective), _get_plot)
 
 
 def drawn_nodes(info: SearchTreeInfo) -> list[TreeBranch]:
@@ -180,8 +178,8 @@ def drawn_nodes(info: SearchTreeInfo) -> list[TreeBranch]:
     ]
 
 
-def _get_plot(info: SearchTreeInfo, nodes: list[TreeBranch]) -> go.Figure:
-    go = import_plotly()
+def _get_plot(info: SearchTreeInfo) -> go.Figure:
+    go, nodes = import_plotly(), drawn_nodes(info)
     width = min(1.0, 100 / len(nodes))
     figure = go.Figure()
     thin = {"color": f"rgba(127,127,127,{0.2 + 0.3 * width:.2f})", "width": 0.5 + 0.5 * width}
@@ -224,12 +222,10 @@ def _get_plot(info: SearchTreeInfo, nodes: list[TreeBranch]) -> go.Figure:
     depth = max(len(node.network) for node in nodes)
     figure.update_xaxes(title="Layers", dtick=1, range=[-0.3, depth + 0.3])
     figure.update_yaxes(visible=False, autorange="reversed")
-    legend = {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 1, "xanchor": "right"}
-    title: dict[str, object] = {"text": TITLE}
     if len(nodes) < len(info.nodes):
         subtitle = f"{len(nodes):,} of {len(info.nodes):,} prefixes: those most shared, and the best"
-        title["subtitle"] = {"text": subtitle}
-    return figure.update_layout(title=title, legend=legend, height=600)
+        figure.update_layout(title_subtitle_text=subtitle)
+    return figure.update_layout(legend=LEGEND_ABOVE, height=600)
 
 
 def _hover(node: TreeBranch, value_name: str) -> str:
@@ -237,5 +233,9 @@ def _hover(node: TreeBranch, value_name: str) -> str:
     lines = [in_plotly(describe(node.network)) or "no layers"]
     lines += [f"in {node.trials:,} trial{'s' * (node.trials != 1)}"]
     lines += [f"{value_name} {decimal(node.value)}"] if node.value is not None else []
-    lines += [f"best here or behind {decimal(node.best)}"] if node.best is not None else ["no value behind"]
+    lines += (
+        [f"best in this branch {decimal(node.best)}"]
+        if node.best is not None
+        else ["no value in this branch"]
+    )
     return "<br>".join(lines)

@@ -25,8 +25,10 @@ logger = optuna.logging.get_logger("optuna.trlhpo.visualization")
 
 SHOWN = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
 
-
-NONE_FEASIBLE = "No trial with layers is within all its constraints."
+NO_FINISHED_TRIAL = "The study has no finished trial."
+NONE_FEASIBLE = "No trial with layers satisfies all its constraints."
+NO_PAIR_OF_VALUES = "the study has no network with a value both with and without its last layer."
+"""Reason for the lack of rewards, the end of a sentence."""
 
 
 class Grown(NamedTuple):
@@ -192,14 +194,21 @@ def _come_to(reports: Mapping[int, float], values: Sequence[float] | None) -> bo
 def _note(trials: Sequence[FrozenTrial], grown: Sequence[Grown], has_values: bool) -> str:
     finished = [trial for trial in trials if trial.state.is_finished()]
     if not finished and not grown:
-        return "The study has no finished trial."
-    if finished and all(trial.state == TrialState.FAIL for trial in finished) and not has_values:
-        return f"All {len(finished)} finished trials of the study failed."
+        return NO_FINISHED_TRIAL
+    if finished and not has_values and (note := all_failed(finished)):
+        return note
     if not grown:
         return "No trial of the study has the layers of a LayerSpace."
     if not has_values:
         return "No trial with layers has a value yet."
     return ""
+
+
+def all_failed(finished: Sequence[FrozenTrial]) -> str:
+    """Return a sentence if all finished trials have failed. Otherwise it is empty."""
+    if any(trial.state != TrialState.FAIL for trial in finished):
+        return ""
+    return f"All {len(finished)} finished trials of the study failed."
 
 
 def feasible(trial: FrozenTrial) -> bool:
@@ -221,6 +230,11 @@ def decimal(value: float, *, signed: bool = False) -> str:
     if math.isfinite(value) and value == round(value) and 2 <= abs(value) < 1e15:
         return f"{value:{sign},.0f}"
     return f"{value:{sign}.4f}" if 1e-3 <= abs(value) < 2 or value == 0 else f"{value:{sign}.4g}"
+
+
+def count(number: int | None) -> str:
+    """Format a number of parameters or operations for readers. None, an unknown number, is empty."""
+    return "" if number is None else f"{number:,}"
 
 
 def read_space(study: Study) -> LayerSpace | None:

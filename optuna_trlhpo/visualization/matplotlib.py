@@ -35,6 +35,8 @@ __all__ = [
 ]
 
 _STYLE = "ggplot"  # the style of Optuna's figures
+_DOTTED: dict[str, Any] = {"color": "grey", "linewidth": 0.8, "linestyle": ":"}
+"""Line of a reference, such as a reward of 0."""
 
 
 def _import_pyplot() -> Any:
@@ -91,7 +93,7 @@ def plot_layer_rewards(study: Study, *, objective: int = 0) -> list[Axes]:
     axes[1].set_xticks(range(1, 1 + max(one.position for one in info.rewards)))
     axes[0].legend()
     for ax in axes:
-        ax.axhline(0, color="grey", linewidth=0.8, linestyle=":")
+        ax.axhline(0, **_DOTTED)
     return list(axes)
 
 
@@ -125,8 +127,8 @@ def plot_layer_affinity(study: Study, *, objective: int = 0) -> list[Axes]:
             textcoords="offset points",
             ha="right" if pair.share > 0.85 else "left" if pair.share < 0.15 else "center",
         )
-    axes[1].axvline(info.overall, color="grey", linewidth=0.8, linestyle=":")
-    axes[1].set(title="Share of negative rewards, 95 % interval", xlabel="Share", xlim=(-0.03, 1.03))
+    axes[1].axvline(info.overall, **_DOTTED)
+    axes[1].set(title="Fraction of negative rewards, 95 % interval", xlabel="Fraction", xlim=(-0.03, 1.03))
     return list(axes)
 
 
@@ -152,7 +154,7 @@ def plot_attention_affinity(study: Study, *, objective: int = 0) -> list[Axes]:
         left.set_xticks([0, 1], [label for label, *_ in groups])
         left.set_ylabel("Attention to the layer")
         finding = _attention_affinity.sentence_of_difference(found)
-        left.set_title(f"{name}, attention to a layer as it is added\n{finding}", fontsize=9)
+        left.set_title(f"{name}, attention to the layer added last\n{finding}", fontsize=9)
         removed = found.removed
         points = right.scatter(
             [one.lift for one in removed],
@@ -161,8 +163,8 @@ def plot_attention_affinity(study: Study, *, objective: int = 0) -> list[Axes]:
             cmap="viridis",
             s=12,
         )
-        right.axhline(0, color="grey", linewidth=0.8, linestyle=":")
-        right.set(xlabel="Attention, 1 = an equal share", ylabel="Cost of removing it")
+        right.axhline(0, **_DOTTED)
+        right.set(xlabel="Attention relative to uniform attention", ylabel="Cost of removing the layer")
         finding = _attention_affinity.sentence_of_agreement(found)
         right.set_title(f"{name}, attention and the cost of removal\n{finding}", fontsize=9)
         if removed:
@@ -206,7 +208,7 @@ def plot_pareto_layers(
 def plot_agent(study: Study) -> list[Axes]:
     """Plot the diagnostics of the agent; see `optuna_trlhpo.visualization.plot_agent`."""
     info = _agent.get_agent_info(study)
-    series, calibration = _agent.panels_of(info), info.calibration
+    series, calibration = _agent.series_panels(info), info.calibration
     n = len(series) + bool(calibration.trials)
     rows = max((n + 1) // 2, 1)
     axes = list(_panels(_agent.TITLE, info.note, rows=rows, columns=min(max(n, 1), 2)).flat)

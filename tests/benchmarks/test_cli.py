@@ -258,11 +258,11 @@ def test_unnamed_problems_without_a_file_are_left_out(no_data, capsys):
 @pytest.mark.parametrize(
     ("command", "message"),
     [
-        ("real --samplers", "There is no whole study"),
-        ("confirm --samplers", "There is no whole study"),
-        ("pareto --samplers", "There is no whole study"),
-        ("train-less --ways", "There is nothing to compare with"),
-        ("engine-search --arms", "There is no seed with a whole study of both"),
+        ("real --samplers", "There is no complete study"),
+        ("confirm --samplers", "There is no complete study"),
+        ("pareto --samplers", "There is no complete study"),
+        ("train-less --ways", "There is no reference"),
+        ("engine-search --arms", "There is no seed with a complete study of both"),
     ],
 )
 def test_a_report_alone_needs_no_data(command, message, no_data, capsys):

@@ -68,7 +68,7 @@ def test_rows_are_made_once_and_summed_up(tmp_path: Path) -> None:
     }
     assert float(match[1]) == pytest.approx(seconds[ENGINE] / seconds[PLAIN], abs=1e-3)
     assert float(match[2]) == pytest.approx(100 * (errors[ENGINE] - errors[PLAIN]), abs=1e-3)
-    assert report(rows, trials=3).startswith("There is no seed with a whole study of both.")
+    assert report(rows, trials=3).startswith("There is no seed with a complete study of both.")
 
 
 @pytest.mark.slow

@@ -102,7 +102,7 @@ def test_the_report_tells_who_is_better() -> None:
     assert "Mean rank over 1 idioms and 10 seeds" in text
     assert "| trlhpo | 2.00 | 1.00 |  | 1.0 |" in text and "| tpe | 1.00 | 2.00 | 0.002 | 1.0 |" in text
     assert "no ranks" in report([*good, row("quadratic", "tpe", 0, [[1, 1.0]])], trials=10)
-    assert "no whole study" in report(good, trials=11)
+    assert "no complete study" in report(good, trials=11)
 
 
 def test_the_curve_is_the_truth_of_the_best_observed(tmp_path) -> None:

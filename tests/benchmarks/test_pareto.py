@@ -56,7 +56,7 @@ def test_a_study_is_judged_by_the_truth(tmp_path) -> None:
     assert run(("random", "nsga2"), seeds=[0, 1], budget=12, out=tmp_path) == []  # nothing is run twice
     text = report(read_rows(tmp_path), budget=12, reference="random")
     assert "| sampler | seeds | @12 | p against random |" in text and text.count("\n| nsga2 | 2 |") == 1
-    assert "no whole study" in report(read_rows(tmp_path), budget=13)
+    assert "no complete study" in report(read_rows(tmp_path), budget=13)
 
 
 @pytest.mark.slow

@@ -231,4 +231,4 @@ def test_ours_is_judged_by_its_plans(tmp_path) -> None:
     assert row["planned"] == 0  # it reports on the way
     text = repeats.report(read_rows(tmp_path), trials=24)
     assert "% of 4 |" in text
-    assert "no whole study of 25 trials" in repeats.report(read_rows(tmp_path), trials=25)
+    assert "no complete study of 25 trials" in repeats.report(read_rows(tmp_path), trials=25)

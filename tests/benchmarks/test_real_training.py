@@ -262,7 +262,7 @@ def test_the_table_is_what_was_measured():
     ]
     assert "3 seeds cannot give less than 0.25" in text
     assert "all 12,000 training and validation images" in text
-    assert "Seeds 0, 1, 2. One thread a study on abacus; python 3." in text
+    assert "Seeds 0, 1, 2. One thread per study on abacus; python 3." in text
 
 
 def test_a_table_without_the_reference_compares_nothing():
@@ -270,7 +270,7 @@ def test_a_table_without_the_reference_compares_nothing():
     assert (
         "Wilcoxon" not in text and "| tpe | terminal | 1 | 20.000 | 10.000 | 2.000 |  |  | 70 | 3 |" in text
     )
-    assert report([], "mnist", budget=50) == "There is no whole study of mnist with 50 trainings.\n"
+    assert report([], "mnist", budget=50) == "There is no complete study of mnist with 50 trainings.\n"
 
 
 def test_of_several_rows_for_a_study_the_last_whole_one_counts():

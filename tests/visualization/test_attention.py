@@ -86,7 +86,7 @@ def test_layers_are_named(make: Callable[[str], Study]) -> None:
     info = get_attention_info(study, None)
     assert info.number == study.best_trial.number
     assert all(name.split()[1].startswith(("Conv(", "MaxPool(", "FCL(")) for name in info.steps)
-    assert info.asked[0] == f"choosing {info.steps[1]}" and info.asked[-1] == "choosing what comes next"
+    assert info.asked[0] == f"choosing {info.steps[1]}" and info.asked[-1] == "choosing the next step"
     assert get_attention_info(make("whole"), None).steps[0] == "n_layers"
     assert get_attention_info(make("no layers, paper"), None).steps == ["x"]
 
@@ -201,7 +201,7 @@ def test_of_several_objectives_the_agent_says_why_it_has_nothing() -> None:
     study = optuna.create_study(directions=["maximize", "minimize"])
     note = AgentRecord("posterior").to_json()
     study.add_trial(optuna.create_trial(values=[1.0, 2.0], system_attrs={AGENT_ATTRIBUTE: note}))
-    assert "of several objectives it keeps no expectation" in get_agent_info(study).note
+    assert "it records no expected values in a study with several objectives" in get_agent_info(study).note
 
 
 def test_of_two_agents_what_the_more_trials_have_is_compared() -> None:

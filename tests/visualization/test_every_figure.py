@@ -42,7 +42,7 @@ NOTES = {
     ("random", "plot_agent"): "No trial of the study was decided by the agent of a TRLHPOSampler",
     ("random", "plot_attention"): "No trial of the study has attention",
     ("random", "plot_attention_affinity"): "No trial with layers has attention",
-    ("default", "plot_attention"): "what ranked its plans is a posterior, which has none",
+    ("default", "plot_attention"): "its plans were ranked by a posterior, which has none",
     ("default", "plot_attention_affinity"): "No trial with layers has attention",
     ("added", "plot_pareto_layers"): "pass the space",
 }

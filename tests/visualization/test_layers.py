@@ -102,7 +102,9 @@ def test_pairs_by_hand(study: Study) -> None:
     # A share of 1 in 2: the interval of Wilson is symmetric about a half.
     (half,) = [pair for pair in info.pairs if pair.n == 2]
     assert half.low + half.high == pytest.approx(1) and half.low == pytest.approx(0.0945, abs=1e-4)
-    assert layer_affinity_findings(study)[0] == "2 of 4 layers behind another (50%) had a negative reward:"
+    assert (
+        layer_affinity_findings(study)[0] == "2 of 4 layers after another layer (50%) had a negative reward:"
+    )
 
 
 def test_a_layer_that_changes_nothing_is_neither() -> None:
@@ -198,7 +200,7 @@ def test_the_best_is_within_its_constraints() -> None:
     study.set_user_attr(SPACE_ATTRIBUTE, SPACE.settings)
     add(study, f"{A} > {C}", 0.5, 0.75, constraints={"macs": 1.0})
     info = get_architecture_info(study, None)
-    assert info.parts == [] and info.note == "No trial with layers is within all its constraints."
+    assert info.parts == [] and info.note == "No trial with layers satisfies all its constraints."
     add(study, f"{A} > {B}", 0.5, 0.625, constraints={"macs": 0.0})
     assert get_architecture_info(study, None).number == 1
     on_best = [node.network for node in get_search_tree_info(study, 0).nodes if node.is_on_best]
@@ -225,14 +227,14 @@ def test_a_kind_that_lies_outside_is_named() -> None:
     for k in range(8):
         add(study, f"{A} > {B} > FCL({16 + 16 * k},relu,bias)", 0.8, 0.80 + 0.001 * k, 0.81)
     subtitle = plot_layer_rewards(study).layout.title.subtitle.text
-    assert subtitle == "First layers and extremes lie outside, all of Conv; a double click shows all."
+    assert subtitle == "First layers and outliers are out of range, all of Conv; double-click to show all."
 
 
 def test_what_made_the_network_worse_is_left_out(study: Study) -> None:
     for trial in (0, study.trials[0]):
         info = get_architecture_info(study, trial)
         assert ([part.name for part in info.parts[1:-1]], info.left_out) == ([A, B], C)
-    assert f"tried behind it, and left out: {C}" in [
+    assert f"tried after it and discarded: {C}" in [
         annotation.text for annotation in plot_architecture(study, 0).layout.annotations
     ]
 

@@ -92,7 +92,7 @@ def test_names_are_text_and_no_html(tmp_path: Path) -> None:
 def test_several_objectives_have_a_table_of_trade_offs(make: Callable[[str], Study], tmp_path: Path) -> None:
     study = make("several objectives")
     page = Page(write_report(study, tmp_path / "report.html").read_text(encoding="utf-8"))
-    assert "Trials that no other beats" in page.text and "the best by Objective Value 0" in page.text
+    assert "Pareto-optimal trials" in page.text and "the best by Objective Value 0" in page.text
     assert all(f"{trial.values[1]:.6g}" in page.text for trial in study.best_trials)
 
 
@@ -103,7 +103,7 @@ def test_what_violates_a_constraint_is_not_called_the_best(tmp_path: Path) -> No
 
     study = studied(objective, optuna.samplers.RandomSampler(seed=0), n=3)
     page = Page(write_report(study, tmp_path / "report.html").read_text(encoding="utf-8"))
-    assert "number: 2 of 3 trials are within all" in page.text
+    assert "number: 2 of 3 trials satisfy all" in page.text
     forbidden = describe(network_in(study.trials[2].params))
     assert forbidden not in page.text and "Trial 2" not in page.text
 

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import argparse
 import fnmatch
-import os
-import platform
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from optuna_trlhpo.benchmarks.harness.rows import Row, read_rows, versions
+from optuna_trlhpo.benchmarks.harness.rows import Row, failure_text, read_rows, this_machine, versions
 from optuna_trlhpo.benchmarks.problems.tables import DATA_ROOT_VARIABLE
 
 ROWS = Path("benchmark-rows")
@@ -98,7 +96,7 @@ def add_samplers(parser: argparse.ArgumentParser, default: Sequence[str]) -> Non
         nargs="*",
         default=list(default),
         metavar="NAME",
-        help="none: only report what is there (default: " + ", ".join(default) + ")",
+        help="none: only report existing rows (default: " + ", ".join(default) + ")",
     )
 
 
@@ -191,7 +189,7 @@ def print_setting(arguments: argparse.Namespace, protocol: str | None = None) ->
     """Print the machine, the versions and the studies that are about to run."""
     studies = f"seeds 0 to {arguments.seeds - 1}, {arguments.budget} trainings"
     print(
-        f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, {arguments.jobs} used; "
+        f"{this_machine()}, {arguments.jobs} used; "
         + ", ".join(f"{name} {version}" for name, version in versions().items())
         + f"; {studies if protocol is None else f'the {protocol} protocol'}",
         flush=True,
@@ -207,7 +205,7 @@ def print_outcome(rows: Sequence[Row], out: Path) -> int:
     failed = [row for row in rows if "error" in row]
     print(f"{len(rows)} studies run, {len(failed)} of them failed; their rows are in {out}")
     for row in failed:
-        print(f"  {row['problem']} ({row['form']}), {row['sampler']}, seed {row['seed']}: {row['error']}")
+        print(f"  {failure_text(row)}")
     return int(bool(failed))
 
 
@@ -223,15 +221,15 @@ def read_existing_rows(out: Path) -> list[Row]:
     return rows
 
 
-def write_text(path: Path, text: str, *, announce: bool = False) -> None:
-    """Write a text to a file, and create its folder if necessary.
-
-    Args:
-        path: File to write.
-        text: Contents of the file.
-        announce: Whether to print the path to standard error.
-    """
+def write_text(path: Path, text: str) -> None:
+    """Write a text to a file, create its folder if necessary, and print the path to standard error."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
-    if announce:
-        print(f"wrote {path}", file=sys.stderr)
+    print(f"wrote {path}", file=sys.stderr)
+
+
+def print_report(text: str, path: Path | None) -> None:
+    """Print a report, and write it to a file if a path is given."""
+    print(text)
+    if path is not None:
+        write_text(path, text)

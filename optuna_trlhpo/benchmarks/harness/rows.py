@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 from collections.abc import Iterable
 from pathlib import Path
@@ -55,6 +56,16 @@ def versions() -> dict[str, str]:
         "torch": str(torch.__version__),
         "optuna_trlhpo": __version__,
     }
+
+
+def this_machine() -> str:
+    """Describe this machine, for a row."""
+    return f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"
+
+
+def failure_text(row: Row) -> str:
+    """Describe a failed study."""
+    return f"{row['problem']} ({row['form']}), {row['sampler']}, seed {row['seed']}: {row['error']}"
 
 
 def row_file(out: str | Path, problem: str, sampler: str) -> Path:

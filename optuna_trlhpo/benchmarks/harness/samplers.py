@@ -96,6 +96,8 @@ OURS: dict[str, SamplerFactory] = {
     "trlhpo-prior": ours,
     "trlhpo-paper": _paper,
 }
+REFERENCE = "trlhpo"
+"""Sampler that reports compare the others with."""
 SAMPLERS: dict[str, SamplerFactory] = {**OURS, **OPTUNA_SAMPLERS, **BASELINES}
 if not PRIOR:
     del SAMPLERS["trlhpo-prior"]

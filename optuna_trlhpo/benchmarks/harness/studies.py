@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import json
 import os
-import platform
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from tqdm.auto import tqdm
 
-from optuna_trlhpo.benchmarks.harness.rows import Row, check_names, read_rows, row_file
+from optuna_trlhpo.benchmarks.harness.rows import Row, check_names, failure_text, read_rows, row_file
 from optuna_trlhpo.benchmarks.harness.samplers import SAMPLERS, SamplerFactory
 from optuna_trlhpo.benchmarks.harness.workers import execute, quiet
 from optuna_trlhpo.benchmarks.problems.tables import DATA_ROOT_VARIABLE
@@ -172,26 +171,18 @@ def table(heads: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in [heads, ["---"] * len(heads), *lines])
 
 
-def this_machine() -> str:
-    """Describe this machine, for a row."""
-    return f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"
-
-
 def machines_text(rows: Iterable[Row]) -> str:
     """Describe the machines and versions that produced the rows."""
     texts = {
         row["machine"] + "; " + ", ".join(f"{name} {version}" for name, version in row["versions"].items())
         for row in rows
     }
-    return f"One thread a study on {' / '.join(sorted(texts))}."
+    return f"One thread per study on {' / '.join(sorted(texts))}."
 
 
 def failures_text(failed: Sequence[Row]) -> str:
     """List failed studies, one per line."""
-    return "".join(
-        f"\n- failed: {row['problem']} ({row['form']}), {row['sampler']}, seed {row['seed']}: {row['error']}"
-        for row in failed
-    )
+    return "".join(f"\n- failed: {failure_text(row)}" for row in failed)
 
 
 def find_root(data_root: str | Path | None) -> str:

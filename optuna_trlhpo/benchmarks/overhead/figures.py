@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import os
 import platform
 import statistics
 import tempfile
@@ -20,6 +19,7 @@ from optuna.samplers import RandomSampler
 from optuna.study import Study
 
 from optuna_trlhpo import visualization
+from optuna_trlhpo.benchmarks.harness.rows import this_machine
 from optuna_trlhpo.benchmarks.problems.synthetic import synthetic_layers
 from optuna_trlhpo.space.growth import SPACE_ATTRIBUTE
 from optuna_trlhpo.trials.agent_record import AGENT_ATTRIBUTE, AgentRecord
@@ -113,7 +113,7 @@ def _median(call: Callable[[], object], repeats: int) -> float:
 def main(n_trials: int) -> None:
     """Print the measurement as a table."""
     print(
-        f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores; Python "
+        f"{this_machine()}; Python "
         f"{platform.python_version()}, optuna {optuna.__version__}, plotly {plotly.__version__}; "
         f"a study of {n_trials:,} trials of six layers"
     )

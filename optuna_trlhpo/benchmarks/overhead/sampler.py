@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import platform
 import statistics
 import time
@@ -15,6 +14,7 @@ from optuna.distributions import BaseDistribution
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
+from optuna_trlhpo.benchmarks.harness.rows import this_machine
 from optuna_trlhpo.benchmarks.problems.synthetic import synthetic_layers
 from optuna_trlhpo.sampler import TRLHPOSampler
 
@@ -89,7 +89,7 @@ def main(lengths: list[int]) -> None:
     """Print the measurement as a table, on one thread."""
     torch.set_num_threads(1)
     print(
-        f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, one thread; Python "
+        f"{this_machine()}, one thread; Python "
         f"{platform.python_version()}, torch {torch.__version__}, optuna {optuna.__version__}; "
         f"medians over {WINDOW} trials of six layers"
     )

@@ -16,13 +16,14 @@ import numpy as np
 
 from optuna_trlhpo.benchmarks.harness.command_line import (
     print_outcome,
+    print_report,
     print_setting,
     read_existing_rows,
     select,
-    write_text,
 )
 from optuna_trlhpo.benchmarks.harness.rows import Row, check_names
 from optuna_trlhpo.benchmarks.harness.samplers import SamplerFactory, ours
+from optuna_trlhpo.benchmarks.harness.studies import mean_text
 from optuna_trlhpo.benchmarks.problems import tables
 from optuna_trlhpo.benchmarks.search import report, runner
 from optuna_trlhpo.benchmarks.search.protocols import SEQUENCES, Share
@@ -67,20 +68,24 @@ VARIANTS: dict[str, Variant] = {
     WHOLE: _without("the whole agent"),
     "actor-alone": _without("no critic: the actor decides alone", n_candidates=0),
     "critic-transformers": _without(
-        "an ensemble of transformers for the exact posterior", critic="transformer"
+        "an ensemble of transformers instead of the exact posterior", critic="transformer"
     ),
-    "critic-perceptrons": _without("an ensemble of perceptrons for it: no attention", critic="perceptron"),
+    "critic-perceptrons": _without(
+        "an ensemble of perceptrons instead of the exact posterior", critic="perceptron"
+    ),
     "expected-improvement": _without(
-        "expected improvement, with no regard to noise, for the gain of the incumbent",
+        "expected improvement, which ignores noise, instead of the gain of the incumbent",
         acquisition="expected_improvement",
     ),
-    "thompson": _without("Thompson sampling for the gain of the incumbent", acquisition="thompson"),
-    "no-mutations": _without("no variations of the best networks", mutations=False),
-    "rank-targets": _without("ranks for the logarithm of the error", targets="rank"),
-    "reports-unread": _without("reports unread: final values alone", *SEQUENCES, read_reports=False),
+    "thompson": _without("Thompson sampling instead of the gain of the incumbent", acquisition="thompson"),
+    "no-mutations": _without("no mutations of the best networks", mutations=False),
+    "rank-targets": _without("ranks instead of the logarithm of the error", targets="rank"),
+    "reports-unread": _without("reports ignored: final values only", *SEQUENCES, read_reports=False),
     "all-prefixes": _without("every prefix trained", *SEQUENCES, sampler=AllPrefixes),
-    "no-random-trials": _without("no trials at random but the first", "mnist-layers", random_interval=0),
-    "no-layer-prior": _without("no prior about layers", "mnist-layers", layer_prior=False),
+    "no-random-trials": _without(
+        "no random trials after the startup trials", "mnist-layers", random_interval=0
+    ),
+    "no-layer-prior": _without("no prior for layers", "mnist-layers", layer_prior=False),
 }
 """Variants by name, the whole agent first."""
 
@@ -129,9 +134,9 @@ def run(
 def markdown(results: Results) -> str:
     """Format a table for each problem: the regret of the whole agent, and relative regrets without a part."""
     parts = [
-        "# What each part is worth\n\nThe mean regret ± its standard error of the whole agent, and how many "
-        "times that it is without a part: above 1 the part helps. p is Wilcoxon's over paired seeds, after "
-        "Holm over the variants; a p of .05 or more is a tie."
+        "# Contribution of each part\n\nMean regret ± standard error of the whole agent, and the ratio of "
+        "the regret without a part to it: above 1, the part helps. p values are those of Wilcoxon's signed-"
+        "rank test over paired seeds, with Holm's correction over the variants; a p of .05 or more is a tie."
     ]
     for problem in results.problems:
         checkpoints = results.checkpoints(problem)
@@ -139,17 +144,15 @@ def markdown(results: Results) -> str:
         for name in VARIANTS:
             if name != WHOLE and name in results.samplers(problem):
                 rows.append(_variant_row(results, problem, name, checkpoints))
-        form = next(row["form"] for row in results.rows if row["problem"] == problem)
-        unit = next(row["unit"] for row in results.rows if row["problem"] == problem)
-        heads = ["variant", "what", "seeds", *map(report.head, checkpoints), "CPU s a study"]
-        parts.append(f"## {problem}\n\nIn its {form} form; regret in {unit}.\n\n{report.table(heads, rows)}")
+        heads = ["variant", "description", "seeds", *map(report.head, checkpoints), "CPU s per study"]
+        parts.append(report.section(results, problem, heads, rows))
     parts.append(f"Versions: {report.versions_text(results)}.")
     return "\n\n".join(parts) + "\n"
 
 
 def _whole_row(results: Results, problem: str, checkpoints: Sequence[int]) -> list[str]:
     cells = [results.cell(problem, WHOLE, at) for at in checkpoints]
-    texts = ["" if cell is None else _mean_text(list(cell.regrets.values())) for cell in cells]
+    texts = ["" if cell is None else mean_text(cell.regrets.values()) for cell in cells]
     return _row(results, problem, WHOLE, texts)
 
 
@@ -171,12 +174,6 @@ def _row(results: Results, problem: str, name: str, texts: list[str]) -> list[st
     return [name, VARIANTS[name].what, str(len(studies)), *texts, f"{seconds:.1f}"]
 
 
-def _mean_text(regrets: Sequence[float]) -> str:
-    if len(regrets) == 1:
-        return f"{regrets[0]:.3f}"
-    return f"{np.mean(regrets):.3f} ± {np.std(regrets, ddof=1) / np.sqrt(len(regrets)):.3f}"
-
-
 def handle(arguments: argparse.Namespace) -> int:
     """Run the missing studies and print the table. Return 1 if a study failed."""
     problems = select("problem", arguments.problems, tables.problems())
@@ -194,7 +191,5 @@ def handle(arguments: argparse.Namespace) -> int:
     )
     code = print_outcome(rows, arguments.out)
     text = markdown(Results(read_existing_rows(arguments.out)))
-    print(text)
-    if arguments.markdown is not None:
-        write_text(arguments.markdown, text, announce=True)
+    print_report(text, arguments.markdown)
     return code

@@ -30,8 +30,6 @@ A row is the outcome of one study:
 from __future__ import annotations
 
 import argparse
-import os
-import platform
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,7 +38,7 @@ from typing import NamedTuple
 import numpy as np
 from optuna.trial import Trial
 
-from optuna_trlhpo.benchmarks.harness.rows import Row, check_names, read_rows
+from optuna_trlhpo.benchmarks.harness.rows import Row, check_names, read_rows, this_machine
 from optuna_trlhpo.benchmarks.harness.samplers import SamplerFactory
 from optuna_trlhpo.benchmarks.harness.studies import (
     check_positive,
@@ -228,7 +226,7 @@ def _study(it: _ConfirmationRun) -> Row:
         "trainings": measured["trainings"],
         "seconds": measured["seconds"],
         "versions": measured["versions"],
-        "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
+        "machine": this_machine(),
     }
 
 
@@ -257,12 +255,12 @@ def report(
 
     rows, failed = latest(rows, {"totals": list(totals), "top": top, "repeats": repeats})
     if not rows:
-        return f"There is no whole study with {list(totals)} trainings, top {top} and {repeats} repeats.\n"
+        return f"There is no complete study with {list(totals)} trainings, top {top} and {repeats} repeats.\n"
     text = (
-        "Regret of the best observed network after T trainings, and of the network that is best by the mean "
-        f"of {repeats} new trainings, out of the {top} best observed after T - {top * repeats}. Mean ± "
-        "standard error over seeds; a difference below 0 speaks for confirming. p: Wilcoxon's signed-rank "
-        "test, two-sided, after Holm over the lines of a table.\n\n"
+        "Regret of the best observed network after T trainings, and of the confirmed network: the one with "
+        f"the best mean of {repeats} new trainings among the {top} best observed after T - {top * repeats}. "
+        "Mean ± standard error over seeds; a negative difference favours confirmation. p: Wilcoxon's "
+        "two-sided signed-rank test, with Holm's correction over the lines of a table.\n\n"
     )
     for name in dict.fromkeys(row["problem"] for row in rows):
         here = [row for row in rows if row["problem"] == name]

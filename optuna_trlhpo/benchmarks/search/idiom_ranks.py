@@ -30,9 +30,9 @@ import optuna
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from optuna_trlhpo.benchmarks.harness.command_line import select, write_text
-from optuna_trlhpo.benchmarks.harness.rows import Row, check_names, read_rows, versions
-from optuna_trlhpo.benchmarks.harness.samplers import SAMPLERS, SamplerFactory
+from optuna_trlhpo.benchmarks.harness.command_line import print_report, select
+from optuna_trlhpo.benchmarks.harness.rows import Row, check_names, read_rows, this_machine, versions
+from optuna_trlhpo.benchmarks.harness.samplers import REFERENCE, SAMPLERS, SamplerFactory
 from optuna_trlhpo.benchmarks.harness.studies import (
     check_positive,
     check_samplers,
@@ -42,12 +42,9 @@ from optuna_trlhpo.benchmarks.harness.studies import (
     machines_text,
     mean_text,
     table,
-    this_machine,
 )
 from optuna_trlhpo.benchmarks.problems.idioms import IDIOMS, Observer
 from optuna_trlhpo.benchmarks.search import defaults
-
-REFERENCE = "trlhpo"
 
 
 @dataclass(frozen=True)
@@ -200,13 +197,13 @@ def report(rows: Iterable[Row], *, trials: int = defaults.IDIOMS_TRIALS, referen
     """
     rows, failed = latest(rows, {"budget": trials})
     if not rows:
-        return f"There is no whole study of {trials} trials.\n{failures_text(failed)}"
+        return f"There is no complete study of {trials} trials.\n{failures_text(failed)}"
     idioms = [name for name in IDIOMS if any(row["problem"] == name for row in rows)]
     samplers = sorted({row["sampler"] for row in rows}, key=_place)
     values = values_of(sorted(rows, key=lambda row: idioms.index(row["problem"])), trials)
     parts = [
-        f"The true value of the trial that looked best after {trials} trials: mean ± standard error over "
-        "seeds; (+) where large values are good, (-) where small ones are.",
+        f"True value of the trial with the best observed value after {trials} trials: mean ± standard error "
+        "over seeds. (+): larger values are better; (-): smaller values are better.",
         _values_table(rows, values, samplers, reference),
         _ranks_text(rows, idioms, samplers, trials, reference),
         f"{machines_text(rows)}{failures_text(failed)}",
@@ -239,7 +236,7 @@ def _values_table(rows: Sequence[Row], values: Values, samplers: Sequence[str], 
                     told.append(f"{word} than {name}, {p_text(p)}")
         mark = "+" if sign < 0 else "-"
         lines.append([f"{idiom} ({mark})", *texts, "; ".join(told)])
-    return table(["idiom", *samplers, f"{reference} is, p after Holm"], lines)
+    return table(["idiom", *samplers, f"{reference} is (Holm-corrected p)"], lines)
 
 
 def _ranks_text(
@@ -258,7 +255,7 @@ def _ranks_text(
     end = ranks[trials]
     n_seeds = len(next(iter(end.values()), {}))
     if len(everywhere) < 2 or not n_seeds:
-        return "No two samplers have played all idioms with one seed, so there are no ranks over them."
+        return "No two samplers have run on all idioms with a common seed, so there are no ranks."
     others = [name for name in everywhere if name != reference] if reference in everywhere else []
     cells = {name: Cell("study", of_seed) for name, of_seed in end.items()}
     ps = holm([wilcoxon(cells[reference], cells[name]) for name in others])
@@ -269,12 +266,12 @@ def _ranks_text(
         texts = [f"{np.mean(list(ranks[at][name].values())):.2f}" for at in marks]
         p = p_text(p_of[name]) if name in p_of else ""
         lines.append([name, *texts, p, f"{seconds:.1f}"])
-    heads = ["sampler", *(f"@{at}" for at in marks), f"p against {reference}", "s a study"]
+    heads = ["sampler", *(f"@{at}" for at in marks), f"p against {reference}", "s per study"]
     with np.errstate(invalid="ignore"):  # undefined if all ranks are equal
         chance = friedman({name: list(of_seed.values()) for name, of_seed in end.items()})
     text = (
         f"Mean rank over {len(idioms)} idioms and {n_seeds} seeds. p: Wilcoxon's signed-rank test of the "
-        "mean ranks of each seed, two-sided, after Holm."
+        "mean ranks of each seed, two-sided, with Holm's correction."
     )
     if np.isfinite(chance):
         text += f" Friedman's p that all samplers are equally good: {p_text(chance)}."
@@ -296,7 +293,5 @@ def handle(arguments: argparse.Namespace) -> int:
         progress=True,
     )
     text = report(read_rows(arguments.out), trials=arguments.trials)
-    print(text)
-    if arguments.markdown is not None:
-        write_text(arguments.markdown, text)
+    print_report(text, arguments.markdown)
     return int(any("error" in row for row in new))

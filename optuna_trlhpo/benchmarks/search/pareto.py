@@ -29,8 +29,6 @@ from __future__ import annotations
 import argparse
 import functools
 import math
-import os
-import platform
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -41,8 +39,8 @@ import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, Trial
 
-from optuna_trlhpo.benchmarks.harness.rows import Row, read_rows, versions
-from optuna_trlhpo.benchmarks.harness.samplers import SamplerFactory
+from optuna_trlhpo.benchmarks.harness.rows import Row, read_rows, this_machine, versions
+from optuna_trlhpo.benchmarks.harness.samplers import REFERENCE, SamplerFactory
 from optuna_trlhpo.benchmarks.harness.studies import (
     check_positive,
     check_samplers,
@@ -60,7 +58,6 @@ from optuna_trlhpo.benchmarks.search import defaults, runner
 from optuna_trlhpo.layers import describe, parse
 
 PROBLEM = "mnist-layers"
-REFERENCE = "trlhpo"
 CHECKPOINTS = (25, 50, 100, 200)
 
 _WORST_ERROR = 0.9
@@ -203,7 +200,7 @@ def _study(it: _ParetoRun) -> Row:
         "trainings": evaluator.trainings,
         "seconds": round(seconds, 3),
         "versions": versions(),
-        "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
+        "machine": this_machine(),
     }
 
 
@@ -222,7 +219,7 @@ def report(rows: Iterable[Row], *, budget: int = defaults.PARETO_BUDGET, referen
 
     rows, failed = latest(rows, {"problem": PROBLEM, "budget": budget})
     if not rows:
-        return f"There is no whole study with {budget} trainings.\n"
+        return f"There is no complete study with {budget} trainings.\n"
     marks = [at for at in CHECKPOINTS if at < budget] + [budget]
     cells = {
         name: [
@@ -242,11 +239,11 @@ def report(rows: Iterable[Row], *, budget: int = defaults.PARETO_BUDGET, referen
         shares = [mean_text(cell.regrets.values()) for cell in cells[name]]
         p = f"{corrected[name]:.3f}" if name in corrected else ""
         lines.append([name, str(n), *shares, p, f"{seconds:.1f}"])
-    heads = ["sampler", "seeds", *(f"@{mark}" for mark in marks), f"p against {reference}", "CPU s a study"]
+    heads = ["sampler", "seeds", *(f"@{mark}" for mark in marks), f"p against {reference}", "CPU s per study"]
     return (
-        f"Share of the hypervolume of error against MACs on {PROBLEM}, both by their logarithms, that the "
-        "front found is worth by its true errors: mean ± standard error over seeds; more is better. p: "
-        "Wilcoxon's signed-rank test over paired seeds at the end, two-sided, after Holm.\n\n"
+        f"Relative hypervolume of the Pareto front of error and MACs on {PROBLEM}, with true errors, on "
+        "logarithmic axes: mean ± standard error over seeds; larger is better. p: Wilcoxon's two-sided "
+        "signed-rank test over paired seeds at the end of the studies, with Holm's correction.\n\n"
         f"{table(heads, lines)}\n\n{machines_text(rows)}\n{failures_text(failed)}"
     )
 

@@ -29,8 +29,6 @@ A row is the outcome of one study:
 from __future__ import annotations
 
 import argparse
-import os
-import platform
 import time
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -40,8 +38,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from optuna_trlhpo.benchmarks.harness.rows import Row, check_names, read_rows
-from optuna_trlhpo.benchmarks.harness.samplers import SamplerFactory
+from optuna_trlhpo.benchmarks.harness.rows import Row, check_names, read_rows, this_machine
+from optuna_trlhpo.benchmarks.harness.samplers import REFERENCE, SamplerFactory
 from optuna_trlhpo.benchmarks.harness.studies import (
     check_positive,
     check_samplers,
@@ -67,7 +65,6 @@ from optuna_trlhpo.cnn.training.loop import predict_correct, train
 from optuna_trlhpo.layers import parse
 
 CHECKPOINTS = (25, 50, 100)
-REFERENCE = "trlhpo"
 
 
 def refit_errors(name: str, network: str, *, seed: int, refits: int, data_root: str | Path) -> list[float]:
@@ -213,7 +210,7 @@ def _study(it: _TrainingRun) -> Row:
         "training_seconds": round(objective.evaluator.seconds, 3),
         "refit_seconds": round(time.process_time() - start, 3),
         "versions": measured["versions"],
-        "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
+        "machine": this_machine(),
     }
 
 
@@ -247,7 +244,7 @@ def report(
 
     rows, failed = latest(rows, {"problem": name, "budget": budget, "refits": refits})
     if not rows:
-        return f"There is no whole study of {name} with {budget} trainings.\n"
+        return f"There is no complete study of {name} with {budget} trainings.\n"
     studies: dict[tuple[str, str], dict[int, Row]] = {}
     for row in rows:
         studies.setdefault((row["sampler"], row["form"]), {})[row["seed"]] = row
@@ -263,7 +260,7 @@ def report(
 
     places = [at for at in CHECKPOINTS if at < budget] + [budget]
     heads = ["sampler", "form", "seeds", *(f"validation error @{at}" for at in places), "test error"]
-    heads += [f"less {REFERENCE}'s", "p", "CPU s of trainings", "of the sampler"]
+    heads += [f"difference from {REFERENCE}", "p", "CPU s of trainings", "CPU s of the sampler"]
     lines = []
     for player in players:
         by, cell = studies[player], tested[player]
@@ -286,20 +283,21 @@ def report(
     fitted = task.train_size + task.validation_size
     seeds = sorted({row["seed"] for row in rows})
     text = (
-        f"## {name}, really trained\n\n"
-        f"{budget} trainings a study, of {task.train_size:,} images and {task.epochs} epochs each; validated "
-        f"on {task.validation_size:,} images; at most {task.max_macs:,.0f} MACs. Errors in %, mean ± "
-        "standard error over seeds. The validation error is that of the best observed network, lucky as it "
-        f"may be. The test error is the mean of {refits} refits of that network on all {fitted:,} training "
-        f"and validation images ({task.epochs} epochs, batches of {BATCH_SIZE}, Adam at {LEARNING_RATE:g} in "
-        f"one cycle), each judged once on the test images of {task.dataset}.\n\n"
+        f"## {name}, with real trainings\n\n"
+        f"{budget} trainings per study, on {task.train_size:,} images for {task.epochs} epochs each; "
+        f"validation on {task.validation_size:,} images; at most {task.max_macs:,.0f} MACs. Errors in %, "
+        "mean ± standard error over seeds. The validation error is that of the best observed network, and is "
+        f"biased by the selection. The test error is the mean of {refits} refits of that network on all "
+        f"{fitted:,} training and validation images ({task.epochs} epochs, batch size {BATCH_SIZE}, Adam "
+        f"with a one-cycle learning rate of {LEARNING_RATE:g}), each evaluated once on the test images of "
+        f"{task.dataset}.\n\n"
         f"{table(heads, lines)}\n\n"
     )
     if others:
         text += (
-            f"p: Wilcoxon's signed-rank test against {REFERENCE}, two-sided, after Holm over {len(others)} "
-            f"comparisons; {len(seeds)} seeds cannot give less than {min(2.0 ** (1 - len(seeds)), 1):.2g} "
-            "before it.\n\n"
+            f"p: Wilcoxon's signed-rank test against {REFERENCE}, two-sided, with Holm's correction over "
+            f"{len(others)} comparisons; {len(seeds)} seeds cannot give less than "
+            f"{min(2.0 ** (1 - len(seeds)), 1):.2g} before the correction.\n\n"
         )
     text += f"Seeds {', '.join(map(str, seeds))}. {machines_text(rows)}\n"
     return text + failures_text(failed)

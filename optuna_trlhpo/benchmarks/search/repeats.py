@@ -41,8 +41,8 @@ import numpy as np
 from optuna.distributions import FloatDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from optuna_trlhpo.benchmarks.harness.command_line import select, write_text
-from optuna_trlhpo.benchmarks.harness.rows import Row, check_names, read_rows, versions
+from optuna_trlhpo.benchmarks.harness.command_line import print_report, select
+from optuna_trlhpo.benchmarks.harness.rows import Row, check_names, read_rows, this_machine, versions
 from optuna_trlhpo.benchmarks.harness.samplers import SAMPLERS, SamplerFactory
 from optuna_trlhpo.benchmarks.harness.studies import (
     check_positive,
@@ -52,7 +52,6 @@ from optuna_trlhpo.benchmarks.harness.studies import (
     latest,
     machines_text,
     table,
-    this_machine,
 )
 from optuna_trlhpo.benchmarks.problems.pipelines import PIPELINES, Pipeline
 from optuna_trlhpo.benchmarks.search import defaults, modes
@@ -233,9 +232,9 @@ def report(rows: Iterable[Row], *, trials: int = defaults.REPEATS_TRIALS, whole:
     """
     rows, failed = latest(rows, {"budget": trials})
     if not rows:
-        return f"There is no whole study of {trials} trials.\n{failures_text(failed)}"
+        return f"There is no complete study of {trials} trials.\n{failures_text(failed)}"
     samplers = list(dict.fromkeys(row["sampler"] for row in rows))
-    heads = [*samplers, "as planned", "s a study"]
+    heads = [*samplers, "as planned", "s per study"]
     studies = [(pipeline, mode) for mode in modes.MODES for pipeline in PIPELINES] if whole else []
     lines = []
     for pipeline, mode in studies:
@@ -250,10 +249,10 @@ def report(rows: Iterable[Row], *, trials: int = defaults.REPEATS_TRIALS, whole:
             n_pipelines = len({row["problem"] for row in chosen})
             together.append([mode, str(n_pipelines), *_cells(chosen, samplers)])
     parts = [
-        f"Repeats in studies of {trials} trials: trials all of whose values are those of an earlier one, "
-        "while untried configurations remain, of all trials of all seeds. As planned: of the trials after "
-        f"the {AFTER}th that were planned, those that came as they were planned at their first parameter "
-        f"(trlhpo; not where a pipeline reports on the way). Seconds, by the clock, are trlhpo's.",
+        f"Repeated configurations in studies of {trials} trials, over all seeds: trials with the same values "
+        "as an earlier trial, while untried configurations remain. As planned: the fraction of planned "
+        f"trials after the {AFTER}th that followed the plan made at their first parameter (trlhpo; only "
+        "pipelines that do not report between parameters). Seconds are wall-clock times of trlhpo.",
         table(["pipeline", "mode", "configurations", *heads], lines) if lines else "",
         "All pipelines together:",
         table(["mode", "pipelines", *heads], together),
@@ -291,7 +290,5 @@ def handle(arguments: argparse.Namespace) -> int:
         progress=True,
     )
     text = report(read_rows(arguments.out), trials=arguments.trials)
-    print(text)
-    if arguments.markdown is not None:
-        write_text(arguments.markdown, text)
+    print_report(text, arguments.markdown)
     return int(any("error" in row for row in new))

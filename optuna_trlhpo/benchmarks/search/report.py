@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from optuna_trlhpo.benchmarks.harness.command_line import read_existing_rows, select, write_text
-from optuna_trlhpo.benchmarks.harness.rows import check_names
+from optuna_trlhpo.benchmarks.harness.rows import check_names, failure_text
 from optuna_trlhpo.benchmarks.harness.samplers import OURS
+from optuna_trlhpo.benchmarks.harness.studies import table
 from optuna_trlhpo.benchmarks.problems import tables
 from optuna_trlhpo.benchmarks.search import criteria, curves, protocols
 from optuna_trlhpo.benchmarks.search.criteria import Judgement
@@ -50,9 +51,9 @@ def markdown(
         figures: Link to the figure of each problem, by the name of the problem.
     """
     parts = [
-        "# Results\n\nRegret is the true one of the network with the best observed value so far. Cost is the "
-        "number of networks trained; one that the study has trained before is free. p is that of Wilcoxon's "
-        "signed-rank test over paired seeds, two-sided."
+        "# Results\n\nThe regret is the true regret of the network with the best observed value so far. The "
+        "cost is the number of networks trained; a network that the study has trained before is free. p "
+        "values are those of Wilcoxon's two-sided signed-rank test over paired seeds."
     ]
     if judgements:
         parts.append(shortfall(judgements))
@@ -66,10 +67,7 @@ def markdown(
         parts.append(f"Versions: {versions_text(results)}.")
     if results.failed:
         lines = [f"{len(results.failed)} studies failed:", ""]
-        lines += [
-            f"- {row['problem']} ({row['form']}), {row['sampler']}, seed {row['seed']}: {row['error']}"
-            for row in results.failed
-        ]
+        lines += [f"- {failure_text(row)}" for row in results.failed]
         parts.append("\n".join(lines))
     return "\n\n".join(parts) + "\n"
 
@@ -116,10 +114,10 @@ def _problem_tables(results: Results, problem: str, reference: str) -> str:
     unit = next(row["unit"] for row in results.rows if row["problem"] == problem)
     text = f"## {problem}\n\nMean regret in {unit}, with its 95 % bootstrap interval"
     if two_forms:
-        text += "; (p) where the progressive form is the better one, (t) where the terminal one is"
+        text += ". (p) or (t) marks the better form, progressive or terminal"
     text += f". The area is the mean over 1 to {results.budget(problem)} trainings."
     text += f"{_all_text(results, problem, reference)}\n\n"
-    text += table(["sampler", "seeds", *heads, "CPU s a study"], regrets)
+    text += table(["sampler", "seeds", *heads, "CPU s per study"], regrets)
     compared = [results.comparisons(problem, at, reference) for at in checkpoints]
     if any(compared):
         against = [
@@ -127,7 +125,7 @@ def _problem_tables(results: Results, problem: str, reference: str) -> str:
             for sampler in samplers
             if sampler != reference
         ]
-        text += f"\n\nAgainst {reference}, with p after Holm:\n\n" + table(["sampler", *heads], against)
+        text += f"\n\nAgainst {reference}, with Holm-corrected p:\n\n" + table(["sampler", *heads], against)
     return text
 
 
@@ -144,8 +142,8 @@ def _all_text(results: Results, problem: str, reference: str) -> str:
         return ""
     low, high = interval(np.array(regrets))
     return (
-        f" Whoever trained every network there is would come to {np.mean(regrets):.3f} [{low:.3f}, "
-        f"{high:.3f}]: values are noisy, and the one that looks best need not be the best."
+        f" Even after training every network once, the regret would be {np.mean(regrets):.3f} [{low:.3f}, "
+        f"{high:.3f}], because values are noisy and the best observed network need not be the best one."
     )
 
 
@@ -156,7 +154,7 @@ def _rank_table(results: Results) -> str:
     columns = [results.ranks(results.problems, at) for at in checkpoints]
     samplers = sorted({name for column in columns for name in column}, key=lambda n: _mean_rank(columns, n))
     if not samplers:
-        return "No sampler has rows on all problems, so there are no ranks over them."
+        return "No sampler has rows on all problems, so there are no mean ranks."
     rows = [
         [sampler, *(f"{np.mean(column[sampler]):.2f}" if sampler in column else "" for column in columns)]
         for sampler in samplers
@@ -182,10 +180,10 @@ def _comparison_text(comparison: Comparison | None) -> str:
     return "" if comparison is None else f"{comparison.word}, {p_text(comparison.corrected)}"
 
 
-def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Format a table in Markdown."""
-    lines = [heads, ["---"] * len(heads), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+def section(results: Results, problem: str, heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Format a section with a table of the regrets on a problem that all samplers have in one form."""
+    form, unit = next((row["form"], row["unit"]) for row in results.rows if row["problem"] == problem)
+    return f"## {problem}\n\nIn its {form} form; regret in {unit}.\n\n{table(heads, rows)}"
 
 
 def head(at: int) -> str:
@@ -196,10 +194,10 @@ def head(at: int) -> str:
 def shortfall(judgements: Sequence[Judgement]) -> str:
     """Format a section on the criteria, the failed ones first."""
     rows = sorted(judgements, key=lambda judgement: judgement.holds)
-    text = f"## What is to be reached\n\n{sum(row.holds for row in rows)} of {len(rows)} criteria hold."
+    text = f"## Criteria\n\n{sum(row.holds for row in rows)} of {len(rows)} criteria hold."
     if len(rows) < len(criteria.CRITERIA):
         text += f" {len(criteria.CRITERIA) - len(rows)} more are judged by other protocols."
-    return f"{text}\n\n" + table(["criterion", "measured", "falls short"], rows)
+    return f"{text}\n\n" + table(["criterion", "measured", "shortfall"], rows)
 
 
 def versions_text(results: Results) -> str:
@@ -232,7 +230,7 @@ def handle(arguments: argparse.Namespace) -> int:
         if figures is not None:
             links = {name: Path(os.path.relpath(path, base)).as_posix() for name, path in figures.items()}
         text = markdown(results, arguments.reference, judgements=judgements, figures=links)
-        write_text(arguments.markdown, text, announce=True)
+        write_text(arguments.markdown, text)
         if judgements:
             print(shortfall(judgements), end="\n\n")
     print(*headlines(results, arguments.reference), sep="\n")

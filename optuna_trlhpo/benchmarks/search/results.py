@@ -20,11 +20,10 @@ import numpy as np
 from scipy import stats
 
 from optuna_trlhpo.benchmarks.harness.rows import Row
-from optuna_trlhpo.benchmarks.harness.samplers import OPTUNA_SAMPLERS
+from optuna_trlhpo.benchmarks.harness.samplers import OPTUNA_SAMPLERS, REFERENCE
 
 CHECKPOINTS = (25, 50, 100, 200, 300)
 AREA = -1
-REFERENCE = "trlhpo"
 SIGNIFICANT = 0.05
 
 _RESAMPLES = 2000

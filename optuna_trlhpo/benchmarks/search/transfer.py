@@ -18,13 +18,14 @@ from optuna.trial import TrialState, create_trial
 
 from optuna_trlhpo.benchmarks.harness.command_line import (
     print_outcome,
+    print_report,
     print_setting,
     read_existing_rows,
     select,
-    write_text,
 )
 from optuna_trlhpo.benchmarks.harness.rows import Row, check_names
 from optuna_trlhpo.benchmarks.harness.samplers import SamplerFactory, ours
+from optuna_trlhpo.benchmarks.harness.studies import mean_text
 from optuna_trlhpo.benchmarks.layer_prior.pretraining import DATA
 from optuna_trlhpo.benchmarks.problems import tables
 from optuna_trlhpo.benchmarks.problems.mnist_layers import read_table
@@ -191,12 +192,12 @@ def markdown(results: Results, at: Iterable[int] = (10, 25, 50)) -> str:
     """
     at = list(at)
     parts = [
-        "# What an earlier study saves\n\nThe mean regret ± its standard error, and in brackets how many "
-        "trainings earlier the mean regret is where a cold start has it (negative: later). p is Wilcoxon's "
-        "over paired seeds against the cold start, after Holm; a p of .05 or more is a tie. An earlier study "
-        f"has {N_EARLIER} trainings and noise of its own. Two are misleading, of random networks of the "
-        f"problem itself: {REVERSED}, with good and bad exchanged, and {SHUFFLED}, with the values dealt out "
-        "anew."
+        "# Trainings saved by an earlier study\n\nMean regret ± standard error, and in brackets the number "
+        "of trainings by which the warm start reaches the mean regret of the cold start earlier (negative: "
+        "later). p values are those of Wilcoxon's signed-rank test over paired seeds against the cold start, "
+        f"with Holm's correction; a p of .05 or more is a tie. An earlier study has {N_EARLIER} trainings "
+        "with independent noise. Two of them are misleading, with random networks of the problem itself: "
+        f"{REVERSED}, in the opposite direction, and {SHUFFLED}, with permuted values."
     ]
     for problem in results.problems:
         form = next(row["form"] for row in results.rows if row["problem"] == problem)
@@ -214,9 +215,8 @@ def markdown(results: Results, at: Iterable[int] = (10, 25, 50)) -> str:
             for n in marks:
                 cells.append(_cell(results, problem, name, n, curves))
             rows.append([name, *cells])
-        unit = next(row["unit"] for row in results.rows if row["problem"] == problem)
-        heads = ["begun with", "seeds", *map(report.head, marks)]
-        parts.append(f"## {problem}\n\nIn its {form} form; regret in {unit}.\n\n{report.table(heads, rows)}")
+        heads = ["start", "seeds", *map(report.head, marks)]
+        parts.append(report.section(results, problem, heads, rows))
     parts.append(f"Versions: {report.versions_text(results)}.")
     return "\n\n".join(parts) + "\n"
 
@@ -224,9 +224,7 @@ def markdown(results: Results, at: Iterable[int] = (10, 25, 50)) -> str:
 def _cell(results: Results, problem: str, name: str, n: int, curves: dict[str, np.ndarray]) -> str:
     cell = results.cell(problem, name, n)
     assert cell is not None
-    regrets = list(cell.regrets.values())
-    error = np.std(regrets, ddof=1) / np.sqrt(len(regrets)) if len(regrets) > 1 else float("nan")
-    text = f"{np.mean(regrets):.3f} ± {error:.3f}"
+    text = mean_text(cell.regrets.values())
     if name == COLD or COLD not in curves:
         return text
     compared = results.comparisons(problem, n, COLD)[name]
@@ -269,7 +267,5 @@ def handle(arguments: argparse.Namespace) -> int:
     )
     code = print_outcome(rows, arguments.out)
     text = markdown(Results(read_existing_rows(arguments.out)))
-    print(text)
-    if arguments.markdown is not None:
-        write_text(arguments.markdown, text, announce=True)
+    print_report(text, arguments.markdown)
     return code

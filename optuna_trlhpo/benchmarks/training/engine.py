@@ -264,12 +264,12 @@ def run(
             timings.append(
                 measure(network, device=device, images=n, clock=clock, data_root=data_root, rounds=rounds)
             )
-    heads = ["network", "parameters", "MFLOP an image", "tutorial images/s", "engine images/s", "speedup"]
-    heads += ["GFLOP/s", "of the limit"]
+    heads = ["network", "parameters", "MFLOP per image", "tutorial images/s", "engine images/s", "speedup"]
+    heads += ["GFLOP/s", "share of the limit"]
     if device.type == "cuda":
-        heads += ["precision", f"{_AT_ONCE} at once, images/s"]
+        heads += ["precision", f"{_AT_ONCE} in parallel, images/s"]
     else:
-        heads += ["gain of the layout"]
+        heads += ["layout speedup"]
     lines = []
     for it in timings:
         line = [it.network, f"{it.parameters:,}", f"{it.flops / 1e6:.2f}", f"{it.plain:,.0f}"]
@@ -287,7 +287,7 @@ def run(
 
     return (
         f"{name}, {os.cpu_count()} cores, {threads} used; Python {platform.python_version()}, torch "
-        f"{torch.__version__}; {what}, batches of {BATCH_SIZE}, the fastest of {rounds} rounds\n\n"
+        f"{torch.__version__}; {what}, batch size {BATCH_SIZE}, fastest of {rounds} rounds\n\n"
         f"{table(heads, lines)}\n\n"
         f"Limit: {limit / 1e9:.0f} GFLOP/s ({measured})\n"
         f"engine {device.type} speedup {mean:.2f} limit-share {timings[-1].rate / limit:.2f}"

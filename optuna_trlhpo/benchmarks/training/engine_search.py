@@ -29,8 +29,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import os
-import platform
 import time
 import zlib
 from collections.abc import Iterable, Sequence
@@ -44,7 +42,7 @@ import torch
 from optuna.pruners import BasePruner
 from optuna.study import Study
 
-from optuna_trlhpo.benchmarks.harness.rows import Row, check_names, read_rows, versions
+from optuna_trlhpo.benchmarks.harness.rows import Row, check_names, read_rows, this_machine, versions
 from optuna_trlhpo.benchmarks.harness.studies import (
     check_positive,
     collect,
@@ -243,7 +241,7 @@ def _study(it: _EngineRun) -> Row:
         "accuracy": best.value,
         "test_errors": errors,
         "versions": versions(),
-        "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
+        "machine": this_machine(),
     }
 
 
@@ -271,8 +269,8 @@ def report(
     arms = {arm: {row["seed"]: row for row in rows if row["sampler"] == arm} for arm in (PLAIN, ENGINE)}
     seeds = sorted(arms[PLAIN].keys() & arms[ENGINE].keys())
     if not seeds:
-        return "There is no seed with a whole study of both.\n" + failures_text(failed)
-    heads = ["objective", "CPU s of a study", "s of trainings", "trained", "looked up"]
+        return "There is no seed with a complete study of both.\n" + failures_text(failed)
+    heads = ["objective", "CPU s per study", "s of trainings", "trained", "looked up"]
     heads += ["validation error, %", "test error, %"]
     lines = []
     for arm, by in arms.items():
@@ -292,8 +290,8 @@ def report(
     ]
     return (
         f"## {trials} trials on {images:,} images of MNIST\n\n"
-        f"{len(seeds)} seeds, mean ± standard error. The test error is that of {refits} refits of what a "
-        "study found, on training and validation images.\n\n"
+        f"{len(seeds)} seeds, mean ± standard error. The test error is the mean of {refits} refits of the "
+        "network found, on training and validation images.\n\n"
         f"{table(heads, lines)}\n\n"
         f"{machines_text(rows)}\n"
         f"{failures_text(failed)}\n"

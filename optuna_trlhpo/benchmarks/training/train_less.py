@@ -27,8 +27,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -39,8 +37,8 @@ import torch
 from optuna.pruners import BasePruner, MedianPruner, PercentilePruner
 from tqdm.auto import tqdm
 
-from optuna_trlhpo.benchmarks.harness.command_line import write_text
-from optuna_trlhpo.benchmarks.harness.rows import Row, check_names, versions
+from optuna_trlhpo.benchmarks.harness.command_line import print_report
+from optuna_trlhpo.benchmarks.harness.rows import Row, check_names, this_machine, versions
 from optuna_trlhpo.benchmarks.harness.studies import (
     check_positive,
     find_root,
@@ -207,7 +205,7 @@ def _train(name: str, networks: Iterable[Network], data: ImageData, kept: Iterab
             "images": len(data.train_labels),
             **grow(network, way, trainer, curves),
             "versions": versions(),
-            "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
+            "machine": this_machine(),
         }
 
 
@@ -292,15 +290,15 @@ def report(rows: Iterable[Row], *, images: int = defaults.TRAIN_IMAGES) -> str:
         if row["images"] == images:
             of_way.setdefault(row["way"], {})[row["network"]] = row
     if FULL not in of_way:
-        return "There is nothing to compare with: no network was trained the whole way.\n"
+        return "There is no reference: no network was trained with the method `whole`.\n"
     networks = [it for it in of_way[FULL] if all(it in trained for trained in of_way.values())]
     if len(networks) < 4:
-        return f"Only {len(networks)} networks were trained in every way; at least 4 are needed.\n"
+        return f"Only {len(networks)} networks were trained with every method; at least 4 are needed.\n"
     for name, block in BLOCKS.items():
         of_way[name] = {it: _in_blocks(of_way[FULL][it], block) for it in networks}
     whole = [of_way[FULL][it]["accuracies"][-1] for it in networks]
     better = np.argsort(whole)[len(whole) // 2 :]
-    heads = ["way", "CPU s a network", "saved", "Spearman", "Kendall", "Spearman, better half"]
+    heads = ["method", "CPU s per network", "saved", "Spearman", "Kendall", "Spearman, better half"]
     heads += ["Kendall, better half", "mean accuracy"]
     lines = []
     base = np.mean([sum(of_way[FULL][it]["seconds"]) for it in networks])
@@ -323,13 +321,13 @@ def report(rows: Iterable[Row], *, images: int = defaults.TRAIN_IMAGES) -> str:
     least, most = DEPTHS
     shown = [row for trained in of_way.values() for row in trained.values()]
     return (
-        "# What training less saves, and what it costs\n\n"
+        "# Savings and costs of reduced training\n\n"
         f"{len(networks)} random networks of Table I of {least} to {most} layers and at most {MAX_MACS:,.0f} "
-        f"MACs, grown layer by layer on {images:,} images of MNIST; whole is {EPOCHS} epochs from scratch "
-        "for every prefix. Seconds are for a network with all that was trained on its way. Rank correlations "
-        "are with the accuracies of the whole training on "
-        f"{VALIDATION_SHARE * images:,} validation images; `{AGAIN}`, the same under "
-        "another seed, is the bound. ±: one standard error, by bootstrap over networks.\n\n"
+        f"MACs, grown layer by layer on {images:,} images of MNIST; `{FULL}` trains "
+        f"every prefix from scratch for {EPOCHS} epochs. Seconds are for a network with all its prefixes. "
+        f"Rank correlations are with the accuracies of `{FULL}` on {VALIDATION_SHARE * images:,} validation "
+        f"images; `{AGAIN}`, the same with another seed, is an upper bound. ±: bootstrap standard error over "
+        "networks.\n\n"
         f"{table(heads, lines)}\n\n"
         f"{machines_text(shown)}\n"
     )
@@ -350,7 +348,5 @@ def handle(arguments: argparse.Namespace) -> int:
     )
     rows = [row for path in sorted(arguments.out.glob("*.jsonl")) for row in read_rows(path)]
     text = report(rows, images=arguments.images)
-    print(text)
-    if arguments.markdown is not None:
-        write_text(arguments.markdown, text)
+    print_report(text, arguments.markdown)
     return 0
