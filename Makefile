@@ -31,14 +31,14 @@ VERSIONS :=
 TESTS :=
 
 # Words in the names of folders, files or tests: those that touch a dependency, and Optuna's own of any sampler.
-LOWEST_TESTS := cnn or conformance or dashboard or dependencies or tables or visualization
+LOWEST_TESTS := test_export or test_training or test_model or test_data or WithoutStartup or test_publish or test_dependencies or test_tables or test_every_figure or test_gaussian_process or test_layer_prior or old_studies
 LOWEST_EXTRAS := cnn,dashboard,export,visualization,bench,dev
 
 SMAC := $(BIN)/python -c 'import smac' 2>/dev/null || $(BIN)/python -m pip install --disable-pip-version-check -e ".[smac]"
 NEWEST_ENOUGH := import sys; sys.exit(sys.version_info < (3, 10))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-lowest test-smac test-browser lint format docs bench bench-full bench-foreign ablate transfer real confirm pareto bench-engine train-less engine-search repeats idioms overhead soak clean
+.PHONY: help demo test test-long test-all test-lowest test-smac test-browser lint format docs bench bench-full bench-foreign ablate transfer real confirm pareto bench-engine train-less engine-search repeats idioms overhead soak clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -51,6 +51,9 @@ test: $(INSTALLED) ## tests and doctests, but for the long ones; minutes on two 
 
 test-all: $(INSTALLED) ## the long ones too
 	$(PYTEST) $(PARALLEL) -m "not (smac or browser)" $(ARGS)
+
+test-long: $(INSTALLED) ## the long ones alone, and those that need data
+	$(PYTEST) $(PARALLEL) -m "(slow or data) and not (smac or browser)" $(ARGS)
 
 test-lowest: ## a part, in an environment with the lowest versions of all that is needed (tests/lowest.txt)
 	@$(MAKE) --no-print-directory test VENV='$(LOWEST)' EXTRAS='$(LOWEST_EXTRAS)' VERSIONS=tests/lowest.txt TESTS='-k "$(LOWEST_TESTS)"'

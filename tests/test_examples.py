@@ -61,6 +61,7 @@ def test_quickstart_resumes(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.data
 def test_mnist(tmp_path: Path) -> None:
     if not (DATA_ROOT / "MNIST" / "raw").is_dir():
         pytest.skip(f"no MNIST/raw in {DATA_ROOT}; set TRLHPO_DATA_ROOT to the folder that holds it")

@@ -29,6 +29,7 @@ EXPECTED_FAILURES: dict[str, str] = {}
 """Checks of scikit-learn's that are not passed, and why; there are none."""
 
 
+@pytest.mark.slow
 @parametrize_with_checks([TRLHPOClassifier(**QUICK)], expected_failed_checks=lambda _: EXPECTED_FAILURES)
 def test_scikit_learns_own_checks(estimator: Any, check: Any) -> None:
     check(estimator)

@@ -30,6 +30,7 @@ def test_each_variant_differs_from_the_whole_agent(name):
     assert set(ablation.VARIANTS[name].problems or ()) <= set(tables.problems())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ablation.VARIANTS)
 def test_each_variant_plays(name, toy):
     with quiet():

@@ -173,6 +173,7 @@ def test_the_command_runs_and_reports(toy, tmp_path, capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.data
 def test_processes_find_what_one_finds(data_root, tmp_path):
     tables.load.cache_clear()
 

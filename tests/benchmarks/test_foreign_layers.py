@@ -91,6 +91,7 @@ def test_every_network_of_the_space_is_reached(foreign) -> None:
     assert {len(network) for network in networks} == {1, 2, 3, 4, 5, 6}
 
 
+@pytest.mark.slow
 def test_no_other_network_is_reached(foreign) -> None:
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(2000), direction="maximize")
     for form in ("terminal", "progressive"):

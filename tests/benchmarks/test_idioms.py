@@ -42,6 +42,7 @@ def test_values_depend_on_seed_and_parameters_alone(idiom: Idiom) -> None:
     assert (values[0] == values[1]) == (idiom.name == "quadratic")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("idiom", IDIOMS.values(), ids=list(IDIOMS))
 def test_there_is_something_to_find(idiom: Idiom) -> None:
     study, watch = play(idiom, 2001, 40)

@@ -192,6 +192,8 @@ def test_what_is_missing_is_said_before_the_first_study(run, tmp_path):
     assert read_rows(tmp_path) == []
 
 
+@pytest.mark.slow
+@pytest.mark.data
 def test_processes_find_what_one_finds(data_root, tmp_path):
     def rows(jobs):
         found = runner.run(

@@ -12,7 +12,7 @@ from optuna.distributions import FloatDistribution, IntDistribution
 from optuna.trial import FixedTrial
 
 from optuna_trlhpo.benchmarks.problems import tables
-from optuna_trlhpo.benchmarks.problems.tables import HPOTable, LossTable, MacroProgressive, problems
+from optuna_trlhpo.benchmarks.problems.tables import HPOTable, LossTable, Macro, MacroProgressive, problems
 
 
 def from_package(name):
@@ -125,9 +125,10 @@ def test_the_terminal_form_trains_once_and_reports_nothing(monkeypatch):
     assert (value, networks, trial.intermediate_values) == (0.3, ["01201002"], {})
 
 
+@pytest.mark.data
 def test_macro_is_the_published_table(data_root):
     table = tables.load("macro", data_root)
-    assert isinstance(table, LossTable) and len(table) == 3**8
+    assert isinstance(table, Macro) and len(table) == 3**8
     assert table.optimum == pytest.approx(0.93127, abs=1e-5)
     assert table.forms == ("terminal",)
     layerwise = tables.load("macro-progressive", data_root)

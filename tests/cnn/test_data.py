@@ -115,6 +115,7 @@ def test_digits() -> None:
     assert len(whole.unique(dim=0)) == len(np.unique(load_digits().data, axis=0))
 
 
+@pytest.mark.data
 def test_mnist_has_the_papers_sizes() -> None:
     pytest.importorskip("torchvision")
     if not (DATA_ROOT / "MNIST" / "raw").is_dir():

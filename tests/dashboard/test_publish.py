@@ -208,6 +208,7 @@ def several(trial: optuna.Trial) -> tuple[float, float]:
     return x, x  # more of both: none beats another
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("n_trials", "objective", "how", "expected"),
     [
@@ -292,6 +293,7 @@ def of_agent() -> optuna.Study:
     return study_of(60, layered(), sampler=sampler)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FIGURES.values())
 def test_a_smaller_figure_says_what_the_whole_says(
     name: str, of_agent: optuna.Study, monkeypatch: pytest.MonkeyPatch

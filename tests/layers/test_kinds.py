@@ -155,6 +155,7 @@ def value_of(network: tuple[Layer, ...]) -> float:
     return 0.6 + 0.1 * sum(layer.kind == "Dropout" for layer in network) - 0.02 * len(network)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "space",
     [pytest.param(name, marks=[pytest.mark.slow] if name != "mlp" else []) for name in INPUTS],

@@ -252,6 +252,7 @@ def check_values(trial: FrozenTrial) -> None:
             assert type(value) in {type(choice) for choice in distribution.choices}
 
 
+@pytest.mark.slow
 @FEW
 @given(programs())
 def test_what_is_suggested_is_allowed_and_equal_seeds_give_equal_runs(program: Program) -> None:

@@ -41,6 +41,7 @@ def median_best(objective, n_trials, **arguments):
 # Numbers -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("huge", [1e307, -1e307, 1.7e308, 1e200])
 def test_a_huge_value_does_not_end_a_study(huge):
     study = optimized(lambda trial: huge if trial.number in (2, 9) else quadratic(trial), 16)
@@ -282,6 +283,7 @@ def interrupt(*arguments, **settings):
     raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "place",
     [
@@ -340,6 +342,7 @@ def grown(trial):
     return best
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "state", [torch.no_grad, torch.inference_mode, default_dtype, default_device, within_device]
 )

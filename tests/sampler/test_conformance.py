@@ -9,6 +9,7 @@ from optuna.testing.pytest_samplers import BasicSamplerTestCase, MultiObjectiveS
 from optuna_trlhpo import TRLHPOSampler
 
 
+@pytest.mark.slow
 class TestDefault(BasicSamplerTestCase, MultiObjectiveSamplerTestCase):
     @pytest.fixture
     def sampler(self) -> Callable[[], BaseSampler]:

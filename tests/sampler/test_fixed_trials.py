@@ -38,6 +38,7 @@ def depths_of(trial):
     return [step + 1 for step in trial.intermediate_values]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_before", [0, 5])  # while nothing is known, and later
 @pytest.mark.parametrize("prior", [True, False])
 @pytest.mark.parametrize("layers", [FOUR, SIX], ids=len)

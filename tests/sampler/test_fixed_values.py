@@ -47,6 +47,7 @@ def fixed_by(way, objective, fixed, n, seed=0):
     return study
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["wrapper", "queue"])
 @pytest.mark.parametrize("case", FIXED)
 def test_what_is_left_to_choose_comes_once(case, way):
@@ -107,6 +108,7 @@ def test_what_another_sampler_decides_is_not_fixed():
     assert distinct(study.trials) >= 36
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "value", ["text", None, [1], {"a": 1}, float("inf"), float("nan"), 10**400, 99, -1.5]
 )

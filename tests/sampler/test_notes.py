@@ -49,6 +49,7 @@ def studies():
     return {agent: run(agent) for agent in AGENTS}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("agent", AGENTS)
 def test_what_the_agent_decided_has_a_small_note(studies, agent):
     trials = studies[agent].trials

@@ -125,6 +125,7 @@ def test_one_trial_that_fails_is_no_evidence():
     assert distinct(trial for trial in study.trials if trial.state == TrialState.COMPLETE) == 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("only", [dict(low=2.0, high=2.0), dict(low=2.0, high=2.0, log=True)])
 def test_a_number_with_one_value_makes_no_difference(seed, only):

@@ -373,6 +373,7 @@ def test_what_depends_on_a_choice_is_planned_with_it(acquisition):
     assert all(trial.state == TrialState.COMPLETE for trial in study.trials)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("acquisition", ["expected_improvement", "thompson"])
 def test_two_runs_with_one_seed_are_equal(acquisition):
     def objective(trial):

@@ -24,6 +24,7 @@ def trials_of(name: str, mode: str = "one") -> list[FrozenTrial]:
     return modes.MODES[mode](PIPELINES[name], OURS["trlhpo"], 2000, N_TRIALS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [

@@ -33,6 +33,7 @@ def make(request, make_sampler):
     return make_sampler if request.param == "default" else lambda: TRLHPOSampler.paper(seed=0)
 
 
+@pytest.mark.slow
 def test_two_runs_with_one_seed_are_equal(make):
     runs = []
     for _ in range(2):

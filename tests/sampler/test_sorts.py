@@ -29,6 +29,7 @@ def optimized(objective, seed, n_trials=60, **settings):
     return study
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [2000, _slow(2001), _slow(2002)])
 def test_a_sort_that_looks_worse_is_not_given_up(seed):
     trials = optimized(two_models, seed).trials[20:]
@@ -41,6 +42,7 @@ def test_a_sort_that_is_rarely_good_is_found():
     assert best[1] < 1.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [2000, _slow(2001)])
 def test_a_loop_that_ends_early_is_not_counted_again(seed):
     def objective(trial):

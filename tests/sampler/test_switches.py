@@ -49,6 +49,7 @@ def default():
     return [trial.params for trial in play().trials]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", SWITCHES, ids=str)
 def test_a_switch_is_of_consequence(settings, default):
     found = [trial.params for trial in play(**settings).trials]
@@ -75,6 +76,7 @@ def test_the_critic_is_the_one_that_is_named():
         assert type(critic.body).__name__.lower().count(body) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("critic", ["perceptron", "transformer"])
 def test_another_critic_takes_what_is_expected(critic):
     """With a prior for layers and an earlier study it plans from the first trial on, and by what they say."""

@@ -279,6 +279,7 @@ def test_reports_are_seen_on_every_storage(make_sampler, storage, tmp_path):
     np.testing.assert_allclose(rows["outcomes"][:, 0, 0], 0.5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("configuration", ["default", "paper"])
 def test_minimise_and_maximise_are_mirrored(make_sampler, configuration):
     from optuna_trlhpo import TRLHPOSampler

@@ -191,6 +191,7 @@ def conditional(trial):
     return bowl(trial)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("earlier", "now"),
     [(conditional, bowl), (bowl, conditional), (conditional, conditional)],
@@ -286,6 +287,7 @@ def grown(space, *, whole=False):
     return objective
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layer_prior", [False, True])
 @pytest.mark.parametrize("whole", [False, True], ids=["grow", "suggest"])
 @pytest.mark.parametrize(("earlier", "now"), [(SMALL, LARGE), (LARGE, SMALL)], ids=["larger", "smaller"])

@@ -98,12 +98,14 @@ def alone():
     return {objective: run(sampler_of(), objective) for objective in (grow, suggest)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrapper", WRAPPERS)
 @pytest.mark.parametrize("objective", [grow, suggest])
 def test_a_wrapper_that_only_hands_on_changes_nothing(wrapper, objective, alone):
     assert run(WRAPPERS[wrapper](sampler_of()), objective) == alone[objective]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrapper", ["the least", "nothing fixed"])
 @pytest.mark.parametrize("storage", ["sqlite", "journal"])
 def test_a_stored_study_changes_nothing(wrapper, storage, alone, tmp_path):
@@ -113,6 +115,7 @@ def test_a_stored_study_changes_nothing(wrapper, storage, alone, tmp_path):
     assert run(WRAPPERS[wrapper](sampler_of()), storage=where) == alone[grow]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrapper", ["the least", "nothing fixed"])
 def test_brackets_of_hyperband_change_nothing(wrapper):
     def study_of(sampler):
@@ -122,6 +125,7 @@ def test_brackets_of_hyperband_change_nothing(wrapper):
     assert study_of(WRAPPERS[wrapper](sampler_of())) == study_of(sampler_of())
 
 
+@pytest.mark.slow
 def test_what_is_fixed_does_not_switch_off_the_rest(alone):
     fixed = run(PartialFixedSampler({"layer1_conv_stride": 1}, sampler_of()), n=8)
     assert all(params["layer1_conv_stride"] == 1 for params, _ in fixed)
@@ -209,6 +213,7 @@ def test_nothing_is_left_behind():
     assert not sampler_hooks.entered
 
 
+@pytest.mark.slow
 def test_a_wrapped_sampler_is_pickled_between_trials(alone):
     study = optuna.create_study(direction="maximize", sampler=DelegatingAll(sampler_of()))
     study.optimize(grow, n_trials=2)

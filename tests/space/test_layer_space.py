@@ -114,6 +114,7 @@ def test_macs_of_a_network_by_hand() -> None:
 # Four forms of one network ----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @every_space
 @given(data=st.data())
 def test_the_four_forms_are_inverse_to_each_other(space: LayerSpace, data: st.DataObject) -> None:
@@ -327,6 +328,7 @@ def assert_one_choice_set_per_name(study: optuna.Study) -> None:
     assert choices and all(len(sets) == 1 for sets in choices.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["grow", "suggest"])
 @pytest.mark.parametrize("sampler", SAMPLERS)
 @pytest.mark.parametrize("name", ["digits", "tight", "capped narrowing"])
@@ -338,6 +340,7 @@ def test_no_sampler_ever_plays_an_invalid_network(name: str, sampler: str, how: 
     assert len({str(trial.params) for trial in study.trials}) > 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["grow", "suggest"])
 @pytest.mark.parametrize("name", ["tight", "oblong", "capped narrowing"])
 def test_a_name_never_has_two_sets_of_choices(name: str, how: str) -> None:

@@ -50,6 +50,7 @@ def rows_with(last: list[float]) -> list[np.ndarray]:
 # One trial --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["paper", "scores", "transformer", "no layers, paper", "whole"])
 def test_rows_sum_to_one_and_what_is_masked_is_blank(name: str, make: Callable[[str], Study]) -> None:
     study = make(name)

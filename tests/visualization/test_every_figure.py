@@ -102,6 +102,7 @@ def test_a_figure_or_a_sentence(
     assert not said or said in caplog.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("study", MAKERS)
 @pytest.mark.parametrize("name", TWINS)
 def test_twins_say_and_show_the_same(name: str, study: str, make: Callable[[str], Study]) -> None:

@@ -49,6 +49,7 @@ def unpacked(text: str) -> str:
     return gzip.decompress(base64.b64decode(text)).decode()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MAKERS)
 def test_one_page_of_every_study(name: str, make: Callable[[str], Study], tmp_path: Path) -> None:
     path = write_report(make(name), tmp_path / "new" / "report.html")
