@@ -34,11 +34,13 @@ TESTS :=
 LOWEST_TESTS := test_export or test_training or test_model or test_data or WithoutStartup or test_publish or test_dependencies or test_tables or test_every_figure or test_gaussian_process or test_layer_prior or old_studies
 LOWEST_EXTRAS := cnn,dashboard,export,visualization,bench,dev
 
+WITH_LOWEST := $(MAKE) --no-print-directory VENV='$(LOWEST)' EXTRAS='$(LOWEST_EXTRAS)' VERSIONS=tests/lowest.txt
+
 SMAC := $(BIN)/python -c 'import smac' 2>/dev/null || $(BIN)/python -m pip install --disable-pip-version-check -e ".[smac]"
 NEWEST_ENOUGH := import sys; sys.exit(sys.version_info < (3, 10))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long test-all test-lowest test-smac test-browser lint format docs bench bench-full bench-foreign ablate transfer real confirm pareto bench-engine train-less engine-search repeats idioms overhead soak clean
+.PHONY: help demo test test-long test-all test-lowest install install-lowest test-smac test-browser lint format docs bench bench-full bench-foreign ablate transfer real confirm pareto bench-engine train-less engine-search repeats idioms overhead soak clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -56,7 +58,12 @@ test-long: $(INSTALLED) ## the long ones alone, and those that need data
 	$(PYTEST) $(PARALLEL) -m "(slow or data) and not (smac or browser)" $(ARGS)
 
 test-lowest: ## a part, in an environment with the lowest versions of all that is needed (tests/lowest.txt)
-	@$(MAKE) --no-print-directory test VENV='$(LOWEST)' EXTRAS='$(LOWEST_EXTRAS)' VERSIONS=tests/lowest.txt TESTS='-k "$(LOWEST_TESTS)"'
+	@$(WITH_LOWEST) test TESTS='-k "$(LOWEST_TESTS)"'
+
+install: $(INSTALLED) ## the environment alone, with all that tests and docs need
+
+install-lowest: ## that of test-lowest alone
+	@$(WITH_LOWEST) install
 
 test-smac: $(INSTALLED) ## those of SMAC, which is installed if it is missing
 	@$(SMAC)
@@ -123,8 +130,9 @@ idioms: $(INSTALLED) ## what samplers find in ten objectives such as Optuna's ex
 overhead: $(INSTALLED) ## time the sampler takes per trial
 	$(BENCHMARKS) overhead
 
-soak: $(INSTALLED) ## many more random objectives than `make test` plays, and longer studies of them; an hour
-	TRLHPO_PROGRAMS=500 $(PYTEST) $(PARALLEL) -m "not (smac or browser)" tests/properties/test_programs.py $(ARGS)
+soak: $(INSTALLED) ## all cases of all tests, many more random objectives, and longer studies of them; hours
+	TRLHPO_ALL_CASES=1 $(PYTEST) $(PARALLEL) -m many_cases $(ARGS)
+	TRLHPO_ALL_CASES=1 TRLHPO_PROGRAMS=500 $(PYTEST) $(PARALLEL) -m "not (smac or browser)" tests/properties/test_programs.py $(ARGS)
 
 clean: ## remove caches and what was built; environments and studies stay
 	rm -rf build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -103,4 +103,4 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert "4 random networks" in page.read_text() and "| again |" in page.read_text()
     assert main([*command, "--ways", "other"]) == 2
     assert "unknown way other" in capsys.readouterr().err
-    assert report([]).startswith("There is nothing to compare with")
+    assert report([]).startswith("There is no reference: no network was trained")

@@ -328,7 +328,7 @@ def proxy() -> Iterator[BaseStorage]:
 
 
 @pytest.mark.slow
-@FEW
+@settings(FEW, max_examples=max(2, N_PROGRAMS // 3))
 @given(program=programs())
 def test_a_run_over_grpc_is_equal(proxy: BaseStorage, program: Program) -> None:
     here, there = study_of(program), study_of(program, storage=proxy)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -42,6 +43,7 @@ from optuna_trlhpo.visualization._study import read_space
 SPACE = LayerSpace(input_shape=(1, 8, 8), max_layers=3, min_accuracy=None, min_improvement=None)
 TWINS = [name for name in visualization.matplotlib.__all__ if name.startswith("plot_")]
 ARTIFACT = "dashboard:artifacts:0:some"
+ALL_CASES = bool(os.environ.get("TRLHPO_ALL_CASES"))
 
 
 def grow(trial: optuna.Trial) -> float:
@@ -369,6 +371,7 @@ SEVERE = [
 ]
 
 
+@pytest.mark.many_cases(4)
 @pytest.mark.slow
 @pytest.mark.parametrize(("whose", "name", "value"), SEVERE, ids=lambda it: brief(it)[:20])
 def test_what_broke_something_once_breaks_nothing(whose: str, name: str, value: object) -> None:
@@ -421,7 +424,7 @@ def test_reading_raises_for_nothing_that_json_can_hold(data: st.DataObject, plac
 
 @pytest.mark.slow
 @given(st.data(), st.sampled_from(PLACES))
-@settings(max_examples=60)
+@settings(max_examples=60 if ALL_CASES else 20)
 def test_a_trial_is_played_whatever_the_others_hold(data: st.DataObject, place: tuple[str, str]) -> None:
     study = make(place, _damaged(copy.deepcopy(right_value(place)), data.draw))
     study.optimize(grow, n_trials=2)
@@ -430,7 +433,7 @@ def test_a_trial_is_played_whatever_the_others_hold(data: st.DataObject, place: 
 
 @pytest.mark.slow
 @given(st.data(), st.sampled_from(PLACES))
-@settings(max_examples=15)
+@settings(max_examples=15 if ALL_CASES else 5)
 def test_a_study_is_drawn_and_published_whatever_it_holds(
     data: st.DataObject, place: tuple[str, str]
 ) -> None:
