@@ -51,10 +51,10 @@ demo: $(INSTALLED) ## search a small CNN on digits, show it, test it (examples/q
 test: $(INSTALLED) ## tests and doctests, but for the long ones; minutes on two cores
 	$(PYTEST) $(PARALLEL) $(TESTS) $(ARGS)
 
-test-all: $(INSTALLED) ## the long ones too
-	$(PYTEST) $(PARALLEL) -m "not (smac or browser)" $(ARGS)
+test-all: $(INSTALLED) ## the long ones too, with all their cases
+	TRLHPO_ALL_CASES=1 $(PYTEST) $(PARALLEL) -m "not (smac or browser)" $(ARGS)
 
-test-long: $(INSTALLED) ## the long ones alone, and those that need data
+test-long: $(INSTALLED) ## the long ones alone, a third of their cases, and those that need data
 	$(PYTEST) $(PARALLEL) -m "(slow or data) and not (smac or browser)" $(ARGS)
 
 test-lowest: ## a part, in an environment with the lowest versions of all that is needed (tests/lowest.txt)
@@ -130,9 +130,8 @@ idioms: $(INSTALLED) ## what samplers find in ten objectives such as Optuna's ex
 overhead: $(INSTALLED) ## time the sampler takes per trial
 	$(BENCHMARKS) overhead
 
-soak: $(INSTALLED) ## all cases of all tests, many more random objectives, and longer studies of them; hours
-	TRLHPO_ALL_CASES=1 $(PYTEST) $(PARALLEL) -m many_cases $(ARGS)
-	TRLHPO_ALL_CASES=1 TRLHPO_PROGRAMS=500 $(PYTEST) $(PARALLEL) -m "not (smac or browser)" tests/properties/test_programs.py $(ARGS)
+soak: $(INSTALLED) ## many more random objectives than `make test` plays, and longer studies of them; an hour
+	TRLHPO_PROGRAMS=500 $(PYTEST) $(PARALLEL) -m "not (smac or browser)" tests/properties/test_programs.py $(ARGS)
 
 clean: ## remove caches and what was built; environments and studies stay
 	rm -rf build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -22,21 +22,23 @@ settings.register_profile(
 settings.load_profile("here")
 
 
+ONE_IN = 3
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out most cases of tests marked ``many_cases``, unless ``TRLHPO_ALL_CASES`` is set."""
+    """Of the cases of a long test, run one in three, or all where ``TRLHPO_ALL_CASES`` is set."""
     if os.environ.get("TRLHPO_ALL_CASES"):
         return
-    seen: Counter[str] = Counter()
-    left_out = []
+    cases: Counter[str] = Counter()  # by test: its long cases so far
+    left_out = set()
     for item in items:
-        if (marker := item.get_closest_marker("many_cases")) is not None:
-            function = item.nodeid.partition("[")[0]
-            if seen[function] % marker.args[0]:
-                left_out.append(item)
-            seen[function] += 1
-    if left_out:
-        config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if item not in set(left_out)]
+        test, _, case = item.nodeid.partition("[")
+        if case and item.get_closest_marker("slow") is not None:
+            if cases[test] % ONE_IN:
+                left_out.add(item)
+            cases[test] += 1
+    config.hook.pytest_deselected(items=[item for item in items if item in left_out])
+    items[:] = [item for item in items if item not in left_out]
 
 
 @pytest.fixture(autouse=True)

@@ -184,7 +184,6 @@ def page_of(study: Study, folder: Path) -> Page:
     return Page(visualization.write_report(study, folder / "report.html").read_text(encoding="utf-8"))
 
 
-@pytest.mark.many_cases(4)
 @pytest.mark.parametrize("nasty", NASTY, ids=lambda it: repr(it)[:20])
 @pytest.mark.parametrize("make", [pytest.param(layers_of, marks=pytest.mark.slow), parameters_of])
 def test_nothing_of_others_is_carried_out(make: Any, nasty: str, tmp_path: Path) -> None:

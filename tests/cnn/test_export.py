@@ -70,7 +70,6 @@ def kinds_of(vocabularies: Sequence[Vocabulary], slow: Sequence[Vocabulary] = ()
     ]
 
 
-@pytest.mark.many_cases(3)
 @pytest.mark.slow
 @pytest.mark.parametrize(("vocabulary", "kind"), kinds_of(VOCABULARIES, slow=VOCABULARIES[1:]))
 def test_onnx_agrees_on_every_kind(vocabulary: Vocabulary, kind: type[Layer], tmp_path: Path) -> None:

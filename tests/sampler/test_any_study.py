@@ -342,7 +342,6 @@ def grown(trial):
     return best
 
 
-@pytest.mark.many_cases(2)
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "state", [torch.no_grad, torch.inference_mode, default_dtype, default_device, within_device]

@@ -44,7 +44,6 @@ def test_nothing_is_repeated_while_something_is_untried(name: str) -> None:
     assert count_repeats(trials_of(name), PIPELINES[name].configurations) == 0
 
 
-@pytest.mark.many_cases(2)
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["restart", "alternating", "grpc"])
 @pytest.mark.parametrize("name", ["masked-names", "soon-exhausted"])

@@ -371,7 +371,6 @@ SEVERE = [
 ]
 
 
-@pytest.mark.many_cases(4)
 @pytest.mark.slow
 @pytest.mark.parametrize(("whose", "name", "value"), SEVERE, ids=lambda it: brief(it)[:20])
 def test_what_broke_something_once_breaks_nothing(whose: str, name: str, value: object) -> None:

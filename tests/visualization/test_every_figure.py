@@ -102,7 +102,6 @@ def test_a_figure_or_a_sentence(
     assert not said or said in caplog.text
 
 
-@pytest.mark.many_cases(2)
 @pytest.mark.slow
 @pytest.mark.parametrize("study", MAKERS)
 @pytest.mark.parametrize("name", TWINS)
