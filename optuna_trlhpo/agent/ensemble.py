@@ -123,6 +123,13 @@ class Ensemble:
         return self.body.attention(self._scaled(x)).double().numpy()
 
     @property
+    def evidence(self) -> None:
+        """None: only a `gaussian_process.GaussianProcess` has it."""
+
+    def leave_one_out(self) -> None:
+        """None: only a `gaussian_process.GaussianProcess` has it."""
+
+    @property
     def noise(self) -> float:
         """Standard deviation of the values from the members' predictions, at the end of the last fit."""
         return self._noise

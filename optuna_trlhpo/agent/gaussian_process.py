@@ -100,8 +100,8 @@ class GaussianProcess:
             self.scale = self._scales(self.column_weights, self.group_weights)
             covariance = self._covariance(self._x, self._x, self.scale, self.log_variances)
             self._factor = torch.linalg.cholesky(covariance + self._noise(self.log_variances, len(x)))
-            residual = targets - self._expected(self._x, self.scale, self.log_variances)
-            self._weights = torch.cholesky_solve(residual, self._factor)
+            self._residual = targets - self._expected(self._x, self.scale, self.log_variances)
+            self._weights = torch.cholesky_solve(self._residual, self._factor)
 
     @cpu_threads(1)
     def predict(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -133,6 +133,20 @@ class GaussianProcess:
         """None: only an `ensemble.Ensemble` of transformers has attention."""
 
     @property
+    def evidence(self) -> float:
+        """Logarithm of the density of the values and of the learned parameters, but for constants."""
+        fit = float((self._residual * self._weights).sum())
+        return -0.5 * fit - float(self._factor.diagonal().log().sum()) - 0.5 * float(self._penalty())
+
+    def leave_one_out(self) -> np.ndarray:
+        """Errors ``[N]`` of the predictions of each value from all others, in deviations.
+
+        After Rasmussen and Williams, "Gaussian Processes for Machine Learning", 2006, section 5.4.2.
+        """
+        precision = torch.cholesky_inverse(self._factor).diagonal()
+        return (self._weights.squeeze(-1) / precision.sqrt()).numpy()
+
+    @property
     def noise(self) -> float:
         """Standard deviation of the noise on a value."""
         return math.sqrt(math.exp(float(self.log_variances[-1])) + JITTER)
@@ -148,18 +162,20 @@ class GaussianProcess:
             factor = torch.linalg.cholesky(covariance + self._noise(self.log_variances, len(targets)))
             residual = targets - self._expected(self._x, scale, self.log_variances)
             fit = (residual * torch.cholesky_solve(residual, factor)).sum()
-            # Normal priors, with standard deviation 1 for groups and variances, and 0.5 for columns.
-            prior = (
-                (self.group_weights**2).sum()
-                + 4 * (self.column_weights**2).sum()
-                + ((self.log_variances - self._log_variances0) ** 2).sum()
-            )
-            loss = 0.5 * fit + factor.diagonal().log().sum() + 0.5 * prior
+            loss = 0.5 * fit + factor.diagonal().log().sum() + 0.5 * self._penalty()
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
         for tensor in learned:
             tensor.requires_grad_(False)
+
+    def _penalty(self) -> Tensor:
+        """Normal priors, with standard deviation 1 for groups and variances, and 0.5 for columns."""
+        return (
+            (self.group_weights**2).sum()
+            + 4 * (self.column_weights**2).sum()
+            + ((self.log_variances - self._log_variances0) ** 2).sum()
+        )
 
     def _scales(self, columns: Tensor, groups: Tensor) -> Tensor:
         """``[F]`` square roots of the weights."""

@@ -7,14 +7,15 @@ Notation as in `neighbourhood`.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from optuna_trlhpo.agent.acquisition import acquire
 from optuna_trlhpo.agent.config import AgentConfig
-from optuna_trlhpo.agent.features import FeatureMap
 from optuna_trlhpo.agent.neighbourhood import Neighbourhood
+from optuna_trlhpo.agent.network_critic import NetworkCritic
 from optuna_trlhpo.agent.prior_knowledge import PriorKnowledge
 from optuna_trlhpo.agent.replay import Replay
 from optuna_trlhpo.agent.sequences import (
@@ -27,15 +28,10 @@ from optuna_trlhpo.agent.sequences import (
     joined,
     network_key,
 )
-from optuna_trlhpo.agent.surrogate import Surrogate, make_surrogate
+from optuna_trlhpo.agent.steering import Steering, surprises
+from optuna_trlhpo.trials.outcome_transforms import normal_scores, ranks_of
 from optuna_trlhpo.trials.parameters import ParameterSpec
 
-_FIRST_STEPS = 60
-"""Number of learning steps at the first fit."""
-_LEAST = 3
-"""Number of networks with a value before the critic learns its kernel."""
-_MANY = 100
-"""Number of networks beyond which the kernel is learned in fewer steps."""
 _TEMPLATE_TRIALS = 100
 """Number of finished trials used as templates, besides the networks with a value."""
 _BEST_OF_GENERATION = 10
@@ -67,11 +63,11 @@ class Planner:
         self._config = config
         self._replay = replay
         self.knowledge = knowledge
-        self.features = FeatureMap()
-        self.critic: Surrogate = make_surrogate(config, seed)
+        self.critic = NetworkCritic(config, seed)
+        self._forecast = NetworkCritic(config, seed)  # of reports
+        self._differs = False  # whether equal networks had different reports
+        self._steering = Steering(functools.partial(NetworkCritic, config, seed))
         self._excluded: set[bytes] = set()
-        self._n_fitted = 0  # number of trials at the last fit
-        self._has_learned = False
 
     def plan(
         self,
@@ -94,32 +90,42 @@ class Planner:
         """
         replay, config = self._replay, self._config
         networks, values = replay.networks(rng, weights, unit=self.knowledge.unit)
-        prefixes, prefix_values = self._prefixes(point if running is None else running, own)
+        at = point if running is None else running
+        prefixes, prefix_values = self._prefixes(at, own)
         networks = self.knowledge.with_prior_features(joined([networks, prefixes]))
         values = np.concatenate([values, prefix_values])
         templates, n_trials = self._templates(rng)
-        self.features.learn(joined([networks, templates]), replay.names.categorical, self.knowledge.means)
-        x = self.features(networks)
-        self._fit(x, values)
+        others = None
         if pending:
             plans = [as_one(plan, np.zeros_like(plan.names)) for plan in pending]
-            others = self.features(self.knowledge.with_prior_features(joined(plans)))
-            values = np.concatenate([values, self.critic.predict(others)[0]])
-            x = np.concatenate([x, others])
-            self.critic.fit(x, values, self.features.features, steps=0)
-        of_networks = self.critic.predict(x)[0]
+            others = self.knowledge.with_prior_features(joined(plans))
+        critic = self._condition(self.critic, networks, values, templates, others)
+        informed, context = None, np.zeros(0)
+        if not np.isnan(own).all() and critic.errors is not None:
+            informed = self._steering.critic(len(replay))
+        if informed is not None:
+            contexts, context = self._contexts(networks, len(prefix_values), at, own)
+            with_reports = networks._replace(context=contexts)
+            self._condition(informed, with_reports, values, templates, others)
+            assert informed.evidence is not None and critic.evidence is not None
+            if self._steering.judge(informed.evidence, critic.evidence, len(replay)):
+                critic, networks = informed, with_reports
+            else:
+                context = np.zeros(0)
+        may_repeat = critic is informed and self._differs
+        of_networks, values = critic.of_networks, critic.values
         # Trials without a value are templates only: those with a value are among the networks.
         of_templates = np.full(len(templates.names), -np.inf)
         if len(of_templates) > n_trials:
             untried = templates.rows(np.arange(n_trials, len(of_templates)))
-            of_templates[n_trials:] = self.critic.predict(self.features(untried))[0]
+            of_templates[n_trials:] = critic.surrogate.predict(critic.features(untried))[0]
         categorical = replay.names.categorical
         neighbourhood = Neighbourhood(
             joined([networks, templates]),
             np.concatenate([of_networks[: len(networks.names)], of_templates]),
             point,
             categorical,
-            self.features.repeated(len(categorical)),
+            critic.features.repeated(len(categorical)),
             self._complete(networks, point.step),
             replay.names.settle,
             None if self.knowledge.context is None else self.knowledge.contains,
@@ -145,21 +151,23 @@ class Planner:
                 candidates = candidates + neighbourhood.resample(rng, config.n_candidates)
             unique = {candidate.key(): candidate for candidate in candidates}
             candidates = [
-                candidate for k, candidate in unique.items() if not replay.has_value(k) and k not in excluded
+                candidate
+                for k, candidate in unique.items()
+                if k not in excluded and (may_repeat or not replay.has_value(k))
             ]
             if not candidates:
                 candidates = list(unique.values())
             if not candidates:
                 break
-            z = self.features(self.knowledge.with_prior_features(as_networks(candidates, point.context)))
-            scores = acquire(config.acquisition, self.critic, z, of_networks, values, rng)
+            z = critic.features(self.knowledge.with_prior_features(as_networks(candidates, context)))
+            scores = acquire(config.acquisition, critic.surrogate, z, of_networks, values, rng)
             order = np.argsort(-scores, kind="stable")
             chosen, score, features = candidates[order[0]], float(scores[order[0]]), z[order[:1]]
             parents = candidates = [candidates[i] for i in order[:_BEST_OF_GENERATION]]
         if chosen is None:
             chosen = parents[0]
-            features = self.features(self.knowledge.with_prior_features(as_networks([chosen], point.context)))
-        (mean,), (deviation,) = self.critic.predict(features)
+            features = critic.features(self.knowledge.with_prior_features(as_networks([chosen], context)))
+        (mean,), (deviation,) = critic.surrogate.predict(features)
         actions, names, indices = chosen.actions.copy(), chosen.names.copy(), chosen.indices.copy()
         return Plan(actions, names, indices, score, chosen.key(), float(mean), float(deviation))
 
@@ -180,20 +188,8 @@ class Planner:
             Plan(plan.actions[:k], plan.names[:k], plan.indices[:k], 0.0, b"") for k in range(1, S + 1)
         ]
         networks = joined([as_one(prefix, np.zeros_like(prefix.names)) for prefix in prefixes])
-        weights = self.critic.attention(
-            self.features(self.knowledge.with_prior_features(networks))
-        )  # [S, H, 1 + columns]
-        assert weights is not None
-        rows = []
-        for k in range(1, S + 1):
-            row = np.zeros((weights.shape[1], k + 1))
-            for step in range(k):
-                pairs = zip(plan.names[step].tolist(), plan.indices[step].tolist(), strict=True)
-                columns = {self.features.column_of(*pair) for pair in pairs if pair[0] >= 0} - {-1}
-                row[:, step] = weights[k - 1][:, [1 + column for column in sorted(columns)]].sum(axis=1)
-            row[:, k] = weights[k - 1].sum(axis=1) - row[:, :k].sum(axis=1)
-            rows.append(row)
-        return rows
+        steps = list(zip(plan.names, plan.indices, strict=True))
+        return self.critic.attention(self.knowledge.with_prior_features(networks), steps)
 
     def exclude(self, plan: Plan) -> None:
         """Exclude this plan for good: the objective did not offer a value that it needs."""
@@ -215,31 +211,72 @@ class Planner:
 
     # Critic -------------------------------------------------------------------------------------------
 
-    def _fit(self, x: np.ndarray, values: np.ndarray) -> None:
-        n = len(self._replay)
-        steps = 0
-        if n != self._n_fitted and len(values) >= _LEAST:
-            # With more networks a step takes longer, and each network changes the kernel less.
-            often = max(1, round(self._config.fit_steps * min(1.0, _MANY / len(values))))
-            steps = often if self._has_learned else _FIRST_STEPS
-            self._has_learned = True
-        self._n_fitted = n
-        self.critic.fit(x, values, self.features.features, steps=steps)
+    def _condition(
+        self,
+        critic: NetworkCritic,
+        networks: Networks,
+        values: np.ndarray,
+        templates: Networks,
+        pending: Networks | None,
+    ) -> NetworkCritic:
+        critic.features.learn(
+            joined([networks, templates]), self._replay.names.categorical, self.knowledge.means
+        )
+        critic.condition(networks, values, pending, n_trials=len(self._replay))
+        return critic
 
-    def _prefixes(self, point: DecisionPoint, own: np.ndarray) -> tuple[Networks, np.ndarray]:
+    def _contexts(
+        self, networks: Networks, n_own: int, at: DecisionPoint, own: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Surprise after each step: ``[N, S]`` of known networks, ``[steps]`` of the running trial.
+
+        Args:
+            networks: N networks with a value; the last ``n_own`` are prefixes of the running trial.
+            n_own: Number of prefixes of the running trial.
+            at: Steps of the running trial.
+            own: ``[steps]`` its reports.
+        """
+        replay = self._replay
+        of_network, prefixes, trial, step, reports = replay.reported()
+        T = int(of_network.max(initial=-1)) + 1
+        own_steps = np.flatnonzero(~np.isnan(own))
+        trial, step = np.append(trial, np.full(len(own_steps), T)), np.append(step, own_steps)
+        values = np.append(reports, replay.signed(own[own_steps]))
+        reported: dict[bytes, float] = {}
+        for n, i, a, report in zip(prefixes.names, prefixes.indices, prefixes.actions, reports, strict=True):
+            self._differs |= reported.setdefault(network_key(n, i, a), float(report)) != report
+        for number in np.unique(step):
+            mine = step == number
+            values[mine] = normal_scores(ranks_of(values[mine]))
+        prefixes = joined([prefixes, self._first(at, own_steps)])
+        self._condition(self._forecast, self.knowledge.with_prior_features(prefixes), values, prefixes, None)
+        assert self._forecast.errors is not None
+        by_trial = np.full((T + 1, max(networks.context.shape[1], len(own))), np.nan)
+        by_trial[trial, step] = surprises(self._forecast.errors, step)
+        contexts = by_trial[np.append(of_network, np.full(n_own, T))][:, : networks.context.shape[1]]
+        contexts[np.arange(contexts.shape[1]) >= networks.lengths[:, None] - 1] = np.nan
+        return contexts, by_trial[-1][: len(own)]
+
+    def _prefixes(self, at: DecisionPoint, own: np.ndarray) -> tuple[Networks, np.ndarray]:
         """Networks with values from the reports of the running trial."""
-        steps: list[int] = []
+        steps = np.zeros(0, dtype=np.int64)
         if self._replay.reports_are_values:
-            steps = np.flatnonzero(~np.isnan(own)).tolist()
-        values = np.array([self._replay.score_report(own[k]) for k in steps])
+            steps = np.flatnonzero(~np.isnan(own))
+        values = np.array([self._replay.score_report(own[k]) for k in steps.tolist()])
+        return self._first(at, steps), values
+
+    @staticmethod
+    def _first(at: DecisionPoint, steps: np.ndarray) -> Networks:
+        """Networks that the running trial was at these steps."""
+        whole = as_one(Plan(at.actions, at.names, at.indices, 0.0, b""), at.n_values)
         plans = [
-            Plan(point.actions[: k + 1], point.names[: k + 1], point.indices[: k + 1], 0.0, b"")
-            for k in steps
+            as_one(
+                Plan(at.actions[: k + 1], at.names[: k + 1], at.indices[: k + 1], 0.0, b""),
+                at.n_values[: k + 1],
+            )
+            for k in steps.tolist()
         ]
-        if not plans:
-            prefix = Plan(point.actions, point.names, point.indices, 0.0, b"")
-            return as_one(prefix, point.n_values).rows(np.arange(0)), values
-        return joined([as_one(plan, point.n_values[: len(plan.names)]) for plan in plans]), values
+        return joined(plans) if plans else whole.rows(np.arange(0))
 
     @staticmethod
     def _complete(networks: Networks, step: int) -> Callable[[int], bool]:

@@ -81,7 +81,6 @@ class Replay:
             indices=-1,
             n_values=0,
             valued=0.0,
-            context=np.nan,
             reports=np.nan,
             performance=np.nan,
             outcomes=np.nan,
@@ -91,6 +90,7 @@ class Replay:
         self._valued: dict[bytes, np.ndarray] = {}  # networks by `network_key` -> their latest outcomes
         self.scores = OutcomeTransform(np.full(1, -9.0))  # of a single objective; not yet of errors
         self._known_outcomes = np.zeros(0)
+        self._chosen = np.zeros(0, dtype=np.int64)  # trials of the last `networks`
         self.reports_are_values = True
         """Whether the last trial with intermediate reports reported values of its networks."""
         self._ring = RingBuffer(capacity=config.replay_capacity, filling=filling)
@@ -129,7 +129,6 @@ class Replay:
                 indices=indices,
                 n_values=n_values,
                 valued=self._new_values(names, indices, episode.actions, outcomes),
-                context=np.where(are_values, np.nan, reports),
                 reports=reports,
                 performance=episode.performance.astype(np.float32),
                 outcomes=outcomes,
@@ -201,7 +200,22 @@ class Replay:
             others = rng.choice(rest[:-_LATEST], _OTHERS, replace=False)
             chosen = np.sort(np.concatenate([best, rest[-_LATEST:], others]))
             trial, step, values = trial[chosen], step[chosen], values[chosen]
+        self._chosen = trial
         return self._cut(trial, step), values
+
+    def reported(self) -> tuple[np.ndarray, Networks, np.ndarray, np.ndarray, np.ndarray]:
+        """Reports between the steps of the T trials to which the last `networks` belong.
+
+        Returns:
+            ``[N]`` the trial of each network, 0 to T - 1; the M prefixes that were reported on; and ``[M]``
+            of each the trial, the step and the report, of which more is better.
+        """
+        rows, of_network = np.unique(self._chosen, return_inverse=True)
+        if not len(rows):
+            return of_network, Networks.empty(0, 1), *np.zeros((2, 0), dtype=np.int64), np.zeros(0)
+        reports = self._ring.rows(rows, "reports")["reports"]
+        trial, step = np.nonzero(~np.isnan(reports))
+        return of_network, self._cut(rows[trial], step), trial, step, reports[trial, step]
 
     @property
     def unit(self) -> float | None:
@@ -223,6 +237,10 @@ class Replay:
         if self._config.targets == "log_error":
             return float(self.scores(outcome)[0])
         return float(normal_scores(ranks_of(np.append(self._known_outcomes, outcome)))[-1])
+
+    def signed(self, reports: np.ndarray) -> np.ndarray:
+        """Reports with the sign of the first objective: more is better."""
+        return self._signs[0] * reports
 
     def values_of(self, scores: np.ndarray) -> np.ndarray | None:
         """Values of the objective with these scores, the inverse of `score_report`.
@@ -247,23 +265,18 @@ class Replay:
             n_values[k, : len(slots)] = [slot.n_values for slot in slots]
         actions[:-1] = request.before.actions
         actions[-1, : len(request.actions)] = request.actions
-        context = np.full(len(steps), np.nan)
-        if not self.reports_are_values:
-            context[:-1] = self._rank_reports(self._signs[0] * request.before.reports[None])[0]
-        return DecisionPoint(actions, names, indices, n_values, context, len(steps) - 1, len(request.actions))
+        return DecisionPoint(actions, names, indices, n_values, len(steps) - 1, len(request.actions))
 
     def _cut(self, trial: np.ndarray, step: np.ndarray) -> Networks:
         """Networks of the trials ``trial``, each up to the step in ``step``."""
-        rows = self._ring.rows(trial, "actions", "names", "indices", "n_values", "context")
+        rows = self._ring.rows(trial, "actions", "names", "indices", "n_values")
         behind = np.arange(rows["names"].shape[1]) > step[:, None]
-        context = self._rank_reports(rows["context"])
-        context[np.arange(context.shape[1]) >= step[:, None]] = np.nan
         return Networks(
             np.where(behind[..., None], np.nan, rows["actions"]),
             np.where(behind[..., None], -1, rows["names"]),
             np.where(behind[..., None], -1, rows["indices"]),
             np.where(behind[..., None], 0, rows["n_values"]),
-            context,
+            np.full(behind.shape, np.nan),
             np.zeros((len(trial), 0)),
             np.zeros((len(trial), 0)),
         )

@@ -25,7 +25,7 @@ class Networks(NamedTuple):
     names: np.ndarray  # [N, S, A] numbers of base names
     indices: np.ndarray  # [N, S, A] index of a parameter among those with its base name
     n_values: np.ndarray  # [N, S, A] number of possible values; 0 for a continuous parameter
-    context: np.ndarray  # [N, S] report after a step that is no network's value, in [0, 1]
+    context: np.ndarray  # [N, S] surprise at the report after a step, in [0, 1], where later steps follow
     network_descriptor: np.ndarray  # [N, E] descriptor of the network, about [0, 1]; E = 0 where unknown
     expected: np.ndarray  # [N, X] expectations of the network from elsewhere, each with deviation 1
 
@@ -54,7 +54,6 @@ class DecisionPoint(NamedTuple):
     names: np.ndarray  # [step + 1, A], with the slot that is asked for; -1 where unknown: any name matches
     indices: np.ndarray  # [step + 1, A]
     n_values: np.ndarray  # [step + 1, A]
-    context: np.ndarray  # [step + 1]
     step: int
     slot: int
 

@@ -25,6 +25,13 @@ class Surrogate(Protocol):
         """Attention weights for ``x`` ``[C, F]``; None for a model without attention."""
 
     @property
+    def evidence(self) -> float | None:
+        """Logarithm of the probability of the values, and of what was learned; None where it is unknown."""
+
+    def leave_one_out(self) -> np.ndarray | None:
+        """Errors ``[N]`` of the predictions from all other values, in deviations; None where unknown."""
+
+    @property
     def noise(self) -> float:
         """Standard deviation of the noise of a value."""
 

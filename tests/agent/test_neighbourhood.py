@@ -44,7 +44,6 @@ def asked(*steps: Step, slot: int = 0) -> DecisionPoint:
         np.full(shape, -1, dtype=np.int64),
         np.full(shape, -1, dtype=np.int64),
         np.zeros(shape, dtype=np.int64),
-        np.full(len(steps), NAN),
         step,
         slot,
     )

@@ -282,9 +282,13 @@ def test_what_another_trial_tries_is_not_tried() -> None:
 def predicted(search: Planner, memory: Replay, *steps: Sequence[Filled]) -> tuple[float, float]:
     """What the critic expects of a network, after the last plan."""
     point = memory.decision_point(Request(episode(*steps), (), np.empty(0)))
-    slots = [array[None, : len(steps)] for array in point[:5]]
-    network = Networks(*slots, *2 * [np.zeros((1, 0))])
-    mean, deviation = search.critic.predict(search.features(network))
+    network = Networks.empty(1, len(steps))._replace(
+        actions=point.actions[None, : len(steps)],
+        names=point.names[None, : len(steps)],
+        indices=point.indices[None, : len(steps)],
+        n_values=point.n_values[None, : len(steps)],
+    )
+    mean, deviation = search.critic.surrogate.predict(search.critic.features(network))
     return float(mean[0]), float(deviation[0])
 
 
@@ -308,22 +312,24 @@ def test_the_reports_of_the_running_trial_are_conditioned_on(report: float) -> N
     assert predicted(search, memory, mine) == pytest.approx((before, unknown))
 
 
-def test_reports_that_are_no_values_are_told_and_not_conditioned_on() -> None:
-    """A report of the first layer decides which kind is right at the second."""
+@pytest.mark.parametrize("are_values", [False, True])
+def test_what_a_report_says_of_this_trial_alone_decides_what_follows(are_values: bool) -> None:
+    """A report of the first layer decides which kind is right at the second, whether it is a value or not."""
     memory, rng = experience(), np.random.default_rng(0)
     for number in range(90):
         right, way = number % 3, int(rng.integers(3))
-        report = 10.0 + right + 0.1 * rng.standard_normal()
+        report = 0.5 + 0.1 * right + 0.01 * rng.standard_normal()
         steps = [(kind(0), category(0))], [(ParameterSpec("way", 1, 3, True), category(way))]
-        memory.add(number, episode(*steps, reports=[report, NAN]), outcomes(NAN, float(way == right)))
+        between = report if are_values else NAN
+        memory.add(number, episode(*steps, reports=[report, NAN]), outcomes(between, float(way == right)))
     search = search_of(memory)
     for right in range(3):
         point = asked(
             memory,
-            episode([(kind(0), category(0))], reports=[10.0 + right]),
+            episode([(kind(0), category(0))], reports=[0.5 + 0.1 * right]),
             ParameterSpec("way", 1, 3, True),
         )
-        found = plan(search, point, own=np.array([10.0 + right]))
+        found = plan(search, point, own=np.array([0.5 + 0.1 * right]))
         assert int(found.actions[1, 0] * 3) == right
 
 

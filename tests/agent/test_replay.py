@@ -465,32 +465,32 @@ def are_values(memory: Replay) -> bool:
 def test_what_reports_are_follows_the_last_trial_that_had_any() -> None:
     """Where they are values they are networks; elsewhere they tell something of what is to come."""
     memory = experience()
-    before = Request(grown(0.3, reports=[12.0]), (place(X, 1),), np.empty(0))
     assert are_values(memory)  # until one reports something else
     for i in range(3):
         memory.add(i, grown(0.1 * i, 0.2, reports=[10.0 + i, NAN]), outcomes(NAN, 0.5))
     assert not are_values(memory)
-    # 12 among 10, 11, 12: (2 + 0.5) / 3; what is worth something else is never among the networks' values.
-    np.testing.assert_allclose(memory.decision_point(before).context, [2.5 / 3, NAN])
+    # A report with another outcome is never among the networks' values.
     networks, _ = memory.networks(rng(), NO_WEIGHTS)
-    np.testing.assert_allclose(networks.context[:, 0], [0.5 / 3, 1.5 / 3, 2.5 / 3])
-    assert np.isnan(networks.context[:, 1]).all() and networks.lengths.tolist() == [2, 2, 2]
+    assert networks.lengths.tolist() == [2, 2, 2]
     memory.add(3, grown(0.9, 0.2, reports=[0.7, NAN]), outcomes(0.7, 0.8))
-    assert are_values(memory) and np.isnan(memory.decision_point(before).context).all()
+    assert are_values(memory)
     memory.add(4, grown(0.8, 0.2), outcomes(NAN, 0.8))  # nothing was reported: nothing is learned of it
     assert are_values(memory)
 
 
-def test_no_network_knows_the_report_behind_its_last_step() -> None:
-    """What comes behind a network cannot tell what it is worth before it is trained."""
-    memory = experience()
+def test_what_was_reported_between_steps_is_read_with_its_prefix() -> None:
+    memory = experience([MINIMIZE])
+    assert [len(array) for array in memory.reported()[0:1]] == [0]
     memory.add(0, grown(0.1, 0.2, 0.3, reports=[10.0, 20.0, NAN]), outcomes(NAN, NAN, 0.5))
-    memory.add(1, grown(0.4, reports=[30.0]), outcomes(0.4))
-    memory.add(2, grown(0.5, 0.6, 0.7, reports=[0.3, 20.0, NAN]), outcomes(0.3, NAN, 0.6))
+    memory.add(1, grown(0.4), outcomes(0.4))
+    memory.add(2, grown(0.5, 0.6, reports=[0.3, NAN]), outcomes(0.3, 0.6))
     networks, _ = memory.networks(rng(), NO_WEIGHTS)
-    assert networks.lengths.tolist() == [3, 1, 1, 3]
-    told = [[True, True, False], [False] * 3, [False] * 3, [False, True, False]]
-    assert (~np.isnan(networks.context)).tolist() == told
+    of_network, prefixes, trial, step, reports = memory.reported()
+    assert of_network.tolist() == [0, 1, 2, 2] and networks.lengths.tolist() == [3, 1, 1, 2]
+    assert rows_of(prefixes) == [[0.1], [0.1, 0.2], [0.5]]
+    assert trial.tolist() == [0, 0, 2] and step.tolist() == [0, 1, 0]
+    assert reports.tolist() == [-10.0, -20.0, -0.3]  # more is better
+    assert memory.signed(np.array([3.0])).tolist() == [-3.0]
 
 
 def test_networks_of_several_objectives_follow_the_weights() -> None:

@@ -1,5 +1,7 @@
 """What the sampler finds, and that it finds it by what it reads inside the trial."""
 
+import functools
+
 import numpy as np
 import optuna
 import pytest
@@ -18,8 +20,19 @@ def last_mean(sampler, objective, *, n_trials, n_last):
 
 
 @pytest.mark.slow
-def test_a_report_inside_the_trial_decides_the_next_layer():
-    found = [last_mean(TRLHPOSampler(seed=s), signpost(seed=s), n_trials=150, n_last=25) for s in range(3)]
+@pytest.mark.parametrize(
+    "problem",
+    [
+        dict(n_ways=3),
+        dict(n_ways=3, reports_are_values=True),
+        dict(n_ways=2, kind="float", reports_are_values=True),
+        dict(n_ways=2, kind="integer", n_before=3, reports_are_values=True),
+        dict(n_ways=2, n_before=3),
+    ],
+)
+def test_a_report_inside_the_trial_decides_the_next_layer(problem):
+    objective = functools.partial(signpost, **problem)
+    found = [last_mean(TRLHPOSampler(seed=s), objective(seed=s), n_trials=150, n_last=40) for s in range(2)]
     assert np.mean(found) >= 0.9
 
 

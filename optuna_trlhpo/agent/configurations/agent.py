@@ -137,6 +137,13 @@ class ConfigurationAgent:
             _logger.warning("All configurations have been tried; from now on trials repeat some of them.")
         return nothing_left
 
+    def _may_repeat(self, trial: PlannedTrial) -> bool:
+        """Return whether ``trial`` may end as another one did.
+
+        It may where its own reports inform what follows.
+        """
+        return (self.search.critics.may_repeat and bool(trial.reports)) or self.repeats(trial)
+
     def propose(
         self,
         trial: PlannedTrial,
@@ -201,7 +208,7 @@ class ConfigurationAgent:
         claimed: Sequence[Any] = (),
     ) -> Any:
         """``wanted``, or another value if all configurations with it have been tried, or it is claimed."""
-        if self.repeats(trial):
+        if self._may_repeat(trial):
             return wanted
         fixed = self._fixed(trial)
         taken = list(claimed)
@@ -245,7 +252,7 @@ class ConfigurationAgent:
         for _ in range(_ATTEMPTS):
             path = trial.path.copy()
             path.push(name, distribution, value)
-            if self.repeats(trial) or not self._is_complete(path, self._fixed(trial)):
+            if self._may_repeat(trial) or not self._is_complete(path, self._fixed(trial)):
                 break
             announce(path.values)
             digest, known = digest_of(path.values), others()
@@ -357,7 +364,7 @@ class ConfigurationAgent:
             announce(plan)
             digest = digest_of(plan.path.values)
             elsewhere = [other for other in others() if other.trial.number not in mine]
-            if repeats or not any(
+            if self._may_repeat(trial) or not any(
                 digest == other.digest or digest == digest_of(other.trial.params) for other in elsewhere
             ):
                 return plan

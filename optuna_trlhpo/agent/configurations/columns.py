@@ -23,6 +23,8 @@ from optuna_trlhpo.trials.axes import Axis, LabelAxis, NumberAxis, family_of
 from optuna_trlhpo.trials.parameter_names import parse_name
 
 _IN_PLACE, _ANYWHERE = 0, 1
+_CONTEXT = 2.0
+"""Scale of a context: it weighs more than a parameter before any data."""
 _DISTANCE = 2.4
 """Expected weighted squared distance between configurations that differ in every parameter."""
 _KEPT_RANGES = 20
@@ -298,8 +300,8 @@ class Layout:
                 x[:, last : last + width] = blocks[np.arange(len(x)), at] * present.any(axis=1)[:, None]
         for k, first in enumerate(self._contexts):
             known = ~np.isnan(contexts[:, k])
-            x[:, first] = size * 2 * known
-            x[:, first + 1] = np.where(known, size * 2 * (2 * np.nan_to_num(contexts[:, k]) - 1), 0.0)
+            x[:, first] = size * _CONTEXT * known
+            x[:, first + 1] = np.where(known, size * _CONTEXT * (2 * np.nan_to_num(contexts[:, k]) - 1), 0.0)
         for k, first in enumerate(self._expected):
             x[:, first] = expected[:, k]
         return x

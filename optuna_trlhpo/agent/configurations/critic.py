@@ -41,6 +41,9 @@ class ConfigurationCritic:
     Attributes:
         surrogate: Model that ranks configurations by their features.
         sources: Earlier studies.
+        evidence: Log evidence of the surrogate; None where it is unknown.
+        errors: ``[N]`` errors of each value's prediction from all others, in deviations; None where unknown.
+        of_known: Predictions and values of all configurations that the surrogate was conditioned on.
     """
 
     def __init__(
@@ -54,6 +57,9 @@ class ConfigurationCritic:
         self._has_learned = False
         self._owed = 0.0  # fraction of a learning step that is still due
         self._layout: Layout | None = None
+        self.evidence: float | None = None
+        self.errors: np.ndarray | None = None
+        self.of_known: tuple[np.ndarray, np.ndarray] = np.zeros(0), np.zeros(0)
 
     def _new_surrogate(self) -> Surrogate:
         noise = NOISE_OF_TRAINING if self._is_noisy else _NOISE
@@ -84,8 +90,8 @@ class ConfigurationCritic:
         mean_size: float,
         varies: bool,
         is_noisy: bool,
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Condition the surrogate on all that is known.
+    ) -> None:
+        """Condition the surrogate on all that is known, and set `of_known`, `evidence` and `errors`.
 
         Args:
             known: Configurations with a value.
@@ -94,9 +100,6 @@ class ConfigurationCritic:
             mean_size: Mean number of parameters of a trial.
             varies: Whether values decide which parameters there are.
             is_noisy: Whether much noise is expected.
-
-        Returns:
-            Predictions ``[N]`` and values ``[N]`` of all these configurations.
         """
         for source in self.sources:
             source.refresh()
@@ -118,13 +121,14 @@ class ConfigurationCritic:
             self._is_noisy, self._has_learned = is_noisy, False
             self.surrogate = self._new_surrogate()
         self._fit(x, known.values, n_trials)
+        self.evidence, self.errors = self.surrogate.evidence, self.surrogate.leave_one_out()
         values = known.values
         if pending:
             others = self.features(padded(pending, len(self._columns)), None)
             values = np.concatenate([values, self.surrogate.predict(others)[0]])
             x = np.concatenate([x, others])
             self.surrogate.fit(x, values, self._layout.features, steps=0)
-        return self.surrogate.predict(x)[0], values
+        self.of_known = self.surrogate.predict(x)[0], values
 
     def features(self, actions: np.ndarray, contexts: np.ndarray | None) -> np.ndarray:
         """Features ``[N, F]`` of configurations ``[N, D]`` with the intermediate reports of their trials."""
@@ -142,7 +146,10 @@ class ConfigurationCritic:
         steps = 0
         if n != self._n_fitted and len(values) >= _LEAST:
             # With more configurations a step takes longer, and each changes the kernel less.
-            self._owed += self._config.fit_steps * min(1.0, _MANY / len(values)) ** 2
+            # Which report decides what has to be learned before the study is over, whatever it takes.
+            self._owed += self._config.fit_steps * (
+                2 if self._layout.n_contexts else min(1.0, _MANY / len(values)) ** 2
+            )
             steps = int(self._owed) if self._has_learned else _FIRST_STEPS
             self._owed -= int(self._owed)
         self.surrogate.fit(x, values, self._layout.features, steps=steps)

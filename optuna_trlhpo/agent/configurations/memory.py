@@ -19,7 +19,6 @@ from optuna.trial import FrozenTrial, TrialState
 from optuna_trlhpo.agent.configurations.columns import Columns
 from optuna_trlhpo.trials.episode import ReportMarks, read_episode
 from optuna_trlhpo.trials.outcome_transforms import (
-    EmpiricalCDF,
     OutcomeTransform,
     normal_scores,
     ranks_of,
@@ -87,7 +86,7 @@ class Known(NamedTuple):
     """Configurations with a value."""
 
     actions: np.ndarray  # [N, D]
-    contexts: np.ndarray  # [N, R] ranks of reports that are no values
+    contexts: np.ndarray  # [N, R] surprise at the reports before the end, in [0, 1]; see `state_critics`
     values: np.ndarray  # [N] scores
     trial: np.ndarray  # [N] index of the trial; -1 for the running one
 
@@ -111,8 +110,7 @@ class ConfigurationMemory:
         # Of each value: trial, number of parameters, worths, whether these are all, whether it was pruned.
         self.entries: list[tuple[int, int, np.ndarray, bool, bool]] = []
         self._valued: dict[bytes, np.ndarray] = {}
-        self._contexts: list[tuple[tuple[int, float], ...]] = []  # by trial
-        self._context_scales: list[EmpiricalCDF] = []
+        self._reports: list[tuple[tuple[int, float], ...]] = []  # by trial
         self._tried: set[bytes] = set()  # keys of the actions of whole trials
         self._version = -1
         self._actions = np.zeros((0, 0))
@@ -153,11 +151,6 @@ class ConfigurationMemory:
         """Number of different configurations with a value."""
         return len(self._valued)
 
-    @property
-    def n_contexts(self) -> int:
-        """Largest number of reports of a trial that are no values."""
-        return 0 if self.reports_are_values else len(self._context_scales)
-
     def add(self, record: Record, columns: Sequence[int]) -> None:
         """Remember a trial; ``columns`` are the columns of its parameters, in order."""
         t, path = len(self._lengths), record.path
@@ -179,11 +172,7 @@ class ConfigurationMemory:
             if text not in self._valued or not np.array_equal(self._valued[text], outcome):
                 self._valued[text] = outcome
                 self.entries.append((t, n, outcome, n == last and n == len(path), record.pruned))
-        self._contexts.append(record.reports)
-        for k, (_, report) in enumerate(record.reports):
-            if k == len(self._context_scales):
-                self._context_scales.append(EmpiricalCDF())
-            self._context_scales[k].add(report)
+        self._reports.append(record.reports)
 
     def _watch_slope(self, record: Record) -> None:
         reports = [report for _, report in record.reports]
@@ -246,7 +235,7 @@ class ConfigurationMemory:
         prefixes = self.reports_are_values
         entries = [entry for entry in self.entries if prefixes or entry[3]]
         if not entries:
-            return Known(np.zeros((0, D)), np.zeros((0, self.n_contexts)), np.zeros(0), np.zeros(0, np.int64))
+            return Known(np.zeros((0, D)), np.zeros((0, 0)), np.zeros(0), np.zeros(0, np.int64))
         trial = np.array([entry[0] for entry in entries])
         n = np.array([entry[1] for entry in entries])
         outcomes = self._capped(entries, prefixes)
@@ -258,12 +247,9 @@ class ConfigurationMemory:
             chosen = np.sort(np.concatenate([best, rest[-_LATEST:], others]))
             trial, n, values = trial[chosen], n[chosen], values[chosen]
         there = self._position[trial, :D] < n[:, None]
-        contexts = [
-            self.context(self._contexts[t], m) for t, m in zip(trial.tolist(), n.tolist(), strict=True)
-        ]
         return Known(
             np.where(there, actions[trial], np.nan),
-            np.array(contexts).reshape(len(trial), self.n_contexts),
+            np.zeros((len(trial), 0)),
             values,
             trial,
         )
@@ -312,13 +298,13 @@ class ConfigurationMemory:
         self.tried()
         return key in self._valued_actions
 
-    def context(self, reports: Sequence[tuple[int, float]], n: int) -> np.ndarray:
-        """Ranks of the reports that came before ``n`` parameters; NaN where there is none."""
-        out = np.full(self.n_contexts, np.nan)
-        for k, (at, report) in enumerate(reports[: self.n_contexts]):
-            if at < n:
-                out[k] = self._context_scales[k].rank(np.array([report]))[0]
-        return out
+    def reports_of(self, t: int) -> tuple[tuple[int, float], ...]:
+        """Pairs of a number of parameters and the report after them, of the trial with index ``t``."""
+        return self._reports[t]
+
+    def prefix(self, t: int, n: int, D: int) -> np.ndarray:
+        """Actions ``[D]`` of the first ``n`` parameters of the trial with index ``t``."""
+        return np.where(self._position[t, :D] < n, self.actions()[t, :D], np.nan)
 
 
 def key_of(row: np.ndarray, digits: int | None = 9) -> bytes:

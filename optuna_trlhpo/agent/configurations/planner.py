@@ -13,6 +13,7 @@ Notation: N configurations with a value, C candidates, D columns.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -29,6 +30,7 @@ from optuna_trlhpo.agent.configurations.critic import ConfigurationCritic
 from optuna_trlhpo.agent.configurations.memory import ConfigurationMemory, Known, Record, key_of, row_of
 from optuna_trlhpo.agent.configurations.plan import ConfigurationPlan
 from optuna_trlhpo.agent.configurations.sorts import Sort, Tried, sorts_of
+from optuna_trlhpo.agent.configurations.state_critics import StateCritics
 from optuna_trlhpo.agent.configurations.transfer import ConfigurationSource
 from optuna_trlhpo.search_space.model import SpaceModel
 from optuna_trlhpo.trials.path import Path
@@ -78,7 +80,10 @@ class ConfigurationPlanner:
                 memory.add(record, self._learn_columns(record.path))
             weights = np.ones(K) if K > 1 else np.zeros(0)
             sources.append(ConfigurationSource(memory, weights, seed))
-        self.critic = ConfigurationCritic(config, seed, self.columns, sources)
+        self.critics = StateCritics(
+            functools.partial(ConfigurationCritic, config, seed, self.columns, sources), self.memory
+        )
+        self.critic = self.critics.plain
 
     # Learning -----------------------------------------------------------------------------------------
 
@@ -167,20 +172,14 @@ class ConfigurationPlanner:
         self._learn_columns(path)
         column = self.columns.learn(*asked, dependent=self.model.is_dependent(asked[0]))
         known = self.memory.known(rng, weights, unit=self.critic.unit)
-        known = self._with_own(known, path, reports)
-        # Use no more reports than the running trial has: its other reports are still to come.
-        n_contexts = min(self.memory.n_contexts, len(reports))
-        known = known._replace(contexts=known.contexts[:, :n_contexts])
+        reports = [(n, report) for n, report in reports if not math.isnan(report)]
+        own = self._prefixes(path, [n for n, _ in reports])
+        outcomes = [report for _, report in reports]
+        known = self._with_own(known, own, outcomes)
         if not len(known.values) and not self.critic.sources:
             return None
-        of_known, values = self.critic.condition(
-            known,
-            pending,
-            n_trials=len(self.memory),
-            mean_size=self.memory.mean_size,
-            varies=self.branches,
-            is_noisy=self.memory.reports_steer,  # a report that decides which values are best is not exact
-        )
+        critic, known, context = self.critics.conditioned(known, own, outcomes, pending, varies=self.branches)
+        of_known, values = critic.of_known
         draw = Candidates(
             self.model,
             self.memory,
@@ -194,8 +193,7 @@ class ConfigurationPlanner:
             rng,
         )
         excluded: set[bytes] = set() if repeat else {*self._excluded, *taken}
-        tried = set() if repeat else self.memory.tried()
-        context = self.memory.context(reports, len(path) + 1)[:n_contexts]
+        tried = set() if repeat or (len(context) and self.critics.may_repeat) else self.memory.tried()
         best: tuple[float, np.ndarray, np.ndarray] | None = None
         undecided = sort is None and not len(path)
         of_all, all_values = of_known, values
@@ -229,7 +227,7 @@ class ConfigurationPlanner:
                     rows = rows[there]
             if not len(rows):
                 continue
-            scores, z = self._judge(rows, draw, context, of_known, values, rng)
+            scores, z = self._judge(rows, draw, critic, context, of_known, values, rng)
             scores = self._weighed_by_chance(scores, rows, draw)
             order = np.argsort(-scores, kind="stable")
             k = int(rng.integers(min(4**spread, len(order)))) if spread else 0
@@ -239,7 +237,7 @@ class ConfigurationPlanner:
             return None
         score, row, z = best
         planned, is_complete = draw.roll(row)
-        (mean,), (deviation,) = self.critic.surrogate.predict(z)
+        (mean,), (deviation,) = critic.surrogate.predict(z)
         return ConfigurationPlan(
             planned, is_complete, score, float(mean), float(deviation), key_of(row), row, sort
         )
@@ -300,33 +298,34 @@ class ConfigurationPlanner:
         tried = Tried(self.memory.actions(), known.trial.tolist(), known.values, template)
         return tried.another(rows) if tried.is_time_for_another() else None
 
-    def _with_own(self, known: Known, path: Path, reports: Sequence[tuple[int, float]]) -> Known:
-        """Add the reports of the running trial to ``known``, where these are values of its parameters."""
-        D = len(self.columns)
-        known = known._replace(actions=padded(known.actions, D))
-        reports = [(n, report) for n, report in reports if not math.isnan(report)]
-        if not self.memory.reports_are_values or not reports or not len(known.values):
-            return known
-        row = row_of(self.columns, path)
-        rows, values = [], []
-        for n, report in reports:
+    def _prefixes(self, path: Path, lengths: Sequence[int]) -> list[np.ndarray]:
+        """Rows ``[D]`` of the first parameters of ``path``, one for each of the numbers of parameters."""
+        row, rows = row_of(self.columns, path), []
+        for n in lengths:
             prefix = row.copy()
             for name, distribution in zip(path.names[n:], path.distributions[n:], strict=True):
                 if (column := self.columns.find(name, distribution)) >= 0:
                     prefix[column] = np.nan
             rows.append(prefix)
-            values.append(self.memory.score_outcome(report))
+        return rows
+
+    def _with_own(self, known: Known, own: Sequence[np.ndarray], reports: Sequence[float]) -> Known:
+        """Add the reports of the running trial to ``known``, where these are values of its parameters."""
+        known = known._replace(actions=padded(known.actions, len(self.columns)))
+        if not self.memory.reports_are_values or not own or not len(known.values):
+            return known
         return Known(
-            np.concatenate([known.actions, rows]),
-            np.concatenate([known.contexts, np.full((len(rows), known.contexts.shape[1]), np.nan)]),
-            np.concatenate([known.values, values]),
-            np.concatenate([known.trial, np.full(len(rows), -1)]),
+            np.concatenate([known.actions, own]),
+            np.concatenate([known.contexts, np.full((len(own), known.contexts.shape[1]), np.nan)]),
+            np.concatenate([known.values, [self.memory.score_outcome(report) for report in reports]]),
+            np.concatenate([known.trial, np.full(len(own), -1)]),
         )
 
     def _judge(
         self,
         rows: np.ndarray,
         draw: Candidates,
+        critic: ConfigurationCritic,
         context: np.ndarray,
         of_known: np.ndarray,
         values: np.ndarray,
@@ -338,8 +337,8 @@ class ConfigurationPlanner:
         """
         config = self._config
         parts, owner = draw.prefixes(rows) if self.memory.values_prefixes else (rows, np.arange(len(rows)))
-        z = self.critic.features(parts, np.tile(context, (len(parts), 1)))
-        scores = acquire(config.acquisition, self.critic.surrogate, z, of_known, values, rng)
+        z = critic.features(parts, np.tile(context, (len(parts), 1)))
+        scores = acquire(config.acquisition, critic.surrogate, z, of_known, values, rng)
         best = np.full(len(rows), -np.inf)
         at = np.zeros(len(rows), dtype=np.int64)
         for i, (score, row) in enumerate(zip(scores.tolist(), owner.tolist(), strict=True)):

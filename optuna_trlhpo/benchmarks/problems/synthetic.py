@@ -10,7 +10,14 @@ from optuna.trial import Trial
 from optuna_trlhpo.space import LayerSpace
 
 
-def signpost(*, n_ways: int = 3, seed: int = 0) -> Callable[[Trial], float]:
+def signpost(
+    *,
+    n_ways: int = 3,
+    kind: str = "category",
+    n_before: int = 1,
+    reports_are_values: bool = False,
+    seed: int = 0,
+) -> Callable[[Trial], float]:
     """Create an objective whose report after the first layer reveals the right choice for the second.
 
     The right choice is drawn anew in every trial, so only the report helps. A sampler that does not read it
@@ -18,6 +25,11 @@ def signpost(*, n_ways: int = 3, seed: int = 0) -> Callable[[Trial], float]:
 
     Args:
         n_ways: Number of choices for the second layer; at least 2.
+        kind: Kind of the second layer's parameter: "category", "integer", or "float", whose range [0, 1] has
+            ``n_ways`` equal parts.
+        n_before: Number of parameters of the first layer, each a category of three.
+        reports_are_values: Whether the value is reported, too, so that the first report counts as the value
+            of the first layer.
         seed: Random seed of the right choices and of the small noise on the reports.
 
     Example:
@@ -28,13 +40,24 @@ def signpost(*, n_ways: int = 3, seed: int = 0) -> Callable[[Trial], float]:
         True
     """
 
+    def way(trial: Trial) -> int:
+        if kind == "category":
+            return trial.suggest_categorical("layer1_way", list(range(n_ways)))
+        if kind == "integer":
+            return trial.suggest_int("layer1_way", 0, n_ways - 1)
+        return min(int(n_ways * trial.suggest_float("layer1_way", 0, 1)), n_ways - 1)
+
     def objective(trial: Trial) -> float:
         rng = np.random.default_rng((seed, trial.number))
         right = int(rng.integers(n_ways))
         trial.suggest_categorical("layer0_kind", ["a", "b", "c"])
+        for i in range(1, n_before):
+            trial.suggest_categorical(f"layer0_option{i}", ["a", "b", "c"])
         trial.report(0.6 + 0.3 * right / (n_ways - 1) + 0.01 * float(rng.standard_normal()), step=0)
-        way = trial.suggest_categorical("layer1_way", list(range(n_ways)))
-        return float(way == right)
+        value = float(way(trial) == right)
+        if reports_are_values:
+            trial.report(value, step=1)
+        return value
 
     return objective
 

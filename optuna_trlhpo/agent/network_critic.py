@@ -1,0 +1,106 @@
+"""Critic of networks, which predicts their values from all networks with a value.
+
+Notation: N networks with a value, F features, X expectations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from optuna_trlhpo.agent.config import AgentConfig
+from optuna_trlhpo.agent.features import FeatureMap
+from optuna_trlhpo.agent.sequences import Networks
+from optuna_trlhpo.agent.surrogate import Surrogate, make_surrogate
+
+_FIRST_STEPS = 60
+"""Number of learning steps at the first fit."""
+_LEAST = 3
+"""Number of networks with a value before the critic learns its kernel."""
+_MANY = 100
+"""Number of networks beyond which the kernel is learned in fewer steps."""
+
+
+class NetworkCritic:
+    """Critic that combines a surrogate with the features of networks.
+
+    Args:
+        config: Settings of the agent.
+        seed: Random seed of the surrogate.
+
+    Attributes:
+        surrogate: Model that ranks networks by their features.
+        features: Map of networks to features.
+        of_networks: ``[N]`` predictions for all networks that the surrogate was conditioned on.
+        values: ``[N]`` values of these networks; for planned ones, what the critic expects.
+        evidence: Log evidence of the surrogate; None where it is unknown.
+        errors: ``[N]`` errors of each value's prediction from all others, in deviations; None where unknown.
+    """
+
+    def __init__(self, config: AgentConfig, seed: int) -> None:
+        self._config = config
+        self.features = FeatureMap()
+        self.surrogate: Surrogate = make_surrogate(config, seed)
+        self.of_networks = self.values = np.zeros(0)
+        self.evidence: float | None = None
+        self.errors: np.ndarray | None = None
+        self._n_fitted = 0  # number of trials at the last fit
+        self._has_learned = False
+
+    def condition(
+        self, networks: Networks, values: np.ndarray, pending: Networks | None, *, n_trials: int
+    ) -> None:
+        """Condition the surrogate on networks with values, and set what is known of them.
+
+        Args:
+            networks: Networks whose features are known to the map of features.
+            values: ``[N]`` their scores.
+            pending: Networks that other trials are about to try; the expectation replaces their outcome.
+            n_trials: Number of finished trials.
+        """
+        x = self.features(networks)
+        self._fit(x, values, n_trials)
+        self.evidence, self.errors = self.surrogate.evidence, self.surrogate.leave_one_out()
+        if pending is not None:
+            others = self.features(pending)
+            values = np.concatenate([values, self.surrogate.predict(others)[0]])
+            x = np.concatenate([x, others])
+            self.surrogate.fit(x, values, self.features.features, steps=0)
+        self.of_networks, self.values = self.surrogate.predict(x)[0], values
+
+    def _fit(self, x: np.ndarray, values: np.ndarray, n_trials: int) -> None:
+        steps = 0
+        if n_trials != self._n_fitted and len(values) >= _LEAST:
+            # With more networks a step takes longer, and each network changes the kernel less.
+            often = max(1, round(self._config.fit_steps * min(1.0, _MANY / len(values))))
+            steps = often if self._has_learned else _FIRST_STEPS
+            self._has_learned = True
+        self._n_fitted = n_trials
+        self.surrogate.fit(x, values, self.features.features, steps=steps)
+
+    def attention(
+        self, networks: Networks, steps: Sequence[tuple[np.ndarray, np.ndarray]]
+    ) -> list[np.ndarray]:
+        """Attention weights of a transformer as it judges the prefixes of one network.
+
+        Args:
+            networks: The first 1 to S steps of the network.
+            steps: S pairs of base names ``[A]`` and indices ``[A]``.
+
+        Returns:
+            Rows k = 1 to S, each ``[H, k + 1]``: the sum over the parameters of each step, and last the
+            weight of the query and of the features of the network as a whole.
+        """
+        weights = self.surrogate.attention(self.features(networks))  # [S, H, 1 + columns]
+        assert weights is not None
+        rows = []
+        for k in range(1, len(steps) + 1):
+            row = np.zeros((weights.shape[1], k + 1))
+            for step, (names, indices) in enumerate(steps[:k]):
+                pairs = zip(names.tolist(), indices.tolist(), strict=True)
+                columns = {self.features.column_of(*pair) for pair in pairs if pair[0] >= 0} - {-1}
+                row[:, step] = weights[k - 1][:, [1 + column for column in sorted(columns)]].sum(axis=1)
+            row[:, k] = weights[k - 1].sum(axis=1) - row[:, :k].sum(axis=1)
+            rows.append(row)
+        return rows
