@@ -80,7 +80,8 @@ class TRLHPOSampler(BaseSampler):
         layer_prior: Whether to judge networks of a `LayerSpace` from the first trial on by a prior over
             layers, learned on other tasks; or the path of a file of `optuna_trlhpo.benchmarks pretrain`.
         repeat: Whether a configuration may be suggested again, as where the objective is noisy. False avoids
-            this while an untried one is left. Values that the objective itself rounds cannot be recognised.
+            this while an untried one is left, unless the reports of equal trials differ and decide what is
+            right next. Values that the objective itself rounds cannot be recognised.
         warn_independent_sampling: Whether to log a warning when, after the startup phase,
             ``independent_sampler`` samples a parameter that no finished trial had.
 

@@ -35,7 +35,6 @@ class NetworkCritic:
         of_networks: ``[N]`` predictions for all networks that the surrogate was conditioned on.
         values: ``[N]`` values of these networks; for planned ones, what the critic expects.
         evidence: Log evidence of the surrogate; None where it is unknown.
-        errors: ``[N]`` errors of each value's prediction from all others, in deviations; None where unknown.
     """
 
     def __init__(self, config: AgentConfig, seed: int) -> None:
@@ -44,7 +43,6 @@ class NetworkCritic:
         self.surrogate: Surrogate = make_surrogate(config, seed)
         self.of_networks = self.values = np.zeros(0)
         self.evidence: float | None = None
-        self.errors: np.ndarray | None = None
         self._n_fitted = 0  # number of trials at the last fit
         self._has_learned = False
 
@@ -61,7 +59,7 @@ class NetworkCritic:
         """
         x = self.features(networks)
         self._fit(x, values, n_trials)
-        self.evidence, self.errors = self.surrogate.evidence, self.surrogate.leave_one_out()
+        self.evidence = self.surrogate.evidence
         if pending is not None:
             others = self.features(pending)
             values = np.concatenate([values, self.surrogate.predict(others)[0]])

@@ -101,7 +101,8 @@ class Planner:
             others = self.knowledge.with_prior_features(joined(plans))
         critic = self._condition(self.critic, networks, values, templates, others)
         informed, context = None, np.zeros(0)
-        if not np.isnan(own).all() and critic.errors is not None:
+        # A plan that need not continue the trial is for another one, about which nothing was reported.
+        if running is None and not np.isnan(own).all() and critic.evidence is not None:
             informed = self._steering.critic(len(replay))
         if informed is not None:
             contexts, context = self._contexts(networks, len(prefix_values), at, own)
@@ -250,9 +251,10 @@ class Planner:
             values[mine] = normal_scores(ranks_of(values[mine]))
         prefixes = joined([prefixes, self._first(at, own_steps)])
         self._condition(self._forecast, self.knowledge.with_prior_features(prefixes), values, prefixes, None)
-        assert self._forecast.errors is not None
+        errors = self._forecast.surrogate.leave_one_out()
+        assert errors is not None
         by_trial = np.full((T + 1, max(networks.context.shape[1], len(own))), np.nan)
-        by_trial[trial, step] = surprises(self._forecast.errors, step)
+        by_trial[trial, step] = surprises(errors, step)
         contexts = by_trial[np.append(of_network, np.full(n_own, T))][:, : networks.context.shape[1]]
         contexts[np.arange(contexts.shape[1]) >= networks.lengths[:, None] - 1] = np.nan
         return contexts, by_trial[-1][: len(own)]

@@ -182,7 +182,7 @@ class Layout:
         used: Columns that get features.
         mean_size: Mean number of parameters of a configuration.
         varies: Whether configurations differ in their parameters.
-        n_contexts: Number of reports between parameters that are no values, see `ConfigurationMemory`.
+        n_contexts: Number of reports of the running trial whose surprise is read, see `StateCritics`.
         means: ``[X]`` means of the weights of the expectations from elsewhere.
     """
 

@@ -42,7 +42,6 @@ class ConfigurationCritic:
         surrogate: Model that ranks configurations by their features.
         sources: Earlier studies.
         evidence: Log evidence of the surrogate; None where it is unknown.
-        errors: ``[N]`` errors of each value's prediction from all others, in deviations; None where unknown.
         of_known: Predictions and values of all configurations that the surrogate was conditioned on.
     """
 
@@ -58,7 +57,6 @@ class ConfigurationCritic:
         self._owed = 0.0  # fraction of a learning step that is still due
         self._layout: Layout | None = None
         self.evidence: float | None = None
-        self.errors: np.ndarray | None = None
         self.of_known: tuple[np.ndarray, np.ndarray] = np.zeros(0), np.zeros(0)
 
     def _new_surrogate(self) -> Surrogate:
@@ -91,7 +89,7 @@ class ConfigurationCritic:
         varies: bool,
         is_noisy: bool,
     ) -> None:
-        """Condition the surrogate on all that is known, and set `of_known`, `evidence` and `errors`.
+        """Condition the surrogate on all that is known, and set `of_known` and `evidence`.
 
         Args:
             known: Configurations with a value.
@@ -121,7 +119,7 @@ class ConfigurationCritic:
             self._is_noisy, self._has_learned = is_noisy, False
             self.surrogate = self._new_surrogate()
         self._fit(x, known.values, n_trials)
-        self.evidence, self.errors = self.surrogate.evidence, self.surrogate.leave_one_out()
+        self.evidence = self.surrogate.evidence
         values = known.values
         if pending:
             others = self.features(padded(pending, len(self._columns)), None)

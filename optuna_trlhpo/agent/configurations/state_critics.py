@@ -71,7 +71,7 @@ class StateCritics:
         without = known._replace(contexts=np.zeros((len(known.values), 0)))
         condition(self.plain, without)
         informed_critic = self.steering.critic(len(memory)) if R else None
-        if informed_critic is None or self.plain.errors is None:
+        if informed_critic is None or self.plain.evidence is None:
             return self.plain, without, np.zeros(0)
         contexts, context = self._contexts(known, own, reports, varies=varies)
         informed = known._replace(contexts=contexts)
@@ -120,10 +120,11 @@ class StateCritics:
             varies=varies,
             is_noisy=True,
         )
-        assert self._forecast.errors is not None
+        errors = self._forecast.surrogate.leave_one_out()
+        assert errors is not None
         by_trial = np.full((len(trials) + 1, R), np.nan)
         before = np.zeros((len(trials) + 1, R), dtype=np.int64)
-        by_trial[of_trial, numbers] = surprises(self._forecast.errors, numbers)
+        by_trial[of_trial, numbers] = surprises(errors, numbers)
         before[of_trial, numbers] = ends
         of_row = np.where(known.trial < 0, len(trials), np.searchsorted(trials, known.trial))
         sizes = (~np.isnan(known.actions)).sum(axis=1)
