@@ -139,8 +139,6 @@ class TRLHPOSampler(BaseSampler):
         self._independent_sampler = independent_sampler
         self._warn_independent_sampling = warn_independent_sampling
         self._repeat = repeat
-        if self._config.n_candidates == 0 and earlier:
-            raise ValueError("warm_start needs a critic that ranks plans; with n_candidates=0 there is none")
         self._earlier = [EarlierStudy(study) for study in earlier]
         self._prior: LayerPrior | None = None
         if layer_prior is not False and self._config.n_candidates:
@@ -162,6 +160,7 @@ class TRLHPOSampler(BaseSampler):
         n_exploration_trials: int | None = 200,
         agent: AgentConfig | None = None,
         independent_sampler: BaseSampler | None = None,
+        warm_start: Iterable[Study] = (),
         warn_independent_sampling: bool = True,
     ) -> TRLHPOSampler:
         """Return the paper's agent: the actor decides alone, with fading noise, from the first trial.
@@ -175,6 +174,7 @@ class TRLHPOSampler(BaseSampler):
             n_exploration_trials=n_exploration_trials,
             agent=AgentConfig.paper() if agent is None else agent,
             independent_sampler=independent_sampler,
+            warm_start=warm_start,
             layer_prior=False,
             warn_independent_sampling=warn_independent_sampling,
         )

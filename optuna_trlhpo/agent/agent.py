@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import optuna
 from optuna.distributions import BaseDistribution
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
@@ -34,6 +35,10 @@ from optuna_trlhpo.trials.inferred_reports import marks_by_names
 from optuna_trlhpo.trials.order import in_order, with_params
 from optuna_trlhpo.trials.study_reader import Reading
 
+_logger = optuna.logging.get_logger("optuna.trlhpo.sampler")
+
+_MANY_TRIALS = 20
+"""Number of trials above which learning from them one by one is announced."""
 _STARTUP_VALUES = 1.5
 """Networks with a value per startup trial, on average, that make further startup trials unnecessary."""
 
@@ -98,8 +103,14 @@ class Agent:
     def follow(self, reading: Reading) -> Course:
         """Learn from the trials that have finished, and return the state of the running trial."""
         if reading.finished is not None:
-            self.observe(reading.finished, keeps_order=reading.keeps_order)
-            self.learn()
+            batches: list[Sequence[FrozenTrial]] = [reading.finished]
+            if self.networks.ddpg is not None:  # it learns after each trial, as if asked after each
+                batches = [[trial] for trial in reading.finished] or [[]]
+                if len(batches) > _MANY_TRIALS:
+                    _logger.info(f"Learning from {len(batches)} trials, one after the other.")
+            for trials in batches:
+                self.observe(trials, keeps_order=reading.keeps_order)
+                self.learn()
         running = reading.running
         course = self.courses.get(running.number)
         if course is None:

@@ -65,6 +65,9 @@ class AgentConfig:
         mutations: Whether plans are variations of the best known ones; False: random combinations of their
             parts.
         read_reports: Whether the agent reads the reports of a trial; False: only its final value.
+        stochastic_policy: Whether the actor draws its actions, in every trial: the kind of a layer by its
+            probability, numbers with a deviation that the actor learns, too, in place of the Ornstein-
+            Uhlenbeck noise (section VI-B of the paper).
         noise_theta: Rate at which the Ornstein-Uhlenbeck noise returns to 0.
         noise_sigma: Initial scale of the Ornstein-Uhlenbeck noise, which is annealed.
 
@@ -97,6 +100,7 @@ class AgentConfig:
     targets: str = "log_error"
     mutations: bool = True
     read_reports: bool = True
+    stochastic_policy: bool = False
     noise_theta: float = 0.15
     noise_sigma: float = 0.2
 

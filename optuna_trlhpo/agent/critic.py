@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from optuna_trlhpo.agent.config import AgentConfig
 from optuna_trlhpo.agent.tokens import Steps, make_imr
-from optuna_trlhpo.agent.transformer import Transformer
+from optuna_trlhpo.agent.transformer import Transformer, start_small
 
 
 class Critic(nn.Module):
@@ -20,6 +20,7 @@ class Critic(nn.Module):
         self.head = nn.Sequential(
             nn.Linear(config.width, config.width), nn.GELU(), nn.Linear(config.width, config.n_critics)
         )
+        start_small(self.head[-1])
         self.prior_scale = config.prior_scale
         if config.prior_scale:
             self.prior = nn.Sequential(

@@ -7,14 +7,15 @@ networks.
 from __future__ import annotations
 
 import copy
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from optuna_trlhpo._threads import cpu_threads, making_modules
-from optuna_trlhpo.agent.actor import Actor
+from optuna_trlhpo.agent.actor import Actor, Noise
 from optuna_trlhpo.agent.config import AgentConfig
 from optuna_trlhpo.agent.critic import Critic
 from optuna_trlhpo.agent.tokens import Steps
@@ -32,6 +33,7 @@ class Batch(NamedTuple):
     returns: Tensor  # [B, S] in [-1, 1], the value to learn; used without bootstrapping
     rewards: Tensor  # [B, S] in [-1, 1]; used with bootstrapping
     done: Tensor  # [B, S] 1 at the last step of an episode; used with bootstrapping
+    noise: Noise  # of the actor
 
 
 class Losses(NamedTuple):
@@ -69,6 +71,7 @@ class DDPG:
         self, config: AgentConfig, *, n_slots: int, n_performance: int, n_weights: int, seed: int
     ) -> None:
         self.config = config
+        self._arguments = dict(n_slots=n_slots, n_performance=n_performance, n_weights=n_weights, seed=seed)
         with making_modules(), torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)  # torch.manual_seed would also seed every GPU
             self.actor = Actor(config, n_slots=n_slots, n_performance=n_performance, n_weights=n_weights)
@@ -83,12 +86,16 @@ class DDPG:
 
     @cpu_threads(1)
     @torch.inference_mode()
-    def act(self, state: Steps, query: Steps) -> Tensor:
-        """Action ``[A]`` in [0, 1] of the actor after ``state`` ``[1, S]``.
+    def act(self, state: Steps, query: Steps, noise: Noise | None = None) -> tuple[Tensor, int]:
+        """Action ``[A]`` in [0, 1] of the actor after ``state`` ``[1, S]``, and the number of the kind.
 
-        ``query`` ``[1, 1]`` names the parameter that is asked for.
+        Args:
+            state: Steps so far.
+            query: ``[1, 1]`` names the parameter that is asked for, and the kinds that are allowed.
+            noise: Noise on the action; None: the action that the actor prefers.
         """
-        return self.actor(state, query, self._behind(state, 1))[0, 0]
+        action = self.actor(state, query, self._behind(state, 1), noise)
+        return action.actions[0, 0], int(action.kinds[0, 0].argmax())
 
     @cpu_threads(1)
     @torch.inference_mode()
@@ -103,8 +110,11 @@ class DDPG:
         query = Steps(*(torch.cat([x, x.new_zeros(len(x), 1, *x.shape[2:])], dim=1) for x in steps))
         if steps.weights.shape[-1]:
             query.weights[:, -1] = query.weights[:, 0]
+        if S:
+            query.allowed[:, -1] = query.allowed[:, -2]
         action, of_actor = self.actor.explain(steps, query, position)
-        query.actions[:, -1], query.filled[:, -1] = action[:, -1], 1
+        query.actions[:, -1], query.kinds[:, -1] = action.actions[:, -1], action.kinds[:, -1]
+        query.filled[:, -1], query.filled[:, -1, 0] = 1, 1 - query.allowed[:, -1].amax(dim=-1)
         values, of_critic = self.critic.explain(steps, query, position)
         return Insight(values[0, :S].double().numpy(), _rows(of_actor, S), _rows(of_critic, S))
 
@@ -122,7 +132,8 @@ class DDPG:
 
         actor_loss = None
         if self._n_updates % self.config.actor_interval == 0:
-            query = batch.steps._replace(actions=self.actor(batch.steps, batch.steps, position))
+            action = self.actor(batch.steps, batch.steps, position, batch.noise)
+            query = batch.steps._replace(**action._asdict())
             values = self.critic(batch.steps, query, position).mean(dim=-1)  # [B, S]
             actor_loss = -(batch.learned * values).sum() / batch.learned.sum()
             _descend(self._actor_optimizer, actor_loss)
@@ -136,14 +147,53 @@ class DDPG:
     @torch.no_grad()
     def bootstrapped(self, batch: Batch, position: Tensor) -> Tensor:
         """Targets ``[B, S]``: y = r + gamma Q'(s', mu'(s')), and r alone at the end of an episode."""
-        query = batch.steps._replace(actions=self.target_actor(batch.steps, batch.steps, position))
+        action = self.target_actor(batch.steps, batch.steps, position)
+        query = batch.steps._replace(**action._asdict())
         values = self.target_critic(batch.steps, query, position).mean(dim=-1)  # [B, S] of each state
         of_next = torch.cat([values[:, 1:], torch.zeros_like(values[:, :1])], dim=1)
         return (batch.rewards + self.config.gamma * (1 - batch.done) * of_next).clamp(-1, 1)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {
+            "config": self.config,
+            "arguments": self._arguments,
+            "n_updates": self._n_updates,
+            "weights": save(self._tensors()),
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["config"], **state["arguments"])  # type: ignore[misc]
+        self._n_updates = state["n_updates"]
+        stored = load(state["weights"])
+        for name in ("actor", "critic", "target_actor", "target_critic"):
+            getattr(self, name).load_state_dict(_under(name, stored))
+        for name, optimizer in (("actor", self._actor_optimizer), ("critic", self._critic_optimizer)):
+            of_parameters: dict[int, dict[str, Tensor]] = {}
+            for key, tensor in _under(f"{name}_optimizer", stored).items():
+                number, field = key.split(".")
+                of_parameters.setdefault(int(number), {})[field] = tensor
+            optimizer.load_state_dict(optimizer.state_dict() | {"state": of_parameters})
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """All that an update changes, by name."""
+        tensors: dict[str, Tensor] = {}
+        for name in ("actor", "critic", "target_actor", "target_critic"):
+            of_network = getattr(self, name).state_dict()
+            tensors |= {f"{name}.{key}": tensor for key, tensor in of_network.items()}
+        for name, optimizer in (("actor", self._actor_optimizer), ("critic", self._critic_optimizer)):
+            for k, of_parameter in optimizer.state_dict()["state"].items():
+                tensors |= {f"{name}_optimizer.{k}.{key}": value for key, value in of_parameter.items()}
+        return tensors
+
     @staticmethod
     def _behind(state: Steps, n: int) -> Tensor:
         return torch.full((n,), state.actions.shape[1])
+
+
+def _under(name: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors whose names begin with ``name`` and a point, under the rest of their names."""
+    start = name + "."
+    return {key.removeprefix(start): tensor for key, tensor in tensors.items() if key.startswith(start)}
 
 
 def _rows(weights: list[Tensor], S: int) -> list[np.ndarray]:

@@ -14,8 +14,8 @@ from optuna_trlhpo.agent.configurations.plan import ConfigurationPlan
 from optuna_trlhpo.agent.configurations.planner import ConfigurationPlanner
 from optuna_trlhpo.agent.ddpg import DDPG
 from optuna_trlhpo.agent.planner import Planner
-from optuna_trlhpo.agent.replay import Replay
 from optuna_trlhpo.agent.sequences import Plan
+from optuna_trlhpo.agent.transitions import Transitions
 from optuna_trlhpo.trials.agent_record import AgentRecord, Forecast
 from optuna_trlhpo.trials.episode import ReportMarks, read_episode, steps_of
 from optuna_trlhpo.trials.path import Path
@@ -65,7 +65,7 @@ def with_episode(
     trial: FrozenTrial,
     marks: ReportMarks,
     agent: DDPG,
-    replay: Replay,
+    transitions: Transitions,
     weights: np.ndarray,
 ) -> AgentRecord:
     """Add the evaluation of a complete trial by actor and critic to its record.
@@ -75,7 +75,7 @@ def with_episode(
         trial: The trial, at its end.
         marks: Number of parameters and step of each report.
         agent: Actor and critic.
-        replay: Memory of finished trials.
+        transitions: Memory of finished trials as tensors.
         weights: ``[K]`` the trial's weights of the objectives.
     """
     last = max(trial.intermediate_values, default=-1)
@@ -84,7 +84,7 @@ def with_episode(
     episode = read_episode(trial, marks)
     if not len(episode):
         return note
-    insight = agent.explain(replay.state(episode, weights))
+    insight = agent.explain(transitions.state(episode, weights))
     return replace(
         note,
         q=tuple(insight.values.mean(axis=1).tolist()),

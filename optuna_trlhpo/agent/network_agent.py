@@ -24,8 +24,11 @@ from optuna_trlhpo.agent.planner import Planner
 from optuna_trlhpo.agent.prior_knowledge import GrowthContext, PriorKnowledge
 from optuna_trlhpo.agent.replay import Replay
 from optuna_trlhpo.agent.sequences import DecisionPoint, Plan
+from optuna_trlhpo.agent.step_encoding import make_noise
 from optuna_trlhpo.agent.transfer import NetworkSource
+from optuna_trlhpo.agent.transitions import Transitions
 from optuna_trlhpo.layers import ACTION_SLOTS
+from optuna_trlhpo.layers.bins import middle_of
 from optuna_trlhpo.trials.agent_record import AgentRecord
 from optuna_trlhpo.trials.earlier_study import EarlierStudy
 from optuna_trlhpo.trials.episode import ReportMarks, Request, read_episode, read_request
@@ -35,12 +38,12 @@ from optuna_trlhpo.trials.rewards import signed_outcomes
 
 _logger = optuna.logging.get_logger("optuna.trlhpo.sampler")
 
-_CATCH_UP = 10
-"""Limit on the updates after many trials have finished at once: those due for this many trials."""
 _ROUNDING = 1e-6
 """Largest rounding difference between a planned action and the same action as carried out."""
 _MOST_PENDING = 32
 """Largest number of plans of other running trials whose outcome is predicted: the latest ones."""
+_RISE, _FALL, _LEAST = 1.5, 0.9, 0.02
+"""Factors of the noise after a trial that repeats a network, and after another; and its least value."""
 _MINIMUM_TRIALS = 2
 """Number of finished trials before the first update."""
 
@@ -89,6 +92,7 @@ class NetworkAgent:
 
     Attributes:
         replay: Finished trials as episodes.
+        transitions: The same as tensors.
         knowledge: Knowledge about networks before they are tried.
         planner: Planner of networks.
         ddpg: The paper's actor and critic; None where a critic ranks plans.
@@ -107,6 +111,7 @@ class NetworkAgent:
         self._config, self._directions, self._seed = config, directions, seed
         self._n_exploration_trials = n_exploration_trials
         self.replay = Replay(config, directions, seed)
+        self.transitions = Transitions(self.replay)
         names = self.replay.names
         sources = [NetworkSource(config, study, directions, seed, names) for study in earlier]
         self.knowledge = PriorKnowledge(names, self.replay.n_weights, seed, sources, prior)
@@ -120,6 +125,9 @@ class NetworkAgent:
                 n_weights=self.replay.n_weights,
                 seed=seed % 2**63,
             )
+            for k, source in enumerate(sources):
+                self._learn_source(k, source)
+        self._restlessness = 0.0  # scale of the noise that is left after the exploration trials
         self._losses: tuple[float, float | None] | None = None  # of critic and actor, in the last update
 
     def observe(self, trial: FrozenTrial, marks: ReportMarks) -> bool:
@@ -128,6 +136,10 @@ class NetworkAgent:
         outcomes = signed_outcomes(trial, episode, self._directions)
         if outcomes is None:
             return False
+        repeats = self.replay.has_tried(episode)
+        self._restlessness = (
+            min(max(_RISE * self._restlessness, _LEAST), 1.0) if repeats else _FALL * self._restlessness
+        )
         self.replay.add(trial.number, episode, outcomes)
         return True
 
@@ -135,20 +147,26 @@ class NetworkAgent:
         """Update the paper's actor and critic. A planner learns when it plans.
 
         Args:
-            n_before: Number of trials of the study that had finished at the last update.
+            n_before: Number of trials of the study that had finished before.
             n_new: Number of trials since then from which something can be learned.
         """
         self._losses = None
         if self.ddpg is None or len(self.replay) < _MINIMUM_TRIALS:
             return
         rng = make_generator(self._seed, "learn", n_before)
-        updates = range(min(n_new, _CATCH_UP) * self._config.updates)
-        losses = [self.ddpg.update(self.replay.batch(rng)) for _ in updates]
+        losses = [self.ddpg.update(self.transitions.batch(rng)) for _ in range(n_new * self._config.updates)]
         if losses:
             of_actor = [loss.actor for loss in losses if loss.actor is not None]
             of_critic = [loss.critic for loss in losses]
             self._losses = statistics.fmean(of_critic), statistics.fmean(of_actor) if of_actor else None
             _logger.debug(f"Learned from {n_new} trials; critic loss {self._losses[0]:.4f}.")
+
+    def _learn_source(self, k: int, source: NetworkSource) -> None:
+        """Update the paper's actor and critic from the k-th earlier study, as often as in a study of it."""
+        assert self.ddpg is not None
+        rng, batches = make_generator(self._seed, "learn", 0, k), Transitions(source.replay)
+        for _ in range(len(source.replay) * self._config.updates):
+            self.ddpg.update(batches.batch(rng))
 
     def propose(
         self,
@@ -242,7 +260,7 @@ class NetworkAgent:
         """``record`` with the evaluation of a finished trial by actor and critic."""
         if self.ddpg is None:
             return record
-        return with_episode(record, trial, marks, self.ddpg, self.replay, self.weights(trial.number))
+        return with_episode(record, trial, marks, self.ddpg, self.transitions, self.weights(trial.number))
 
     def weights(self, number: int) -> np.ndarray:
         """``[K]`` weights of the objectives in a trial."""
@@ -274,20 +292,30 @@ class NetworkAgent:
     def _act(self, trial: FrozenTrial, request: Request, point: DecisionPoint) -> np.ndarray:
         """Action ``[A]`` of the actor, with noise."""
         assert self.ddpg is not None
-        weights = self.weights(trial.number)
-        state = self.replay.state(request.before, weights)
-        names = np.where(np.arange(ACTION_SLOTS) < 1, point.names[-1], -1)
-        query = self.replay.candidates(np.full((1, ACTION_SLOTS), np.nan), names[None], weights)
+        weights, scale = self.weights(trial.number), self._exploration(trial.number)
+        rng = make_generator(self._seed, "noise", trial.number)
         noise = ornstein_uhlenbeck(
-            make_generator(self._seed, "noise", trial.number),
+            rng,
             point.step + 1,
             size=ACTION_SLOTS,
             theta=self._config.noise_theta,
-            sigma=self._config.noise_sigma,
+            sigma=scale * self._config.noise_sigma,
         )[-1]
-        return np.clip(self.ddpg.act(state, query).numpy() + self._exploration(trial.number) * noise, 0, 1)
+        if self._config.stochastic_policy:  # it has noise of its own
+            noise, scale = np.zeros(ACTION_SLOTS), 1.0
+        query = self.transitions.query(request.slots, request.actions, weights)
+        state = self.transitions.state(request.before, weights)
+        action, kind = self.ddpg.act(state, query, make_noise(rng, 1, 1, scale=scale))
+        actions = np.clip(action.numpy() + noise, 0, 1)
+        if query.allowed.any():
+            actions[0] = middle_of(kind, request.slots[0].n_values)
+        return actions
 
     def _exploration(self, number: int) -> float:
-        """Factor of the noise on the actor's actions."""
+        """Factor of the noise on the actor's actions.
+
+        It falls with the number of the trial, but not to 0 while the policy repeats networks: these teach
+        nothing new.
+        """
         n_explore = self._n_exploration_trials
-        return 1.0 if n_explore is None else max(0.0, 1 - number / max(n_explore, 1))
+        return 1.0 if n_explore is None else max(self._restlessness, 1 - number / max(n_explore, 1))

@@ -3,7 +3,8 @@
 Episodes are stored unchanged (actions, reports, outcomes). Ranks are computed when episodes are read, against
 all that is known by then, so that acting and learning always use the same scale.
 
-Notation: B trials, S steps, A action slots, P performance values, K objectives, M members of the critic.
+Notation: B trials, S steps, A action slots, P performance values, M members of the critic; K objectives, but
+in `Steps` and `Batch` K kinds of a step.
 """
 
 from __future__ import annotations
@@ -12,16 +13,13 @@ from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from optuna.study import StudyDirection
-from torch import Tensor
 
 from optuna_trlhpo.agent.config import AgentConfig
-from optuna_trlhpo.agent.ddpg import Batch
 from optuna_trlhpo.agent.name_table import NameTable
 from optuna_trlhpo.agent.ring_buffer import RingBuffer
 from optuna_trlhpo.agent.sequences import DecisionPoint, Networks, network_key
-from optuna_trlhpo.agent.tokens import Steps
+from optuna_trlhpo.agent.step_encoding import allowed_kinds
 from optuna_trlhpo.layers import ACTION_SLOTS
 from optuna_trlhpo.trials.episode import Episode, Request
 from optuna_trlhpo.trials.outcome_transforms import (
@@ -34,8 +32,7 @@ from optuna_trlhpo.trials.outcome_transforms import (
     scalarise,
 )
 from optuna_trlhpo.trials.parameters import ParameterSpec
-from optuna_trlhpo.trials.performance import PERFORMANCE_VALUES
-from optuna_trlhpo.trials.rewards import returns_of, rewards_of, signs_of
+from optuna_trlhpo.trials.rewards import returns_of, signs_of
 
 _MEMBER_SHARE = 0.7
 """Share of the trials that each member of the critic learns from, so that members differ (bootstrap)."""
@@ -44,17 +41,12 @@ _BATCH_STEPS = 256
 _BEST, _LATEST, _OTHERS = 150, 150, 100
 """Numbers of networks that the critic is conditioned on, where there are more than these together."""
 
-_RANK_BINS = (4, 8, 20)
-assert sum(_RANK_BINS) == PERFORMANCE_VALUES
-_RANK_CENTRES = np.concatenate([(np.arange(n) + 0.5) / n for n in _RANK_BINS])
-_RANK_WIDTHS = np.concatenate([np.full(n, 1.0 / n) for n in _RANK_BINS])
-
 
 class Replay:
     """Memory of episodes, which provides states, batches and networks with their values.
 
     Args:
-        config: Settings of the agent.
+        config: Settings of the agent, kept as an attribute.
         directions: Directions of the study's K objectives.
         seed: Random seed of the draws per trial.
         names: Table shared by all memories whose networks are compared. None creates a new one.
@@ -67,7 +59,7 @@ class Replay:
         seed: int,
         names: NameTable | None = None,
     ) -> None:
-        self._config = config
+        self.config = config
         self._seed = seed
         self._signs = signs_of(directions)
         self.n_weights = len(directions) if len(directions) > 1 else 0
@@ -80,6 +72,7 @@ class Replay:
             names=-1,
             indices=-1,
             n_values=0,
+            allowed=0.0,
             valued=0.0,
             reports=np.nan,
             performance=np.nan,
@@ -87,9 +80,11 @@ class Replay:
             mask=0.0,
         )
         self._n_added = 0
+        self._tried: set[bytes] = set()  # `network_key` of every trial
         self._valued: dict[bytes, np.ndarray] = {}  # networks by `network_key` -> their latest outcomes
         self.scores = OutcomeTransform(np.full(1, -9.0))  # of a single objective; not yet of errors
         self._known_outcomes = np.zeros(0)
+        self._first_outcomes: list[float] = []  # of each trial, the first that is known of a single objective
         self._chosen = np.zeros(0, dtype=np.int64)  # trials of the last `networks`
         self.reports_are_values = True
         """Whether the last trial with intermediate reports reported values of its networks."""
@@ -104,6 +99,8 @@ class Replay:
         best = np.fmax.reduce(outcomes, axis=0)
         for cdf, outcome in zip(self._outcome_cdfs, best, strict=True):
             cdf.add(outcome)
+        if not self.n_weights:
+            self._first_outcomes.extend(outcomes[~np.isnan(outcomes)][:1])
         reports = self._signs[0] * episode.reports
         for k, report in enumerate(reports):
             if k == len(self._reports):
@@ -111,12 +108,13 @@ class Replay:
             if not np.isnan(report):
                 self._reports[k].add(report)
         rng = np.random.default_rng((self._seed, number))
-        mask = rng.random(self._config.n_critics) < _MEMBER_SHARE
+        mask = rng.random(self.config.n_critics) < _MEMBER_SHARE
         mask[rng.integers(len(mask))] = True  # at least one member learns from each trial
         self._known.update(_places(names))
-        if self._n_added >= self._config.replay_capacity:  # this trial replaces the oldest one
-            row = np.array([self._n_added % self._config.replay_capacity])
+        if self._n_added >= self.config.replay_capacity:  # this trial replaces the oldest one
+            row = np.array([self._n_added % self.config.replay_capacity])
             self._known.subtract(_places(self._ring.rows(row, "names")["names"][0]))
+        self._tried.add(network_key(names, indices, episode.actions))
         self._n_added += 1
         between = ~np.isnan(reports)
         are_values = between & ~np.isnan(outcomes[:, 0])
@@ -128,6 +126,7 @@ class Replay:
                 names=names,
                 indices=indices,
                 n_values=n_values,
+                allowed=np.array([allowed_kinds(slots) for slots in episode.slots]),
                 valued=self._new_values(names, indices, episode.actions, outcomes),
                 reports=reports,
                 performance=episode.performance.astype(np.float32),
@@ -166,6 +165,11 @@ class Replay:
         """Number of networks with a value."""
         return len(self._valued)
 
+    def has_tried(self, episode: Episode) -> bool:
+        """Return whether a remembered trial was this network."""
+        key = network_key(*self.names.learn_all(episode)[:2], episode.actions)
+        return key in self._tried
+
     def has_value(self, key: bytes) -> bool:
         """Return whether the network with this key (from `network_key`) already has a value."""
         return key in self._valued
@@ -187,7 +191,7 @@ class Replay:
         rows = self._ring.rows(np.arange(len(self._ring)), "outcomes", "valued")
         trial, step = np.nonzero(rows["valued"] > 0)
         outcomes = rows["outcomes"][trial, step]
-        if outcomes.shape[1] == 1 and self._config.targets == "log_error":
+        if outcomes.shape[1] == 1 and self.config.targets == "log_error":
             self.scores = OutcomeTransform(outcomes[:, 0], unit)
             values = self.scores(outcomes[:, 0])
         else:
@@ -218,7 +222,7 @@ class Replay:
         return of_network, self._cut(rows[trial], step), trial, step, reports[trial, step]
 
     @property
-    def unit(self) -> float | None:
+    def score_unit(self) -> float | None:
         """Unit of the scores of the last `networks`, in logarithms of the error; None for other scores."""
         return self.scores.unit if self.scores.of_errors and len(self) else None
 
@@ -234,7 +238,7 @@ class Replay:
     def score_report(self, report: float) -> float:
         """Score of a network with that report, on the scale of the last `networks`."""
         outcome = self._signs[:1] * report
-        if self._config.targets == "log_error":
+        if self.config.targets == "log_error":
             return float(self.scores(outcome)[0])
         return float(normal_scores(ranks_of(np.append(self._known_outcomes, outcome)))[-1])
 
@@ -249,7 +253,7 @@ class Replay:
         """
         if self.n_weights or not len(self):
             return None
-        if self._config.targets == "log_error":
+        if self.config.targets == "log_error":
             return self._signs[0] * self.scores.inverse(scores)
         return self._signs[0] * np.quantile(self._known_outcomes, ranks_of_scores(scores))
 
@@ -281,49 +285,7 @@ class Replay:
             np.zeros((len(trial), 0)),
         )
 
-    # Tensors ------------------------------------------------------------------------------------------
-
-    def state(self, episode: Episode, weights: np.ndarray) -> Steps:
-        """Steps of a running trial, ``[1, S]``; ``weights`` ``[K]`` are its weights of the objectives."""
-        names = self._state_names(episode)
-        reports = self._signs[0] * episode.reports
-        return self._steps(
-            episode.actions[None], names[None], reports[None], episode.performance[None], weights[None]
-        )
-
-    def candidates(self, actions: np.ndarray, names: np.ndarray, weights: np.ndarray) -> Steps:
-        """Actions ``[C, A]`` as queries ``[1, C]``."""
-        reports = np.full((1, len(actions)), np.nan)
-        performance = np.full((1, len(actions), PERFORMANCE_VALUES), np.nan)
-        return self._steps(actions[None], names[None], reports, performance, weights[None])
-
-    def batch(self, rng: np.random.Generator) -> Batch:
-        """Batch for one update of the agent."""
-        n = self._config.batch_size
-        if not self._config.progressive_reward:
-            n = min(n, max(_BATCH_STEPS // len(self._reports), 1))
-        rows = self._ring.rows(self._ring.sample(rng, n))
-        B, S = rows["reports"].shape
-        step = np.arange(S)[None, :]
-        weights = self.draw_weights(rng, B)
-        learned = step < rows["length"][:, None]
-        if self._config.progressive_reward:  # single transitions, as in the paper
-            learned = step == np.floor(rng.random(B) * rows["length"]).astype(np.int64)[:, None]
-            rewards, returns = rewards_of(self._unit_outcomes(rows["outcomes"], weights)), np.zeros((B, S))
-        else:
-            rewards, returns = np.zeros((B, S)), self._scores(rows["outcomes"], weights)
-        return Batch(
-            steps=self._steps(rows["actions"], rows["names"], rows["reports"], rows["performance"], weights),
-            learned=_tensor(learned),
-            mask=_tensor(rows["mask"][:, 0]),
-            returns=_tensor(np.nan_to_num(returns)),
-            rewards=_tensor(rewards),
-            done=_tensor(step == rows["length"][:, None] - 1),
-        )
-
-    def _state_names(self, episode: Episode) -> np.ndarray:
-        names = [self.names.numbers(slots) for slots in episode.slots]
-        return np.array(names, dtype=np.int64).reshape(-1, ACTION_SLOTS)
+    # Scales -------------------------------------------------------------------------------------------
 
     def draw_weights(self, rng: np.random.Generator, n: int) -> np.ndarray:
         """``[n, K]`` weights of the objectives, or ``[n, 0]`` with a single objective."""
@@ -331,40 +293,27 @@ class Replay:
             return np.zeros((n, 0))
         return rng.dirichlet(np.ones(self.n_weights), size=n) + 1e-3
 
-    def _steps(
-        self,
-        actions: np.ndarray,
-        names: np.ndarray,
-        reports: np.ndarray,
-        performance: np.ndarray,
-        weights: np.ndarray,
-    ) -> Steps:
-        described, measured = self._describe(reports, performance)
-        B, S = reports.shape
-        filled = ~np.isnan(actions)
-        return Steps(
-            actions=_tensor(np.nan_to_num(actions)),
-            filled=_tensor(filled),
-            names=self.names.codes[torch.from_numpy(names)],
-            performance=_tensor(described),
-            measured=_tensor(measured),
-            weights=_tensor(np.broadcast_to(weights[:, None, :], (B, S, weights.shape[-1]))),
-        )
+    def sample(self, rng: np.random.Generator, n: int) -> dict[str, np.ndarray]:
+        """Arrays of ``n`` remembered trials, drawn with replacement; see `RingBuffer.rows`."""
+        return self._ring.rows(self._ring.sample(rng, n))
 
-    def _describe(self, reports: np.ndarray, performance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Performances ``[B, S, P]`` as the agent reads them, and whether each is known ``[B, S]``."""
-        measured = ~np.isnan(reports)
-        if self._config.progressive_reward:
-            # The paper's performance: accuracies on 32 batches, or without these, the report 32 times.
-            alone = self._outcome_cdfs[0].unit(reports)[..., None]
-            values = np.where(np.isnan(performance), alone, performance)
-        else:
-            # The rank of a report among those at the same step, encoded by overlapping bins, coarse and fine.
-            ranks = self._rank_reports(reports)
-            values = np.maximum(1 - np.abs(ranks[..., None] - _RANK_CENTRES) / _RANK_WIDTHS, 0)
-        return np.where(measured[..., None], np.nan_to_num(values), 0), measured
+    @property
+    def longest(self) -> int:
+        """Largest number of steps of a trial."""
+        return len(self._reports)
 
-    def _rank_reports(self, reports: np.ndarray) -> np.ndarray:
+    @property
+    def first_outcome(self) -> float:
+        """Mean of the first outcome that is known of each trial, in the unit of `unit_outcomes`."""
+        if self.n_weights:
+            return 0.5  # the mean rank
+        return float(self.unit(np.array(self._first_outcomes)).mean())
+
+    def unit(self, reports: np.ndarray) -> np.ndarray:
+        """Outcomes or reports of a single objective in [0, 1], see `EmpiricalCDF.unit`."""
+        return self._outcome_cdfs[0].unit(reports)
+
+    def rank_reports(self, reports: np.ndarray) -> np.ndarray:
         """Reports ``[B, S]`` as ranks among those at the same step."""
         ranks = np.full(reports.shape, np.nan)
         for k, scale in enumerate(self._reports[: reports.shape[1]]):
@@ -374,22 +323,18 @@ class Replay:
     def _ranks(self, outcomes: np.ndarray) -> np.ndarray:
         return np.stack([cdf.rank(outcomes[..., i]) for i, cdf in enumerate(self._outcome_cdfs)], axis=-1)
 
-    def _scores(self, outcomes: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    def scores_of(self, outcomes: np.ndarray, weights: np.ndarray) -> np.ndarray:
         """Returns ``[B, S]`` of outcomes ``[B, S, K]`` in [-1, 1]."""
         ranks = scalarise(self._ranks(returns_of(outcomes)), weights[:, None, :])
         return normal_scores(ranks) / HIGHEST_SCORE
 
-    def _unit_outcomes(self, outcomes: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    def unit_outcomes(self, outcomes: np.ndarray, weights: np.ndarray) -> np.ndarray:
         """Scalar outcomes ``[B, S]`` in [0, 1]: accuracies are unchanged, all others become ranks."""
         if self.n_weights:
             return scalarise(self._ranks(outcomes), weights[:, None, :])
-        return self._outcome_cdfs[0].unit(outcomes[..., 0])
+        return self.unit(outcomes[..., 0])
 
 
 def _places(names: np.ndarray) -> list[tuple[int, int]]:
     """Positions of the names ``[S, A]``: for each the slot in its step, and its number."""
     return [(place, number) for step in names.tolist() for place, number in enumerate(step) if number >= 0]
-
-
-def _tensor(array: np.ndarray) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))

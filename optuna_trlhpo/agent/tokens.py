@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -11,6 +12,8 @@ from optuna_trlhpo.agent.config import AgentConfig
 
 NAME_CODE = 16
 """N: length of the code of a name."""
+MOST_KINDS = 8
+"""K: largest number of values of a step's first parameter that are encoded as one of K."""
 _BINS = 8
 
 
@@ -22,7 +25,9 @@ class Steps(NamedTuple):
     names: Tensor  # [B, S, A, N] codes of the parameters' names
     performance: Tensor  # [B, S, P]
     measured: Tensor  # [B, S] 1 where the performance is known, else 0
-    weights: Tensor  # [B, S, K] this trial's weights of the objectives; K = 0 with a single objective
+    weights: Tensor  # [B, S, O] this trial's weights of the O objectives; O = 0 with a single objective
+    kinds: Tensor  # [B, S, K] one-hot value of a step's first parameter, a category of up to K values; else 0
+    allowed: Tensor  # [B, S, K] 1 for the values that the first parameter could have; 0 if it is no such one
 
     def unmeasured(self) -> Steps:
         """Steps without their performance, as a query to the critic before any training."""
@@ -38,6 +43,7 @@ class Steps(NamedTuple):
             actions=torch.zeros_like(self.actions),
             filled=torch.zeros_like(self.filled),
             names=self.names * first.unsqueeze(-1),
+            kinds=torch.zeros_like(self.kinds),
         )
 
     def at(self, start: int, stop: int) -> Steps:
@@ -46,12 +52,19 @@ class Steps(NamedTuple):
 
 
 class FrozenIMR(nn.Module):
-    """Intermediate model representation: tanh(W1 action + W2 performance), random and fixed (section IV)."""
+    """Intermediate model representation: tanh(W1 action + W2 performance), random and fixed (section IV).
+
+    Actions and accuracies enter as numbers in [-1, 1], and W1 and W2 are scaled so that either contributes
+    about as much as the positional encoding.
+    """
 
     def __init__(self, config: AgentConfig, *, n_slots: int, n_performance: int, n_weights: int) -> None:
         super().__init__()
-        self.n_features = n_slots + n_performance + n_weights
+        self.n_features = n_slots + MOST_KINDS + n_performance + n_weights
         self.linear = nn.Linear(self.n_features, config.width, bias=False)  # W1 and W2 side by side
+        with torch.no_grad():
+            nn.init.normal_(self.linear.weight)
+            self.linear.weight[:, n_slots + MOST_KINDS :] /= math.sqrt(n_performance)
         self.requires_grad_(False)
 
     def forward(self, steps: Steps) -> Tensor:
@@ -59,7 +72,9 @@ class FrozenIMR(nn.Module):
 
     def features(self, steps: Steps) -> Tensor:
         """Inputs of the linear map, ``[B, S, n_features]``."""
-        return torch.cat([steps.actions * steps.filled, steps.performance, steps.weights], dim=-1)
+        actions = (2 * steps.actions - 1) * steps.filled
+        performance = (2 * steps.performance - 1) * steps.measured.unsqueeze(-1)
+        return torch.cat([actions, steps.kinds, performance, steps.weights], dim=-1)
 
 
 class LearnedIMR(nn.Module):
@@ -73,7 +88,7 @@ class LearnedIMR(nn.Module):
 
     def __init__(self, config: AgentConfig, *, n_slots: int, n_performance: int, n_weights: int) -> None:
         super().__init__()
-        self.n_features = n_slots * (2 + _BINS + NAME_CODE) + n_performance + 1 + n_weights
+        self.n_features = n_slots * (2 + _BINS + NAME_CODE) + MOST_KINDS + n_performance + 1 + n_weights
         self.layers = nn.Sequential(
             nn.Linear(self.n_features, 2 * config.width), nn.GELU(), nn.Linear(2 * config.width, config.width)
         )
@@ -87,7 +102,8 @@ class LearnedIMR(nn.Module):
         bins = torch.relu(1 - _BINS * (steps.actions.unsqueeze(-1) - self.centres).abs())  # [B, S, A, bins]
         filled = steps.filled.unsqueeze(-1)
         slots = torch.cat([filled, filled * steps.actions.unsqueeze(-1), filled * bins, steps.names], dim=-1)
-        parts = [slots.flatten(-2), steps.performance, steps.measured.unsqueeze(-1), steps.weights]
+        measured = steps.measured.unsqueeze(-1)
+        parts = [slots.flatten(-2), steps.kinds, steps.performance, measured, steps.weights]
         return torch.cat(parts, dim=-1)
 
 

@@ -41,6 +41,7 @@ class NetworkSource:
         names: Table of names, shared with the running study.
 
     Attributes:
+        replay: Its trials.
         networks: ``[N]`` networks of the earlier study with a value.
         best: The best of these networks.
         unit: Unit of its scores, if these are of errors; see `OutcomeTransform`.
@@ -63,13 +64,13 @@ class NetworkSource:
                 f"warm_start: the number of objectives of study {study.name!r} is {len(study.directions)}; "
                 f"it must equal that of the optimised study, {K}"
             )
-        replay = Replay(config, study.directions, seed, names)
+        self.replay = replay = Replay(config, study.directions, seed, names)
         for number, episode, outcomes in study.episodes():
             replay.add(number, episode, outcomes)
         weights = np.ones(K) if K > 1 else np.zeros(0)
         rng = np.random.default_rng(seed)
         self.networks, self._values = replay.networks(rng, weights)
-        self.unit = replay.unit
+        self.unit = replay.score_unit
         self.best = self.networks.rows(np.argsort(-self._values, kind="stable")[:_N_BEST])
 
     def learn(self, networks: Networks, categorical: np.ndarray, means: np.ndarray) -> None:

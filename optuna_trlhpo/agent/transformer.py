@@ -102,3 +102,9 @@ def sinusoids(positions: Tensor, width: int) -> Tensor:
     )
     angles = positions.unsqueeze(-1) * frequencies
     return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(-2)
+
+
+def start_small(layer: nn.Module) -> None:
+    """Initialise a last layer so that its outputs are about 0 (Lillicrap et al., 2015, section 7)."""
+    for parameter in layer.parameters():
+        nn.init.uniform_(parameter, -3e-3, 3e-3)

@@ -27,6 +27,7 @@ _COMMANDS: tuple[tuple[str, Callable[[argparse.ArgumentParser], None], str], ...
     ("train-less", training.add_train_less, "measure savings and costs of reduced training"),
     ("engine-search", training.add_engine_search, "compare whole searches with and without reduced training"),
     ("repeats", search.add_repeats, "count repeated configurations"),
+    ("policy", search.add_policy, "measure how the policy of the paper's agent improves"),
     ("idioms", search.add_idioms, "compare samplers on objectives like Optuna's examples"),
 )
 """Name of each command, the function that adds its arguments and the default ``handle``, and its help."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from optuna.distributions import (
     BaseDistribution,
@@ -32,6 +32,8 @@ class ParameterSpec:
     categorical: bool
     log_range: tuple[int, int] | None = None
     """Lowest and highest of integers on a logarithmic scale: countable, but in bins of unequal width."""
+    allowed: tuple[int, ...] | None = field(default=None, compare=False)
+    """Numbers of the values of a layer's category that may stand here; None: all."""
 
     def settle(self, action: float) -> float:
         """Round ``action`` to the middle of its value's bin."""
@@ -48,10 +50,12 @@ def parameter_spec(name: str, distribution: BaseDistribution) -> ParameterSpec:
     hyperparameter = hyperparameter_of(name, distribution)
     if hyperparameter is not None:
         # In Optuna a masked set has its own name; here it is the same parameter.
-        layer, _, field = unmasked(name).removeprefix("layer").partition("_")
-        return ParameterSpec(
-            f"layer_{field}", int(layer), len(hyperparameter.values), bool(hyperparameter.labels)
-        )
+        layer, _, part = unmasked(name).removeprefix("layer").partition("_")
+        n = len(hyperparameter.values)
+        if not isinstance(distribution, CategoricalDistribution):
+            return ParameterSpec(f"layer_{part}", int(layer), n, categorical=False)
+        allowed = tuple(map(hyperparameter.values.index, distribution.choices))
+        return ParameterSpec(f"layer_{part}", int(layer), n, True, allowed=allowed)
     base_name, places = parse_name(name)
     index = functools.reduce(lambda index, place: 1000 * index + place, places, 0)
     if isinstance(distribution, CategoricalDistribution):

@@ -87,14 +87,14 @@ def returns_of(outcomes: np.ndarray) -> np.ndarray:
     return np.fmax.accumulate(outcomes[:, ::-1], axis=1)[:, ::-1]
 
 
-def rewards_of(outcomes: np.ndarray) -> np.ndarray:
-    """Return each step's gain, ``[B, S]``: the first step's is its outcome, that of a step without outcome 0.
+def rewards_of(outcomes: np.ndarray, start: float = 0.0) -> np.ndarray:
+    """Return each step's gain, ``[B, S]``, the first over ``start``; 0 for a step without outcome.
 
     Example:
         >>> rewards_of(np.array([[0.75, np.nan, 0.5]]))
         array([[ 0.75,  0.  , -0.25]])
     """
-    known = np.zeros(len(outcomes))
+    known = np.full(len(outcomes), start)
     rewards = np.zeros_like(outcomes)
     for k in range(outcomes.shape[1]):
         now = np.where(np.isnan(outcomes[:, k]), known, outcomes[:, k])

@@ -55,7 +55,7 @@ REFUSED: list[tuple[str, Any, str]] = [
     ],
     *[
         (name, value, "True or False")
-        for name in ("learned_imr", "progressive_reward")
+        for name in ("learned_imr", "progressive_reward", "stochastic_policy")
         for value in (0, 1, None)
     ],
     *[

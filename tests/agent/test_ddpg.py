@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from optuna_trlhpo.agent.actor import Noise
 from optuna_trlhpo.agent.config import AgentConfig
 from optuna_trlhpo.agent.ddpg import DDPG, Batch
-from optuna_trlhpo.agent.tokens import NAME_CODE, Steps
+from optuna_trlhpo.agent.tokens import MOST_KINDS, NAME_CODE, Steps
 
 A, P = 4, 32
 CONFIGS = {"default": AgentConfig(), "paper": AgentConfig.paper()}
@@ -27,9 +29,12 @@ def steps_of(actions: Tensor) -> Steps:
     """Full, unmeasured steps of one name, ``[B, S, A]``."""
     B, S, _ = actions.shape
     names = torch.linspace(-1, 1, A * NAME_CODE).view(A, NAME_CODE).expand(B, S, A, NAME_CODE)
-    return Steps(
-        actions, torch.ones(B, S, A), names, torch.zeros(B, S, P), torch.zeros(B, S), torch.zeros(B, S, 0)
-    )
+    nothing = torch.zeros(B, S, P), torch.zeros(B, S), torch.zeros(B, S, 0)
+    return Steps(actions, torch.ones(B, S, A), names, *nothing, *torch.zeros(2, B, S, MOST_KINDS))
+
+
+def no_noise(B: int, S: int) -> Noise:
+    return Noise(torch.zeros(B, S, MOST_KINDS), torch.zeros(B, S, A))
 
 
 def random_batch(config: AgentConfig, B: int = 8, S: int = 3, seed: int = 0) -> Batch:
@@ -48,6 +53,7 @@ def random_batch(config: AgentConfig, B: int = 8, S: int = 3, seed: int = 0) -> 
         returns=uniform(B, S) * 2 - 1,
         rewards=uniform(B, S) - 0.5,
         done=done,
+        noise=no_noise(B, S),
     )
 
 
@@ -112,15 +118,26 @@ def test_global_generators_and_threads_are_left_alone(config: AgentConfig) -> No
     assert np.array_equal(np.random.get_state(legacy=False)["state"]["key"], numpys)
 
 
+def test_a_stochastic_policy_draws_its_actions() -> None:
+    agent = make_agent(AgentConfig.paper(stochastic_policy=True))
+    state, query = steps_of(torch.rand(1, 1, A)), steps_of(torch.zeros(1, 1, A))
+    preferred, _ = agent.act(state, query)
+    noise = Noise(torch.zeros(1, 1, MOST_KINDS), torch.tensor([[[0.0, 1.0, -1.0, 0.0]]]))
+    drawn, _ = agent.act(state, query, noise)
+    assert drawn[0] == preferred[0] and drawn[1] > preferred[1] + 0.1 and drawn[2] < preferred[2] - 0.1
+    plain = make_agent(AgentConfig.paper())
+    assert torch.equal(plain.act(state, query, noise)[0], plain.act(state, query)[0])
+
+
 @every_config
 def test_acting(config: AgentConfig) -> None:
     agent = make_agent(config)
     state = steps_of(torch.rand(1, 3, A))
-    action = agent.act(state, steps_of(torch.zeros(1, 1, A)))
+    action, _ = agent.act(state, steps_of(torch.zeros(1, 1, A)))
     assert action.shape == (A,) and ((0 <= action) & (action <= 1)).all()
-    assert agent.act(steps_of(torch.zeros(1, 0, A)), steps_of(torch.zeros(1, 1, A))).shape == (A,)
+    assert agent.act(steps_of(torch.zeros(1, 0, A)), steps_of(torch.zeros(1, 1, A)))[0].shape == (A,)
     # All that goes before counts: what is asked stands behind the whole state.
-    assert not torch.allclose(action, agent.act(state.at(0, 2), steps_of(torch.zeros(1, 1, A))))
+    assert not torch.allclose(action, agent.act(state.at(0, 2), steps_of(torch.zeros(1, 1, A)))[0])
 
 
 # What changes -----------------------------------------------------------------------------------------
@@ -136,7 +153,11 @@ def test_the_papers_imr_is_one_and_never_changes() -> None:
     for net in (agent.actor, agent.critic, agent.target_actor, agent.target_critic):
         assert torch.equal(net.get_parameter("imr.linear.weight"), before)
     for name, state in trained.items():
-        assert changed(state, getattr(agent, name)) == {key for key in state if not key.startswith("imr.")}
+        assert changed(state, getattr(agent, name)) == {
+            key
+            for key in state
+            if not key.startswith(("imr.", "kind.", "of_kind."))  # no step of the batch has kinds
+        }
 
 
 def test_priors_never_change() -> None:
@@ -146,7 +167,8 @@ def test_priors_never_change() -> None:
         agent.update(random_batch(agent.config, seed=i))
     constant = {name for name in critic if name.startswith("prior.") or name == "imr.centres"}
     assert changed(critic, agent.critic) == set(critic) - constant
-    assert changed(actor, agent.actor) == set(actor) - {"imr.centres"}
+    without_kinds = {name for name in actor if name.startswith(("kind.", "of_kind."))}
+    assert changed(actor, agent.actor) == set(actor) - {"imr.centres"} - without_kinds
     assert len(constant) == 5
 
 
@@ -232,7 +254,7 @@ def test_a_bootstrapped_target_by_hand() -> None:
             if not batch.done[b, k]:
                 state = Steps(*(tensor[b : b + 1, : k + 1] for tensor in batch.steps))
                 query = steps_of(torch.zeros(1, 1, A))
-                action = agent.act(state, query)
+                action, _ = agent.act(state, query)
                 value = score(agent, state, steps_of(action.view(1, 1, A)))[0, 0]
                 expected = expected + 0.9 * value
             torch.testing.assert_close(found[b, k], expected)
@@ -279,14 +301,18 @@ def test_a_one_step_task_is_learned(name: str, best: float) -> None:
     config = AgentConfig.paper(**faster) if name == "paper" else AgentConfig(**faster)
     agent, rng = make_agent(config), np.random.default_rng(0)
     nothing, query = steps_of(torch.zeros(1, 0, A)), steps_of(torch.zeros(1, 1, A))
-    before = agent.act(nothing, query)[0].item()
+    before = agent.act(nothing, query)[0][0].item()
     assert abs(before - best) > 0.1
     for _ in range(400 if name == "paper" else 150):
         actions = torch.from_numpy(rng.random((24, 1, A))).float()
         value = 0.5 - 1.5 * (actions[..., 0] - best).abs()
         ones = torch.ones(24, 1)
-        agent.update(Batch(steps_of(actions), ones, torch.ones(24, config.n_critics), value, value, ones))
-    assert abs(agent.act(nothing, query)[0].item() - best) < 0.08
+        agent.update(
+            Batch(
+                steps_of(actions), ones, torch.ones(24, config.n_critics), value, value, ones, no_noise(24, 1)
+            )
+        )
+    assert abs(agent.act(nothing, query)[0][0].item() - best) < 0.08
     actions = torch.full((1, 101, A), 0.5)
     actions[0, :, 0] = torch.linspace(0, 1, 101)
     scores = score(agent, nothing, steps_of(actions)).mean(dim=-1)
@@ -312,11 +338,15 @@ def test_what_was_reported_is_learned_to_matter() -> None:
         value = 0.5 - (steps.actions[:, 1, 0] - (0.2 + 0.6 * good)).abs()
         learned = torch.tensor([[0.0, 1.0]]).expand(32, 2)
         returns = torch.stack([torch.zeros(32), value], dim=1)
-        agent.update(Batch(steps, learned, torch.ones(32, config.n_critics), returns, returns, learned))
+        agent.update(
+            Batch(
+                steps, learned, torch.ones(32, config.n_critics), returns, returns, learned, no_noise(32, 2)
+            )
+        )
     steps, good = episodes(16)
     for i in range(16):
         state = Steps(*(tensor[i : i + 1, :1] for tensor in steps))
-        action = agent.act(state, steps_of(torch.zeros(1, 1, A)))[0].item()
+        action = agent.act(state, steps_of(torch.zeros(1, 1, A)))[0][0].item()
         assert abs(action - (0.2 + 0.6 * good[i].item())) < 0.12
 
 
@@ -358,3 +388,22 @@ def test_explaining_teaches_nothing() -> None:
     agent.explain(batch.steps)
     assert changed(before, agent.critic) == set()
     assert all(torch.equal(a, b) for a, b in zip(steps, batch.steps, strict=True))
+
+
+# Copies -----------------------------------------------------------------------------------------------
+
+
+@every_config
+def test_a_pickled_agent_goes_on_as_the_original(config: AgentConfig) -> None:
+    agent = make_agent(config)
+    for i in range(3):
+        agent.update(random_batch(config, seed=i))
+    copies = [pickle.loads(pickle.dumps(agent)), copy.deepcopy(agent)]
+    expected = [agent.update(random_batch(config, seed=i)) for i in (7, 8)]
+    for other in copies:
+        assert [other.update(random_batch(config, seed=i)) for i in (7, 8)] == expected
+        assert equal(other.actor, agent.actor) and equal(other.target_critic, agent.target_critic)
+    fresh = pickle.loads(pickle.dumps(make_agent(config)))  # its optimisers have no state yet
+    assert fresh.update(random_batch(config, seed=7)) == make_agent(config).update(
+        random_batch(config, seed=7)
+    )

@@ -15,7 +15,8 @@ from optuna.study import StudyDirection
 from optuna_trlhpo.agent.config import AgentConfig
 from optuna_trlhpo.agent.replay import Replay
 from optuna_trlhpo.agent.sequences import Networks, network_key
-from optuna_trlhpo.agent.tokens import NAME_CODE
+from optuna_trlhpo.agent.tokens import MOST_KINDS, NAME_CODE
+from optuna_trlhpo.agent.transitions import Transitions
 from optuna_trlhpo.trials.episode import Episode, Request
 from optuna_trlhpo.trials.outcome_transforms import HIGHEST_SCORE, OutcomeTransform, normal_scores
 from optuna_trlhpo.trials.parameters import ParameterSpec, parameter_spec
@@ -29,6 +30,10 @@ NO_WEIGHTS = np.zeros(0)
 
 def experience(directions: Sequence[StudyDirection] = (MAXIMIZE,), **settings: Any) -> Replay:
     return Replay(AgentConfig(**settings), directions, seed=0)
+
+
+def tensors(memory: Replay) -> Transitions:
+    return Transitions(memory)
 
 
 def paper(**settings: Any) -> Replay:
@@ -67,7 +72,7 @@ def test_unknown_names() -> None:
     assert not memory.knows([ParameterSpec("x", 0, 9, not X.categorical)])
     assert not memory.knows([Y, X])  # x stood first, never second
     assert memory.names.numbers([X, Y]).tolist() == [0, -1, -1, -1]
-    state = memory.state(episode(0.5, slot=Y), NO_WEIGHTS)
+    state = tensors(memory).state(episode(0.5, slot=Y), NO_WEIGHTS)
     assert not state.names.any() and state.filled[0, 0].tolist() == [1, 0, 0, 0]
 
 
@@ -97,7 +102,9 @@ def codes(*base_names: str) -> list[list[float]]:
     for number, base_name in enumerate(base_names):
         memory.add(number, episode(0.5, slot=ParameterSpec(base_name, 0, 0, False)), outcomes(0.5))
     found = [
-        memory.state(episode(0.5, slot=ParameterSpec(base_name, 0, 0, False)), NO_WEIGHTS).names[0, 0]
+        Transitions(memory)
+        .state(episode(0.5, slot=ParameterSpec(base_name, 0, 0, False)), NO_WEIGHTS)
+        .names[0, 0]
         for base_name in base_names
     ]
     assert all(code.shape == (4, NAME_CODE) and not code[1:].any() for code in found)
@@ -124,33 +131,54 @@ def test_the_shapes_of_a_state() -> None:
     memory = experience()
     memory.add(0, episode(0.1, 0.2), outcomes(NAN, 0.9))
     for n in (0, 1, 3):
-        state = memory.state(episode(*[0.5] * n), NO_WEIGHTS)
+        state = tensors(memory).state(episode(*[0.5] * n), NO_WEIGHTS)
         shapes = [tuple(tensor.shape) for tensor in state]
-        assert shapes == [(1, n, 4), (1, n, 4), (1, n, 4, NAME_CODE), (1, n, 32), (1, n), (1, n, 0)]
+        assert shapes == [(1, n, 4), (1, n, 4), (1, n, 4, NAME_CODE), (1, n, 32), (1, n), (1, n, 0)] + 2 * [
+            (1, n, MOST_KINDS)
+        ]
         assert all(tensor.dtype == torch.float32 and not tensor.isnan().any() for tensor in state)
     several = experience([MAXIMIZE, MINIMIZE])
-    assert several.state(episode(0.5, 0.5), np.array([0.3, 0.7])).weights[0].tolist() == [
+    assert tensors(several).state(episode(0.5, 0.5), np.array([0.3, 0.7])).weights[0].tolist() == [
         pytest.approx([0.3, 0.7]),
         pytest.approx([0.3, 0.7]),
     ]
 
 
-def test_candidates_are_queries_without_a_performance() -> None:
+def test_a_query_holds_the_name_and_the_kinds_that_are_allowed() -> None:
     memory = experience()
     memory.add(0, episode(0.1), outcomes(0.9))
-    actions = np.array([[0.1, NAN, NAN, NAN], [0.2, 0.3, NAN, NAN], [NAN] * 4])
-    queries = memory.candidates(actions, np.array([[0, -1, -1, -1], [0, -1, -1, -1], [-1] * 4]), NO_WEIGHTS)
-    assert queries.actions[0, 1].tolist() == pytest.approx([0.2, 0.3, 0, 0])
-    assert queries.filled[0].sum(dim=-1).tolist() == [1, 2, 0]
-    assert not queries.performance.any() and not queries.measured.any()
-    assert queries.names[0, 0, 0].any() and not queries.names[0, 2].any()
+    free = tensors(memory).query([X], np.zeros(0), NO_WEIGHTS)
+    assert not free.actions.any() and not free.filled.any() and not free.allowed.any()
+    assert not free.performance.any() and not free.measured.any()
+    assert free.names[0, 0, 0].any() and not free.names[0, 0, 1:].any()
+    kind = ParameterSpec("kind", 1, 3, True, allowed=(1, 2))
+    assert (
+        tensors(memory).query([kind], np.zeros(0), NO_WEIGHTS).allowed[0, 0].tolist() == [0, 1, 1] + [0] * 5
+    )
+    settled = tensors(memory).query(
+        [kind, X], np.array([0.9]), NO_WEIGHTS
+    )  # the kind is known: it alone is allowed
+    assert settled.allowed[0, 0].tolist() == [0, 0, 1] + [0] * 5
+    many = ParameterSpec("kind", 1, MOST_KINDS + 1, True)
+    assert not tensors(memory).query([many], np.zeros(0), NO_WEIGHTS).allowed.any()  # a number like any other
+
+
+def test_the_first_category_of_a_step_is_one_of_a_few() -> None:
+    memory = experience()
+    memory.add(0, episode(0.9, slot=ParameterSpec("kind", 0, 3, True, allowed=(0, 2))), outcomes(0.9))
+    steps = tensors(memory).batch(np.random.default_rng(0)).steps
+    assert steps.kinds[0, 0].tolist() == [0, 0, 1] + [0] * 5
+    assert steps.allowed[0, 0].tolist() == [1, 0, 1] + [0] * 5
+    assert steps.filled[0, 0, 0] == steps.actions[0, 0, 0] == 0
+    state = tensors(memory).state(episode(0.1, slot=ParameterSpec("kind", 0, 3, True)), NO_WEIGHTS)
+    assert state.kinds[0, 0].tolist() == [1] + [0] * 7
 
 
 def seen(memory: Replay, report: float, step: int, n: int = 2) -> float:
     """How the agent sees a report at ``step``: the mean of the finest bins, by their light."""
     reports = [NAN] * n
     reports[step] = report
-    state = memory.state(episode(*[0.5] * n, reports=reports), NO_WEIGHTS)
+    state = tensors(memory).state(episode(*[0.5] * n, reports=reports), NO_WEIGHTS)
     assert state.measured[0].tolist() == [float(k == step) for k in range(n)]
     lit = state.performance[0, step].numpy()
     assert [lit[:4].sum(), lit[4:12].sum(), lit[12:].sum()] == pytest.approx([1, 1, 1], abs=0.51)
@@ -171,17 +199,17 @@ def test_a_report_is_seen_by_its_rank_at_its_step(direction: StudyDirection, sig
     # 50 is better than all at step 0, and worse than all at step 1.
     assert seen(memory, sign * 50, step=0) > 0.95 and seen(memory, sign * 50, step=1) < 0.05
     # A step deeper than any that reported has nothing to be ranked by.
-    deep = memory.state(episode(0.5, 0.5, 0.5, reports=[NAN, NAN, sign * 1.0]), NO_WEIGHTS)
+    deep = tensors(memory).state(episode(0.5, 0.5, 0.5, reports=[NAN, NAN, sign * 1.0]), NO_WEIGHTS)
     assert not deep.performance[0, 2].any()
 
 
 def test_the_papers_state_holds_the_accuracies_themselves() -> None:
     memory = paper()
     memory.add(0, episode(0.5, reports=[0.7]), outcomes(0.7))
-    state = memory.state(episode(0.1, 0.2, 0.3, reports=[0.6, 0.8, NAN]), NO_WEIGHTS)
+    state = tensors(memory).state(episode(0.1, 0.2, 0.3, reports=[0.6, 0.8, NAN]), NO_WEIGHTS)
     np.testing.assert_allclose(state.performance[0], np.repeat([[0.6], [0.8], [0]], 32, axis=1), atol=1e-6)
     assert state.measured[0].tolist() == [1, 1, 0]
-    given = memory.state(episode(0.1, 0.2, reports=[0.6, 0.8], performance=[0.25, NAN]), NO_WEIGHTS)
+    given = tensors(memory).state(episode(0.1, 0.2, reports=[0.6, 0.8], performance=[0.25, NAN]), NO_WEIGHTS)
     np.testing.assert_allclose(given.performance[0, :, 0], [0.25, 0.8], atol=1e-6)
 
 
@@ -200,7 +228,7 @@ def filled(memory: Replay, n: int = 20) -> Replay:
 @pytest.mark.parametrize("make", [experience, paper])
 def test_the_shapes_of_a_batch(make: Any) -> None:
     memory = filled(make(n_critics=3, batch_size=64))
-    batch = memory.batch(np.random.default_rng(0))
+    batch = tensors(memory).batch(np.random.default_rng(0))
     B, S = 64, 3
     assert batch.steps.actions.shape == (B, S, 4) and batch.steps.names.shape == (B, S, 4, NAME_CODE)
     for tensor in (batch.learned, batch.returns, batch.rewards, batch.done):
@@ -216,10 +244,9 @@ def test_the_shapes_of_a_batch(make: Any) -> None:
         assert len(set(batch.learned.argmax(dim=1).tolist())) == 3
     else:
         assert torch.equal(batch.learned, (step < lengths.unsqueeze(1)).float()) and not batch.rewards.any()
-    again = memory.batch(np.random.default_rng(0))
-    assert all(
-        torch.equal(a, b) for a, b in zip((*batch[0], *batch[1:]), (*again[0], *again[1:]), strict=True)
-    )
+    again = tensors(memory).batch(np.random.default_rng(0))
+    for one, other in ((batch.steps, again.steps), (batch.noise, again.noise), (batch[1:-1], again[1:-1])):
+        assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
 def test_long_trials_make_smaller_batches() -> None:
@@ -227,14 +254,18 @@ def test_long_trials_make_smaller_batches() -> None:
     memory = experience(batch_size=32)
     for depth, n in [(8, 32), (10, 25), (300, 1)]:
         memory.add(depth, episode(*[0.5] * depth), outcomes(*[0.5] * depth))
-        assert len(memory.batch(np.random.default_rng(0)).mask) == n
+        assert len(tensors(memory).batch(np.random.default_rng(0)).mask) == n
 
 
 def test_the_papers_rewards_by_hand() -> None:
+    """The gain of each step; that of the first is over the mean of what the first steps brought."""
     memory = paper()
     memory.add(0, episode(0.5, 0.5, 0.5, reports=[0.7, 0.9, NAN]), outcomes(0.7, 0.9, 0.8))
-    rewards = memory.batch(np.random.default_rng(0)).rewards
-    np.testing.assert_allclose(rewards, np.tile([0.7, 0.2, -0.1], (16, 1)), atol=1e-6)
+    rewards = tensors(memory).batch(np.random.default_rng(0)).rewards
+    np.testing.assert_allclose(rewards, np.tile([0.0, 0.2, -0.1], (16, 1)), atol=1e-6)
+    memory.add(1, episode(0.5), outcomes(0.3))
+    rewards = tensors(memory).batch(np.random.default_rng(0)).rewards
+    assert {round(float(reward), 3) for reward in rewards[:, 0]} == {0.2, -0.2}
 
 
 def test_returns_by_hand() -> None:
@@ -242,7 +273,7 @@ def test_returns_by_hand() -> None:
     memory = experience(batch_size=200)
     for i, values in enumerate([(1,), (2, NAN), (3, 1), (NAN, 4)]):
         memory.add(i, episode(*[(i + 0.5) / 4] * len(values)), outcomes(*values))
-    batch = memory.batch(np.random.default_rng(0))
+    batch = tensors(memory).batch(np.random.default_rng(0))
     which = (batch.steps.actions[:, 0, 0] * 4).long()
     assert set(which.tolist()) == {0, 1, 2, 3}
     ranks = {0: [0.125], 1: [0.375], 2: [0.625, 0.125], 3: [0.875, 0.875]}  # (below + half of the ties) / 4
@@ -256,7 +287,7 @@ def test_members_see_different_trials_the_same_ones_every_time() -> None:
 
     def masks(seed: int) -> dict[float, list[float]]:
         rng = np.random.default_rng(seed)
-        batches = [memory.batch(rng) for _ in range(12)]
+        batches = [tensors(memory).batch(rng) for _ in range(12)]
         keys = torch.cat([batch.steps.actions[:, 0, 0] for batch in batches]).tolist()
         return dict(zip(keys, torch.cat([batch.mask for batch in batches]).tolist(), strict=True))
 
@@ -270,10 +301,10 @@ def test_ranks_are_taken_by_what_is_known_now() -> None:
     """A trial that was the best stays so only until a better one is known."""
     memory = experience(batch_size=40)
     memory.add(0, episode(0.25), outcomes(1.0))
-    assert memory.batch(np.random.default_rng(0)).returns[0, 0] == pytest.approx(0, abs=1e-6)
+    assert tensors(memory).batch(np.random.default_rng(0)).returns[0, 0] == pytest.approx(0, abs=1e-6)
     for i in range(1, 4):
         memory.add(i, episode(0.75), outcomes(2.0))
-    batch = memory.batch(np.random.default_rng(1))
+    batch = tensors(memory).batch(np.random.default_rng(1))
     first = batch.steps.actions[:, 0, 0] == 0.25
     assert first.any() and (batch.returns[first, 0] < -0.3).all()
 
@@ -513,7 +544,7 @@ def test_dominated_trials_are_worth_less() -> None:
     memory = experience([MAXIMIZE, MAXIMIZE], batch_size=64)
     for i, pair in enumerate([(1.0, 1.0), (2.0, 2.0), (3.0, 3.0)]):
         memory.add(i, episode((i + 0.5) / 3), np.array([pair]))
-    batch = memory.batch(np.random.default_rng(0))
+    batch = tensors(memory).batch(np.random.default_rng(0))
     which = (batch.steps.actions[:, 0, 0] * 3).long()
     best_of_0, worst_of_1 = batch.returns[which == 0, 0].max(), batch.returns[which == 1, 0].min()
     assert best_of_0 < worst_of_1

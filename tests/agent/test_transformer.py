@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from optuna_trlhpo.agent.actor import Actor
+from optuna_trlhpo.agent.actor import Actor, Noise
 from optuna_trlhpo.agent.config import AgentConfig
 from optuna_trlhpo.agent.critic import Critic
-from optuna_trlhpo.agent.tokens import NAME_CODE, FrozenIMR, Steps
+from optuna_trlhpo.agent.tokens import MOST_KINDS, NAME_CODE, FrozenIMR, Steps
 from optuna_trlhpo.agent.transformer import Block, Transformer, sinusoids
 
 A, P = 4, 32
@@ -30,7 +30,8 @@ def random_steps(B: int, S: int, *, seed: int = 0, K: int = 0) -> Steps:
     filled[..., -1] = (torch.rand(B, S, generator=generator) < 0.5).float()
     measured = torch.ones(B, S)
     names = torch.randn(B, S, A, NAME_CODE, generator=generator) * filled.unsqueeze(-1)
-    return Steps(uniform(A) * filled, filled, names, uniform(P), measured, uniform(K))
+    kinds = torch.zeros(2, B, S, MOST_KINDS)
+    return Steps(uniform(A) * filled, filled, names, uniform(P), measured, uniform(K), *kinds)
 
 
 def replaced(steps: Steps, position: slice, other: Steps) -> Steps:
@@ -39,6 +40,12 @@ def replaced(steps: Steps, position: slice, other: Steps) -> Steps:
     for tensor, foreign in zip(mixed, other, strict=True):
         tensor[:, position] = foreign[:, position]
     return mixed
+
+
+def answer_of(net: Actor | Critic, state: Steps, query: Steps, position: Tensor) -> Tensor:
+    """The critic's values; the actor's actions in [0, 1] and kinds."""
+    answer = net(state, query, position)
+    return answer if isinstance(answer, Tensor) else torch.cat(answer, dim=-1)
 
 
 Net = TypeVar("Net", bound=Actor | Critic)
@@ -117,9 +124,9 @@ def test_an_answer_depends_on_the_steps_before_it_and_on_no_others(
 ) -> None:
     net, position = make(cls, config), torch.arange(5)
     state, query = random_steps(2, 5, seed=1), random_steps(2, 5, seed=2)
-    before = net(state, query, position)
+    before = answer_of(net, state, query, position)
     for k in range(5):
-        after = net(replaced(state, slice(k, k + 1), random_steps(2, 5, seed=3)), query, position)
+        after = answer_of(net, replaced(state, slice(k, k + 1), random_steps(2, 5, seed=3)), query, position)
         torch.testing.assert_close(after[:, : k + 1], before[:, : k + 1])  # at or before the changed step
         changed = (after - before).abs().amax(dim=(0, 2))
         assert (changed[k + 1 :] > 1e-6).all()  # every later answer has seen it
@@ -132,10 +139,10 @@ def test_an_answer_does_not_depend_on_other_queries(
 ) -> None:
     net, position = make(cls, config), torch.tensor([1, 3, 3, 4])
     state, query = random_steps(2, 4, seed=1), random_steps(2, 4, seed=2)
-    before = net(state, query, position)
-    alone = [net(state, query.at(i, i + 1), position[i : i + 1]) for i in range(4)]
+    before = answer_of(net, state, query, position)
+    alone = [answer_of(net, state, query.at(i, i + 1), position[i : i + 1]) for i in range(4)]
     torch.testing.assert_close(torch.cat(alone, dim=1), before)
-    after = net(state, replaced(query, slice(1, 2), random_steps(2, 4, seed=3)), position)
+    after = answer_of(net, state, replaced(query, slice(1, 2), random_steps(2, 4, seed=3)), position)
     others = [0, 2, 3]
     torch.testing.assert_close(after[:, others], before[:, others])
     # It is asked about something else; the paper's actor alone is asked about nothing by name.
@@ -150,7 +157,9 @@ def test_padding_changes_no_answer(cls: type[Actor] | type[Critic], config: Agen
     short, query = random_steps(2, 3, seed=1), random_steps(2, 4, seed=2)
     padded = Steps(*(torch.cat([a, b[:, 3:]], dim=1) for a, b in zip(short, random_steps(2, 7), strict=True)))
     position = torch.arange(4)
-    torch.testing.assert_close(net(padded, query, position), net(short, query, position))
+    torch.testing.assert_close(
+        answer_of(net, padded, query, position), answer_of(net, short, query, position)
+    )
 
 
 @every_body
@@ -158,8 +167,8 @@ def test_padding_changes_no_answer(cls: type[Actor] | type[Critic], config: Agen
 def test_a_state_may_be_empty(cls: type[Actor] | type[Critic], config: AgentConfig) -> None:
     net = make(cls, config)
     query = random_steps(1, 2)
-    empty = net(random_steps(1, 0), query, torch.zeros(2, dtype=torch.long))
-    some = net(random_steps(1, 3), query, torch.zeros(2, dtype=torch.long))
+    empty = answer_of(net, random_steps(1, 0), query, torch.zeros(2, dtype=torch.long))
+    some = answer_of(net, random_steps(1, 3), query, torch.zeros(2, dtype=torch.long))
     torch.testing.assert_close(empty, some)  # at position 0 nothing is seen
 
 
@@ -171,9 +180,9 @@ def test_a_place_in_the_sequence_matters(cls: type[Actor] | type[Critic], config
     state = random_steps(1, 2, seed=1)
     turned = Steps(*(tensor.flip(1) for tensor in state))
     first, third = torch.tensor([0]), torch.tensor([2])
-    assert (net(state, query, third) - net(turned, query, third)).abs().max() > 1e-6
+    assert (answer_of(net, state, query, third) - answer_of(net, turned, query, third)).abs().max() > 1e-6
     nothing = random_steps(1, 0)
-    assert (net(nothing, query, third) - net(nothing, query, first)).abs().max() > 1e-6
+    assert (answer_of(net, nothing, query, third) - answer_of(net, nothing, query, first)).abs().max() > 1e-6
 
 
 @every_config
@@ -193,12 +202,12 @@ def test_what_an_actor_sees_of_its_query_is_the_first_name() -> None:
     actor = make(Actor, AgentConfig())
     state, query = random_steps(1, 3), random_steps(1, 3, seed=1)
     position = torch.arange(3)
-    answer = actor(state, query, position)
+    answer = answer_of(actor, state, query, position)
     other = random_steps(1, 3, seed=2)
     names = torch.cat([query.names[:, :, :1], other.names[:, :, 1:]], dim=2)
-    torch.testing.assert_close(actor(state, other._replace(names=names), position), answer)
+    torch.testing.assert_close(answer_of(actor, state, other._replace(names=names), position), answer)
     names = torch.cat([other.names[:, :, :1], query.names[:, :, 1:]], dim=2)
-    assert (actor(state, query._replace(names=names), position) - answer).abs().max() > 1e-6
+    assert (answer_of(actor, state, query._replace(names=names), position) - answer).abs().max() > 1e-6
 
 
 @every_config
@@ -220,7 +229,9 @@ def test_weights_of_objectives_are_seen(cls: type[Actor] | type[Critic], config:
     state, query = random_steps(1, 2, K=2), random_steps(1, 1, K=2)
     position = torch.tensor([2])
     turned = query._replace(weights=1 - query.weights)
-    assert (net(state, query, position) - net(state, turned, position)).abs().max() > 1e-6
+    assert (
+        answer_of(net, state, query, position) - answer_of(net, state, turned, position)
+    ).abs().max() > 1e-6
 
 
 # Answers and parameters -------------------------------------------------------------------------------
@@ -238,7 +249,7 @@ def last_layer(critic: Critic) -> nn.Linear:
 def test_ranges(config: AgentConfig) -> None:
     state, query = random_steps(2, 3), random_steps(2, 6, seed=1)
     position = torch.tensor([0, 1, 2, 3, 3, 3])
-    action = make(Actor, config)(state, query, position)
+    action = make(Actor, config)(state, query, position).actions
     value = make(Critic, config)(state, query, position)
     assert action.shape == (2, 6, A) and ((0 < action) & (action < 1)).all()
     assert value.shape == (2, 6, config.n_critics) and (value.abs() < 1).all()
@@ -269,16 +280,20 @@ def test_the_papers_imr_by_hand() -> None:
     imr = make(Actor, CONFIGS["paper"]).imr
     assert isinstance(imr, FrozenIMR)
     steps = random_steps(1, 1)
-    x = torch.cat([steps.actions[0, 0], steps.performance[0, 0]])
+    steps = steps._replace(kinds=torch.eye(MOST_KINDS)[2].view(1, 1, -1))
+    action = torch.cat([(2 * steps.actions[0, 0] - 1) * steps.filled[0, 0], steps.kinds[0, 0]])
+    performance = 2 * steps.performance[0, 0] - 1
     W = imr.linear.weight
-    assert W.shape == (64, 36) and "bias" not in dict(imr.linear.named_parameters())
-    torch.testing.assert_close(imr(steps)[0, 0], torch.tanh(W[:, :4] @ x[:4] + W[:, 4:] @ x[4:]))
+    assert W.shape == (64, 44) and "bias" not in dict(imr.linear.named_parameters())
+    torch.testing.assert_close(imr(steps)[0, 0], torch.tanh(W[:, :12] @ action + W[:, 12:] @ performance))
+    unknown = steps.unmeasured()
+    torch.testing.assert_close(imr(unknown)[0, 0], torch.tanh(W[:, :12] @ action))
     torch.testing.assert_close(imr(steps._replace(names=steps.names + 1)), imr(steps))
 
 
 @torch.no_grad()
 def test_the_learned_imr_tells_apart_what_the_papers_does_not() -> None:
-    """A name, a slot that is empty from one that is 0, and a measured 0 from nothing measured."""
+    """Names; empty slots and zeros, or nothing measured and a measured 0, differ for both."""
     steps = random_steps(1, 1)
     zero = steps._replace(
         actions=torch.zeros(1, 1, A), performance=torch.zeros(1, 1, P), filled=torch.ones(1, 1, A)
@@ -288,10 +303,55 @@ def test_the_learned_imr_tells_apart_what_the_papers_does_not() -> None:
         zero._replace(filled=torch.zeros(1, 1, A)),
         zero.unmeasured(),
     ]
-    for name, differs in [("default", True), ("paper", False)]:
+    for name, differs in [("default", [True, True, True]), ("paper", [False, True, True])]:
         imr = make(Actor, CONFIGS[name]).imr
-        for other in alternatives:
-            assert ((imr(other) - imr(zero)).abs().max() > 1e-4) == differs
+        assert [bool((imr(other) - imr(zero)).abs().max() > 1e-4) for other in alternatives] == differs
+
+
+# Kinds ------------------------------------------------------------------------------------------------
+
+
+def with_kinds(steps: Steps, *allowed: int) -> Steps:
+    mask = torch.zeros_like(steps.allowed)
+    mask[..., list(allowed)] = 1
+    return steps._replace(allowed=mask)
+
+
+@every_config
+@torch.no_grad()
+def test_a_kind_is_one_of_those_that_are_allowed(config: AgentConfig) -> None:
+    actor, state, position = make(Actor, config), random_steps(2, 3), torch.arange(4)
+    query = with_kinds(random_steps(2, 4, seed=1), 1, 4)
+    generator = torch.Generator().manual_seed(0)
+    chosen = set()
+    for _ in range(20):
+        gumbel = -torch.log(-torch.log(torch.rand(2, 4, MOST_KINDS, generator=generator)))
+        kinds = actor(state, query, position, Noise(gumbel, torch.zeros(2, 4, A))).kinds
+        assert kinds.sum(dim=-1).allclose(torch.ones(2, 4)) and ((kinds - kinds.round()).abs() < 1e-6).all()
+        chosen |= set(kinds.argmax(dim=-1).flatten().tolist())
+    assert chosen == {1, 4}
+    only = actor(state, with_kinds(query, 6), position).kinds
+    assert (only.argmax(dim=-1) == 6).all()
+    assert not actor(state, random_steps(2, 4, seed=1), position).kinds.any()  # the first slot is a number
+
+
+@every_config
+def test_the_gradient_of_a_kind_reaches_all_that_are_allowed(config: AgentConfig) -> None:
+    """That of the softmax: a kind that was not chosen is learned about, too."""
+    actor, state, position = make(Actor, config), random_steps(1, 1), torch.tensor([1])
+    kinds = actor(state, with_kinds(random_steps(1, 1, seed=1), 0, 1, 2), position).kinds
+    kinds[0, 0, 2].backward()
+    gradient = actor.kind.bias.grad
+    assert gradient is not None and gradient[2] > 0 > gradient[0] and not gradient[3:].any()
+
+
+@torch.no_grad()
+def test_every_kind_has_hyperparameters_of_its_own() -> None:
+    actor, state, position = make(Actor, CONFIGS["paper"]), random_steps(1, 2), torch.tensor([2])
+    actor.of_kind.bias.view(MOST_KINDS, A)[1, 2] = 5.0
+    query = random_steps(1, 1, seed=1)
+    filters, neurons = (actor(state, with_kinds(query, kind), position).actions[0, 0] for kind in (0, 1))
+    assert filters[2] < 0.6 and neurons[2] > 0.9 and abs(filters[1] - neurons[1]) < 0.1
 
 
 def test_ensemble_members_differ_by_their_priors() -> None:

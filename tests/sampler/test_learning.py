@@ -10,6 +10,7 @@ from optuna.trial import TrialState
 from optuna_trlhpo import AgentConfig, LayerSpace, TRLHPOSampler
 from optuna_trlhpo.benchmarks.problems.idioms import IDIOMS, Observer
 from optuna_trlhpo.benchmarks.problems.synthetic import signpost
+from optuna_trlhpo.benchmarks.search import policy
 from tests.helpers import value_of
 
 
@@ -50,6 +51,16 @@ def test_a_plain_problem_is_solved():
     study = optuna.create_study(sampler=TRLHPOSampler(seed=0))
     study.optimize(objective, n_trials=60)
     assert study.best_value < 0.1  # random search reaches 0.1 in one study of six
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [2100, 2101])
+def test_the_papers_agent_learns_with_its_published_settings(seed):
+    row = policy.play(seed, trials=200)
+    assert row["last"] > row["first"] + 0.02
+    assert row["distinct"] > 0.5
+    assert row["kind_deviation"] > 0.1
+    assert row["best"] > row["random"]
 
 
 @pytest.mark.slow

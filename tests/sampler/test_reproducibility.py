@@ -107,6 +107,21 @@ def test_a_pickled_sampler_continues_as_the_uninterrupted_one(make):
 
 
 @pytest.mark.slow
+def test_a_new_sampler_of_the_paper_continues_as_the_uninterrupted_one(tmp_path):
+    def make():
+        return TRLHPOSampler.paper(seed=0)
+
+    whole = optuna.create_study(direction="maximize", sampler=make())
+    whole.optimize(objective, n_trials=24)
+    storage = f"sqlite:///{tmp_path}/study.db"
+    parts = optuna.create_study(direction="maximize", sampler=make(), storage=storage, study_name="parts")
+    for n_trials in (9, 1, 14):
+        parts.optimize(objective, n_trials=n_trials)
+        parts.sampler = make()
+    assert params(parts) == params(whole)
+
+
+@pytest.mark.slow
 def test_a_sampler_pickled_inside_a_trial_continues_it(make_sampler):
     def run(interrupt):
         study = optuna.create_study(direction="maximize", sampler=make_sampler())

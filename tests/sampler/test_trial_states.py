@@ -126,7 +126,7 @@ def test_infinite_values_are_learned_as_extremes(sampler, study):
     assert all(trial.state == TrialState.COMPLETE for trial in study.trials)
     values = learned(sampler, study)
     assert math.inf in values and -math.inf in values
-    batch = sampler.agent.networks.replay.batch(np.random.default_rng(0))
+    batch = sampler.agent.networks.transitions.batch(np.random.default_rng(0))
     assert batch.returns.isfinite().all()
     assert np.isfinite(
         sampler.agent.configurations.search.memory.known(np.random.default_rng(0), np.zeros(0)).values

@@ -259,6 +259,21 @@ def _idioms(arguments: argparse.Namespace) -> int:
     return idiom_ranks.handle(arguments)
 
 
+def add_policy(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``policy``."""
+    _add_trials(parser, defaults.POLICY_TRIALS)
+    add_seeds(parser, defaults.POLICY_SEEDS)
+    add_common_arguments(parser, out="benchmark-rows/policy")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="also write the table to this file")
+    parser.set_defaults(handle=_policy)
+
+
+def _policy(arguments: argparse.Namespace) -> int:
+    from optuna_trlhpo.benchmarks.search import policy
+
+    return policy.handle(arguments)
+
+
 def _add_trials(parser: argparse.ArgumentParser, default: int) -> None:
     parser.add_argument(
         "--trials",
