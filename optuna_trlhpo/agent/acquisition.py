@@ -13,6 +13,11 @@ import torch
 from optuna_trlhpo._threads import cpu_threads
 from optuna_trlhpo.agent.surrogate import Surrogate
 
+ASPIRATION = "aspiration"
+"""Acquisition function of a choice that reports of the trial inform: the expected improvement over a level
+half-way between the median and the best. The best itself is no standard for it, for other trials had other
+reports. Where a value above the level is expected, this is about the value that is expected; elsewhere, what
+was hardly tried after such reports comes first."""
 BELOW_ALL_GAINS = 1e9
 """Offset that puts the logarithm of an improvement below every gain."""
 LOG_EI_MARGIN = math.log(10)
@@ -31,7 +36,7 @@ def acquire(
     """Values ``[C]`` of the acquisition function for candidates.
 
     Args:
-        kind: "thompson", "expected_improvement" or "incumbent_gain".
+        kind: "thompson", "expected_improvement", "incumbent_gain" or `ASPIRATION`.
         critic: Critic, conditioned on the networks.
         z: ``[C, F]`` features of the candidates.
         of_networks: ``[N]`` predictions of the critic for the networks with a value.
@@ -41,6 +46,9 @@ def acquire(
     if kind == "thompson":
         return critic.sample(z, rng)
     mean, deviation = critic.predict(z)
+    if kind == ASPIRATION:
+        level = 0.25 * of_networks.max() + 0.75 * np.median(of_networks)
+        return log_expected_improvement(mean, deviation, float(level))
     best = float(of_networks.max()) if len(of_networks) else 0.0
     improvement = log_expected_improvement(mean, deviation, best)
     if kind == "expected_improvement" or not len(values):

@@ -83,6 +83,7 @@ class Ensemble:
         self._batches = np.random.default_rng((seed, _BATCHES))
         self._scale = self._mean = torch.zeros(0)
         self._noise = _NOISE
+        self._known = np.zeros((0, 0))
 
     @cpu_threads(1)
     def fit(self, x: np.ndarray, y: np.ndarray, features: Features, *, steps: int) -> None:
@@ -92,12 +93,17 @@ class Ensemble:
         determines the members that learn from it. The meaning of columns and groups must not change between
         calls, but there may be more of them.
         """
+        self._known = x
         self._scale = torch.from_numpy(np.exp(0.5 * features.base)).float()
         self._mean = torch.from_numpy(features.mean).float()
         self.body.grow(features)
         self.prior.grow(features)
         if steps and len(x):
             self._learn(self._scaled(x), torch.from_numpy(y).float(), steps)
+
+    def fitted(self) -> np.ndarray:
+        """Means ``[N]`` of the members' predictions for the networks of the last fit."""
+        return self.values(self._known).mean(axis=1)
 
     def predict(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation ``[C]`` of the members' predictions for ``x`` ``[C, F]``."""

@@ -65,7 +65,11 @@ class FeatureMap:
         self._n_slots = max(float(filled.sum(axis=(1, 2)).mean()), 1.0)
         self._n_steps = max(self._n_steps, int(networks.lengths.max(initial=1)))
         names, indices, counts = (array[filled] for array in networks[1:4])
-        for name, index, count in np.unique(np.stack([names, indices, counts], axis=1), axis=0):
+        # As one number, which sorts faster than three.
+        bases = int(indices.max(initial=0)) + 1, int(counts.max(initial=0)) + 1
+        for number in np.unique((names * bases[0] + indices) * bases[1] + counts).tolist():
+            rest, count = divmod(number, bases[1])
+            name, index = divmod(rest, bases[0])
             if (name, index) not in self._columns:
                 repeated = any(other == name for other, _ in self._columns)
                 n = int(count) if categorical[name] else 0

@@ -157,7 +157,9 @@ def _fault_of(tensors: Mapping[str, Tensor]) -> str:
 
 def padded(features: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
     """Pad features of different lengths to ``[N, S, O]``, with a mask of the layers ``[N, S]``."""
-    S = max(map(len, features))
-    filled = torch.tensor([[k < len(layers) for k in range(S)] for layers in features])
-    rows = [np.pad(layers, [(0, S - len(layers)), (0, 0)]) for layers in features]
-    return torch.from_numpy(np.array(rows)).float(), filled
+    lengths = [len(layers) for layers in features]
+    S = max(lengths)
+    rows = np.zeros((len(features), S, features[0].shape[1]), dtype=np.float32)
+    for row, layers in zip(rows, features, strict=True):
+        row[: len(layers)] = layers
+    return torch.from_numpy(rows), torch.arange(S) < torch.tensor(lengths)[:, None]

@@ -67,8 +67,9 @@ class Neighbourhood:
             for a, m, i, v, n in zip(*networks[:4], lengths.tolist(), strict=True)
         ]
         self._alone = self._never_followed(networks.names, len(categorical))
-        self._followed = {pair for candidate in candidates for pair in self._successions(candidate)}
-        self._is_free = self._same_everywhere(networks)
+        if contains is None:  # else the space knows what may follow what
+            self._followed = {pair for candidate in candidates for pair in self._successions(candidate)}
+            self._is_free = self._same_everywhere(networks)
         step, slot = point.step, point.slot
         asked, index = point.names[step, slot], point.indices[step, slot]
         fitting = [
@@ -115,7 +116,7 @@ class Neighbourhood:
         """Fixed steps, followed by the free steps of ``tail``."""
         s = self._point
         before = Candidate(s.actions[: s.step], s.names[: s.step], s.indices[: s.step], s.n_values[: s.step])
-        candidate = before.then(tail.copy())
+        candidate = before.then(tail)
         candidate.actions[s.step, : s.slot] = s.actions[s.step, : s.slot]
         if s.names[s.step, s.slot] >= 0:
             pairs = (
@@ -166,7 +167,8 @@ class Neighbourhood:
             for k in range(self._point.step + 1, len(candidate)):
                 if self._repeated[candidate.names[k, 0]] and rng.random() < 0.5:
                     candidate = self._replace(candidate, k, rng)
-            for k, i in self._free(candidate):
+            for place in self._free(candidate).tolist():
+                k, i = divmod(place, candidate.names.shape[1])
                 if k < len(candidate) and candidate.names[k, i] >= 0:
                     candidate = self._change(candidate, rng, (k, i), anew=True)
             if self._is_possible(candidate):
@@ -209,10 +211,11 @@ class Neighbourhood:
                 yield (*before, name, category)
             before = name, category
 
-    def _free(self, candidate: Candidate) -> list[tuple[int, int]]:
-        s = self._point
-        places = zip(*np.nonzero(candidate.names >= 0), strict=True)
-        return [(int(k), int(i)) for k, i in places if (k, i) >= (s.step, s.slot)]
+    def _free(self, candidate: Candidate) -> np.ndarray:
+        """Places ``k A + i`` of the free parameters."""
+        places = np.flatnonzero(candidate.names >= 0)
+        first = self._point.step * candidate.names.shape[1] + self._point.slot
+        return places[np.searchsorted(places, first) :]
 
     def _change(
         self,
@@ -224,9 +227,9 @@ class Neighbourhood:
         """Change one value, at ``place`` or at a random free place."""
         if place is None:
             free = self._free(candidate)
-            if not free:
+            if not len(free):
                 return candidate
-            place = free[rng.integers(len(free))]
+            place = divmod(int(free[int(len(free) * rng.random())]), candidate.names.shape[1])
         k, i = place
         base_name, n, old = candidate.names[k, i], candidate.n_values[k, i], candidate.actions[k, i]
         if self._categorical[base_name] or anew or rng.random() < 0.2:
@@ -267,8 +270,9 @@ class Neighbourhood:
         key = i, base_name, round(1e6 * action), k
         if key in self._nowhere:
             return None
-        for attempt in rng.permutation(len(self._all)):  # usually one of the first few has it
-            template = self._all[attempt]
+        first = int(len(self._all) * rng.random())
+        for attempt in range(len(self._all)):  # usually one of the first few has it
+            template = self._all[first - attempt]
             for at in range(len(template)) if k is None else (k,):
                 if (
                     at < len(template)
@@ -320,7 +324,9 @@ class Neighbourhood:
         step = self._some_step(rng, int(candidate.indices[k, 0]))
         if step is None:
             return candidate
-        return candidate.steps(0, k).then(step).then(candidate.steps(k + 1))
+        for name in candidate.__slots__:  # in place: a candidate is a copy
+            getattr(candidate, name)[k] = getattr(step, name)[0]
+        return candidate
 
     def _insert(self, candidate: Candidate, k: int, rng: np.random.Generator) -> Candidate:
         if k == 0:
@@ -328,7 +334,7 @@ class Neighbourhood:
         step = self._some_step(rng, int(candidate.indices[k - 1, 0]) + 1)
         if step is None or not self._repeated[candidate.names[k - 1, 0]]:
             return candidate
-        return candidate.steps(0, k).then(step).then(candidate.steps(k, None, 1))
+        return candidate.steps(0, k).then(step, candidate.steps(k, None, 1))
 
     def _some_step(self, rng: np.random.Generator, index: int) -> Candidate | None:
         template = self._all[rng.integers(len(self._all))]

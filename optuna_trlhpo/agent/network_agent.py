@@ -70,12 +70,14 @@ class Course:
         configuration: The trial as a configuration, with the plan for it.
         plan: Planned network, where the trial grows one.
         n_marks: Number of reports that the plan was made with.
+        deeper: Plan of a deeper network, made when the objective asked whether to grow.
         record: Record to be stored with the trial; None until the agent has made a decision.
     """
 
     configuration: PlannedTrial
     plan: Plan | None = None
     n_marks: int = 0
+    deeper: Plan | None = None
     record: AgentRecord | None = None
 
 
@@ -207,7 +209,10 @@ class NetworkAgent:
             self.planner.exclude(plan)
             plan = None
         if plan is None or course.n_marks != len(marks):
-            plan = course.plan = self._plan(trial, point, request.before.reports, pending)
+            plan, course.deeper = course.deeper, None
+            if plan is None or not plan.answers(point):
+                plan = self._plan(trial, point, request.before.reports, pending)
+            course.plan = plan
             course.n_marks = len(marks)
             if plan is not None:
                 record = course.record or AgentRecord(self._config.critic)
@@ -251,9 +256,9 @@ class NetworkAgent:
             reports[-1] = trial.intermediate_values[max(trial.intermediate_values)]
         self.knowledge.enter(context)
         grown = self.replay.decision_point(Request(episode, (), np.empty(0)))
-        deeper = self._plan(trial, grown, reports, pending)
         anything = self.replay.decision_point(Request(episode.first(0), (), np.empty(0)))
         another = self._plan(trial, anything, reports, pending, running=grown)
+        deeper = course.deeper = self._plan(trial, grown, reports, pending)
         return deeper is not None and another is not None and deeper.score >= another.score
 
     def record(self, trial: FrozenTrial, marks: ReportMarks, record: AgentRecord) -> AgentRecord:

@@ -65,13 +65,13 @@ class NetworkCritic:
             values = np.concatenate([values, self.surrogate.predict(others)[0]])
             x = np.concatenate([x, others])
             self.surrogate.fit(x, values, self.features.features, steps=0)
-        self.of_networks, self.values = self.surrogate.predict(x)[0], values
+        self.of_networks, self.values = self.surrogate.fitted(), values
 
     def _fit(self, x: np.ndarray, values: np.ndarray, n_trials: int) -> None:
         steps = 0
         if n_trials != self._n_fitted and len(values) >= _LEAST:
             # With more networks a step takes longer, and each network changes the kernel less.
-            often = max(1, round(self._config.fit_steps * min(1.0, _MANY / len(values))))
+            often = max(1, round(self._config.fit_steps * min(1.0, _MANY / len(values)) ** 2))
             steps = often if self._has_learned else _FIRST_STEPS
             self._has_learned = True
         self._n_fitted = n_trials

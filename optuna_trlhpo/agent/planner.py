@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from optuna_trlhpo.agent.acquisition import acquire
+from optuna_trlhpo.agent.acquisition import ASPIRATION, acquire
 from optuna_trlhpo.agent.config import AgentConfig
 from optuna_trlhpo.agent.neighbourhood import Neighbourhood
 from optuna_trlhpo.agent.network_critic import NetworkCritic
@@ -32,7 +32,7 @@ from optuna_trlhpo.agent.steering import Steering, surprises
 from optuna_trlhpo.trials.outcome_transforms import normal_scores, ranks_of
 from optuna_trlhpo.trials.parameters import ParameterSpec
 
-_TEMPLATE_TRIALS = 100
+_TEMPLATE_TRIALS = 50
 """Number of finished trials used as templates, besides the networks with a value."""
 _BEST_OF_GENERATION = 10
 _DEPTH = ParameterSpec("n_layers", 0, 0, False)
@@ -89,7 +89,8 @@ class Planner:
             running: Trial that has reported ``own``, if the plan need not continue it.
         """
         replay, config = self._replay, self._config
-        networks, values = replay.networks(rng, weights, unit=self.knowledge.unit)
+        repeats = self._steering.acts and self._differs
+        networks, values = replay.networks(rng, weights, unit=self.knowledge.unit, repeats=repeats)
         at = point if running is None else running
         prefixes, prefix_values = self._prefixes(at, own)
         networks = self.knowledge.with_prior_features(joined([networks, prefixes]))
@@ -161,7 +162,8 @@ class Planner:
             if not candidates:
                 break
             z = critic.features(self.knowledge.with_prior_features(as_networks(candidates, context)))
-            scores = acquire(config.acquisition, critic.surrogate, z, of_networks, values, rng)
+            kind = ASPIRATION if len(context) else config.acquisition
+            scores = acquire(kind, critic.surrogate, z, of_networks, values, rng)
             order = np.argsort(-scores, kind="stable")
             chosen, score, features = candidates[order[0]], float(scores[order[0]]), z[order[:1]]
             parents = candidates = [candidates[i] for i in order[:_BEST_OF_GENERATION]]

@@ -190,10 +190,12 @@ class PriorKnowledge:
         )
 
     def _layers(self, networks: Networks) -> list[np.ndarray]:
-        layer = self.layer_kind
-        pairs = zip(networks.actions, networks.names, strict=True)
+        """Actions ``[S, 4]`` of the layers of each network, which follow one another."""
+        are_layers = (networks.names[:, :, 0] == self.layer_kind) & (networks.names[:, :, 0] >= 0)
+        starts, counts = are_layers.argmax(axis=1).tolist(), are_layers.sum(axis=1).tolist()
         return [
-            np.ascontiguousarray(actions[(names[:, 0] == layer) & (layer >= 0)]) for actions, names in pairs
+            np.ascontiguousarray(actions[start : start + n])
+            for actions, start, n in zip(networks.actions, starts, counts, strict=True)
         ]
 
     def _know(self, some: list[np.ndarray]) -> list[_Known | None]:

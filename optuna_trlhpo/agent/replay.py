@@ -38,8 +38,10 @@ _MEMBER_SHARE = 0.7
 """Share of the trials that each member of the critic learns from, so that members differ (bootstrap)."""
 _BATCH_STEPS = 256
 """Largest number of steps in a batch: with long trials a batch has fewer trials, for the same run time."""
-_BEST, _LATEST, _OTHERS = 150, 150, 100
+_BEST, _LATEST, _OTHERS = 120, 100, 80
 """Numbers of networks that the critic is conditioned on, where there are more than these together."""
+_MOST_REPORTS = 300
+"""Largest number of reports from which others are forecast: those of the latest trials."""
 
 
 class Replay:
@@ -151,14 +153,14 @@ class Replay:
     def _new_values(
         self, names: np.ndarray, indices: np.ndarray, actions: np.ndarray, outcomes: np.ndarray
     ) -> np.ndarray:
-        """``[S]`` 1 where the network up to that step has a new value, else 0."""
-        new = np.zeros(len(names))
+        """``[S]`` 1 where the network up to that step has a new value, 2 where a repeated one, else 0."""
+        valued = np.zeros(len(names))
         for k in np.flatnonzero(~np.isnan(outcomes).any(axis=1)):
             key = network_key(names[: k + 1], indices[: k + 1], actions[: k + 1])
-            if key not in self._valued or not np.array_equal(self._valued[key], outcomes[k]):
-                self._valued[key] = outcomes[k]
-                new[k] = 1
-        return new
+            repeats = key in self._valued and np.array_equal(self._valued[key], outcomes[k])
+            self._valued[key] = outcomes[k]
+            valued[k] = 2 if repeats else 1
+        return valued
 
     @property
     def n_values(self) -> int:
@@ -175,7 +177,12 @@ class Replay:
         return key in self._valued
 
     def networks(
-        self, rng: np.random.Generator, weights: np.ndarray, *, unit: float | None = None
+        self,
+        rng: np.random.Generator,
+        weights: np.ndarray,
+        *,
+        unit: float | None = None,
+        repeats: bool = False,
     ) -> tuple[Networks, np.ndarray]:
         """Networks with a value, and their values ``[N]`` as scores.
 
@@ -185,11 +192,16 @@ class Replay:
             rng: Random generator.
             weights: ``[K]`` weights of the objectives, as in `state`.
             unit: Unit of the scores, as in `OutcomeTransform`.
+            repeats: Whether a value counts again if another trial with other reports had brought it.
         """
         if not len(self):
             return Networks.empty(0, 1), np.zeros(0)
-        rows = self._ring.rows(np.arange(len(self._ring)), "outcomes", "valued")
-        trial, step = np.nonzero(rows["valued"] > 0)
+        rows = self._ring.rows(np.arange(len(self._ring)), "outcomes", "valued", "reports")
+        there = rows["valued"] == 1
+        if repeats:  # a repeated value is news where the trial had reported something before
+            reported = np.cumsum(~np.isnan(rows["reports"]), axis=1) > 0
+            there |= (rows["valued"] == 2) & np.pad(reported[:, :-1], [(0, 0), (1, 0)])
+        trial, step = np.nonzero(there)
         outcomes = rows["outcomes"][trial, step]
         if outcomes.shape[1] == 1 and self.config.targets == "log_error":
             self.scores = OutcomeTransform(outcomes[:, 0], unit)
@@ -218,7 +230,7 @@ class Replay:
         if not len(rows):
             return of_network, Networks.empty(0, 1), *np.zeros((2, 0), dtype=np.int64), np.zeros(0)
         reports = self._ring.rows(rows, "reports")["reports"]
-        trial, step = np.nonzero(~np.isnan(reports))
+        trial, step = (places[-_MOST_REPORTS:] for places in np.nonzero(~np.isnan(reports)))
         return of_network, self._cut(rows[trial], step), trial, step, reports[trial, step]
 
     @property

@@ -80,10 +80,16 @@ class Candidate:
         indices = np.where(indices >= 0, indices + shift, indices)
         return Candidate(self.actions[part], self.names[part], indices, self.n_values[part])
 
-    def then(self, other: Candidate) -> Candidate:
-        """Steps of this candidate followed by those of ``other``."""
+    def then(self, *others: Candidate) -> Candidate:
+        """Steps of this candidate followed by those of ``others``."""
+        if not len(self) and len(others) == 1:
+            return others[0].copy()
+        parts = self, *others
         return Candidate(
-            *(np.concatenate([getattr(self, name), getattr(other, name)]) for name in self.__slots__)
+            np.concatenate([part.actions for part in parts]),
+            np.concatenate([part.names for part in parts]),
+            np.concatenate([part.indices for part in parts]),
+            np.concatenate([part.n_values for part in parts]),
         )
 
     def key(self) -> bytes:
@@ -156,20 +162,15 @@ def as_one(plan: Plan, n_values: np.ndarray) -> Networks:
 
 def joined(parts: Sequence[Networks]) -> Networks:
     """Concatenate networks of different lengths."""
-    S = max(part.names.shape[1] for part in parts)
-    E = max(part.network_descriptor.shape[1] for part in parts)
-    X = max(part.expected.shape[1] for part in parts)
-    widths = (S, S, S, S, S, E, X)
-    padded = []
-    for part in parts:
-        padded.append(
-            [
-                np.pad(
-                    array,
-                    [(0, 0), (0, width - array.shape[1]), (0, 0)][: array.ndim],
-                    constant_values=filling,
-                )
-                for array, width, filling in zip(part, widths, _FILLINGS, strict=True)
-            ]
-        )
-    return Networks(*(np.concatenate(arrays) for arrays in zip(*padded, strict=True)))
+    if len(parts) == 1:
+        return parts[0]
+    arrays = []
+    for of_parts, filling in zip(zip(*parts, strict=True), _FILLINGS, strict=True):
+        N, S = sum(map(len, of_parts)), max(array.shape[1] for array in of_parts)
+        whole = np.full((N, S, *of_parts[0].shape[2:]), filling, dtype=of_parts[0].dtype)
+        start = 0
+        for array in of_parts:
+            whole[start : start + len(array), : array.shape[1]] = array
+            start += len(array)
+        arrays.append(whole)
+    return Networks(*arrays)

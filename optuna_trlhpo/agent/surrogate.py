@@ -18,6 +18,9 @@ class Surrogate(Protocol):
     def fit(self, x: np.ndarray, y: np.ndarray, features: Features, *, steps: int) -> None:
         """Learn from networks ``x`` ``[N, F]`` with values ``y`` ``[N]``."""
 
+    def fitted(self) -> np.ndarray:
+        """Means ``[N]`` of the predictions for the networks of the last fit."""
+
     def predict(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation ``[C]`` of the predictions for ``x`` ``[C, F]``."""
 

@@ -358,3 +358,37 @@ def test_equal_fits_are_equal() -> None:
         posterior.fit(x, y, features_of(2), steps=10)
         found.append(posterior.predict(x)[0])
     np.testing.assert_array_equal(found[0], found[1])
+
+
+# Learning ---------------------------------------------------------------------------------------------
+
+
+def test_the_gradients_are_those_of_the_evidence() -> None:
+    """By central differences; columns share groups, and every part of the kernel has features."""
+    rng = np.random.default_rng(0)
+    part = np.array([0, 0, 0, 1, 1, LINEAR, LINEAR, 1])
+    columns = np.array([0, 0, 1, 2, 2, 3, 4, 5])
+    groups = np.array([0, 0, 0, 1, 1, 2, 2, 3])
+    features = Features(part, columns, groups, np.full(8, -1.0), rng.standard_normal(8))
+    x, y = rng.random((20, 8)), rng.standard_normal(20)
+    posterior = GaussianProcess(n_parts=3)
+    posterior.fit(x, y, features, steps=7)
+    found = posterior.gradients(torch.from_numpy(y).unsqueeze(-1))
+    for name, gradient in zip(("column_weights", "group_weights", "log_variances"), found, strict=True):
+        for i in range(len(gradient)):
+            losses = []
+            for change in (1e-5, -2e-5):
+                getattr(posterior, name)[i] += change
+                posterior.fit(x, y, features, steps=0)
+                losses.append(-posterior.evidence)
+            getattr(posterior, name)[i] += 1e-5
+            assert gradient[i].item() == pytest.approx((losses[0] - losses[1]) / 2e-5, rel=1e-4, abs=1e-6)
+
+
+def test_the_fitted_means_are_the_predictions() -> None:
+    rng = np.random.default_rng(1)
+    x, y = rng.random((15, 3)), rng.standard_normal(15)
+    none = np.zeros(3, dtype=np.int64)
+    posterior = GaussianProcess(n_parts=1)
+    posterior.fit(x, y, Features(none, np.arange(3), none, np.zeros(3), np.zeros(3)), steps=5)
+    np.testing.assert_allclose(posterior.fitted(), posterior.predict(x)[0], atol=1e-9)

@@ -151,7 +151,7 @@ def test_a_deeper_network_is_weighed_against_all_but_the_one_that_it_grows_from(
 
     monkeypatch.setattr(type(sampler.agent.networks.planner), "plan", noted)
     trained = grow(study, SPACE, seen=lambda trial: asked.clear())  # what is left was asked behind the last
-    (grown, own, running, deeper), (_, _, other, another) = asked
+    (_, _, other, another), (grown, own, running, deeper) = asked
     assert running is None and other is not None and len(deeper.names) > grown.step == other.step > 0
     assert own[-1] == 0 or own[other.step - 1] == accuracy_of(trained[-1][0])
     step = other.step

@@ -22,7 +22,7 @@ from optuna_trlhpo.layers.bins import bins_of
 from optuna_trlhpo.trials.axes import Axis, LabelAxis, NumberAxis, family_of
 from optuna_trlhpo.trials.parameter_names import parse_name
 
-_IN_PLACE, _ANYWHERE = 0, 1
+_IN_PLACE, _ANYWHERE, _AFTER = range(3)
 _CONTEXT = 2.0
 """Scale of a context: it weighs more than a parameter before any data."""
 _DISTANCE = 2.4
@@ -33,7 +33,7 @@ _KEPT_RANGES = 20
 _MOST_COLUMNS = 400
 """Largest number of columns with features: the most frequent ones."""
 
-assert _ANYWHERE < N_PARTS
+assert _AFTER < N_PARTS
 
 
 class Places(NamedTuple):
@@ -183,6 +183,8 @@ class Layout:
         mean_size: Mean number of parameters of a configuration.
         varies: Whether configurations differ in their parameters.
         n_contexts: Number of reports of the running trial whose surprise is read, see `StateCritics`.
+        after: Columns that only come after a report. With the contexts they form a part of the kernel of
+            their own, for which is right after a report often does not depend on what came before it.
         means: ``[X]`` means of the weights of the expectations from elsewhere.
     """
 
@@ -194,6 +196,7 @@ class Layout:
         mean_size: float,
         varies: bool,
         n_contexts: int = 0,
+        after: Sequence[int] = (),
         means: Sequence[float] = (),
     ) -> None:
         places = columns.places
@@ -238,11 +241,26 @@ class Layout:
             add(2, _IN_PLACE, columns.id_of("context", k), columns.id_of("context template", 0))
             for k in range(n_contexts)
         ]
+        self._after: list[
+            tuple[int, int, int]
+        ] = []  # features in place, their number, the same after reports
+        if n_contexts:
+            later = [i for i, c in enumerate(used.tolist()) if c in set(after)]
+            for i in later:
+                c, width = int(used[i]), int(self._labels[i]) or 2
+                of = columns.id_of("after template", int(places.template[c]))
+                first = add(width, _AFTER, columns.id_of("after", c), of)
+                self._after.append((int(self._first[i]), width, first))
+            for k, first in enumerate(self._contexts):
+                id_, of = columns.id_of("after context", k), columns.id_of("after context template", 0)
+                self._after.append((first, 2, add(2, _AFTER, id_, of)))
         self._expected = [
             add(1, LINEAR, columns.id_of("expected", k), columns.id_of("expected template", k), float(m))
             for k, m in enumerate(means)
         ]
-        weights = np.log(np.array([_DISTANCE / max(mean_size, 1.0), _DISTANCE, 1.0, 1.0]))  # the last: LINEAR
+        n_after = max(len(self._after), 1)
+        # In the order of the parts; the last is LINEAR.
+        weights = np.log(np.array([_DISTANCE / max(mean_size, 1.0), _DISTANCE, _DISTANCE / n_after, 1.0]))
         parts = np.array(part, dtype=np.int64)
         self.features = Features(
             parts,
@@ -261,6 +279,7 @@ class Layout:
         mean_size: float,
         varies: bool,
         n_contexts: int = 0,
+        after: Sequence[int] = (),
         means: Sequence[float] = (),
     ) -> Layout:
         """Layout of the columns that configurations ``[N, D]`` have; the most frequent ones if too many."""
@@ -268,7 +287,9 @@ class Layout:
         used = np.flatnonzero(counts)
         if len(used) > _MOST_COLUMNS:
             used = np.sort(used[np.argsort(-counts[used], kind="stable")[:_MOST_COLUMNS]])
-        return cls(columns, used, mean_size=mean_size, varies=varies, n_contexts=n_contexts, means=means)
+        return cls(
+            columns, used, mean_size=mean_size, varies=varies, n_contexts=n_contexts, after=after, means=means
+        )
 
     def __call__(self, actions: np.ndarray, contexts: np.ndarray, expected: np.ndarray) -> np.ndarray:
         """Features ``[N, F]``.
@@ -302,6 +323,8 @@ class Layout:
             known = ~np.isnan(contexts[:, k])
             x[:, first] = size * _CONTEXT * known
             x[:, first + 1] = np.where(known, size * _CONTEXT * (2 * np.nan_to_num(contexts[:, k]) - 1), 0.0)
+        for start, width, first in self._after:
+            x[:, first : first + width] = x[:, start : start + width]
         for k, first in enumerate(self._expected):
             x[:, first] = expected[:, k]
         return x

@@ -88,6 +88,7 @@ class ConfigurationCritic:
         mean_size: float,
         varies: bool,
         is_noisy: bool,
+        after: Sequence[int] = (),
     ) -> None:
         """Condition the surrogate on all that is known, and set `of_known` and `evidence`.
 
@@ -98,6 +99,7 @@ class ConfigurationCritic:
             mean_size: Mean number of parameters of a trial.
             varies: Whether values decide which parameters there are.
             is_noisy: Whether much noise is expected.
+            after: Columns that only come after a report, see `Layout`.
         """
         for source in self.sources:
             source.refresh()
@@ -110,6 +112,7 @@ class ConfigurationCritic:
             mean_size=mean_size,
             varies=varies,
             n_contexts=known.contexts.shape[1],
+            after=after,
             means=self._means,
         )
         x = self.features(known.actions, known.contexts)
@@ -126,7 +129,7 @@ class ConfigurationCritic:
             values = np.concatenate([values, self.surrogate.predict(others)[0]])
             x = np.concatenate([x, others])
             self.surrogate.fit(x, values, self._layout.features, steps=0)
-        self.of_known = self.surrogate.predict(x)[0], values
+        self.of_known = self.surrogate.fitted(), values
 
     def features(self, actions: np.ndarray, contexts: np.ndarray | None) -> np.ndarray:
         """Features ``[N, F]`` of configurations ``[N, D]`` with the intermediate reports of their trials."""

@@ -91,6 +91,17 @@ class Known(NamedTuple):
     trial: np.ndarray  # [N] index of the trial; -1 for the running one
 
 
+class Entry(NamedTuple):
+    """Value that a trial brought."""
+
+    trial: int
+    n: int  # number of parameters
+    outcome: np.ndarray  # [K]
+    is_whole: bool  # whether these are all parameters of the trial
+    is_pruned: bool
+    repeats: bool  # whether the same parameters had the same value before
+
+
 class ConfigurationMemory:
     """Memory of records on shared columns.
 
@@ -107,8 +118,7 @@ class ConfigurationMemory:
         self._raw = np.zeros((0, 0))  # [T, D], with spare capacity
         self._position = np.zeros((0, 0), dtype=np.int32)  # [T, D] position of a parameter in its trial
         self._lengths: list[int] = []
-        # Of each value: trial, number of parameters, worths, whether these are all, whether it was pruned.
-        self.entries: list[tuple[int, int, np.ndarray, bool, bool]] = []
+        self.entries: list[Entry] = []
         self._valued: dict[bytes, np.ndarray] = {}
         self._reports: list[tuple[tuple[int, float], ...]] = []  # by trial
         self._tried: set[bytes] = set()  # keys of the actions of whole trials
@@ -169,9 +179,12 @@ class ConfigurationMemory:
             key = self._raw[t, : len(self.columns)].copy()
             key[self._position[t, : len(self.columns)] >= n] = np.nan
             text = key_of(key, digits=None)
-            if text not in self._valued or not np.array_equal(self._valued[text], outcome):
-                self._valued[text] = outcome
-                self.entries.append((t, n, outcome, n == last and n == len(path), record.pruned))
+            repeats = text in self._valued and np.array_equal(self._valued[text], outcome)
+            self._valued[text] = outcome
+            # A repeated value is news where the trial had reported something before.
+            if not repeats or any(earlier < n for earlier, _ in record.reports):
+                is_whole = n == last and n == len(path)
+                self.entries.append(Entry(t, n, outcome, is_whole, record.pruned, repeats))
         self._reports.append(record.reports)
 
     def _watch_slope(self, record: Record) -> None:
@@ -223,21 +236,31 @@ class ConfigurationMemory:
             self._n_entries_keyed = len(self.entries)
         return self._tried
 
-    def known(self, rng: np.random.Generator, weights: np.ndarray, *, unit: float | None = None) -> Known:
+    def known(
+        self,
+        rng: np.random.Generator,
+        weights: np.ndarray,
+        *,
+        unit: float | None = None,
+        repeats: bool = False,
+    ) -> Known:
         """Configurations with a value; if there are too many: the best, the latest and some of the others.
 
         Args:
             rng: Random generator.
             weights: ``[K]`` weights of the objectives; ``[0]`` with a single objective.
             unit: Unit of the scores, as in `OutcomeTransform`.
+            repeats: Whether a value counts again if another trial with other reports had brought it.
         """
         actions, D = self.actions(), len(self.columns)
         prefixes = self.reports_are_values
-        entries = [entry for entry in self.entries if prefixes or entry[3]]
+        entries = [
+            entry for entry in self.entries if (prefixes or entry.is_whole) and (repeats or not entry.repeats)
+        ]
         if not entries:
             return Known(np.zeros((0, D)), np.zeros((0, 0)), np.zeros(0), np.zeros(0, np.int64))
-        trial = np.array([entry[0] for entry in entries])
-        n = np.array([entry[1] for entry in entries])
+        trial = np.array([entry.trial for entry in entries])
+        n = np.array([entry.n for entry in entries])
         outcomes = self._capped(entries, prefixes)
         values = self._score(outcomes, weights, unit)
         if len(values) > _BEST + _LATEST + _OTHERS:
@@ -254,15 +277,13 @@ class ConfigurationMemory:
             trial,
         )
 
-    def _capped(
-        self, entries: Sequence[tuple[int, int, np.ndarray, bool, bool]], prefixes: bool
-    ) -> np.ndarray:
+    def _capped(self, entries: Sequence[Entry], prefixes: bool) -> np.ndarray:
         """Outcomes ``[N, K]``, with a limit for pruned trials.
 
         The last report of a pruned trial is no estimate of its value, unless reports are values.
         """
-        outcomes = np.array([entry[2] for entry in entries])
-        pruned = np.array([entry[4] and not (prefixes and self._n_sloping) for entry in entries])
+        outcomes = np.array([entry.outcome for entry in entries])
+        pruned = np.array([entry.is_pruned and not (prefixes and self._n_sloping) for entry in entries])
         if pruned.any() and not pruned.all():
             cap = np.quantile(outcomes[~pruned], _PRUNED_QUANTILE, axis=0, method="lower")
             outcomes[pruned] = np.minimum(outcomes[pruned], cap)
@@ -301,6 +322,14 @@ class ConfigurationMemory:
     def reports_of(self, t: int) -> tuple[tuple[int, float], ...]:
         """Pairs of a number of parameters and the report after them, of the trial with index ``t``."""
         return self._reports[t]
+
+    def after_reports(self) -> list[int]:
+        """Columns that no trial had before its first report between parameters."""
+        T, D = len(self), len(self.columns)
+        first = np.array([min((n for n, _ in reports), default=0) for reports in self._reports])
+        there = ~np.isnan(self.actions())
+        before = there & (self._position[:T, :D] < first[:, None])
+        return np.flatnonzero(there.any(axis=0) & ~before.any(axis=0)).tolist()
 
     def prefix(self, t: int, n: int, D: int) -> np.ndarray:
         """Actions ``[D]`` of the first ``n`` parameters of the trial with index ``t``."""

@@ -22,7 +22,7 @@ import numpy as np
 from optuna.distributions import BaseDistribution
 from optuna.study import StudyDirection
 
-from optuna_trlhpo.agent.acquisition import acquire
+from optuna_trlhpo.agent.acquisition import ASPIRATION, acquire
 from optuna_trlhpo.agent.config import AgentConfig
 from optuna_trlhpo.agent.configurations.candidates import Asked, Candidates
 from optuna_trlhpo.agent.configurations.columns import Columns, padded
@@ -171,7 +171,7 @@ class ConfigurationPlanner:
         """
         self._learn_columns(path)
         column = self.columns.learn(*asked, dependent=self.model.is_dependent(asked[0]))
-        known = self.memory.known(rng, weights, unit=self.critic.unit)
+        known = self.memory.known(rng, weights, unit=self.critic.unit, repeats=self.critics.may_repeat)
         reports = [(n, report) for n, report in reports if not math.isnan(report)]
         own = self._prefixes(path, [n for n, _ in reports])
         outcomes = [report for _, report in reports]
@@ -338,7 +338,8 @@ class ConfigurationPlanner:
         config = self._config
         parts, owner = draw.prefixes(rows) if self.memory.values_prefixes else (rows, np.arange(len(rows)))
         z = critic.features(parts, np.tile(context, (len(parts), 1)))
-        scores = acquire(config.acquisition, critic.surrogate, z, of_known, values, rng)
+        kind = ASPIRATION if len(context) else config.acquisition
+        scores = acquire(kind, critic.surrogate, z, of_known, values, rng)
         best = np.full(len(rows), -np.inf)
         at = np.zeros(len(rows), dtype=np.int64)
         for i, (score, row) in enumerate(zip(scores.tolist(), owner.tolist(), strict=True)):

@@ -66,6 +66,7 @@ class StateCritics:
                 mean_size=memory.mean_size,
                 varies=varies,
                 is_noisy=memory.reports_steer,  # what decides between parameters makes values inexact
+                after=memory.after_reports() if known.contexts.shape[1] else (),
             )
 
         without = known._replace(contexts=np.zeros((len(known.values), 0)))
@@ -105,6 +106,7 @@ class StateCritics:
         ]
         of_trial, numbers, ends = (np.array([one[i] for one in found], dtype=np.int64) for i in range(3))
         values = np.array([one[3] for one in found])
+        plain = surprises(values, numbers)
         reported: dict[tuple[int, bytes], float] = {}  # by number and parameters
         for _, k, _, report, row in found:
             self._differs |= reported.setdefault((k, key_of(row)), report) != report
@@ -122,11 +124,13 @@ class StateCritics:
         )
         errors = self._forecast.surrogate.leave_one_out()
         assert errors is not None
-        by_trial = np.full((len(trials) + 1, R), np.nan)
+        by_trial = np.full((len(trials) + 1, 2, R), np.nan)
         before = np.zeros((len(trials) + 1, R), dtype=np.int64)
-        by_trial[of_trial, numbers] = surprises(errors, numbers)
+        by_trial[of_trial, 0, numbers] = surprises(errors, numbers)
+        by_trial[of_trial, 1, numbers] = plain
         before[of_trial, numbers] = ends
         of_row = np.where(known.trial < 0, len(trials), np.searchsorted(trials, known.trial))
         sizes = (~np.isnan(known.actions)).sum(axis=1)
         there = (before[of_row] > 0) & (before[of_row] < sizes[:, None])
-        return np.where(there, by_trial[of_row], np.nan), by_trial[-1]
+        contexts = np.where(there[:, None], by_trial[of_row], np.nan)
+        return contexts.reshape(len(contexts), 2 * R), by_trial[-1].ravel()

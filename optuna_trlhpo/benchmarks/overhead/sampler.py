@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import platform
 import statistics
 import time
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import optuna
@@ -28,6 +30,7 @@ class _Stopwatch(TRLHPOSampler):
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
         self.seconds: dict[int, list[float]] = {}
+        self.decisions: dict[int, float] = {}  # by trial: seconds in which it decided what to train
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
@@ -36,6 +39,21 @@ class _Stopwatch(TRLHPOSampler):
         value = super().sample_independent(study, trial, param_name, param_distribution)
         self.seconds.setdefault(trial.number, []).append(time.perf_counter() - start)
         return value
+
+    def worth_training(self, study: Study, trial: FrozenTrial, **depths: int) -> bool:
+        """Decide as usual."""
+        return self._timed(trial, functools.partial(super().worth_training, study, trial, **depths))
+
+    def worth_growing(self, study: Study, trial: FrozenTrial) -> bool:
+        """Decide as usual."""
+        return self._timed(trial, functools.partial(super().worth_growing, study, trial))
+
+    def _timed(self, trial: FrozenTrial, decide: Callable[[], bool]) -> bool:
+        start = time.perf_counter()
+        decision = decide()
+        spent = self.decisions.get(trial.number, 0.0)
+        self.decisions[trial.number] = spent + time.perf_counter() - start
+        return decision
 
 
 class Overhead(NamedTuple):
@@ -48,6 +66,8 @@ class Overhead(NamedTuple):
     """95th percentile of these suggestions, those at which the agent plans a layer."""
     learning: float
     """Median of the first suggestions of the trials, which learn from the trial before."""
+    training: float
+    """Median over the trials of all time in the sampler, divided by the trained networks."""
 
 
 def measure_overhead(lengths: list[int], *, seed: int = 0) -> list[Overhead]:
@@ -72,7 +92,9 @@ def measure_overhead(lengths: list[int], *, seed: int = 0) -> list[Overhead]:
         study.add_trials(filler.get_trials(deepcopy=False)[:n_missing])
         # The first trial learns from the added ones and is not measured.
         study.optimize(objective, n_trials=1 + WINDOW)
-        measured = [sampler.seconds[number] for number in sorted(sampler.seconds)[-WINDOW:]]
+        numbers = sorted(sampler.seconds)[-WINDOW:]
+        measured = [sampler.seconds[number] for number in numbers]
+        trials = study.get_trials(deepcopy=False)
         suggestions = [seconds for trial in measured for seconds in trial[1:]]
         rows.append(
             Overhead(
@@ -80,6 +102,11 @@ def measure_overhead(lengths: list[int], *, seed: int = 0) -> list[Overhead]:
                 suggestion=statistics.median(suggestions),
                 planning=statistics.quantiles(suggestions, n=20)[-1],
                 learning=statistics.median(trial[0] for trial in measured),
+                training=statistics.median(
+                    (sum(sampler.seconds[number]) + sampler.decisions.get(number, 0.0))
+                    / max(len(trials[number].intermediate_values), 1)
+                    for number in numbers
+                ),
             )
         )
     return rows
@@ -93,11 +120,14 @@ def main(lengths: list[int]) -> None:
         f"{platform.python_version()}, torch {torch.__version__}, optuna {optuna.__version__}; "
         f"medians over {WINDOW} trials of six layers"
     )
-    print(f"{'trials':>7}  {'suggestion':>12}  {'95 % of them':>12}  {'first of a trial, with learning':>32}")
+    print(
+        f"{'trials':>7}  {'suggestion':>12}  {'95 % of them':>12}  {'first of a trial, with learning':>32}  "
+        f"{'all, per training':>18}"
+    )
     for row in measure_overhead(lengths):
         print(
             f"{row.trials:>7}  {1000 * row.suggestion:>9.2f} ms  {1000 * row.planning:>9.2f} ms  "
-            f"{1000 * row.learning:>29.1f} ms"
+            f"{1000 * row.learning:>29.1f} ms  {1000 * row.training:>15.1f} ms"
         )
 
 
