@@ -14,10 +14,10 @@ from optuna_trlhpo._threads import cpu_threads
 from optuna_trlhpo.agent.surrogate import Surrogate
 
 ASPIRATION = "aspiration"
-"""Acquisition function of a choice that reports of the trial inform: the expected improvement over a level
-half-way between the median and the best. The best itself is no standard for it, for other trials had other
-reports. Where a value above the level is expected, this is about the value that is expected; elsewhere, what
-was hardly tried after such reports comes first."""
+"""Acquisition function of a choice that reports of the trial inform: the expected improvement over a level a
+quarter of the way from the worst to the best. The best itself is no standard for it, for other trials had
+other reports. Where a value above the level is expected, this is about the value that is expected; elsewhere,
+what was hardly tried after such reports comes first."""
 BELOW_ALL_GAINS = 1e9
 """Offset that puts the logarithm of an improvement below every gain."""
 LOG_EI_MARGIN = math.log(10)
@@ -47,7 +47,7 @@ def acquire(
         return critic.sample(z, rng)
     mean, deviation = critic.predict(z)
     if kind == ASPIRATION:
-        level = 0.25 * of_networks.max() + 0.75 * np.median(of_networks)
+        level = 0.25 * of_networks.max() + 0.75 * of_networks.min()
         return log_expected_improvement(mean, deviation, float(level))
     best = float(of_networks.max()) if len(of_networks) else 0.0
     improvement = log_expected_improvement(mean, deviation, best)

@@ -195,8 +195,10 @@ class Agent:
     def _is_random(self, course: Course, number: int, context: GrowthContext | None) -> bool:
         """Return whether the trial is sampled independently."""
         if self.is_random_interleave(number, context):
-            course.plan = None  # it was made for a parameter before the layers
-            return True
+            course.explores = self.networks.can_explore(context)
+            if not course.explores:
+                course.plan = None  # it was made for a parameter before the layers
+            return not course.explores
         # An earlier study may mislead, so every second startup trial is sampled independently all the same.
         doubted = self.only_transfer(context) and number % 2 == 1
         return (not self.has_prior(context) or doubted) and self._is_startup(context)

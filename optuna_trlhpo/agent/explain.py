@@ -36,7 +36,7 @@ def with_plan(note: AgentRecord, plan: Plan, n_fixed: int, search: Planner) -> A
         low, high = sorted(values[1:].tolist())
         plans = (*plans, Forecast(n_fixed, len(plan.names), float(values[0]), low, high))
     rows = search.attention(plan)
-    return replace(note, plans=plans, attention={"critic": rows} if rows else {})
+    return replace(note, plans=plans, origin=plan.origin, attention={"critic": rows} if rows else {})
 
 
 def with_path_plan(

@@ -24,8 +24,11 @@ from torch import Tensor, nn
 
 from optuna_trlhpo._threads import cpu_threads, making_modules
 from optuna_trlhpo.agent.config import AgentConfig
+from optuna_trlhpo.agent.layer_policy import N_SPACE_FEATURES, LayerPolicy, PolicyTransformer
 from optuna_trlhpo.agent.transformer import Block, sinusoids
 
+POLICY = "policy."
+"""Prefix of the names of the policy's tensors."""
 EMBEDDING = 8
 """E, the size of an embedding."""
 N_LAYER_FEATURES = 11
@@ -71,15 +74,19 @@ class LayerPrior:
 
     Args:
         tensors: Weights of the transformer; ``mean`` and ``deviation`` ``[E]`` of a task's linear weights;
-            and ``unit``, the change in the logarithm of the error that equals a score of 1.
+            ``unit``, the change in the logarithm of the error that equals a score of 1; and the weights of a
+            `LayerPolicy`, if there is one, under names that begin with `POLICY`.
 
     Attributes:
+        policy: Actor that was trained on the same tasks; None in a file without one.
         means: ``[E + 1]`` means of the linear weights, in deviations; the last belongs to a constant.
         unit: Change in the logarithm of the error that equals a score of 1, on a task like those in training.
     """
 
     def __init__(self, tensors: dict[str, Tensor]) -> None:
         tensors = dict(tensors)
+        of_policy = {name: tensors.pop(name) for name in list(tensors) if name.startswith(POLICY)}
+        self.policy = LayerPolicy(_without_prefix(of_policy)) if of_policy else None
         mean, deviation = tensors.pop("mean"), tensors.pop("deviation")
         self.unit = float(tensors.pop("unit"))
         self._deviation = deviation.double().numpy()
@@ -126,6 +133,9 @@ def _fault_of(tensors: Mapping[str, Tensor]) -> str:
     """Description of the first fault of these tensors as a prior; empty if there is none."""
     with making_modules(), torch.random.fork_rng(devices=[]):
         shapes = {name: it.shape for name, it in LayerTransformer(N_LAYER_FEATURES).state_dict().items()}
+        of_policy = PolicyTransformer(N_LAYER_FEATURES).state_dict()
+    if any(name.startswith(POLICY) for name in tensors):
+        shapes |= {POLICY + name: it.shape for name, it in of_policy.items()}
     shapes |= {name: torch.Size([EMBEDDING]) for name in ("mean", "deviation")} | {"unit": torch.Size([])}
     if missing := sorted(shapes.keys() - tensors.keys()):
         return (
@@ -152,7 +162,16 @@ def _fault_of(tensors: Mapping[str, Tensor]) -> str:
     found = LayerPrior(dict(tensors))([np.zeros((1, N_LAYER_FEATURES)), np.ones((2, N_LAYER_FEATURES))])
     if not np.isfinite(found).all():
         return "its weights are too large: the features that it computes for a network must be finite"
+    policy = LayerPrior(dict(tensors)).policy
+    if policy is not None:
+        logits = policy(np.ones(N_SPACE_FEATURES), [np.ones((2, N_LAYER_FEATURES))])
+        if not all(np.isfinite(array).all() for array in logits):
+            return "its weights are too large: the logits that its policy computes must be finite"
     return ""
+
+
+def _without_prefix(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(POLICY): tensor for name, tensor in tensors.items()}
 
 
 def padded(features: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:

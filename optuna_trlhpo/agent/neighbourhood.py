@@ -11,12 +11,13 @@ the same parameters repeat step after step, steps are replaced, inserted and rem
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from optuna_trlhpo.agent.sequences import Candidate, DecisionPoint, Networks
+from optuna_trlhpo.agent.sequences import INCUMBENT, NEIGHBOURS, Candidate, DecisionPoint, Networks
 from optuna_trlhpo.layers.bins import bin_of, middle_of, reflect
+from optuna_trlhpo.trials.agent_record import CHANCE
 
 _SMALLEST, _LARGEST = 0.005, 0.25
 """Smallest and largest standard deviation by which a value in [0, 1] is perturbed."""
@@ -40,6 +41,7 @@ class Neighbourhood:
         contains: Returns whether the actions of layers are a network of the space; None where unknown.
         layer: Base name that a layer begins with.
         depth: Base name of the number of layers, where that is asked for first.
+        origins: Proposer of each network, see `Candidate`; None: all have been tried.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class Neighbourhood:
         contains: Callable[[np.ndarray], bool] | None = None,
         layer: int = -1,
         depth: int = -2,
+        origins: Sequence[str] | None = None,
     ) -> None:
         self._contains, self._layer, self._depth = contains, layer, depth
         self._settle = settle
@@ -62,9 +65,10 @@ class Neighbourhood:
         self._repeated = repeated
         self._complete = complete
         lengths = networks.lengths
+        origins = [INCUMBENT] * len(lengths) if origins is None else origins
         candidates = [
-            Candidate(a[:n], m[:n], i[:n], v[:n])
-            for a, m, i, v, n in zip(*networks[:4], lengths.tolist(), strict=True)
+            Candidate(a[:n], m[:n], i[:n], v[:n], origin)
+            for a, m, i, v, n, origin in zip(*networks[:4], lengths.tolist(), origins, strict=True)
         ]
         self._alone = self._never_followed(networks.names, len(categorical))
         if contains is None:  # else the space knows what may follow what
@@ -117,6 +121,7 @@ class Neighbourhood:
         s = self._point
         before = Candidate(s.actions[: s.step], s.names[: s.step], s.indices[: s.step], s.n_values[: s.step])
         candidate = before.then(tail)
+        candidate.origin = tail.origin
         candidate.actions[s.step, : s.slot] = s.actions[s.step, : s.slot]
         if s.names[s.step, s.slot] >= 0:
             pairs = (
@@ -153,8 +158,10 @@ class Neighbourhood:
             times = 1
             while rng.random() < 0.35:
                 times += 1
+            origin = NEIGHBOURS.get(candidate.origin, candidate.origin)
             for _ in range(times):
                 candidate = self._change(candidate, rng)
+            candidate.origin = origin
             if self._is_possible(candidate):
                 out.append(candidate)
         return out
@@ -171,6 +178,7 @@ class Neighbourhood:
                 k, i = divmod(place, candidate.names.shape[1])
                 if k < len(candidate) and candidate.names[k, i] >= 0:
                     candidate = self._change(candidate, rng, (k, i), anew=True)
+            candidate.origin = CHANCE
             if self._is_possible(candidate):
                 out.append(candidate)
         return out
@@ -287,7 +295,7 @@ class Neighbourhood:
         shift = int(candidate.indices[k, i] - template.indices[at, i])
         if not np.array_equal(candidate.names[k, i + 1 :], template.names[at, i + 1 :]):
             moved = template.steps(at, at + 1, shift)
-            for name in candidate.__slots__:
+            for name in candidate.ARRAYS:
                 getattr(candidate, name)[k, i + 1 :] = getattr(moved, name)[0, i + 1 :]
         if self._repeated[candidate.names[k, 0]]:
             return candidate
@@ -324,7 +332,7 @@ class Neighbourhood:
         step = self._some_step(rng, int(candidate.indices[k, 0]))
         if step is None:
             return candidate
-        for name in candidate.__slots__:  # in place: a candidate is a copy
+        for name in candidate.ARRAYS:  # in place: a candidate is a copy
             getattr(candidate, name)[k] = getattr(step, name)[0]
         return candidate
 

@@ -38,6 +38,8 @@ from optuna_trlhpo.trials.rewards import signed_outcomes
 
 _logger = optuna.logging.get_logger("optuna.trlhpo.sampler")
 
+_DRAWN = 8
+"""Number of networks drawn from the pretrained actor for a trial that explores; an untried one is taken."""
 _ROUNDING = 1e-6
 """Largest rounding difference between a planned action and the same action as carried out."""
 _MOST_PENDING = 32
@@ -71,6 +73,7 @@ class Course:
         plan: Planned network, where the trial grows one.
         n_marks: Number of reports that the plan was made with.
         deeper: Plan of a deeper network, made when the objective asked whether to grow.
+        explores: Whether the network of the trial is drawn from the pretrained actor.
         record: Record to be stored with the trial; None until the agent has made a decision.
     """
 
@@ -78,6 +81,7 @@ class Course:
     plan: Plan | None = None
     n_marks: int = 0
     deeper: Plan | None = None
+    explores: bool = False
     record: AgentRecord | None = None
 
 
@@ -208,7 +212,11 @@ class NetworkAgent:
         if plan is not None and not plan.answers(point):
             self.planner.exclude(plan)
             plan = None
-        if plan is None or course.n_marks != len(marks):
+        if plan is None and course.explores:
+            plan = course.plan = self._explore(trial.number, point)
+            if plan is not None:
+                course.record = AgentRecord(self._config.critic, origin=plan.origin)
+        elif plan is None or course.n_marks != len(marks):
             plan, course.deeper = course.deeper, None
             if plan is None or not plan.answers(point):
                 plan = self._plan(trial, point, request.before.reports, pending)
@@ -270,6 +278,17 @@ class NetworkAgent:
     def weights(self, number: int) -> np.ndarray:
         """``[K]`` weights of the objectives in a trial."""
         return self.replay.draw_weights(make_generator(self._seed, "weights", number), 1)[0]
+
+    def can_explore(self, context: GrowthContext | None) -> bool:
+        """Return whether networks can be drawn from the pretrained actor."""
+        return self.knowledge.has_policy(context)
+
+    def _explore(self, number: int, point: DecisionPoint) -> Plan | None:
+        """Network drawn from the pretrained actor, untried if possible, for a trial without layers."""
+        rng = make_generator(self._seed, "explore", number)
+        plans = [plan for plan in self.knowledge.proposals(_DRAWN, rng) if plan.answers(point)]
+        untried = [plan for plan in plans if not self.replay.has_value(plan.key)]
+        return next(iter(untried or plans), None)
 
     def _plan(
         self,

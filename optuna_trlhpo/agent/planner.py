@@ -19,6 +19,7 @@ from optuna_trlhpo.agent.network_critic import NetworkCritic
 from optuna_trlhpo.agent.prior_knowledge import PriorKnowledge
 from optuna_trlhpo.agent.replay import Replay
 from optuna_trlhpo.agent.sequences import (
+    INCUMBENT,
     Candidate,
     DecisionPoint,
     Networks,
@@ -29,6 +30,7 @@ from optuna_trlhpo.agent.sequences import (
     network_key,
 )
 from optuna_trlhpo.agent.steering import Steering, surprises
+from optuna_trlhpo.trials.agent_record import ACTOR, CHANCE
 from optuna_trlhpo.trials.outcome_transforms import normal_scores, ranks_of
 from optuna_trlhpo.trials.parameters import ParameterSpec
 
@@ -135,6 +137,7 @@ class Planner:
             replay.names.number(_DEPTH)
             if self.knowledge.context is not None and self.knowledge.context.depth_first
             else -2,
+            self._origins(len(networks.names), len(templates.names)),
         )
         parents = neighbourhood.parents()
         if not parents:
@@ -172,7 +175,9 @@ class Planner:
             features = critic.features(self.knowledge.with_prior_features(as_networks([chosen], context)))
         (mean,), (deviation,) = critic.surrogate.predict(features)
         actions, names, indices = chosen.actions.copy(), chosen.names.copy(), chosen.indices.copy()
-        return Plan(actions, names, indices, score, chosen.key(), float(mean), float(deviation))
+        return Plan(
+            actions, names, indices, score, chosen.key(), float(mean), float(deviation), chosen.origin
+        )
 
     def values_of(self, scores: np.ndarray) -> np.ndarray | None:
         """Values of the objective with these scores; None where a score has no single value."""
@@ -207,6 +212,13 @@ class Planner:
         if self.knowledge.space_samples is not None:
             parts.append(self.knowledge.space_samples)
         return self.knowledge.with_prior_features(joined(parts)), len(parts[0].names)
+
+    def _origins(self, n_networks: int, n_templates: int) -> list[str]:
+        """Proposer of each network with a value, and of each template."""
+        samples = self.knowledge.space_samples
+        n_samples = 0 if samples is None else len(samples.names)
+        of_samples = ACTOR if self.knowledge.has_policy(self.knowledge.context) else CHANCE
+        return [INCUMBENT] * (n_networks + n_templates - n_samples) + [of_samples] * n_samples
 
     def _untried(self, parents: list[Candidate]) -> list[Candidate]:
         """Networks of earlier studies and of the space, which are candidates unchanged."""

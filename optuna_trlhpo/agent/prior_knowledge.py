@@ -5,7 +5,7 @@ Notation: N networks, X expectations.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -17,13 +17,15 @@ from optuna_trlhpo.agent.sequences import (
     Plan,
     as_one,
     joined,
+    network_key,
 )
 from optuna_trlhpo.agent.transfer import TRANSFER_OFFSET_STD, TRANSFER_WEIGHT_STD, NetworkSource
 from optuna_trlhpo.layers import Vocabulary
+from optuna_trlhpo.trials.agent_record import ACTOR
 from optuna_trlhpo.trials.episode import Episode, episode_of
 
 _N_SPACE_SAMPLES = 150
-"""Number of random networks of a space that serve as templates, where there are expectations for networks
+"""Number of networks of a space that serve as templates, where there are expectations for networks
 that no trial has tried."""
 
 
@@ -55,6 +57,14 @@ class NetworkSpace(Protocol):
     def draw_actions(self, rng: np.random.Generator) -> np.ndarray:
         """Actions ``[S, 4]`` of a random network."""
 
+    def draw_from(
+        self,
+        policy: Callable[[np.ndarray, Sequence[np.ndarray]], tuple[np.ndarray, np.ndarray]],
+        n: int,
+        rng: np.random.Generator,
+    ) -> list[np.ndarray]:
+        """Actions ``[S, 4]`` of up to ``n`` networks that a policy draws."""
+
 
 class GrowthContext(NamedTuple):
     """Space from which a trial grows layers."""
@@ -83,7 +93,8 @@ class PriorKnowledge:
 
     Attributes:
         context: Space of the trial that plans are made for; None for a trial that grows no layers of a space.
-        space_samples: Random networks of the space; None where nothing is known of them.
+        space_samples: Networks of the space, from the pretrained actor if there is one, else random; None
+            where nothing is known of them.
     """
 
     def __init__(
@@ -131,9 +142,9 @@ class PriorKnowledge:
         self.space_samples = None
         if context is not None and self.has_prior(context):
             rng = np.random.default_rng((self._seed, context.depth_first))
-            depth = context.space.max_layers if context.depth_first else None
-            drawn = (context.space.draw_actions(rng) for _ in range(_N_SPACE_SAMPLES))
-            episodes = [episode_of(actions, depth, context.space.vocabulary) for actions in drawn]
+            episodes = self._proposed(_N_SPACE_SAMPLES, rng)
+            while len(episodes) < _N_SPACE_SAMPLES:
+                episodes.append(self._as_episode(context.space.draw_actions(rng)))
             self.space_samples = joined([self._as_network(episode) for episode in episodes])
         for source in self.sources:
             n_prior = 0 if self._prior is None else len(self._prior.means)
@@ -142,6 +153,32 @@ class PriorKnowledge:
                 self._names.categorical,
                 self.means[:n_prior],
             )
+
+    def has_policy(self, context: GrowthContext | None) -> bool:
+        """Return whether there is an actor that was pretrained for networks of the space."""
+        prior = self._active_prior(context)
+        return prior is not None and prior.policy is not None
+
+    def proposals(self, n: int, rng: np.random.Generator) -> list[Plan]:
+        """About ``n`` networks that the pretrained actor proposes."""
+        plans = []
+        for episode in self._proposed(n, rng):
+            names, indices, _ = self._names.learn_all(episode)
+            key = network_key(names, indices, episode.actions)
+            plans.append(Plan(episode.actions, names, indices, 0.0, key, origin=ACTOR))
+        return plans
+
+    def _proposed(self, n: int, rng: np.random.Generator) -> list[Episode]:
+        prior = self._active_prior(self.context)
+        if self.context is None or prior is None or prior.policy is None:
+            return []
+        return [self._as_episode(actions) for actions in self.context.space.draw_from(prior.policy, n, rng)]
+
+    def _as_episode(self, actions: np.ndarray) -> Episode:
+        """Layers of the space as a trial that grows them."""
+        assert self.context is not None
+        space = self.context.space
+        return episode_of(actions, space.max_layers if self.context.depth_first else None, space.vocabulary)
 
     @property
     def layer_kind(self) -> int:

@@ -13,9 +13,17 @@ from typing import NamedTuple
 import numpy as np
 
 from optuna_trlhpo.layers import ACTION_SLOTS
+from optuna_trlhpo.trials.agent_record import ACTOR, ACTOR_NEIGHBOUR, CHANCE, INCUMBENT_NEIGHBOUR
+
+INCUMBENT = "incumbent"
+"""Origin of a network that has been tried, of which variations are proposed."""
 
 _FILLINGS = (np.nan, -1, -1, 0, np.nan, np.nan, 0.0)
 """Value of an empty slot in each array of `Networks`."""
+
+
+NEIGHBOURS = {ACTOR: ACTOR_NEIGHBOUR, INCUMBENT: INCUMBENT_NEIGHBOUR}
+"""Origin of a variation of a network, by the origin of the network; any other is unchanged."""
 
 
 class Networks(NamedTuple):
@@ -59,26 +67,40 @@ class DecisionPoint(NamedTuple):
 
 
 class Candidate:
-    """Network under construction; the rows of the arrays are its steps."""
+    """Network under construction; the rows of the arrays are its steps.
 
-    __slots__ = ("actions", "names", "indices", "n_values")
+    Attributes:
+        origin: Proposer of the network, see `trials.agent_record.ORIGINS`.
+    """
 
-    def __init__(self, actions: np.ndarray, names: np.ndarray, indices: np.ndarray, n_values: np.ndarray):
+    ARRAYS = ("actions", "names", "indices", "n_values")
+    __slots__ = (*ARRAYS, "origin")
+
+    def __init__(
+        self,
+        actions: np.ndarray,
+        names: np.ndarray,
+        indices: np.ndarray,
+        n_values: np.ndarray,
+        origin: str = CHANCE,
+    ) -> None:
         self.actions, self.names, self.indices, self.n_values = actions, names, indices, n_values
+        self.origin = origin
 
     def __len__(self) -> int:
         return len(self.names)
 
     def copy(self) -> Candidate:
         """Copy with its own arrays."""
-        return Candidate(self.actions.copy(), self.names.copy(), self.indices.copy(), self.n_values.copy())
+        arrays = self.actions.copy(), self.names.copy(), self.indices.copy(), self.n_values.copy()
+        return Candidate(*arrays, self.origin)
 
     def steps(self, start: int, stop: int | None = None, shift: int = 0) -> Candidate:
         """Steps from ``start`` to ``stop``, with ``shift`` added to their indices."""
         part = slice(start, stop)
         indices = self.indices[part]
         indices = np.where(indices >= 0, indices + shift, indices)
-        return Candidate(self.actions[part], self.names[part], indices, self.n_values[part])
+        return Candidate(self.actions[part], self.names[part], indices, self.n_values[part], self.origin)
 
     def then(self, *others: Candidate) -> Candidate:
         """Steps of this candidate followed by those of ``others``."""
@@ -90,6 +112,7 @@ class Candidate:
             np.concatenate([part.names for part in parts]),
             np.concatenate([part.indices for part in parts]),
             np.concatenate([part.n_values for part in parts]),
+            self.origin,
         )
 
     def key(self) -> bytes:
@@ -112,6 +135,8 @@ class Plan:
     """Expected score, by the critic."""
     deviation: float = math.nan
     """Standard deviation of the score, by the critic."""
+    origin: str = CHANCE
+    """Proposer of the network, see `trials.agent_record.ORIGINS`."""
 
     def answers(self, point: DecisionPoint) -> bool:
         """Return whether the plan begins with the fixed steps and continues with the parameter asked for."""

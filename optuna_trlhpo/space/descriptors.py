@@ -85,10 +85,13 @@ def layer_features_of(
     return rows
 
 
-def walk(grammar: Grammar, actions: np.ndarray) -> tuple[Network, list[Shape], list[int]] | None:
+def walk(
+    grammar: Grammar, actions: np.ndarray, *, whole: bool = True
+) -> tuple[Network, list[Shape], list[int]] | None:
     """Return the layers that ``actions`` encode, their output shapes and their cumulative MACs.
 
-    None if a layer is not allowed at its position.
+    None if a layer is not allowed at its position, or if the network is meant to be ``whole`` and misses a
+    limit.
     """
     if not 0 < len(actions) <= grammar.max_layers:
         return None
@@ -108,4 +111,5 @@ def walk(grammar: Grammar, actions: np.ndarray) -> tuple[Network, list[Shape], l
         macs.append(layer.macs(position.shape) + (macs[-1] if macs else 0))
         position = behind
     # `Position.fits` checks all limits but this one, which only a whole network must meet.
-    return (layers, shapes, macs) if grammar.max_parameters is None or grammar.fits(layers) else None
+    fits = not whole or grammar.max_parameters is None or grammar.fits(layers)
+    return (layers, shapes, macs) if fits else None

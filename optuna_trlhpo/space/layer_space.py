@@ -14,7 +14,8 @@ Notation as in `layers`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,11 +25,19 @@ from optuna_trlhpo._checks import is_integer, is_number
 from optuna_trlhpo._texts import brief
 from optuna_trlhpo.layers import TABLE_I, Layer, Network, Shape, Vocabulary, vocabulary_named
 from optuna_trlhpo.space import encoding, growth
-from optuna_trlhpo.space.descriptors import layer_features_of, network_descriptor_of, walk
+from optuna_trlhpo.space.descriptors import (
+    LAYER_FEATURES,
+    layer_features_of,
+    network_descriptor_of,
+    walk,
+)
 from optuna_trlhpo.space.grammar import Grammar
+from optuna_trlhpo.space.policy import draw_networks
 
 _MOST = {"max_layers": 100, "num_classes": 10**6, "input_shape": 10**6}
 """Upper bounds of stored settings, which may be damaged; 10**15 for other integers."""
+_MOST_MACS = 1e9
+"""Limit on MACs that stands for none in the features of a space."""
 _SETTINGS = (
     "num_classes",
     "max_layers",
@@ -244,6 +253,37 @@ class LayerSpace(Grammar):
         """Return ``[S, 4]`` actions of a random network."""
         return self.encode(self.draw(rng))
 
+    @property
+    def space_features(self) -> np.ndarray:
+        """``[2]`` features of the space of about [0, 1]: the logarithms of the height and of ``max_macs``."""
+        macs = _MOST_MACS if self.max_macs is None else self.max_macs
+        return np.log([self.input_shape[-1], macs]) / np.log([28, _MOST_MACS])
+
+    def draw_from(
+        self,
+        policy: Callable[[np.ndarray, Sequence[np.ndarray]], tuple[np.ndarray, np.ndarray]],
+        n: int,
+        rng: np.random.Generator,
+    ) -> list[np.ndarray]:
+        """Draw up to ``n`` networks of Table I from a policy.
+
+        Args:
+            policy: Function of `space_features` and of N networks of S layers each, by their features
+                ``[S, LAYER_FEATURES]``. It returns logits, as `space.policy` describes them.
+            n: Number of networks.
+            rng: Random generator.
+
+        Returns:
+            Actions ``[S, 4]`` of each network. The few that miss a limit of the space are left out.
+        """
+
+        def features_of(layers: Network) -> np.ndarray:
+            found = self._layer_features(self.encode(layers), whole=False)
+            return np.zeros((0, LAYER_FEATURES)) if found is None else found
+
+        bound = functools.partial(policy, self.space_features)
+        return [self.encode(layers) for layers in draw_networks(self, bound, features_of, n, rng)]
+
     def network_descriptor(self, actions: np.ndarray) -> np.ndarray | None:
         """Describe a network by `NETWORK_DESCRIPTOR` features of about [0, 1].
 
@@ -297,7 +337,10 @@ class LayerSpace(Grammar):
             >>> LayerSpace().layer_features(np.array([[0.1, 0.1, 0.1, 0.1]])).round(2).tolist()
             [[1.0, 0.0, 0.0, 0.1, 0.1, 0.1, 0.98, 0.57, 0.81, 0.55, 1.0]]
         """
-        walked = walk(self, actions) if self.has_layer_features else None
+        return self._layer_features(actions, whole=True)
+
+    def _layer_features(self, actions: np.ndarray, *, whole: bool) -> np.ndarray | None:
+        walked = walk(self, actions, whole=whole) if self.has_layer_features else None
         if walked is None:
             return None
         layers, shapes, macs = walked

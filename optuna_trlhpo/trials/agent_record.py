@@ -15,6 +15,14 @@ from optuna_trlhpo.trials.attributes import finite_number, is_integer
 
 AGENT_ATTRIBUTE = "trlhpo:agent"
 
+ACTOR, ACTOR_NEIGHBOUR, INCUMBENT_NEIGHBOUR, CHANCE = ORIGINS = (
+    "actor",
+    "actor's neighbour",
+    "incumbent's neighbour",
+    "chance",
+)
+"""Proposers of a planned network: the pretrained actor; a variation of what it proposed; a variation of a
+network that has been tried; or a random combination of known layers."""
 MOST_CHARACTERS = 2000
 """Largest size of a stored `AgentRecord`, in characters."""
 _DIGITS = 3
@@ -53,6 +61,7 @@ class AgentRecord:
     Attributes:
         by: Name of the decision maker: "actor", or the critic that ranked plans: "posterior", "transformer",
             "perceptron".
+        origin: Proposer of the last plan, one of `ORIGINS`; None where it is not recorded.
         plans: One `Forecast` for each plan, in order, of a critic that ranks plans.
         q: ``[S]`` Q(state, action) of each executed step by the paper's critic, the mean over the ensemble,
             in [-1, 1].
@@ -68,6 +77,7 @@ class AgentRecord:
 
     by: str
     plans: tuple[Forecast, ...] = ()
+    origin: str | None = None
     q: tuple[float, ...] = ()
     spread: tuple[float, ...] = ()
     bootstrapped: bool = True
@@ -82,6 +92,8 @@ class AgentRecord:
         if that is still too large, none are.
         """
         stored: dict[str, Any] = {"by": self.by}
+        if self.origin is not None:
+            stored["origin"] = self.origin
         plans = [plan for plan in self.plans if all(map(math.isfinite, plan))]  # JSON has finite numbers only
         if plans:
             last = plans[-_MOST_STEPS:]
@@ -131,8 +143,12 @@ def _read_agent(stored: dict[str, Any]) -> AgentRecord:
     attention = stored.get("attention", {})
     if not isinstance(attention, dict):
         raise ValueError("attention must be a dictionary")
+    origin = stored.get("origin")
+    if origin is not None and origin not in ORIGINS:
+        raise ValueError(f"origin must be one of {', '.join(ORIGINS)}")
     return AgentRecord(
         by=by,
+        origin=origin,
         plans=tuple(map(_read_plan, stored.get("plans", ()))),
         q=q,
         spread=spread,

@@ -8,7 +8,7 @@ import numpy as np
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from optuna_trlhpo.trials.agent_record import AgentRecord, read_agent
+from optuna_trlhpo.trials.agent_record import ORIGINS, AgentRecord, read_agent
 from optuna_trlhpo.trials.attributes import report_marks
 from optuna_trlhpo.trials.episode import read_episode
 from optuna_trlhpo.trials.outcome_transforms import HIGHEST_SCORE, EmpiricalCDF, normal_scores
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 TITLE = "Agent"
+_EQUAL = 1e-12
+"""Range of numbers that count as equal."""
 
 
 class Series(NamedTuple):
@@ -41,6 +43,7 @@ class Foresight(NamedTuple):
         low: Expected values less a standard deviation.
         high: Expected values plus a standard deviation.
         unit: Name of the compared quantity.
+        steps: Number of the step of each value; empty where the values are not of steps.
     """
 
     trials: list[int]
@@ -49,13 +52,23 @@ class Foresight(NamedTuple):
     low: list[float]
     high: list[float]
     unit: str
+    steps: list[int] = []
 
     @property
     def correlation(self) -> float:
-        """Pearson correlation of expected and realised values. NaN if it is undefined."""
-        if len(self.trials) < 3 or np.ptp(self.expected) == 0 or np.ptp(self.realised) == 0:
+        """Pearson correlation of expected and realised values, within steps. NaN if it is undefined.
+
+        Later steps have smaller returns, which any critic knows: over all steps together, the correlation
+        would be high even if the critic told no action from another.
+        """
+        expected, realised = np.array(self.expected), np.array(self.realised)
+        for step in set(self.steps):
+            mine = np.array(self.steps) == step
+            expected[mine] -= expected[mine].mean()
+            realised[mine] -= realised[mine].mean()
+        if len(self.trials) < 3 or np.ptp(expected) < _EQUAL or np.ptp(realised) < _EQUAL:
             return float("nan")
-        return float(np.corrcoef(self.expected, self.realised)[0, 1])
+        return float(np.corrcoef(expected, realised)[0, 1])
 
     @property
     def covered(self) -> float:
@@ -73,6 +86,7 @@ class AgentInfo(NamedTuple):
     losses: list[Series]
     calibration: Foresight
     exploration: list[Series]
+    origins: list[Series]
     spread: list[Series]
     cache: list[Series]
     note: str
@@ -88,11 +102,12 @@ def get_agent_info(study: Study) -> AgentInfo:
         losses=_losses(records),
         calibration=_foresight(study, trials, records),
         exploration=_single("exploration noise", {n: record.exploration for n, record in records.items()}),
+        origins=_origins(records),
         spread=_spread(records),
         cache=cache,
         note="",
     )
-    if any((info.losses, info.calibration.trials, info.exploration, info.spread, cache)):
+    if any((info.losses, info.calibration.trials, info.exploration, info.origins, info.spread, cache)):
         return info
     if not finished:
         return info._replace(note=NO_FINISHED_TRIAL)
@@ -128,6 +143,18 @@ def _spread(records: dict[int, AgentRecord]) -> list[Series]:
 def _single(name: str, values: dict[int, float] | dict[int, float | None]) -> list[Series]:
     known = {n: value for n, value in values.items() if value is not None}
     return [Series(name, list(known), list(known.values()))] if known else []
+
+
+def _origins(records: dict[int, AgentRecord]) -> list[Series]:
+    """Return the cumulative share of each proposer among the planned trials."""
+    known = [(number, record.origin) for number, record in records.items() if record.origin is not None]
+    numbers = [number for number, _ in known]
+    series = []
+    for origin in ORIGINS:
+        share = np.cumsum([own == origin for _, own in known]) / np.arange(1, len(known) + 1)
+        if share.any():
+            series.append(Series(origin, numbers, share.tolist()))
+    return series
 
 
 def _cache(trials: list[FrozenTrial]) -> list[Series]:
@@ -185,23 +212,27 @@ def _of_actions(outcomes: dict[int, np.ndarray], records: dict[int, AgentRecord]
     expected: list[float] = []
     realised: list[float] = []
     deviations: list[float] = []
+    steps: list[int] = []
+    firsts = [scale.unit(own[~np.isnan(own)][:1]) for own in outcomes.values()]
+    start = float(np.mean(np.concatenate(firsts))) if firsts and np.concatenate(firsts).size else 0.0
     for number, own in outcomes.items():
         record = records.get(number)
         if record is None or len(own) < len(record.q):
             continue
         if record.bootstrapped:  # the undiscounted sum of the rewards from the step on
-            rewards = rewards_of(scale.unit(own[None]))[0]
+            rewards = rewards_of(scale.unit(own[None]), start)[0]
             returns = np.cumsum(rewards[::-1])[::-1]
         else:
             returns = normal_scores(scale.rank(returns_of(own[None])[0])) / HIGHEST_SCORE
         S = len(record.q)
         numbers += [number] * S
+        steps += range(S)
         expected += record.q
         realised += returns[:S].tolist()
         deviations += record.spread or (0.0,) * S
     low = [q - d for q, d in zip(expected, deviations, strict=True)]
     high = [q + d for q, d in zip(expected, deviations, strict=True)]
-    return Foresight(numbers, expected, realised, low, high, "Q of a step")
+    return Foresight(numbers, expected, realised, low, high, "Q of a step", steps)
 
 
 def plot_agent(study: Study) -> go.Figure:
@@ -209,9 +240,11 @@ def plot_agent(study: Study) -> go.Figure:
 
     - Losses of critic and actor: means over the updates before a trial (the paper's agent).
     - Expected and realised values. For the paper's agent: Q of each executed step against its return, the sum
-      of the rewards from that step on. For a critic that ranks plans: the expected value of the planned
-      network, with its standard deviation, against its realised value.
+      of the rewards from that step on, and their correlation within steps. For a critic that ranks plans: the
+      expected value of the planned network, with its standard deviation, against its realised value.
     - Exploration: the fraction of exploration noise on the actor.
+    - Origin of the plans: the share of the planned trials so far whose network the pretrained actor proposed,
+      that is a variation of such a network or of one that has been tried, or a random combination.
     - Spread: the disagreement of the members of the critic, or the standard deviation of the plan's value.
     - Cache: the fraction of networks that were looked up instead of trained (`CNNObjective`).
 
@@ -242,6 +275,7 @@ def series_panels(info: AgentInfo) -> list[tuple[str, list[Series]]]:
     panels = [
         ("Losses", info.losses),
         ("Exploration", info.exploration),
+        ("Origin of the plans", info.origins),
         ("Spread", info.spread),
         ("Cache", info.cache),
     ]

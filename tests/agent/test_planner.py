@@ -381,6 +381,9 @@ class Sizes:
     def layer_features(self, layers: np.ndarray) -> np.ndarray | None:
         raise AssertionError("only a prior asks for it")
 
+    def draw_from(self, policy: Any, n: int, rng: np.random.Generator) -> list[np.ndarray]:
+        return [self.draw_actions(rng) for _ in range(n)]
+
     def draw_actions(self, rng: np.random.Generator) -> np.ndarray:
         raise AssertionError("only a prior asks for it")
 

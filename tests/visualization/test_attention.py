@@ -193,7 +193,9 @@ def test_q_against_the_return_by_hand() -> None:
     study.add_trial(trial)
     info = get_agent_info(study)
     assert info.calibration.expected == [0.9, 0.2]
-    assert info.calibration.realised == [0.75, 0.25]  # all that was to come; what the second step added
+    # All that was to come, over the mean of first reports; what the second step added.
+    assert info.calibration.realised == [0.25, 0.25]
+    assert info.calibration.steps == [0, 1] and np.isnan(info.calibration.correlation)
     assert [series.values for series in info.losses] == [[0.1], [-0.2]]
     assert info.exploration[0].values == [0.5] and info.spread == [] and info.cache == []
 

@@ -19,8 +19,9 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from optuna_trlhpo.agent.layer_prior import EMBEDDING, LayerTransformer, padded
+from optuna_trlhpo.agent.layer_prior import EMBEDDING, POLICY, LayerTransformer, padded
 from optuna_trlhpo.benchmarks.harness.command_line import select
+from optuna_trlhpo.benchmarks.layer_prior.policy_training import train_policy
 from optuna_trlhpo.benchmarks.problems.mnist_layers import TabulatedTraining, read_table
 from optuna_trlhpo.benchmarks.problems.tasks import TASKS
 from optuna_trlhpo.layers import parse
@@ -69,7 +70,7 @@ def pretrain(
     epochs: int = EPOCHS,
     progress: bool = False,
 ) -> dict[str, Tensor]:
-    """Train a `LayerPrior`.
+    """Train a `LayerPrior` with its policy.
 
     Args:
         tables: Tables by the names of the tasks.
@@ -105,6 +106,7 @@ def pretrain(
             optimizer.step()
             schedule.step()
     mean = (shared + weights.mean(dim=0)).detach()
+    policy = train_policy(tables, seed=seed, epochs=epochs, progress=progress)
     least = _LEAST_DEVIATION * mean.square().mean().sqrt()
     spread = weights.detach().std(dim=0) if len(tasks) > 1 else torch.zeros(EMBEDDING)
     return {
@@ -112,6 +114,7 @@ def pretrain(
         "mean": mean,
         "deviation": (spread.square() + least.square()).sqrt(),
         "unit": torch.tensor(float(np.mean([task.unit for task in tasks]))),
+        **{POLICY + name: tensor for name, tensor in policy.items()},
     }
 
 

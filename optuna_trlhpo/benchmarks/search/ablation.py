@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
+from optuna_trlhpo.agent.layer_policy import LayerPolicy, PolicyTransformer
 from optuna_trlhpo.benchmarks.harness.command_line import (
     print_outcome,
     print_report,
@@ -24,11 +26,14 @@ from optuna_trlhpo.benchmarks.harness.command_line import (
 from optuna_trlhpo.benchmarks.harness.rows import Row, check_names
 from optuna_trlhpo.benchmarks.harness.samplers import SamplerFactory, ours
 from optuna_trlhpo.benchmarks.harness.studies import mean_text
+from optuna_trlhpo.benchmarks.layer_prior.policy_training import train_policy
+from optuna_trlhpo.benchmarks.layer_prior.pretraining import read_tasks, tasks_with_table
 from optuna_trlhpo.benchmarks.problems import tables
 from optuna_trlhpo.benchmarks.search import report, runner
 from optuna_trlhpo.benchmarks.search.protocols import SEQUENCES, Share
 from optuna_trlhpo.benchmarks.search.results import Results, p_text, ratio
 from optuna_trlhpo.sampler import TRLHPOSampler
+from optuna_trlhpo.space.descriptors import LAYER_FEATURES
 
 WHOLE = "whole"
 
@@ -43,6 +48,43 @@ class AllPrefixes(TRLHPOSampler):
     def worth_growing(self, *_: Any, **__: Any) -> bool:
         """Return True for every prefix."""
         return True
+
+
+class WithoutActor(TRLHPOSampler):
+    """Sampler without the pretrained actor: networks of the space are drawn uniformly in its place."""
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        if self._prior is not None:
+            self._prior.policy = self.policy()
+
+    def policy(self) -> LayerPolicy | None:
+        """Return the policy in place of the actor's; None: networks are uniform."""
+        return None
+
+
+class UntrainedActor(WithoutActor):
+    """Sampler with an actor that has learned nothing."""
+
+    def policy(self) -> LayerPolicy:
+        """Return a policy with random weights."""
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(0)
+            return LayerPolicy(PolicyTransformer(LAYER_FEATURES).state_dict())
+
+
+class ShuffledActor(WithoutActor):
+    """Sampler with an actor that was pretrained on exchanged accuracies."""
+
+    def policy(self) -> LayerPolicy:
+        """Return a policy that has learned what networks there are, but not which are good."""
+        return _shuffled_policy()
+
+
+@functools.cache
+def _shuffled_policy() -> LayerPolicy:
+    tasks = [name for name in tasks_with_table() if name.startswith("digits")]
+    return LayerPolicy(train_policy(read_tasks(tasks), shuffled=True))
 
 
 @dataclass(frozen=True)
@@ -84,6 +126,13 @@ VARIANTS: dict[str, Variant] = {
     "all-prefixes": _without("every prefix trained", *SEQUENCES, sampler=AllPrefixes),
     "no-random-trials": _without(
         "no random trials after the startup trials", "mnist-layers", random_interval=0
+    ),
+    "no-actor": _without(
+        "uniform networks in place of those of the pretrained actor", "mnist-layers", sampler=WithoutActor
+    ),
+    "untrained-actor": _without("an actor that has learned nothing", "mnist-layers", sampler=UntrainedActor),
+    "shuffled-actor": _without(
+        "an actor pretrained on exchanged accuracies", "mnist-layers", sampler=ShuffledActor
     ),
     "no-layer-prior": _without("no prior for layers", "mnist-layers", layer_prior=False),
 }

@@ -1,0 +1,83 @@
+"""Actor for the layers of Table I, pretrained on other tasks, which proposes networks from the first trial.
+
+Notation: N networks, S layers, O features of a layer (`LayerSpace.layer_features`), K kinds of layer, V
+values of all hyper-parameters of all kinds.
+
+A transformer reads the layers so far and gives the logits of the next layer's kind, or of the end, and of the
+values of its hyper-parameters: one of n each. It was trained on tables of networks of several tasks to choose
+what good networks chose. What a space does not allow is masked when a network is drawn from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from optuna_trlhpo._threads import cpu_threads
+from optuna_trlhpo.agent.config import AgentConfig
+from optuna_trlhpo.agent.transformer import Block, sinusoids
+from optuna_trlhpo.layers import TABLE_I
+
+N_SPACE_FEATURES = 2
+"""Number of features of a space, which are known before its first layer."""
+N_KINDS = len(TABLE_I.kinds)
+N_VALUES = sum(len(hp.values) for cls in TABLE_I.kinds for hp in cls.hyperparameters)
+_CONFIG = AgentConfig(width=32, heads=4, blocks=2, expansion=2)
+
+
+class PolicyTransformer(nn.Module):
+    """Transformer that gives the logits of the layer behind each prefix of a network."""
+
+    def __init__(self, n_features: int) -> None:
+        super().__init__()
+        self.start = nn.Linear(N_SPACE_FEATURES, _CONFIG.width)
+        self.inputs = nn.Linear(n_features, _CONFIG.width)
+        self.blocks = nn.ModuleList(Block(_CONFIG) for _ in range(_CONFIG.blocks))
+        self.norm = nn.LayerNorm(_CONFIG.width)
+        self.kind = nn.Linear(_CONFIG.width, N_KINDS + 1)  # the last is the end of the network
+        self.values = nn.Linear(_CONFIG.width, N_VALUES)
+
+    def forward(self, space: Tensor, layers: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits behind the first 0 to S layers: ``[N, S + 1, K + 1]`` of kinds, ``[N, S + 1, V]`` of values.
+
+        Args:
+            space: ``[N, N_SPACE_FEATURES]`` features of the space.
+            layers: ``[N, S, O]`` features of the layers.
+        """
+        S = layers.shape[1]
+        x = torch.cat([self.start(space).unsqueeze(1), self.inputs(layers)], dim=1)
+        x = x + sinusoids(torch.arange(S + 1), _CONFIG.width)
+        visible = torch.tril(torch.ones(S + 1, S + 1, dtype=torch.bool)).unsqueeze(0)
+        for block in self.blocks:
+            x, _ = block(x, visible)
+        x = self.norm(x)
+        return self.kind(x), self.values(x)
+
+
+class LayerPolicy:
+    """Pretrained actor, which answers what layer comes next.
+
+    Args:
+        tensors: Weights of a `PolicyTransformer`.
+    """
+
+    def __init__(self, tensors: dict[str, Tensor]) -> None:
+        with torch.random.fork_rng(devices=[]):  # the initial weights are overwritten
+            self._transformer = PolicyTransformer(tensors["inputs.weight"].shape[1]).eval()
+        self._transformer.load_state_dict(tensors)
+
+    @cpu_threads(1)
+    @torch.inference_mode()
+    def __call__(self, space: np.ndarray, layers: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """Logits ``[N, K + 1]`` of the next layer's kind, and ``[N, V]`` of the values of hyper-parameters.
+
+        Args:
+            space: ``[N_SPACE_FEATURES]`` features of the space.
+            layers: N networks with equal numbers of layers, each by its features ``[S, O]``.
+        """
+        start = torch.from_numpy(space).float().expand(len(layers), -1)
+        kinds, values = self._transformer(start, torch.from_numpy(np.array(layers)).float())
+        return kinds[:, -1].numpy(), values[:, -1].numpy()

@@ -1,0 +1,131 @@
+"""Pretraining of the actor (`agent.layer_policy`) on tables of networks from `training_table`.
+
+Notation: N networks, S layers of the deepest, K kinds of layer, V values of all hyper-parameters of all
+kinds.
+
+The actor learns to choose the layers that the networks of the tables have (behavioural cloning). A network
+counts the more the better its rank among those of its task.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from optuna_trlhpo.agent.layer_policy import N_KINDS, PolicyTransformer
+from optuna_trlhpo.agent.layer_prior import padded
+from optuna_trlhpo.benchmarks.problems.mnist_layers import TabulatedTraining
+from optuna_trlhpo.benchmarks.problems.tasks import TASKS
+from optuna_trlhpo.layers import TABLE_I, Network, parse
+from optuna_trlhpo.space.descriptors import LAYER_FEATURES
+from optuna_trlhpo.trials.outcome_transforms import ranks_of
+
+EPOCHS = 60
+_BATCH_SIZE = 128
+_LEARNING_RATE = 2e-3
+_WEIGHT_DECAY = 0.05
+_NOISE = 0.1
+"""Standard deviation of the noise on the features in training, against overfitting."""
+_SELECTIVITY = 0.15
+"""Difference in rank by which the weight of a network falls to 1 / e."""
+_MOST_VALUES = 3
+
+_WIDTHS = [len(hp.values) for cls in TABLE_I.kinds for hp in cls.hyperparameters]
+"""Numbers of values of all hyper-parameters, whose logits follow one another."""
+
+
+def train_policy(
+    tables: Mapping[str, Sequence[TabulatedTraining]],
+    *,
+    seed: int = 0,
+    epochs: int = EPOCHS,
+    shuffled: bool = False,
+    progress: bool = False,
+) -> dict[str, Tensor]:
+    """Train a `LayerPolicy`.
+
+    Args:
+        tables: Tables by the names of the tasks.
+        seed: Random seed.
+        epochs: Passes over all tables.
+        shuffled: Whether to exchange the accuracies of a task's networks at random, for an ablation.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        Tensors of the policy by name.
+    """
+    rng = np.random.default_rng(seed)
+    networks, spaces, weights = [], [], []
+    for name, table in tables.items():
+        accuracies: dict[str, list[float]] = defaultdict(list)
+        for row in table:
+            accuracies[row.architecture].append(row.accuracy)
+        values = np.array([np.mean(observed) for observed in accuracies.values()])
+        if shuffled:
+            values = rng.permutation(values)
+        networks += [(name, parse(architecture)) for architecture in accuracies]
+        spaces += [TASKS[name].space.space_features] * len(accuracies)
+        weights.append(np.exp((ranks_of(values) - 1) / _SELECTIVITY))
+    features, _ = padded([_features(name, layers) for name, layers in networks])
+    targets = [_targets(layers, features.shape[1]) for _, layers in networks]
+    kinds, chosen = (torch.from_numpy(np.array(arrays)) for arrays in zip(*targets, strict=True))
+    start = torch.from_numpy(np.array(spaces)).float()
+    probabilities = np.concatenate(weights) / np.concatenate(weights).sum()
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        policy = PolicyTransformer(LAYER_FEATURES)
+        optimizer = torch.optim.AdamW(policy.parameters(), lr=_LEARNING_RATE, weight_decay=_WEIGHT_DECAY)
+        steps = epochs * (len(networks) // _BATCH_SIZE + 1)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _LEARNING_RATE, total_steps=steps)
+        for _ in tqdm(range(steps), disable=not progress, unit="step"):
+            rows = torch.from_numpy(rng.choice(len(networks), _BATCH_SIZE, p=probabilities))
+            noisy = features[rows] + _NOISE * torch.randn(_BATCH_SIZE, *features.shape[1:])
+            of_kinds, of_values = policy(start[rows], noisy)
+            loss = cloning_loss(of_kinds, of_values, kinds[rows], chosen[rows])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+    return {name: tensor.detach().contiguous() for name, tensor in policy.state_dict().items()}
+
+
+def cloning_loss(of_kinds: Tensor, of_values: Tensor, kinds: Tensor, chosen: Tensor) -> Tensor:
+    """Mean negative log probability of a network.
+
+    Args:
+        of_kinds: ``[N, S + 1, K + 1]`` logits of the kinds.
+        of_values: ``[N, S + 1, V]`` logits of the values.
+        kinds: ``[N, S + 1]`` kinds of the layers, then `N_KINDS` for the end; -1 behind it.
+        chosen: ``[N, S + 1, 3]`` numbers of the layers' values among all V; -1 where there is none.
+    """
+    loss = nn.functional.cross_entropy(
+        of_kinds.flatten(0, 1), kinds.flatten(), ignore_index=-1, reduction="sum"
+    )
+    log_shares = torch.cat([part.log_softmax(dim=-1) for part in of_values.split(_WIDTHS, dim=-1)], dim=-1)
+    of_chosen = log_shares.gather(-1, chosen.clamp(min=0)) * (chosen >= 0)
+    return (loss - of_chosen.sum()) / len(kinds)
+
+
+def _features(name: str, layers: Network) -> np.ndarray:
+    space = TASKS[name].space
+    found = space.layer_features(space.encode(layers))
+    assert found is not None, layers
+    return found
+
+
+def _targets(layers: Network, S: int) -> tuple[np.ndarray, np.ndarray]:
+    """Kinds ``[S + 1]`` and values ``[S + 1, 3]`` of a network, as of `cloning_loss`."""
+    kinds, chosen = np.full(S + 1, -1), np.full((S + 1, _MOST_VALUES), -1)
+    for k, layer in enumerate(layers):
+        kinds[k] = TABLE_I.kinds.index(type(layer))
+        first = sum(len(hp.values) for cls in TABLE_I.kinds[: kinds[k]] for hp in cls.hyperparameters)
+        for i, (hp, value) in enumerate(zip(layer.hyperparameters, layer.values, strict=True)):
+            chosen[k, i] = first + hp.values.index(value)
+            first += len(hp.values)
+    kinds[len(layers)] = N_KINDS
+    return kinds, chosen

@@ -1,0 +1,189 @@
+"""The pretrained actor: what it reads, what is drawn from it, and what it learns from tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import optuna
+import pytest
+import torch
+from optuna.trial import Trial
+from safetensors.torch import save_file
+
+from optuna_trlhpo import TRLHPOSampler
+from optuna_trlhpo.agent.layer_policy import (
+    N_KINDS,
+    N_SPACE_FEATURES,
+    N_VALUES,
+    LayerPolicy,
+    PolicyTransformer,
+)
+from optuna_trlhpo.agent.layer_prior import POLICY, LayerPrior
+from optuna_trlhpo.benchmarks.harness.samplers import PRIOR
+from optuna_trlhpo.benchmarks.layer_prior.policy_training import train_policy
+from optuna_trlhpo.benchmarks.problems.mnist_layers import TabulatedTraining
+from optuna_trlhpo.benchmarks.problems.tasks import TASKS
+from optuna_trlhpo.layers import TABLE_I, Conv, describe
+from optuna_trlhpo.space import LayerSpace
+from optuna_trlhpo.space.descriptors import LAYER_FEATURES
+
+SMALL = LayerSpace(input_shape=(1, 12, 12), max_macs=3e5, max_parameters=5000, min_accuracy=None)
+
+
+@pytest.fixture(scope="module")
+def policy() -> LayerPolicy:
+    """That of the package."""
+    found = LayerPrior.load().policy
+    assert found is not None
+    return found
+
+
+def untrained() -> LayerPolicy:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return LayerPolicy(PolicyTransformer(LAYER_FEATURES).state_dict())
+
+
+def test_it_has_a_logit_for_every_kind_and_value() -> None:
+    assert N_KINDS == 3
+    assert N_VALUES == sum(len(hp.values) for cls in TABLE_I.kinds for hp in cls.hyperparameters)
+    policy, space = untrained(), np.zeros(N_SPACE_FEATURES)
+    for S in (0, 1, 4):
+        kinds, values = policy(space, [np.zeros((S, LAYER_FEATURES))] * 5)
+        assert kinds.shape == (5, N_KINDS + 1) and values.shape == (5, N_VALUES)
+
+
+def test_it_reads_the_space_and_all_layers_but_not_the_future() -> None:
+    rng = np.random.default_rng(0)
+    layers, space = rng.random((1, 4, LAYER_FEATURES)), rng.random((1, N_SPACE_FEATURES))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        transformer = PolicyTransformer(LAYER_FEATURES)
+
+    def answers(space: np.ndarray, layers: np.ndarray) -> torch.Tensor:
+        with torch.inference_mode():
+            return transformer(torch.from_numpy(space).float(), torch.from_numpy(layers).float())[0][0]
+
+    before = answers(space, layers)
+    other = layers.copy()
+    other[0, 1] += 1
+    after = answers(space, other)
+    torch.testing.assert_close(after[:2], before[:2])
+    assert ((after[2:] - before[2:]).abs().max(dim=1).values > 1e-4).all()
+    assert ((answers(space + 1, layers) - before).abs().max(dim=1).values > 1e-4).all()
+
+
+@pytest.mark.parametrize(
+    "space", [LayerSpace(), LayerSpace(max_layers=2, narrowing=True), SMALL], ids=["all", "shallow", "small"]
+)
+def test_what_is_drawn_is_a_network_of_the_space(space: LayerSpace, policy: LayerPolicy) -> None:
+    for source in (policy, untrained()):
+        drawn = space.draw_from(source, 40, np.random.default_rng(0))
+        assert 20 <= len(drawn) <= 40
+        networks = [space.decode(actions) for actions in drawn]
+        for actions, layers in zip(drawn, networks, strict=True):
+            space.check(layers)
+            assert np.array_equal(space.encode(layers), actions)
+        assert len({describe(layers) for layers in networks}) > 10
+    one, same, other = (
+        [actions.tolist() for actions in space.draw_from(policy, 40, np.random.default_rng(seed))]
+        for seed in (0, 0, 1)
+    )
+    assert one == same != other
+
+
+def test_networks_are_drawn_with_the_probabilities_of_the_policy() -> None:
+    """One kind is certain, then the end; one value of the first hyper-parameter is certain, too."""
+
+    def certain(space: np.ndarray, layers: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        kinds, values = np.zeros((len(layers), N_KINDS + 1)), np.zeros((len(layers), N_VALUES))
+        kinds[:, 0 if not len(layers[0]) else N_KINDS] = 1e6
+        values[:, 5] = 1e6
+        return kinds, values
+
+    space = LayerSpace()
+    drawn = [space.decode(actions) for actions in space.draw_from(certain, 30, np.random.default_rng(0))]
+    assert {len(layers) for layers in drawn} == {1}
+    firsts = [layers[0] for layers in drawn]
+    assert {layer.values[0] for layer in firsts} == {Conv.hyperparameters[0].values[5]}
+    assert len({layer.values[1] for layer in firsts}) > 1  # the others are equally probable
+
+
+@pytest.mark.slow
+def test_it_learns_what_good_networks_have() -> None:
+    """Networks with large kernels are better. Exchanged accuracies teach nothing of it."""
+    space, rng = TASKS["digits-28"].space, np.random.default_rng(0)
+    table = []
+    for _ in range(300):
+        layers = space.draw(rng)
+        first = layers[0]
+        assert isinstance(first, Conv)
+        accuracy = 0.5 + 0.15 * (first.kernel == 7) + 0.01 * float(rng.random())
+        table.append(TabulatedTraining(describe(layers), 0, accuracy, (), 1, 1, 1.0))
+    shares = []
+    for shuffled in (False, True):
+        tensors = train_policy({"digits-28": table}, epochs=40, shuffled=shuffled)
+        drawn = space.draw_from(LayerPolicy(tensors), 200, rng)
+        kernels = [getattr(space.decode(actions)[0], "kernel", 0) for actions in drawn]
+        shares.append(kernels.count(7) / len(kernels))
+    assert shares[0] > 0.7 and shares[1] < 0.6
+
+
+# In the agent -----------------------------------------------------------------------------------------
+
+
+def grown(trial: Trial) -> float:
+    value = 0.3
+    for layers in SMALL.grow(trial):
+        value += 0.05
+        trial.report(value, step=len(layers) - 1)
+    return value
+
+
+def test_trials_that_explore_try_networks_of_the_actor() -> None:
+    class Never(optuna.samplers.RandomSampler):
+        def sample_independent(self, *_: object, **__: object) -> object:
+            raise AssertionError("nothing is sampled independently where there is an actor")
+
+    study = optuna.create_study(
+        direction="maximize", sampler=TRLHPOSampler(seed=0, layer_prior=PRIOR, independent_sampler=Never())
+    )
+    study.optimize(grown, n_trials=11)
+    explored = [trial for trial in study.trials if trial.number % 5 == 4]
+    assert len({tuple(trial.params.items()) for trial in explored}) == len(explored) == 2
+
+
+def test_a_file_without_an_actor_is_a_prior_all_the_same(tmp_path) -> None:
+    from safetensors.torch import load_file
+
+    tensors = {name: it for name, it in load_file(str(PRIOR)).items() if not name.startswith(POLICY)}
+    save_file(tensors, tmp_path / "prior.safetensors")
+    prior = LayerPrior.load(tmp_path / "prior.safetensors")
+    assert prior.policy is None
+    study = optuna.create_study(
+        direction="maximize", sampler=TRLHPOSampler(seed=0, layer_prior=tmp_path / "prior.safetensors")
+    )
+    study.optimize(grown, n_trials=6)
+    assert len(study.trials) == 6
+
+
+@pytest.mark.parametrize(
+    ("name", "tensor", "fault"),
+    [
+        ("policy.kind.bias", None, "the tensor 'policy.kind.bias' is missing"),
+        ("policy.other", torch.zeros(1), "the tensor 'policy.other' is unknown"),
+        ("policy.kind.bias", torch.zeros(2), r"has shape \[2\]; it must be \[4\]"),
+        ("policy.kind.bias", torch.full((4,), torch.inf), "its values must be finite"),
+    ],
+)
+def test_a_damaged_actor_is_named(tmp_path, name: str, tensor: torch.Tensor | None, fault: str) -> None:
+    from safetensors.torch import load_file
+
+    tensors = load_file(str(PRIOR))
+    tensors.pop(name, None)
+    if tensor is not None:
+        tensors[name] = tensor
+    save_file(tensors, tmp_path / "prior.safetensors")
+    with pytest.raises(ValueError, match=fault):
+        LayerPrior.load(tmp_path / "prior.safetensors")
