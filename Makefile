@@ -54,7 +54,7 @@ test: $(INSTALLED) ## tests and doctests, but for the long ones; minutes on two 
 test-all: $(INSTALLED) ## the long ones too, with all their cases
 	TRLHPO_ALL_CASES=1 $(PYTEST) $(PARALLEL) -m "not (smac or browser)" $(ARGS)
 
-test-long: $(INSTALLED) ## the long ones alone, a third of their cases, and those that need data
+test-long: $(INSTALLED) ## the long ones alone, a quarter of their cases, and those that need data
 	$(PYTEST) $(PARALLEL) -m "(slow or data) and not (smac or browser)" $(ARGS)
 
 test-lowest: ## a part, in an environment with the lowest versions of all that is needed (tests/lowest.txt)

@@ -57,11 +57,14 @@ _INSTEAD = {
 class TRLHPOSampler(BaseSampler):
     """A sampler that grows a network layer by layer and learns from the report after each layer.
 
-    A critic learns from every network that has a value: each reported prefix, and the end of each trial. It
-    plans whole networks, answers parameter by parameter from the plan, and plans again after each report.
-    With ``agent=AgentConfig.paper()`` the paper's transformer actor-critic decides instead. The sampler works
-    with any objective and any parameter names; without reports it learns from final values. One sampler
-    serves one study at a time: with another study it starts afresh.
+    A critic, a Gaussian process, learns from every network that has a value: each reported prefix, and the
+    end of each trial. It ranks whole networks and configurations: variations of the best, random ones, and in
+    a `LayerSpace` of Table I those that a pretrained transformer, the actor, proposes. The sampler answers
+    parameter by parameter from the chosen plan, and plans again after each report. One trial in five
+    explores: its network comes in turn from the actor and from chance. With `paper` the paper's transformer
+    actor-critic, trained by DDPG, decides alone. The sampler works with any objective and any parameter
+    names; without reports it learns from final values. One sampler serves one study at a time: with another
+    study it starts afresh.
 
     Args:
         seed: Random seed. None draws a new one.
@@ -72,13 +75,15 @@ class TRLHPOSampler(BaseSampler):
             actor decides alone (``AgentConfig(n_candidates=0)``). None keeps it constant.
         agent: Settings of the agent.
         independent_sampler: Sampler of what the agent does not decide: the startup trials; later, one in five
-            trials that grow layers of a `LayerSpace`, and one in ten others that differ in which parameters
-            they have (`AgentConfig.random_interval`); parameters that no finished trial had; and most of
-            those of a trial whose plans repeatedly failed. None: uniform, reproducible for each trial.
+            trials that grow layers of a `LayerSpace`, one in ten where a pretrained actor explores in turn,
+            and one in ten others that differ in which parameters they have (`AgentConfig.random_interval`);
+            parameters that no finished trial had; and most of those of a trial whose plans repeatedly failed.
+            None: uniform, reproducible for each trial.
         warm_start: Earlier studies of this objective or a similar one, such as one on another or a smaller
             dataset. Their predictions are trusted as far as this study confirms them. They are read now.
-        layer_prior: Whether to judge networks of a `LayerSpace` from the first trial on by a prior over
-            layers, learned on other tasks; or the path of a file of `optuna_trlhpo.benchmarks pretrain`.
+        layer_prior: Whether to propose and judge networks of a `LayerSpace` of Table I from the first trial
+            on by an actor and a prior over layers that were trained on other tasks; or the path of a file of
+            `optuna_trlhpo.benchmarks pretrain`.
         repeat: Whether a configuration may be suggested again, as where the objective is noisy. False avoids
             this while an untried one is left, unless the reports of equal trials differ and decide what is
             right next. Values that the objective itself rounds cannot be recognised.

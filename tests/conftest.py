@@ -22,11 +22,11 @@ settings.register_profile(
 settings.load_profile("here")
 
 
-ONE_IN = 3
+ONE_IN = 4
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Of the cases of a long test, run one in three, or all where ``TRLHPO_ALL_CASES`` is set."""
+    """Of the cases of a long test, run one in four, or all where ``TRLHPO_ALL_CASES`` is set."""
     if os.environ.get("TRLHPO_ALL_CASES"):
         return
     cases: Counter[str] = Counter()  # by test: its long cases so far

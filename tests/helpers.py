@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from optuna.trial import FrozenTrial
 
+from optuna_trlhpo import AgentConfig
 from optuna_trlhpo.trials.agent_record import AgentRecord, read_agent
 
 
@@ -16,3 +20,15 @@ def agent_note_of(trial: FrozenTrial) -> AgentRecord:
     note = read_agent(trial)
     assert note is not None
     return note
+
+
+def agent_with(
+    critic: str, *, of_ensembles: Mapping[str, Any], of_transformers: Mapping[str, Any], **settings: Any
+) -> AgentConfig:
+    """Settings of an agent, with those alone that have an effect with its critic."""
+    more: dict[str, Any] = {}
+    if critic != "posterior":
+        more |= of_ensembles
+    if critic == "transformer":
+        more |= of_transformers
+    return AgentConfig(critic=critic, **(settings | more))

@@ -195,7 +195,9 @@ class Agent:
     def _is_random(self, course: Course, number: int, context: GrowthContext | None) -> bool:
         """Return whether the trial is sampled independently."""
         if self.is_random_interleave(number, context):
-            course.explores = self.networks.can_explore(context)
+            # Every second time chance has its turn: the actor knows only what was good on other tasks.
+            is_the_actors = number // max(self._config.random_interval, 1) % 2 == 0
+            course.explores = is_the_actors and self.networks.can_explore(context)
             if not course.explores:
                 course.plan = None  # it was made for a parameter before the layers
             return not course.explores

@@ -19,11 +19,8 @@ class AgentConfig:
 
     The defaults suit studies of 30 to 500 trials; `AgentConfig.paper` gives the paper's settings.
 
-    Most settings belong to one of two agents. Where the actor decides alone (``n_candidates=0``, as in the
-    paper), the settings from ``n_candidates`` to ``mutations`` have no effect. Where a critic ranks plans
-    (the default), the settings of the actor, of DDPG and of the noise have no effect, except that ``width``,
-    ``heads``, ``blocks``, ``expansion``, ``n_critics``, ``prior_scale`` and ``critic_learning_rate`` shape an
-    ensemble, if ``critic`` names one.
+    Each setting belongs to one of two agents. In one, a critic ranks plans (the default); in the other the
+    actor decides alone (``n_candidates=0``, as in the paper). What has no effect must keep its default.
 
     Attributes:
         width: Width of a token; a multiple of ``heads``.
@@ -49,10 +46,10 @@ class AgentConfig:
         replay_capacity: Largest number of trials that are remembered.
         n_candidates: Number of variations that the critic ranks per generation; 0: the actor decides alone.
         n_generations: Number of times that the best variations are varied again before one is chosen.
-        random_interval: In a `LayerSpace`, one trial in so many is sampled at random, and half as many in
-            any other space whose trials differ in their parameters. A critic that has seen mostly one sort
-            of network is overconfident about all others. In these other spaces, plans also explore other
-            sorts than the best. 0: neither.
+        random_interval: In a `LayerSpace`, one trial in so many explores: its network comes in turn from the
+            pretrained actor, if there is one, and from chance. In any other space whose trials differ in
+            their parameters, half as many are random, and plans also explore other sorts than the best. A
+            critic that has seen mostly one sort of network is overconfident about all others. 0: neither.
         acquisition: Acquisition function that ranks plans: "incumbent_gain", the expected gain in the true
             value of the network with the best observed value, given the noise; "expected_improvement" over
             the best; or "thompson", one function drawn from the critic's posterior.
@@ -72,7 +69,7 @@ class AgentConfig:
         noise_sigma: Initial scale of the Ornstein-Uhlenbeck noise, which is annealed.
 
     Raises:
-        ValueError: If a setting is out of range.
+        ValueError: If a setting is out of range, or has no effect in this agent and is not its default.
     """
 
     width: int = 32
@@ -150,8 +147,36 @@ class AgentConfig:
                     raise ValueError(f"{field.name} is {value!r}; it must be {allowed}")
         if self.width % self.heads or self.width % 2:
             raise ValueError(f"width is {self.width}; it must be even and a multiple of heads, {self.heads}")
+        for field in fields(self):
+            value, why = getattr(self, field.name), self._idle(field.name)
+            if why and value != field.default:
+                raise ValueError(f"{field.name} is {value!r}; it has no effect {why}")
+
+    def _idle(self, name: str) -> str:
+        """Why a setting has no effect; empty if it has one."""
+        is_alone = self.n_candidates == 0
+        if is_alone and name in _OF_PLANS:
+            return "where the actor decides alone (n_candidates=0)"
+        if not is_alone and name in _OF_THE_ACTOR:
+            return "unless the actor decides alone (n_candidates=0)"
+        if not is_alone and name in _OF_AN_ENSEMBLE and self.critic == "posterior":
+            return "unless critic is an ensemble, or the actor decides alone (n_candidates=0)"
+        if not is_alone and name in _OF_A_TRANSFORMER and self.critic != "transformer":
+            return "unless critic is 'transformer', or the actor decides alone (n_candidates=0)"
+        if name in ("gamma", "tau") and not self.progressive_reward:
+            return "without progressive_reward, which bootstraps values"
+        if name in ("noise_theta", "noise_sigma") and self.stochastic_policy:
+            return "with stochastic_policy, which has noise of its own"
+        return ""
 
 
+_OF_PLANS = frozenset("n_generations random_interval acquisition fit_steps critic targets mutations".split())
+_OF_THE_ACTOR = frozenset(
+    "learned_imr progressive_reward actor_learning_rate gamma tau batch_size updates actor_interval "
+    "stochastic_policy noise_theta noise_sigma".split()
+)
+_OF_AN_ENSEMBLE = frozenset(("n_critics", "prior_scale", "critic_learning_rate"))
+_OF_A_TRANSFORMER = frozenset(("width", "heads", "blocks", "expansion"))
 _TINY = math.ulp(0.0)
 _RANGES = {
     "actor_learning_rate": (_TINY, 1.0, "above 0 and at most 1"),

@@ -35,8 +35,9 @@ def with_plan(note: AgentRecord, plan: Plan, n_fixed: int, search: Planner) -> A
     if values is not None:
         low, high = sorted(values[1:].tolist())
         plans = (*plans, Forecast(n_fixed, len(plan.names), float(values[0]), low, high))
-    rows = search.attention(plan)
-    return replace(note, plans=plans, origin=plan.origin, attention={"critic": rows} if rows else {})
+    attention = {"actor": search.knowledge.attention(plan), "critic": search.attention(plan)}
+    attention = {role: rows for role, rows in attention.items() if rows}
+    return replace(note, plans=plans, origin=plan.origin, attention=attention)
 
 
 def with_path_plan(

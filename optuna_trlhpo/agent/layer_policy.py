@@ -40,8 +40,10 @@ class PolicyTransformer(nn.Module):
         self.kind = nn.Linear(_CONFIG.width, N_KINDS + 1)  # the last is the end of the network
         self.values = nn.Linear(_CONFIG.width, N_VALUES)
 
-    def forward(self, space: Tensor, layers: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, space: Tensor, layers: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
         """Logits behind the first 0 to S layers: ``[N, S + 1, K + 1]`` of kinds, ``[N, S + 1, V]`` of values.
+
+        Also the attention weights ``[N, H, S + 1, S + 1]`` of each block, over the space and the layers.
 
         Args:
             space: ``[N, N_SPACE_FEATURES]`` features of the space.
@@ -51,10 +53,12 @@ class PolicyTransformer(nn.Module):
         x = torch.cat([self.start(space).unsqueeze(1), self.inputs(layers)], dim=1)
         x = x + sinusoids(torch.arange(S + 1), _CONFIG.width)
         visible = torch.tril(torch.ones(S + 1, S + 1, dtype=torch.bool)).unsqueeze(0)
+        weights = []
         for block in self.blocks:
-            x, _ = block(x, visible)
+            x, w = block(x, visible)
+            weights.append(w)
         x = self.norm(x)
-        return self.kind(x), self.values(x)
+        return self.kind(x), self.values(x), weights
 
 
 class LayerPolicy:
@@ -79,5 +83,22 @@ class LayerPolicy:
             layers: N networks with equal numbers of layers, each by its features ``[S, O]``.
         """
         start = torch.from_numpy(space).float().expand(len(layers), -1)
-        kinds, values = self._transformer(start, torch.from_numpy(np.array(layers)).float())
+        kinds, values, _ = self._transformer(start, torch.from_numpy(np.array(layers)).float())
         return kinds[:, -1].numpy(), values[:, -1].numpy()
+
+    @cpu_threads(1)
+    @torch.inference_mode()
+    def attention(self, space: np.ndarray, layers: np.ndarray) -> list[np.ndarray]:
+        """Attention weights with which the actor decides what follows the first 1 to S layers of a network.
+
+        Args:
+            space: ``[N_SPACE_FEATURES]`` features of the space.
+            layers: ``[S, O]`` features of the layers.
+
+        Returns:
+            Rows k = 1 to S, each ``[H, k + 1]``: the weights of the first k layers, and last that of the
+            space. H counts the heads of all blocks, one block after the other.
+        """
+        pair = torch.from_numpy(space).float()[None], torch.from_numpy(layers).float()[None]
+        heads = torch.cat([block[0] for block in self._transformer(*pair)[2]]).double()  # [H, S + 1, S + 1]
+        return [heads[:, k, : k + 1].roll(-1, dims=1).numpy() for k in range(1, len(layers) + 1)]

@@ -215,7 +215,8 @@ class NetworkAgent:
         if plan is None and course.explores:
             plan = course.plan = self._explore(trial.number, point)
             if plan is not None:
-                course.record = AgentRecord(self._config.critic, origin=plan.origin)
+                attention = {"actor": self.knowledge.attention(plan)}
+                course.record = AgentRecord("actor", origin=plan.origin, attention=attention)
         elif plan is None or course.n_marks != len(marks):
             plan, course.deeper = course.deeper, None
             if plan is None or not plan.answers(point):

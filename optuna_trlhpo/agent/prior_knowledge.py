@@ -41,6 +41,10 @@ class NetworkSpace(Protocol):
         """Base name of the parameter that is the kind of a layer."""
 
     @property
+    def space_features(self) -> np.ndarray:
+        """Features of the space that a pretrained actor can read."""
+
+    @property
     def has_layer_features(self) -> bool:
         """Whether layers have features that a prior for layers can read."""
 
@@ -158,6 +162,20 @@ class PriorKnowledge:
         """Return whether there is an actor that was pretrained for networks of the space."""
         prior = self._active_prior(context)
         return prior is not None and prior.policy is not None
+
+    def attention(self, plan: Plan) -> list[np.ndarray]:
+        """Attention weights of the pretrained actor as it reads a plan, see `LayerPolicy.attention`.
+
+        No rows without such an actor, and where a trial begins with the depth, which is no layer.
+        """
+        prior = self._active_prior(self.context)
+        if self.context is None or prior is None or prior.policy is None or self.context.depth_first:
+            return []
+        (layers,) = self._layers(as_one(plan, np.zeros_like(plan.names)))
+        features = self.context.space.layer_features(layers)
+        if features is None or len(layers) != len(plan.names):
+            return []
+        return prior.policy.attention(self.context.space.space_features, features)
 
     def proposals(self, n: int, rng: np.random.Generator) -> list[Plan]:
         """About ``n`` networks that the pretrained actor proposes."""

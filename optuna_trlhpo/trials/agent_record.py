@@ -72,7 +72,8 @@ class AgentRecord:
             was not updated.
         attention: By "actor" and "critic", rows k = 1 to S, each ``[H, k + 1]``: the attention weights of the
             first k steps, then that of the query. The query is the step after these k (of a critic that ranks
-            plans, the value of the network of these k steps). The weights of a row sum to 1.
+            plans, the value of the network of these k steps; of the pretrained actor, the features of the
+            space). The weights of a row sum to 1.
     """
 
     by: str

@@ -26,7 +26,7 @@ TITLE = "Attention"
 WHOSE = ("actor", "critic")
 
 WHICH_HAVE = (
-    "only the agents of TRLHPOSampler.paper() and of "
+    "only a TRLHPOSampler with its pretrained actor, in a LayerSpace of Table I, TRLHPOSampler.paper() and "
     'TRLHPOSampler(agent=AgentConfig(critic="transformer")) have attention'
 )
 

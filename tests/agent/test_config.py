@@ -24,8 +24,8 @@ def test_the_papers_settings() -> None:
 
 
 def test_the_papers_settings_can_be_changed_one_by_one() -> None:
-    config = AgentConfig.paper(tau=0.5, n_candidates=8)
-    assert config == dataclasses.replace(AgentConfig.paper(), tau=0.5, n_candidates=8)
+    config = AgentConfig.paper(tau=0.5, width=32)
+    assert config == dataclasses.replace(AgentConfig.paper(), tau=0.5, width=32)
     with pytest.raises(TypeError):
         AgentConfig.paper(learning_rate=0.1)
     with pytest.raises(dataclasses.FrozenInstanceError):
@@ -94,11 +94,19 @@ def test_width_and_heads_must_agree(width: int, heads: int) -> None:
 @pytest.mark.parametrize(
     "settings",
     [
-        dict(tau=1.0, gamma=0.0, noise_sigma=0.0, noise_theta=1.0),
-        dict(tau=1, gamma=0, prior_scale=0, actor_learning_rate=1),
         dict(
-            width=2, heads=1, blocks=1, expansion=1, n_critics=1, batch_size=1, updates=1, replay_capacity=1
+            n_candidates=0,
+            progressive_reward=True,
+            tau=1.0,
+            gamma=0.0,
+            noise_sigma=0.0,
+            noise_theta=1.0,
+            actor_learning_rate=1,
+            batch_size=1,
+            updates=1,
+            replay_capacity=1,
         ),
+        dict(critic="transformer", width=2, heads=1, blocks=1, expansion=1, n_critics=1, prior_scale=0),
         dict(n_candidates=0, prior_scale=100.0),
         dict(n_candidates=1, n_generations=1, random_interval=0, fit_steps=0, acquisition="thompson"),
     ],
@@ -107,3 +115,72 @@ def test_width_and_heads_must_agree(width: int, heads: int) -> None:
 def test_the_ends_of_the_ranges_are_allowed(settings: dict[str, Any]) -> None:
     config = AgentConfig(**settings)
     assert {name: getattr(config, name) for name in settings} == settings
+
+
+PLANS: dict[str, Any] = {}
+ALONE: dict[str, Any] = dict(n_candidates=0)
+STOCHASTIC = ALONE | dict(stochastic_policy=True)
+UNLESS_ALONE = "the actor decides alone (n_candidates=0)"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "agent", "why"),
+    [
+        *[
+            (name, value, ALONE, f"where {UNLESS_ALONE}")
+            for name, value in dict(
+                n_generations=1,
+                random_interval=0,
+                acquisition="thompson",
+                fit_steps=1,
+                critic="perceptron",
+                targets="rank",
+                mutations=False,
+            ).items()
+        ],
+        *[
+            (name, value, PLANS, f"unless {UNLESS_ALONE}")
+            for name, value in dict(
+                learned_imr=False,
+                progressive_reward=True,
+                actor_learning_rate=0.1,
+                batch_size=8,
+                updates=1,
+                actor_interval=1,
+                stochastic_policy=True,
+            ).items()
+        ],
+        *[
+            (name, value, PLANS, f"unless critic is an ensemble, or {UNLESS_ALONE}")
+            for name, value in dict(n_critics=2, prior_scale=0.1, critic_learning_rate=0.1).items()
+        ],
+        *[
+            (
+                name,
+                value,
+                agent,
+                "unless critic is 'transformer', or the actor decides alone (n_candidates=0)",
+            )
+            for name, value in dict(width=8, heads=2, blocks=1, expansion=1).items()
+            for agent in (PLANS, dict(critic="perceptron"))
+        ],
+        *[
+            (name, 0.5, ALONE, "without progressive_reward, which bootstraps values")
+            for name in ("gamma", "tau")
+        ],
+        *[
+            (
+                name,
+                0.5,
+                ALONE | dict(stochastic_policy=True),
+                "with stochastic_policy, which has noise of its own",
+            )
+            for name in ("noise_theta", "noise_sigma")
+        ],
+    ],
+)
+def test_a_setting_without_effect_is_named(name: str, value: Any, agent: dict[str, Any], why: str) -> None:
+    with pytest.raises(ValueError) as caught:
+        AgentConfig(**agent, **{name: value})
+    assert str(caught.value) == f"{name} is {value!r}; it has no effect {why}"
+    assert AgentConfig(**agent, **{name: getattr(AgentConfig(), name)}) == AgentConfig(**agent)

@@ -161,7 +161,7 @@ def test_the_papers_imr_is_one_and_never_changes() -> None:
 
 
 def test_priors_never_change() -> None:
-    agent = make_agent(AgentConfig(actor_interval=1))
+    agent = make_agent(AgentConfig(n_candidates=0, actor_interval=1))
     actor, critic = state_of(agent.actor), state_of(agent.critic)
     for i in range(5):
         agent.update(random_batch(agent.config, seed=i))
@@ -173,13 +173,13 @@ def test_priors_never_change() -> None:
 
 
 def test_a_critic_update_leaves_the_actor_alone_and_the_other_way_round() -> None:
-    agent = make_agent(AgentConfig(actor_interval=3))
+    agent = make_agent(AgentConfig(n_candidates=0, actor_interval=3))
     for i in range(7):
         actor = state_of(agent.actor)
         losses = agent.update(random_batch(agent.config, seed=i))
         assert (losses.actor is not None) == (i % 3 == 0) == bool(changed(actor, agent.actor))
     # With no step at all to learn the critic has no gradient, whatever the actor's loss sends through it.
-    agent = make_agent(AgentConfig(actor_interval=1))
+    agent = make_agent(AgentConfig(n_candidates=0, actor_interval=1))
     batch = random_batch(agent.config)
     critic, actor = state_of(agent.critic), state_of(agent.actor)
     agent.update(batch._replace(mask=torch.zeros_like(batch.mask)))
@@ -298,7 +298,7 @@ def test_updates_lower_the_critics_loss(config: AgentConfig) -> None:
 def test_a_one_step_task_is_learned(name: str, best: float) -> None:
     """One step of four numbers: the nearer the first is to ``best``, the better."""
     faster: dict[str, Any] = dict(actor_learning_rate=5e-4, critic_learning_rate=2e-3, actor_interval=1)
-    config = AgentConfig.paper(**faster) if name == "paper" else AgentConfig(**faster)
+    config = AgentConfig.paper(**faster) if name == "paper" else AgentConfig(n_candidates=0, **faster)
     agent, rng = make_agent(config), np.random.default_rng(0)
     nothing, query = steps_of(torch.zeros(1, 0, A)), steps_of(torch.zeros(1, 1, A))
     before = agent.act(nothing, query)[0][0].item()
@@ -322,7 +322,7 @@ def test_a_one_step_task_is_learned(name: str, best: float) -> None:
 @pytest.mark.slow
 def test_what_was_reported_is_learned_to_matter() -> None:
     """The best second step depends on what the first one measured."""
-    config = AgentConfig(actor_interval=1)
+    config = AgentConfig(n_candidates=0, actor_interval=1)
     agent, rng = make_agent(config), np.random.default_rng(0)
 
     def episodes(n: int) -> tuple[Steps, Tensor]:

@@ -36,7 +36,7 @@ def features_of(
 
 
 def ensemble_of(body: str, *, seed: int = 0, **settings: float) -> Ensemble:
-    small = dict(width=16, heads=2, blocks=1, n_critics=M)
+    small = dict(n_candidates=0, width=16, heads=2, blocks=1, n_critics=M)
     return Ensemble(AgentConfig(**(small | settings)), body=body, seed=seed)  # type: ignore[arg-type]
 
 
@@ -278,7 +278,9 @@ def test_rows_are_the_same_whenever_they_come() -> None:
 
 
 def test_a_token_is_values_group_and_column() -> None:
-    body = ParameterTransformer(AgentConfig(width=4, heads=1, blocks=1, n_critics=2), seed=(0,))
+    body = ParameterTransformer(
+        AgentConfig(n_candidates=0, width=4, heads=1, blocks=1, n_critics=2), seed=(0,)
+    )
     body.grow(features_of(4, column=[0, 1, 0, 2], group=[1, 0, 1, 1]))
     x = torch.tensor([[2.0, 0.0, 3.0, 0.0], [0.0, 5.0, 0.0, 7.0], [0.0, 0.0, 0.0, 0.0]])
     feature, column, group = body.feature.weight, body.column.weight, body.group.weight

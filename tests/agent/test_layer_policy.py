@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import optuna
@@ -27,6 +28,7 @@ from optuna_trlhpo.benchmarks.problems.tasks import TASKS
 from optuna_trlhpo.layers import TABLE_I, Conv, describe
 from optuna_trlhpo.space import LayerSpace
 from optuna_trlhpo.space.descriptors import LAYER_FEATURES
+from optuna_trlhpo.trials.agent_record import ACTOR, ORIGINS, read_agent
 
 SMALL = LayerSpace(input_shape=(1, 12, 12), max_macs=3e5, max_parameters=5000, min_accuracy=None)
 
@@ -63,7 +65,8 @@ def test_it_reads_the_space_and_all_layers_but_not_the_future() -> None:
 
     def answers(space: np.ndarray, layers: np.ndarray) -> torch.Tensor:
         with torch.inference_mode():
-            return transformer(torch.from_numpy(space).float(), torch.from_numpy(layers).float())[0][0]
+            answer = transformer(torch.from_numpy(space).float(), torch.from_numpy(layers).float())
+        return answer[0][0]
 
     before = answers(space, layers)
     other = layers.copy()
@@ -141,17 +144,24 @@ def grown(trial: Trial) -> float:
     return value
 
 
-def test_trials_that_explore_try_networks_of_the_actor() -> None:
-    class Never(optuna.samplers.RandomSampler):
-        def sample_independent(self, *_: object, **__: object) -> object:
-            raise AssertionError("nothing is sampled independently where there is an actor")
+def test_the_actor_and_chance_take_turns_in_trials_that_explore() -> None:
+    class Asked(optuna.samplers.RandomSampler):
+        trials: set[int] = set()
 
+        def sample_independent(self, study: Any, trial: Any, name: str, distribution: Any) -> Any:
+            self.trials.add(trial.number)
+            return super().sample_independent(study, trial, name, distribution)
+
+    independent = Asked(seed=0)
     study = optuna.create_study(
-        direction="maximize", sampler=TRLHPOSampler(seed=0, layer_prior=PRIOR, independent_sampler=Never())
+        direction="maximize",
+        sampler=TRLHPOSampler(seed=0, layer_prior=PRIOR, independent_sampler=independent),
     )
-    study.optimize(grown, n_trials=11)
-    explored = [trial for trial in study.trials if trial.number % 5 == 4]
-    assert len({tuple(trial.params.items()) for trial in explored}) == len(explored) == 2
+    study.optimize(grown, n_trials=20)
+    assert independent.trials == {9, 19}
+    records = [read_agent(study.trials[number]) for number in (4, 14)]
+    assert [record is not None and record.origin for record in records] == [ACTOR, ACTOR]
+    assert study.trials[4].params != study.trials[14].params
 
 
 def test_a_file_without_an_actor_is_a_prior_all_the_same(tmp_path) -> None:
@@ -187,3 +197,23 @@ def test_a_damaged_actor_is_named(tmp_path, name: str, tensor: torch.Tensor | No
     save_file(tensors, tmp_path / "prior.safetensors")
     with pytest.raises(ValueError, match=fault):
         LayerPrior.load(tmp_path / "prior.safetensors")
+
+
+def test_the_actors_attention_is_recorded_with_every_plan(policy: LayerPolicy) -> None:
+    features = np.random.default_rng(0).random((4, LAYER_FEATURES))
+    rows = policy.attention(np.zeros(N_SPACE_FEATURES), features)
+    assert [row.shape for row in rows] == [(8, k + 1) for k in range(1, 5)]
+    assert all(np.allclose(row.sum(axis=1), 1) for row in rows)
+    other = features.copy()
+    other[3] += 1
+    assert np.allclose(policy.attention(np.zeros(N_SPACE_FEATURES), other)[2], rows[2])
+    study = optuna.create_study(direction="maximize", sampler=TRLHPOSampler(seed=0, layer_prior=PRIOR))
+    study.optimize(grown, n_trials=5)
+    for trial in study.trials:
+        record = read_agent(trial)
+        assert record is not None and record.origin in ORIGINS
+        assert [row.shape[1] for row in record.attention["actor"]] == list(
+            range(2, 2 + len(record.attention["actor"]))
+        )
+    explored = read_agent(study.trials[4])
+    assert explored is not None and explored.origin == ACTOR

@@ -381,6 +381,10 @@ class Sizes:
     def layer_features(self, layers: np.ndarray) -> np.ndarray | None:
         raise AssertionError("only a prior asks for it")
 
+    @property
+    def space_features(self) -> np.ndarray:
+        return np.zeros(2)
+
     def draw_from(self, policy: Any, n: int, rng: np.random.Generator) -> list[np.ndarray]:
         return [self.draw_actions(rng) for _ in range(n)]
 

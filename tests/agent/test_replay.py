@@ -227,7 +227,7 @@ def filled(memory: Replay, n: int = 20) -> Replay:
 
 @pytest.mark.parametrize("make", [experience, paper])
 def test_the_shapes_of_a_batch(make: Any) -> None:
-    memory = filled(make(n_critics=3, batch_size=64))
+    memory = filled(make(n_candidates=0, n_critics=3, batch_size=64))
     batch = tensors(memory).batch(np.random.default_rng(0))
     B, S = 64, 3
     assert batch.steps.actions.shape == (B, S, 4) and batch.steps.names.shape == (B, S, 4, NAME_CODE)
@@ -251,7 +251,7 @@ def test_the_shapes_of_a_batch(make: Any) -> None:
 
 def test_long_trials_make_smaller_batches() -> None:
     """An update takes about the same time whatever the trials: at most 256 steps."""
-    memory = experience(batch_size=32)
+    memory = experience(n_candidates=0, batch_size=32)
     for depth, n in [(8, 32), (10, 25), (300, 1)]:
         memory.add(depth, episode(*[0.5] * depth), outcomes(*[0.5] * depth))
         assert len(tensors(memory).batch(np.random.default_rng(0)).mask) == n
@@ -270,7 +270,7 @@ def test_the_papers_rewards_by_hand() -> None:
 
 def test_returns_by_hand() -> None:
     """Outcomes 1, 2, 3, 4: the best at or behind each step, its rank among outcomes, in normal scores."""
-    memory = experience(batch_size=200)
+    memory = experience(n_candidates=0, batch_size=200)
     for i, values in enumerate([(1,), (2, NAN), (3, 1), (NAN, 4)]):
         memory.add(i, episode(*[(i + 0.5) / 4] * len(values)), outcomes(*values))
     batch = tensors(memory).batch(np.random.default_rng(0))
@@ -283,7 +283,7 @@ def test_returns_by_hand() -> None:
 
 
 def test_members_see_different_trials_the_same_ones_every_time() -> None:
-    memory = filled(experience(batch_size=64, n_critics=4), n=60)
+    memory = filled(experience(n_candidates=0, batch_size=64, n_critics=4), n=60)
 
     def masks(seed: int) -> dict[float, list[float]]:
         rng = np.random.default_rng(seed)
@@ -299,7 +299,7 @@ def test_members_see_different_trials_the_same_ones_every_time() -> None:
 
 def test_ranks_are_taken_by_what_is_known_now() -> None:
     """A trial that was the best stays so only until a better one is known."""
-    memory = experience(batch_size=40)
+    memory = experience(n_candidates=0, batch_size=40)
     memory.add(0, episode(0.25), outcomes(1.0))
     assert tensors(memory).batch(np.random.default_rng(0)).returns[0, 0] == pytest.approx(0, abs=1e-6)
     for i in range(1, 4):
@@ -541,7 +541,7 @@ def test_networks_of_several_objectives_follow_the_weights() -> None:
 
 
 def test_dominated_trials_are_worth_less() -> None:
-    memory = experience([MAXIMIZE, MAXIMIZE], batch_size=64)
+    memory = experience([MAXIMIZE, MAXIMIZE], n_candidates=0, batch_size=64)
     for i, pair in enumerate([(1.0, 1.0), (2.0, 2.0), (3.0, 3.0)]):
         memory.add(i, episode((i + 0.5) / 3), np.array([pair]))
     batch = tensors(memory).batch(np.random.default_rng(0))
@@ -575,3 +575,23 @@ def test_several_objectives_have_no_single_value() -> None:
     memory = experience([MAXIMIZE, MINIMIZE])
     memory.add(0, episode(0.5), np.array([[1.0, -2.0]]))
     assert memory.values_of(np.zeros(1)) is None
+
+
+# Repeats ----------------------------------------------------------------------------------------------
+
+
+def test_a_repeated_value_is_news_after_another_report() -> None:
+    """Two trials with equal actions and equal values, and different reports after the first step."""
+    memory = experience()
+    for number, report in enumerate([0.2, 0.7]):
+        memory.add(number, episode(0.1, 0.9, reports=[report, NAN]), outcomes(NAN, 1.0))
+    memory.add(2, episode(0.1, 0.5, reports=[0.4, NAN]), outcomes(NAN, 0.0))
+    assert len(memory.networks(rng(), NO_WEIGHTS)[1]) == 2
+    networks, values = memory.networks(rng(), NO_WEIGHTS, repeats=True)
+    assert networks.actions[:, 1, 0].tolist() == [0.9, 0.9, 0.5]
+    assert values[0] == values[1] > values[2]
+    # Without a report before it, a repeated value is no news.
+    plain = experience()
+    for number in range(2):
+        plain.add(number, episode(0.1, 0.9), outcomes(NAN, 1.0))
+    assert len(plain.networks(rng(), NO_WEIGHTS, repeats=True)[1]) == 1

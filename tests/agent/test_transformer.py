@@ -92,7 +92,7 @@ def test_attention_weights_sum_to_one_and_what_is_masked_gets_none(config: Agent
 def test_attention_by_hand() -> None:
     """One head, one block, against the formula softmax(q k / sqrt(d)) v written out."""
     torch.manual_seed(0)
-    config = AgentConfig(width=4, heads=1, blocks=1)
+    config = AgentConfig(n_candidates=0, width=4, heads=1, blocks=1)
     block = Transformer(config).blocks[0]
     assert isinstance(block, Block)
     attention = block.attention
@@ -359,7 +359,7 @@ def test_ensemble_members_differ_by_their_priors() -> None:
     position = torch.full((64,), 2)
 
     def spread(scale: float) -> float:
-        critic = make(Critic, AgentConfig(prior_scale=scale))
+        critic = make(Critic, AgentConfig(n_candidates=0, prior_scale=scale))
         torch.nn.init.zeros_(last_layer(critic).weight)  # what is learned says nothing yet
         torch.nn.init.zeros_(last_layer(critic).bias)
         with torch.no_grad():

@@ -18,7 +18,7 @@ def make_sampler():
     """A sampler whose agent is small, acts from the fourth trial on at the latest, and then in all."""
 
     def make(**arguments):
-        agent = AgentConfig(width=16, heads=2, blocks=1, updates=2, n_critics=2, random_interval=0)
+        agent = AgentConfig(random_interval=0)
         defaults: dict[str, Any] = {"seed": 0, "n_startup_trials": 3, "agent": agent}
         return TRLHPOSampler(**(defaults | arguments))
 

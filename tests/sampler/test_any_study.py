@@ -18,6 +18,7 @@ from optuna.trial import TrialState
 
 from optuna_trlhpo import AgentConfig, LayerSpace, TRLHPOSampler
 from optuna_trlhpo.trials.attributes import MARKS_ATTRIBUTE, report_marks
+from tests.helpers import agent_with
 
 NO_PRUNER = optuna.pruners.NopPruner()
 
@@ -356,11 +357,17 @@ def grown(trial):
 )
 def test_the_state_of_torch_changes_nothing(state, agent, objective):
     def run():
-        small: dict[str, Any] = dict(width=16, heads=2, blocks=1, updates=1)
+        small: dict[str, Any] = dict(width=16, heads=2, blocks=1)
         if agent == "paper":
-            sampler = TRLHPOSampler.paper(seed=0, agent=AgentConfig.paper(**small))
+            sampler = TRLHPOSampler.paper(seed=0, agent=AgentConfig.paper(updates=1, **small))
         else:
-            config = AgentConfig(critic=agent, n_critics=2, n_candidates=8, fit_steps=1, **small)
+            config = agent_with(
+                agent,
+                of_ensembles=dict(n_critics=2),
+                of_transformers=small,
+                n_candidates=8,
+                fit_steps=1,
+            )
             sampler = TRLHPOSampler(seed=0, n_startup_trials=3, agent=config)
         study = optuna.create_study(direction="maximize", sampler=sampler, pruner=NO_PRUNER)
         study.optimize(objective, n_trials=5)

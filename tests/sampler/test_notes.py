@@ -14,7 +14,7 @@ from optuna_trlhpo import AgentConfig, LayerSpace, TRLHPOSampler, sampler
 from optuna_trlhpo.trials import study_reader
 from optuna_trlhpo.trials.agent_record import AGENT_ATTRIBUTE, MOST_CHARACTERS, read_agent
 from optuna_trlhpo.trials.attributes import SAMPLER_ATTRIBUTE, read_from_study
-from tests.helpers import agent_note_of, value_of
+from tests.helpers import agent_note_of, agent_with, value_of
 
 SPACE = LayerSpace(max_layers=4, min_accuracy=None, min_improvement=None)
 SMALL: dict[str, Any] = dict(width=16, heads=2, blocks=2)
@@ -31,7 +31,14 @@ def objective(trial):
 def make(agent):
     if agent == "paper":
         return TRLHPOSampler.paper(seed=0, agent=AgentConfig.paper(**SMALL), warn_independent_sampling=False)
-    config = AgentConfig(critic=agent, n_critics=3, n_candidates=10, fit_steps=1, random_interval=0, **SMALL)
+    config = agent_with(
+        agent,
+        of_ensembles=dict(n_critics=3),
+        of_transformers=SMALL,
+        n_candidates=10,
+        fit_steps=1,
+        random_interval=0,
+    )
     return TRLHPOSampler(seed=0, n_startup_trials=2, agent=config, layer_prior=False)
 
 

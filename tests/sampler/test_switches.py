@@ -1,6 +1,7 @@
 """Parts of the agent that can be exchanged or left out: each runs to the end, and is of consequence."""
 
 import statistics
+from typing import Any
 
 import optuna
 import pytest
@@ -11,11 +12,20 @@ from optuna_trlhpo.agent.ensemble import Ensemble
 from optuna_trlhpo.agent.gaussian_process import GaussianProcess
 from optuna_trlhpo.agent.surrogate import make_surrogate
 from optuna_trlhpo.trials.attributes import MARKS_ATTRIBUTE
-from tests.helpers import agent_note_of, value_of
+from tests.helpers import agent_note_of, agent_with, value_of
 
-SMALL = dict(
-    width=8, heads=2, blocks=1, expansion=1, n_critics=2, n_candidates=20, fit_steps=2, random_interval=0
-)
+SMALL: dict[str, Any] = dict(n_candidates=20, fit_steps=2, random_interval=0)
+
+
+def agent_of(critic="posterior", **settings):
+    return agent_with(
+        critic,
+        of_ensembles=dict(n_critics=2),
+        of_transformers=dict(width=8, heads=2, blocks=1, expansion=1),
+        **(SMALL | settings),
+    )
+
+
 SPACE = LayerSpace(input_shape=(1, 8, 8), max_layers=3, min_accuracy=None, min_improvement=None)
 SWITCHES = [
     dict(critic="perceptron"),
@@ -36,7 +46,7 @@ def objective(trial):
 
 
 def play(n_trials=7, **settings):
-    agent = AgentConfig(**SMALL | settings)
+    agent = agent_of(**settings)
     sampler = TRLHPOSampler(seed=0, n_startup_trials=8, agent=agent, layer_prior=False)
     study = optuna.create_study(direction="maximize", sampler=sampler)
     study.optimize(objective, n_trials=n_trials)
@@ -86,7 +96,7 @@ def test_another_critic_takes_what_is_expected(critic):
     opposite.add_trials(earlier.trials)
     firsts = []
     for source in (opposite, earlier):
-        sampler = TRLHPOSampler(seed=0, agent=AgentConfig(**SMALL | dict(critic=critic)), warm_start=[source])
+        sampler = TRLHPOSampler(seed=0, agent=agent_of(critic), warm_start=[source])
         study = optuna.create_study(direction="maximize", sampler=sampler)
         study.optimize(objective, n_trials=1)
         assert agent_note_of(study.trials[0]).by == critic

@@ -42,8 +42,6 @@ NOTES = {
     ("random", "plot_agent"): "No trial of the study was decided by the agent of a TRLHPOSampler",
     ("random", "plot_attention"): "No trial of the study has attention",
     ("random", "plot_attention_affinity"): "No trial with layers has attention",
-    ("default", "plot_attention"): "its plans were ranked by a posterior, which has none",
-    ("default", "plot_attention_affinity"): "No trial with layers has attention",
     ("added", "plot_pareto_layers"): "pass the space",
 }
 """What must be said. ``"*"``: of every figure not named. Where nothing is said here, and no other of the
@@ -56,7 +54,14 @@ WITH_DATA = {
     "pruned": FIGURES,
     "whole": ["plot_attention", "plot_agent", "plot_architecture", "plot_pareto_layers"],
     "transformer": ["plot_attention", "plot_attention_affinity", "plot_agent", "plot_search_tree"],
-    "default": ["plot_agent", "plot_architecture", "plot_search_tree", "plot_pareto_layers"],
+    "default": [
+        "plot_attention",
+        "plot_attention_affinity",
+        "plot_agent",
+        "plot_architecture",
+        "plot_search_tree",
+        "plot_pareto_layers",
+    ],
     "one layer": ["plot_attention", "plot_attention_affinity", "plot_agent", "plot_layer_rewards"],
     "random": ["plot_layer_rewards", "plot_layer_affinity", "plot_search_tree", "plot_pareto_layers"],
     "tpe": ["plot_layer_rewards", "plot_layer_affinity", "plot_search_tree", "plot_architecture"],

@@ -85,7 +85,7 @@ def train_policy(
         for _ in tqdm(range(steps), disable=not progress, unit="step"):
             rows = torch.from_numpy(rng.choice(len(networks), _BATCH_SIZE, p=probabilities))
             noisy = features[rows] + _NOISE * torch.randn(_BATCH_SIZE, *features.shape[1:])
-            of_kinds, of_values = policy(start[rows], noisy)
+            of_kinds, of_values, _ = policy(start[rows], noisy)
             loss = cloning_loss(of_kinds, of_values, kinds[rows], chosen[rows])
             optimizer.zero_grad()
             loss.backward()
