@@ -197,10 +197,11 @@ class Agent:
         if self.is_random_interleave(number, context):
             # Every second time chance has its turn: the actor knows only what was good on other tasks.
             is_the_actors = number // max(self._config.random_interval, 1) % 2 == 0
-            course.explores = is_the_actors and self.networks.can_explore(context)
-            if not course.explores:
+            explores = is_the_actors and self.networks.can_explore(context)
+            if not (explores and course.explores):
                 course.plan = None  # it was made for a parameter before the layers
-            return not course.explores
+            course.explores = explores
+            return not explores
         # An earlier study may mislead, so every second startup trial is sampled independently all the same.
         doubted = self.only_transfer(context) and number % 2 == 1
         return (not self.has_prior(context) or doubted) and self._is_startup(context)

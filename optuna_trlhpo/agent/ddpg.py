@@ -153,18 +153,13 @@ class DDPG:
         of_next = torch.cat([values[:, 1:], torch.zeros_like(values[:, :1])], dim=1)
         return (batch.rewards + self.config.gamma * (1 - batch.done) * of_next).clamp(-1, 1)
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {
-            "config": self.config,
-            "arguments": self._arguments,
-            "n_updates": self._n_updates,
-            "weights": save(self._tensors()),
-        }
+    def __reduce__(self) -> tuple[Any, ...]:  # weights as safetensors: reading them executes no code
+        return _restore, (self.config, self._arguments, self._n_updates, save(self._tensors()))
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["config"], **state["arguments"])  # type: ignore[misc]
-        self._n_updates = state["n_updates"]
-        stored = load(state["weights"])
+    def restore(self, n_updates: int, weights: bytes) -> None:
+        """Set the weights, and the state of the optimisers, as they were after ``n_updates``."""
+        self._n_updates = n_updates
+        stored = load(weights)
         for name in ("actor", "critic", "target_actor", "target_critic"):
             getattr(self, name).load_state_dict(_under(name, stored))
         for name, optimizer in (("actor", self._actor_optimizer), ("critic", self._critic_optimizer)):
@@ -188,6 +183,12 @@ class DDPG:
     @staticmethod
     def _behind(state: Steps, n: int) -> Tensor:
         return torch.full((n,), state.actions.shape[1])
+
+
+def _restore(config: AgentConfig, arguments: dict[str, int], n_updates: int, weights: bytes) -> DDPG:
+    agent = DDPG(config, **arguments)
+    agent.restore(n_updates, weights)
+    return agent
 
 
 def _under(name: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from optuna_trlhpo._threads import cpu_threads
+from optuna_trlhpo._threads import cpu_threads, making_modules
 from optuna_trlhpo.agent.config import AgentConfig
 from optuna_trlhpo.agent.transformer import Block, sinusoids
 from optuna_trlhpo.layers import TABLE_I
@@ -69,7 +69,8 @@ class LayerPolicy:
     """
 
     def __init__(self, tensors: dict[str, Tensor]) -> None:
-        with torch.random.fork_rng(devices=[]):  # the initial weights are overwritten
+        # The initial weights are overwritten, but creating them draws random numbers.
+        with making_modules(), torch.random.fork_rng(devices=[]):
             self._transformer = PolicyTransformer(tensors["inputs.weight"].shape[1]).eval()
         self._transformer.load_state_dict(tensors)
 

@@ -159,12 +159,12 @@ def _fault_of(tensors: Mapping[str, Tensor]) -> str:
         return f"'deviation' has the value {deviation.min():g}; 'mean' divided by it must be finite"
     if not unit > 0:
         return f"'unit' is {unit:g}; it must be positive"
-    found = LayerPrior(dict(tensors))([np.zeros((1, N_LAYER_FEATURES)), np.ones((2, N_LAYER_FEATURES))])
+    prior = LayerPrior(dict(tensors))
+    found = prior([np.zeros((1, N_LAYER_FEATURES)), np.ones((2, N_LAYER_FEATURES))])
     if not np.isfinite(found).all():
         return "its weights are too large: the features that it computes for a network must be finite"
-    policy = LayerPrior(dict(tensors)).policy
-    if policy is not None:
-        logits = policy(np.ones(N_SPACE_FEATURES), [np.ones((2, N_LAYER_FEATURES))])
+    if prior.policy is not None:
+        logits = prior.policy(np.ones(N_SPACE_FEATURES), [np.ones((2, N_LAYER_FEATURES))])
         if not all(np.isfinite(array).all() for array in logits):
             return "its weights are too large: the logits that its policy computes must be finite"
     return ""

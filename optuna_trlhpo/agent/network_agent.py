@@ -74,6 +74,7 @@ class Course:
         n_marks: Number of reports that the plan was made with.
         deeper: Plan of a deeper network, made when the objective asked whether to grow.
         explores: Whether the network of the trial is drawn from the pretrained actor.
+        drawn: The plan that was drawn, which reports do not change. What comes behind it is planned as usual.
         record: Record to be stored with the trial; None until the agent has made a decision.
     """
 
@@ -82,6 +83,7 @@ class Course:
     n_marks: int = 0
     deeper: Plan | None = None
     explores: bool = False
+    drawn: Plan | None = None
     record: AgentRecord | None = None
 
 
@@ -212,12 +214,13 @@ class NetworkAgent:
         if plan is not None and not plan.answers(point):
             self.planner.exclude(plan)
             plan = None
-        if plan is None and course.explores:
-            plan = course.plan = self._explore(trial.number, point)
-            if plan is not None:
+        if course.explores and course.drawn is None:
+            course.drawn = self._explore(trial.number, point)
+            if course.drawn is not None:
+                plan = course.plan = course.drawn
                 attention = {"actor": self.knowledge.attention(plan)}
                 course.record = AgentRecord("actor", origin=plan.origin, attention=attention)
-        elif plan is None or course.n_marks != len(marks):
+        if plan is None or (course.n_marks != len(marks) and plan is not course.drawn):
             plan, course.deeper = course.deeper, None
             if plan is None or not plan.answers(point):
                 plan = self._plan(trial, point, request.before.reports, pending)
@@ -285,9 +288,15 @@ class NetworkAgent:
         return self.knowledge.has_policy(context)
 
     def _explore(self, number: int, point: DecisionPoint) -> Plan | None:
-        """Network drawn from the pretrained actor, untried if possible, for a trial without layers."""
+        """Network drawn from the pretrained actor, untried if possible; None behind its first step.
+
+        What the trial has before stays as it is: other parameters, and a first kind that is the only one.
+        """
+        if not self.knowledge.begins_network(point):
+            return None
         rng = make_generator(self._seed, "explore", number)
-        plans = [plan for plan in self.knowledge.proposals(_DRAWN, rng) if plan.answers(point)]
+        plans = [plan.behind(point) for plan in self.knowledge.proposals(_DRAWN, rng)]
+        plans = [plan for plan in plans if plan.answers(point)]
         untried = [plan for plan in plans if not self.replay.has_value(plan.key)]
         return next(iter(untried or plans), None)
 

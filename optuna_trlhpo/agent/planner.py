@@ -16,7 +16,7 @@ from optuna_trlhpo.agent.acquisition import ASPIRATION, acquire
 from optuna_trlhpo.agent.config import AgentConfig
 from optuna_trlhpo.agent.neighbourhood import Neighbourhood
 from optuna_trlhpo.agent.network_critic import NetworkCritic
-from optuna_trlhpo.agent.prior_knowledge import PriorKnowledge
+from optuna_trlhpo.agent.prior_knowledge import DEPTH, PriorKnowledge
 from optuna_trlhpo.agent.replay import Replay
 from optuna_trlhpo.agent.sequences import (
     INCUMBENT,
@@ -32,13 +32,10 @@ from optuna_trlhpo.agent.sequences import (
 from optuna_trlhpo.agent.steering import Steering, surprises
 from optuna_trlhpo.trials.agent_record import ACTOR, CHANCE
 from optuna_trlhpo.trials.outcome_transforms import normal_scores, ranks_of
-from optuna_trlhpo.trials.parameters import ParameterSpec
 
 _TEMPLATE_TRIALS = 50
 """Number of finished trials used as templates, besides the networks with a value."""
 _BEST_OF_GENERATION = 10
-_DEPTH = ParameterSpec("n_layers", 0, 0, False)
-"""First parameter that `LayerSpace.suggest` asks for."""
 
 
 class Planner:
@@ -134,7 +131,7 @@ class Planner:
             replay.names.settle,
             None if self.knowledge.context is None else self.knowledge.contains,
             self.knowledge.layer_kind,
-            replay.names.number(_DEPTH)
+            replay.names.number(DEPTH)
             if self.knowledge.context is not None and self.knowledge.context.depth_first
             else -2,
             self._origins(len(networks.names), len(templates.names)),

@@ -13,6 +13,7 @@ import numpy as np
 from optuna_trlhpo.agent.layer_prior import LayerPrior
 from optuna_trlhpo.agent.name_table import NameTable
 from optuna_trlhpo.agent.sequences import (
+    DecisionPoint,
     Networks,
     Plan,
     as_one,
@@ -23,7 +24,10 @@ from optuna_trlhpo.agent.transfer import TRANSFER_OFFSET_STD, TRANSFER_WEIGHT_ST
 from optuna_trlhpo.layers import Vocabulary
 from optuna_trlhpo.trials.agent_record import ACTOR
 from optuna_trlhpo.trials.episode import Episode, episode_of
+from optuna_trlhpo.trials.parameters import ParameterSpec
 
+DEPTH = ParameterSpec("n_layers", 0, 0, False)
+"""First parameter that `LayerSpace.suggest` asks for."""
 _N_SPACE_SAMPLES = 150
 """Number of networks of a space that serve as templates, where there are expectations for networks
 that no trial has tried."""
@@ -162,6 +166,13 @@ class PriorKnowledge:
         """Return whether there is an actor that was pretrained for networks of the space."""
         prior = self._active_prior(context)
         return prior is not None and prior.policy is not None
+
+    def begins_network(self, point: DecisionPoint) -> bool:
+        """Return whether a network of the space begins with the step of a trial's decision point."""
+        assert self.context is not None
+        first = self._names.number(DEPTH) if self.context.depth_first else self.layer_kind
+        before = point.names[: point.step, 0]
+        return first >= 0 and point.names[point.step, 0] == first and first not in before
 
     def attention(self, plan: Plan) -> list[np.ndarray]:
         """Attention weights of the pretrained actor as it reads a plan, see `LayerPolicy.attention`.

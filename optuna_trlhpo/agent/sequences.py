@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -154,6 +154,18 @@ class Plan:
                 np.nan_to_num(point.actions),
             )
         )
+
+    def behind(self, point: DecisionPoint) -> Plan:
+        """The plan behind the fixed steps of a running trial."""
+        parts = ((getattr(point, name)[: point.step], getattr(self, name)) for name in _PLANNED)
+        actions, names, indices = (np.concatenate(pair) for pair in parts)
+        return replace(
+            self, actions=actions, names=names, indices=indices, key=network_key(names, indices, actions)
+        )
+
+
+_PLANNED = ("actions", "names", "indices")
+"""Arrays of a `Plan`."""
 
 
 def network_key(names: np.ndarray, indices: np.ndarray, actions: np.ndarray) -> bytes:

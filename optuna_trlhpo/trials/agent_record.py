@@ -61,7 +61,7 @@ class AgentRecord:
     Attributes:
         by: Name of the decision maker: "actor", or the critic that ranked plans: "posterior", "transformer",
             "perceptron".
-        origin: Proposer of the last plan, one of `ORIGINS`; None where it is not recorded.
+        origin: Proposer of the trial's first plan, one of `ORIGINS`; None where it is not recorded.
         plans: One `Forecast` for each plan, in order, of a critic that ranks plans.
         q: ``[S]`` Q(state, action) of each executed step by the paper's critic, the mean over the ensemble,
             in [-1, 1].

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -52,7 +53,7 @@ class Foresight(NamedTuple):
     low: list[float]
     high: list[float]
     unit: str
-    steps: list[int] = []
+    steps: Sequence[int] = ()
 
     @property
     def correlation(self) -> float:

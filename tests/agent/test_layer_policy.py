@@ -217,3 +217,67 @@ def test_the_actors_attention_is_recorded_with_every_plan(policy: LayerPolicy) -
         )
     explored = read_agent(study.trials[4])
     assert explored is not None and explored.origin == ACTOR
+
+
+def explored_network(space: LayerSpace, objective: Any) -> tuple[optuna.Study, list[str]]:
+    """A study of five trials, of which the last explores, and what its plan was at its first layer."""
+    sampler = TRLHPOSampler(seed=0, layer_prior=PRIOR)
+    study = optuna.create_study(direction="maximize", sampler=sampler)
+    study.optimize(objective, n_trials=4)
+    drawn: list[str] = []
+
+    def noting(trial: Trial) -> float:
+        value: float = objective(trial)
+        plan = sampler.agent.courses[trial.number].drawn
+        assert plan is not None
+        layers = plan.actions[plan.names[:, 0] == sampler.agent.networks.knowledge.layer_kind]
+        drawn.append(describe(space.decode(layers)))
+        return value
+
+    study.optimize(noting, n_trials=1)
+    return study, drawn
+
+
+def test_parameters_before_the_layers_do_not_keep_the_actor_away() -> None:
+    def objective(trial: Trial) -> float:
+        rate = trial.suggest_float("rate", 0, 1)
+        return grown(trial) - 0.01 * rate
+
+    study, (drawn,) = explored_network(SMALL, objective)
+    trial = study.trials[4]
+    assert describe(SMALL.from_params(trial.params)).startswith(drawn)
+    record = read_agent(trial)
+    assert record is not None and record.by == "actor"
+
+
+def test_reports_do_not_change_the_network_that_was_drawn() -> None:
+    space = LayerSpace(max_macs=1e6, min_accuracy=None, min_improvement=None, train_prefixes="all")
+
+    def objective(trial: Trial) -> float:
+        value = 0.3
+        for layers in space.grow(trial):
+            value += 0.05
+            trial.report(value, step=len(layers) - 1)
+        return value
+
+    study, (drawn,) = explored_network(space, objective)
+    assert describe(space.from_params(study.trials[4].params)).startswith(drawn)
+
+
+def test_what_grows_behind_a_network_that_was_drawn_is_planned() -> None:
+    """The more layers the better, so the trial grows on; the critic plans these layers."""
+    space = LayerSpace(max_macs=1e6, min_accuracy=None, min_improvement=None)
+
+    def objective(trial: Trial) -> float:
+        value = 0.0
+        for layers in space.grow(trial):
+            value = 0.1 + 0.1 * len(layers)
+            trial.report(value, step=len(layers) - 1)
+        return value
+
+    study, (drawn,) = explored_network(space, objective)
+    record, trial = read_agent(study.trials[4]), study.trials[4]
+    grown_to = describe(space.from_params(trial.params))
+    assert grown_to.startswith(drawn) and record is not None
+    assert len(trial.intermediate_values) > 1
+    assert min(plan.n_fixed for plan in record.plans) == drawn.count(">") + 1

@@ -15,7 +15,7 @@ def _quiet():
 
 @pytest.fixture
 def make_sampler():
-    """A sampler whose agent is small, acts from the fourth trial on at the latest, and then in all."""
+    """A sampler whose agent acts from the fourth trial on at the latest, and then in all."""
 
     def make(**arguments):
         agent = AgentConfig(random_interval=0)

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from optuna_trlhpo._threads import making_modules
 from optuna_trlhpo.agent.layer_policy import LayerPolicy, PolicyTransformer
 from optuna_trlhpo.benchmarks.harness.command_line import (
     print_outcome,
@@ -68,7 +69,7 @@ class UntrainedActor(WithoutActor):
 
     def policy(self) -> LayerPolicy:
         """Return a policy with random weights."""
-        with torch.random.fork_rng(devices=[]):
+        with making_modules(), torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(0)
             return LayerPolicy(PolicyTransformer(LAYER_FEATURES).state_dict())
 
