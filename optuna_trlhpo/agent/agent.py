@@ -177,7 +177,7 @@ class Agent:
         return self.configurations.search.has_prior
 
     def is_random_interleave(self, number: int, context: GrowthContext | None) -> bool:
-        """Return whether the trial with this number is sampled at random, however much is known.
+        """Return whether the trial with this number explores: at random, or with a network of the actor.
 
         This happens only with a single objective and where trials differ in their parameters. Without it some
         studies stayed with one sort of network, while the critic was confident, and wrong, about sorts that

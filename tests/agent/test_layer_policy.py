@@ -281,3 +281,24 @@ def test_what_grows_behind_a_network_that_was_drawn_is_planned() -> None:
     assert grown_to.startswith(drawn) and record is not None
     assert len(trial.intermediate_values) > 1
     assert min(plan.n_fixed for plan in record.plans) == drawn.count(">") + 1
+
+
+def test_parameters_between_the_layers_are_no_layers() -> None:
+    """The prior reads the layers alone, whatever an objective asks for between them."""
+    space = LayerSpace(max_macs=1e6, max_layers=3, min_accuracy=None, min_improvement=None)
+
+    def objective(trial: Trial) -> float:
+        value = 0.3
+        for layers in space.grow(trial):
+            value += 0.05 + 0.01 * trial.suggest_float(f"augmentation{len(layers)}", 0, 1)
+            trial.report(value, step=len(layers) - 1)
+        return value
+
+    sampler = TRLHPOSampler(seed=0, layer_prior=PRIOR)
+    study = optuna.create_study(direction="maximize", sampler=sampler)
+    study.optimize(objective, n_trials=12)
+    networks = sampler.agent.networks
+    known, _ = networks.replay.networks(np.random.default_rng(0), np.zeros(0))
+    described = networks.knowledge.with_prior_features(known).network_descriptor
+    depths = (known.names[:, :, 0] == networks.knowledge.layer_kind).sum(axis=1)
+    assert np.allclose(described[:, 0], depths / space.max_layers) and len(set(depths)) > 1

@@ -8,6 +8,7 @@ from typing import TypeVar
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from optuna_trlhpo.agent.actor import Actor, Noise
 from optuna_trlhpo.agent.config import AgentConfig
@@ -367,3 +368,15 @@ def test_ensemble_members_differ_by_their_priors() -> None:
 
     assert spread(0.0) == 0
     assert 0.01 < spread(0.5) < spread(1.0)
+
+
+def test_the_size_of_the_papers_actor() -> None:
+    """As docs/algorithm.md states it: weights that are learned and not, and operations after six layers."""
+    actor = make(Actor, CONFIGS["paper"])
+    learned, fixed = (
+        sum(p.numel() for p in actor.parameters() if p.requires_grad == wanted) for wanted in (True, False)
+    )
+    assert (learned, fixed) == (103_020, 2_816)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        actor(random_steps(1, 6), random_steps(1, 1), torch.tensor([6]))
+    assert round(counter.get_total_flops() / 1e6, 2) == 1.45

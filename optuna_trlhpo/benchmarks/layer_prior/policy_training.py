@@ -9,7 +9,6 @@ counts the more the better its rank among those of its task.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -19,9 +18,10 @@ from tqdm.auto import tqdm
 
 from optuna_trlhpo.agent.layer_policy import N_KINDS, PolicyTransformer
 from optuna_trlhpo.agent.layer_prior import padded
-from optuna_trlhpo.benchmarks.problems.mnist_layers import TabulatedTraining
+from optuna_trlhpo.benchmarks.problems.mnist_layers import TabulatedTraining, by_network
 from optuna_trlhpo.benchmarks.problems.tasks import TASKS
 from optuna_trlhpo.layers import TABLE_I, Network, parse
+from optuna_trlhpo.space import LayerSpace
 from optuna_trlhpo.space.descriptors import LAYER_FEATURES
 from optuna_trlhpo.trials.outcome_transforms import ranks_of
 
@@ -62,16 +62,15 @@ def train_policy(
     rng = np.random.default_rng(seed)
     networks, spaces, weights = [], [], []
     for name, table in tables.items():
-        accuracies: dict[str, list[float]] = defaultdict(list)
-        for row in table:
-            accuracies[row.architecture].append(row.accuracy)
+        accuracies = by_network(table)
         values = np.array([np.mean(observed) for observed in accuracies.values()])
         if shuffled:
             values = rng.permutation(values)
-        networks += [(name, parse(architecture)) for architecture in accuracies]
-        spaces += [TASKS[name].space.space_features] * len(accuracies)
+        space = TASKS[name].space
+        networks += [(space, parse(network)) for network in accuracies]
+        spaces += [space.space_features] * len(accuracies)
         weights.append(np.exp((ranks_of(values) - 1) / _SELECTIVITY))
-    features, _ = padded([_features(name, layers) for name, layers in networks])
+    features, _ = padded([features_of(space, layers) for space, layers in networks])
     targets = [_targets(layers, features.shape[1]) for _, layers in networks]
     kinds, chosen = (torch.from_numpy(np.array(arrays)) for arrays in zip(*targets, strict=True))
     start = torch.from_numpy(np.array(spaces)).float()
@@ -111,8 +110,8 @@ def cloning_loss(of_kinds: Tensor, of_values: Tensor, kinds: Tensor, chosen: Ten
     return (loss - of_chosen.sum()) / len(kinds)
 
 
-def _features(name: str, layers: Network) -> np.ndarray:
-    space = TASKS[name].space
+def features_of(space: LayerSpace, layers: Network) -> np.ndarray:
+    """Return the features ``[S, O]`` of the layers of a network of the space."""
     found = space.layer_features(space.encode(layers))
     assert found is not None, layers
     return found

@@ -10,7 +10,6 @@ what the tasks have in common.
 from __future__ import annotations
 
 import argparse
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -21,8 +20,8 @@ from tqdm.auto import tqdm
 
 from optuna_trlhpo.agent.layer_prior import EMBEDDING, POLICY, LayerTransformer, padded
 from optuna_trlhpo.benchmarks.harness.command_line import select
-from optuna_trlhpo.benchmarks.layer_prior.policy_training import train_policy
-from optuna_trlhpo.benchmarks.problems.mnist_layers import TabulatedTraining, read_table
+from optuna_trlhpo.benchmarks.layer_prior.policy_training import features_of, train_policy
+from optuna_trlhpo.benchmarks.problems.mnist_layers import TabulatedTraining, by_network, read_table
 from optuna_trlhpo.benchmarks.problems.tasks import TASKS
 from optuna_trlhpo.layers import parse
 from optuna_trlhpo.space.descriptors import LAYER_FEATURES
@@ -129,16 +128,11 @@ class _Learned:
 
 def _read(name: str, table: Sequence[TabulatedTraining]) -> _Learned:
     space = TASKS[name].space
-    accuracies: dict[str, list[float]] = defaultdict(list)
-    for row in table:
-        accuracies[row.architecture].append(row.accuracy)
-    features = []
-    for architecture in accuracies:
-        described = space.layer_features(space.encode(parse(architecture)))
-        assert described is not None, architecture
-        features.append(described)
-    scores = OutcomeTransform(np.array([np.mean(values) for values in accuracies.values()]))
-    return _Learned(features, scores(np.array([np.mean(v) for v in accuracies.values()])), scores.unit)
+    accuracies = by_network(table)
+    features = [features_of(space, parse(network)) for network in accuracies]
+    means = np.array([np.mean(values) for values in accuracies.values()])
+    scores = OutcomeTransform(means)
+    return _Learned(features, scores(means), scores.unit)
 
 
 def handle(arguments: argparse.Namespace) -> int:

@@ -80,6 +80,14 @@ def read_table(path: Path | None = None) -> list[TabulatedTraining]:
     ]
 
 
+def by_network(table: Sequence[TabulatedTraining]) -> dict[str, list[float]]:
+    """Return the accuracies of all trainings of each network, by its notation, in the order of the table."""
+    accuracies: dict[str, list[float]] = defaultdict(list)
+    for row in table:
+        accuracies[row.architecture].append(row.accuracy)
+    return accuracies
+
+
 class TableSurrogate:
     """Surrogate that predicts the accuracy of any network of the space.
 
@@ -106,9 +114,7 @@ class TableSurrogate:
                 'mnist-layers needs an optional extra: pip install "optuna-trlhpo[bench]"'
             ) from error
         self._space = space
-        values: dict[str, list[float]] = defaultdict(list)
-        for row in table:
-            values[row.architecture].append(_log_error(row.accuracy))
+        values = {network: list(map(_log_error, own)) for network, own in by_network(table).items()}
         self.networks = tuple(values)
         x = np.array([self._features(parse(architecture)) for architecture in self.networks], np.float32)
         y = np.array([np.mean(group) for group in values.values()])
