@@ -8,6 +8,7 @@ other objective are planned parameter by parameter (`configurations`).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import optuna
@@ -26,7 +27,7 @@ from optuna_trlhpo.agent.layer_prior import LayerPrior
 from optuna_trlhpo.agent.network_agent import Course, NetworkAgent, Proposal
 from optuna_trlhpo.agent.prior_knowledge import GrowthContext
 from optuna_trlhpo.agent.sequences import Plan
-from optuna_trlhpo.trials.agent_record import AgentRecord
+from optuna_trlhpo.trials.agent_record import AgentRecord, read_agent
 from optuna_trlhpo.trials.announcements import Announced, planned_digest
 from optuna_trlhpo.trials.attributes import MARKS_ATTRIBUTE, report_marks
 from optuna_trlhpo.trials.earlier_study import EarlierStudy
@@ -100,17 +101,19 @@ class Agent:
 
     # Trials -------------------------------------------------------------------------------------------
 
-    def follow(self, reading: Reading) -> Course:
-        """Learn from the trials that have finished, and return the state of the running trial."""
+    def follow(self, reading: Reading, context: GrowthContext | None) -> Course:
+        """Learn from the trials that have finished, and return the state of the running trial.
+
+        The agent learns from one trial after the other, so that it does not matter when it does.
+        """
         if reading.finished is not None:
-            batches: list[Sequence[FrozenTrial]] = [reading.finished]
-            if self.networks.ddpg is not None:  # it learns after each trial, as if asked after each
-                batches = [[trial] for trial in reading.finished] or [[]]
-                if len(batches) > _MANY_TRIALS:
-                    _logger.info(f"Learning from {len(batches)} trials, one after the other.")
-            for trials in batches:
+            if self.networks.ddpg is None and self.grows(context):
+                self.networks.knowledge.enter(context)
+            if len(reading.finished) > _MANY_TRIALS:
+                _logger.info(f"Learning from {len(reading.finished)} trials, one after the other.")
+            for trials in [[trial] for trial in reading.finished] or [[]]:
                 self.observe(trials, keeps_order=reading.keeps_order)
-                self.learn()
+                self.learn(context)
         running = reading.running
         course = self.courses.get(running.number)
         if course is None:
@@ -130,9 +133,18 @@ class Agent:
         self._n_before, self._n_new = self._n_observed, 0
         derive = None if keeps_order else self.configurations.search.model.in_order
         for trial in trials:
-            self.courses.pop(trial.number, None)
-            self._n_new += self._observe(in_order(trial, derive))
+            trial = in_order(trial, derive)
+            if self.courses.pop(trial.number, None) is None:
+                self._catch_up(trial)
+            self._n_new += self._observe(trial)
             self._n_observed += 1
+
+    def _catch_up(self, trial: FrozenTrial) -> None:
+        """Learn what another sampler learned while a finished trial was running."""
+        record = read_agent(trial) or AgentRecord(self._config.critic)
+        self._was_asked |= record.origin is not None  # only the planner of networks records it
+        self.networks.planner.exclude(record.excluded)
+        self.configurations.catch_up(trial, record.corrected, record.given)
 
     def _observe(self, trial: FrozenTrial) -> bool:
         """Remember a trial; return whether something can be learned from it."""
@@ -150,9 +162,14 @@ class Agent:
             return False  # the paper's agent has no worst value for such a trial
         return self.networks.observe(trial, marks)
 
-    def learn(self) -> None:
-        """Learn from the trials of the last `observe`."""
-        self.networks.learn(self._n_before, self._n_new)
+    def learn(self, context: GrowthContext | None) -> None:
+        """Learn from the trials of the last `observe`, with the part of the agent that decides."""
+        if self.grows(context):
+            self.networks.learn(self._n_before, self._n_new)
+        else:
+            n = len(self.configurations.search.memory)
+            weights = self.networks.weights(n)
+            self.configurations.search.learn(weights, make_generator(self._seed, "kernel", n))
 
     # What is known ------------------------------------------------------------------------------------
 
@@ -229,7 +246,7 @@ class Agent:
             passed to `claim`.
         """
         trial = reading.trial
-        course = self.follow(reading)
+        course = self.follow(reading, context)
         if self._is_random(course, trial.number, context):
             return Proposal(None, is_decided=False)
         found = None
@@ -314,20 +331,29 @@ class Agent:
 
     # Questions of an objective that grows networks ----------------------------------------------------
 
-    def worth_training(self, reading: Reading) -> bool:
+    def worth_training(self, reading: Reading, context: GrowthContext | None) -> bool:
         """Return whether the network that a running trial has grown to is worth a training."""
         self._was_asked = True
-        return self.networks.worth_training(reading.trial, reading.running.marks, self.follow(reading))
+        course = self.follow(reading, context)
+        return self.networks.worth_training(reading.trial, reading.running.marks, course)
 
     def worth_growing(self, reading: Reading, context: GrowthContext | None) -> bool:
         """Return whether a deeper network is worth another training in the same trial."""
         self._was_asked = True
-        trial, marks, course = reading.trial, reading.running.marks, self.follow(reading)
+        trial, marks, course = reading.trial, reading.running.marks, self.follow(reading, context)
         return self.networks.worth_growing(trial, marks, course, context, self._pending(trial.number))
 
     def record(self, reading: Reading) -> AgentRecord | None:
         """Record to be stored with a trial that ends; None if the agent made no decision in it."""
-        record = self.follow(reading).record
+        course = self.follow(reading, None)
+        record, mine = course.record, course.configuration
+        if mine.corrected or mine.given or course.excluded:
+            record = replace(
+                record or AgentRecord(self._config.critic),
+                corrected=tuple(mine.corrected),
+                given=tuple(mine.given),
+                excluded=tuple(course.excluded),
+            )
         if record is None:
             return None
         return self.networks.record(reading.trial, reading.running.marks, record)

@@ -53,6 +53,9 @@ class FeatureMap:
         self._n_slots = 1.0
         self._n_steps = 1
 
+    def __len__(self) -> int:
+        return len(self._part)
+
     def learn(self, networks: Networks, categorical: np.ndarray, means: np.ndarray | None = None) -> None:
         """Add columns for new parameters.
 

@@ -69,6 +69,11 @@ class LayerTransformer(nn.Module):
         return self.output(torch.cat([mean, last], dim=-1)), weights
 
 
+_DIGITS = 6
+"""Digits behind the point of an embedding. The last digits of a result depend on which networks are embedded
+together, and what a sampler proposes must not depend on that."""
+
+
 class LayerPrior:
     """Prior expectations of a `LayerTransformer` that was trained on other tasks.
 
@@ -97,6 +102,7 @@ class LayerPrior:
         ):  # the initial weights are overwritten, but creating them draws random numbers
             self._transformer = LayerTransformer(tensors["inputs.weight"].shape[1]).eval()
         self._transformer.load_state_dict(tensors)
+        self._transformer.double()  # see `_DIGITS`
 
     @classmethod
     def load(cls, path: Path | None = None) -> LayerPrior:
@@ -125,8 +131,10 @@ class LayerPrior:
     @torch.inference_mode()
     def __call__(self, features: Sequence[np.ndarray]) -> np.ndarray:
         """``[N, E + 1]`` features of networks, each given by its layers ``[S, O]``; the last is 1."""
-        embedded, _ = self._transformer(*padded(features))
-        return np.pad(embedded.double().numpy() * self._deviation, [(0, 0), (0, 1)], constant_values=1.0)
+        layers, filled = padded(features)
+        embedded, _ = self._transformer(layers.double(), filled)
+        rounded = embedded.numpy().round(_DIGITS)
+        return np.pad(rounded * self._deviation, [(0, 0), (0, 1)], constant_values=1.0)
 
 
 def _fault_of(tensors: Mapping[str, Tensor]) -> str:
@@ -161,7 +169,7 @@ def _fault_of(tensors: Mapping[str, Tensor]) -> str:
         return f"'unit' is {unit:g}; it must be positive"
     prior = LayerPrior(dict(tensors))
     found = prior([np.zeros((1, N_LAYER_FEATURES)), np.ones((2, N_LAYER_FEATURES))])
-    if not np.isfinite(found).all():
+    if not (np.abs(found) <= torch.finfo(torch.float32).max).all():
         return "its weights are too large: the features that it computes for a network must be finite"
     if prior.policy is not None:
         logits = prior.policy(np.ones(N_SPACE_FEATURES), [np.ones((2, N_LAYER_FEATURES))])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -76,6 +76,7 @@ class Course:
         explores: Whether the network of the trial is drawn from the pretrained actor.
         drawn: The plan that was drawn, which reports do not change. What comes behind it is planned as usual.
         record: Record to be stored with the trial; None until the agent has made a decision.
+        excluded: Digests of plans that the objective did not offer.
     """
 
     configuration: PlannedTrial
@@ -85,6 +86,7 @@ class Course:
     explores: bool = False
     drawn: Plan | None = None
     record: AgentRecord | None = None
+    excluded: list[str] = field(default_factory=list)
 
 
 class NetworkAgent:
@@ -152,22 +154,26 @@ class NetworkAgent:
         return True
 
     def learn(self, n_before: int, n_new: int) -> None:
-        """Update the paper's actor and critic. A planner learns when it plans.
+        """Learn from the trials observed last.
 
         Args:
             n_before: Number of trials of the study that had finished before.
             n_new: Number of trials since then from which something can be learned.
         """
         self._losses = None
-        if self.ddpg is None or len(self.replay) < _MINIMUM_TRIALS:
-            return
-        rng = make_generator(self._seed, "learn", n_before)
-        losses = [self.ddpg.update(self.transitions.batch(rng)) for _ in range(n_new * self._config.updates)]
-        if losses:
-            of_actor = [loss.actor for loss in losses if loss.actor is not None]
-            of_critic = [loss.critic for loss in losses]
-            self._losses = statistics.fmean(of_critic), statistics.fmean(of_actor) if of_actor else None
-            _logger.debug(f"Learned from {n_new} trials; critic loss {self._losses[0]:.4f}.")
+        if self.ddpg is None:
+            n = self.replay.n_added
+            self.planner.learn(n, self.weights(n), make_generator(self._seed, "kernel", n))
+        elif len(self.replay) >= _MINIMUM_TRIALS:
+            rng = make_generator(self._seed, "learn", n_before)
+            losses = [
+                self.ddpg.update(self.transitions.batch(rng)) for _ in range(n_new * self._config.updates)
+            ]
+            if losses:
+                of_actor = [loss.actor for loss in losses if loss.actor is not None]
+                of_critic = [loss.critic for loss in losses]
+                self._losses = statistics.fmean(of_critic), statistics.fmean(of_actor) if of_actor else None
+                _logger.debug(f"Learned from {n_new} trials; critic loss {self._losses[0]:.4f}.")
 
     def _learn_source(self, k: int, source: NetworkSource) -> None:
         """Update the paper's actor and critic from the k-th earlier study, as often as in a study of it."""
@@ -212,7 +218,7 @@ class NetworkAgent:
             return None
         plan = course.plan
         if plan is not None and not plan.answers(point):
-            self.planner.exclude(plan)
+            self._exclude(plan, course)
             plan = None
         if course.explores and course.drawn is None:
             course.drawn = self._explore(trial.number, point)
@@ -238,9 +244,15 @@ class NetworkAgent:
         value = decode(name, distribution, action)
         carried_out = encode(name, distribution, value)
         if abs(carried_out - action) > _ROUNDING:
-            self.planner.exclude(plan)
+            self._exclude(plan, course)
         plan.actions[point.step, point.slot] = carried_out
         return Proposal(value)
+
+    def _exclude(self, plan: Plan, course: Course) -> None:
+        digest = plan.digest
+        if digest not in course.excluded:
+            course.excluded.append(digest)
+            self.planner.exclude([digest])
 
     def worth_training(self, trial: FrozenTrial, marks: ReportMarks, course: Course) -> bool:
         """Return whether the network that a running trial has grown to is worth a training.

@@ -11,15 +11,9 @@ import numpy as np
 
 from optuna_trlhpo.agent.config import AgentConfig
 from optuna_trlhpo.agent.features import FeatureMap
+from optuna_trlhpo.agent.learning import StepBudget
 from optuna_trlhpo.agent.sequences import Networks
 from optuna_trlhpo.agent.surrogate import Surrogate, make_surrogate
-
-_FIRST_STEPS = 60
-"""Number of learning steps at the first fit."""
-_LEAST = 3
-"""Number of networks with a value before the critic learns its kernel."""
-_MANY = 100
-"""Number of networks beyond which the kernel is learned in fewer steps."""
 
 
 class NetworkCritic:
@@ -38,16 +32,14 @@ class NetworkCritic:
     """
 
     def __init__(self, config: AgentConfig, seed: int) -> None:
-        self._config = config
         self.features = FeatureMap()
+        self._steps = StepBudget(config.fit_steps)
         self.surrogate: Surrogate = make_surrogate(config, seed)
         self.of_networks = self.values = np.zeros(0)
         self.evidence: float | None = None
-        self._n_fitted = 0  # number of trials at the last fit
-        self._has_learned = False
 
     def condition(
-        self, networks: Networks, values: np.ndarray, pending: Networks | None, *, n_trials: int
+        self, networks: Networks, values: np.ndarray, pending: Networks | None = None, *, n_trials: int = 0
     ) -> None:
         """Condition the surrogate on networks with values, and set what is known of them.
 
@@ -55,10 +47,11 @@ class NetworkCritic:
             networks: Networks whose features are known to the map of features.
             values: ``[N]`` their scores.
             pending: Networks that other trials are about to try; the expectation replaces their outcome.
-            n_trials: Number of finished trials.
+            n_trials: Number of finished trials since the surrogate learned, if it is to learn now; else 0.
         """
         x = self.features(networks)
-        self._fit(x, values, n_trials)
+        steps = self._steps.draw(n_trials, len(values))
+        self.surrogate.fit(x, values, self.features.features, steps=steps)
         self.evidence = self.surrogate.evidence
         if pending is not None:
             others = self.features(pending)
@@ -66,16 +59,6 @@ class NetworkCritic:
             x = np.concatenate([x, others])
             self.surrogate.fit(x, values, self.features.features, steps=0)
         self.of_networks, self.values = self.surrogate.fitted(), values
-
-    def _fit(self, x: np.ndarray, values: np.ndarray, n_trials: int) -> None:
-        steps = 0
-        if n_trials != self._n_fitted and len(values) >= _LEAST:
-            # With more networks a step takes longer, and each network changes the kernel less.
-            often = max(1, round(self._config.fit_steps * min(1.0, _MANY / len(values)) ** 2))
-            steps = often if self._has_learned else _FIRST_STEPS
-            self._has_learned = True
-        self._n_fitted = n_trials
-        self.surrogate.fit(x, values, self.features.features, steps=steps)
 
     def attention(
         self, networks: Networks, steps: Sequence[tuple[np.ndarray, np.ndarray]]

@@ -8,12 +8,13 @@ Notation as in `neighbourhood`.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
 from optuna_trlhpo.agent.acquisition import ASPIRATION, acquire
 from optuna_trlhpo.agent.config import AgentConfig
+from optuna_trlhpo.agent.learning import Occasions
 from optuna_trlhpo.agent.neighbourhood import Neighbourhood
 from optuna_trlhpo.agent.network_critic import NetworkCritic
 from optuna_trlhpo.agent.prior_knowledge import DEPTH, PriorKnowledge
@@ -26,6 +27,7 @@ from optuna_trlhpo.agent.sequences import (
     Plan,
     as_networks,
     as_one,
+    digest_of_key,
     joined,
     network_key,
 )
@@ -66,7 +68,39 @@ class Planner:
         self._forecast = NetworkCritic(config, seed)  # of reports
         self._differs = False  # whether equal networks had different reports
         self._steering = Steering(functools.partial(NetworkCritic, config, seed))
-        self._excluded: set[bytes] = set()
+        self._occasions = Occasions()
+        self._excluded: set[str] = set()
+
+    def learn(self, n_trials: int, weights: np.ndarray, rng: np.random.Generator) -> None:
+        """Let the critics learn from the finished trials, if it is time.
+
+        Args:
+            n_trials: Number of finished trials.
+            weights: ``[K]`` weights of the objectives.
+            rng: Random generator.
+        """
+        if not len(self._replay) and not self.knowledge.has_prior(self.knowledge.context):
+            return
+        since = self._occasions.trials_since(n_trials)
+        if not since:
+            return
+        networks, values = self._networks(rng, weights)
+        networks = self.knowledge.with_prior_features(networks)
+        templates, _ = self._templates(rng)
+        self._learn_features(self.critic, networks, templates)
+        self.critic.condition(networks, values, n_trials=since)
+        if not self._replay.reports_between or self.critic.evidence is None:
+            return
+        informed = self._steering.candidate(n_trials)
+        if informed is not None:
+            contexts, _ = self._contexts(networks, 0, None, np.zeros(0), n_trials=since)
+            if np.isnan(contexts).all():
+                return
+            with_reports = networks._replace(context=contexts)
+            self._learn_features(informed, with_reports, templates)
+            informed.condition(with_reports, values, n_trials=since)
+            assert informed.evidence is not None
+            self._steering.judge(informed.evidence, self.critic.evidence, n_trials)
 
     def plan(
         self,
@@ -88,8 +122,9 @@ class Planner:
             running: Trial that has reported ``own``, if the plan need not continue it.
         """
         replay, config = self._replay, self._config
-        repeats = self._steering.acts and self._differs
-        networks, values = replay.networks(rng, weights, unit=self.knowledge.unit, repeats=repeats)
+        if not len(self.critic.features):
+            return None
+        networks, values = self._networks(rng, weights)
         at = point if running is None else running
         prefixes, prefix_values = self._prefixes(at, own)
         networks = self.knowledge.with_prior_features(joined([networks, prefixes]))
@@ -99,21 +134,15 @@ class Planner:
         if pending:
             plans = [as_one(plan, np.zeros_like(plan.names)) for plan in pending]
             others = self.knowledge.with_prior_features(joined(plans))
-        critic = self._condition(self.critic, networks, values, templates, others)
-        informed, context = None, np.zeros(0)
+        critic, context = self.critic, np.zeros(0)
         # A plan that need not continue the trial is for another one, about which nothing was reported.
-        if running is None and not np.isnan(own).all() and critic.evidence is not None:
-            informed = self._steering.critic(len(replay))
-        if informed is not None:
+        if running is None and not np.isnan(own).all() and self._steering.acts:
+            assert self._steering.critic is not None
+            critic = self._steering.critic
             contexts, context = self._contexts(networks, len(prefix_values), at, own)
-            with_reports = networks._replace(context=contexts)
-            self._condition(informed, with_reports, values, templates, others)
-            assert informed.evidence is not None and critic.evidence is not None
-            if self._steering.judge(informed.evidence, critic.evidence, len(replay)):
-                critic, networks = informed, with_reports
-            else:
-                context = np.zeros(0)
-        may_repeat = critic is informed and self._differs
+            networks = networks._replace(context=contexts)
+        critic.condition(networks, values, others)
+        may_repeat = critic is self._steering.critic and self._differs
         of_networks, values = critic.of_networks, critic.values
         # Trials without a value are templates only: those with a value are among the networks.
         of_templates = np.full(len(templates.names), -np.inf)
@@ -140,7 +169,7 @@ class Planner:
         if not parents:
             return None
         candidates = neighbourhood.resample(rng, config.n_candidates // 2) + self._untried(parents)
-        excluded = self._excluded.union(network_key(p.names, p.indices, p.actions) for p in pending)
+        excluded = {network_key(p.names, p.indices, p.actions) for p in pending}
         excluded.update(
             network_key(n, i, a)
             for n, i, a in zip(prefixes.names, prefixes.indices, prefixes.actions, strict=True)
@@ -155,7 +184,9 @@ class Planner:
             candidates = [
                 candidate
                 for k, candidate in unique.items()
-                if k not in excluded and (may_repeat or not replay.has_value(k))
+                if k not in excluded
+                and (may_repeat or not replay.has_value(k))
+                and not (self._excluded and digest_of_key(k) in self._excluded)
             ]
             if not candidates:
                 candidates = list(unique.values())
@@ -196,9 +227,9 @@ class Planner:
         steps = list(zip(plan.names, plan.indices, strict=True))
         return self.critic.attention(self.knowledge.with_prior_features(networks), steps)
 
-    def exclude(self, plan: Plan) -> None:
-        """Exclude this plan for good: the objective did not offer a value that it needs."""
-        self._excluded.add(plan.key)
+    def exclude(self, digests: Iterable[str]) -> None:
+        """Exclude the plans with these digests for good: the objective did not offer a value in them."""
+        self._excluded.update(digests)
 
     def _templates(self, rng: np.random.Generator) -> tuple[Networks, int]:
         """Networks used as templates besides those with a value; and how many of them are trials."""
@@ -223,30 +254,32 @@ class Planner:
 
     # Critic -------------------------------------------------------------------------------------------
 
-    def _condition(
-        self,
-        critic: NetworkCritic,
-        networks: Networks,
-        values: np.ndarray,
-        templates: Networks,
-        pending: Networks | None,
-    ) -> NetworkCritic:
-        critic.features.learn(
-            joined([networks, templates]), self._replay.names.categorical, self.knowledge.means
-        )
-        critic.condition(networks, values, pending, n_trials=len(self._replay))
-        return critic
+    def _networks(self, rng: np.random.Generator, weights: np.ndarray) -> tuple[Networks, np.ndarray]:
+        """Networks with a value, and their values."""
+        repeats = self._steering.acts and self._differs
+        return self._replay.networks(rng, weights, unit=self.knowledge.unit, repeats=repeats)
+
+    def _learn_features(self, critic: NetworkCritic, networks: Networks, templates: Networks) -> None:
+        categorical = self._replay.names.categorical
+        critic.features.learn(joined([networks, templates]), categorical, self.knowledge.means)
 
     def _contexts(
-        self, networks: Networks, n_own: int, at: DecisionPoint, own: np.ndarray
+        self,
+        networks: Networks,
+        n_own: int,
+        at: DecisionPoint | None,
+        own: np.ndarray,
+        *,
+        n_trials: int = 0,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Surprise after each step: ``[N, S]`` of known networks, ``[steps]`` of the running trial.
 
         Args:
             networks: N networks with a value; the last ``n_own`` are prefixes of the running trial.
             n_own: Number of prefixes of the running trial.
-            at: Steps of the running trial.
+            at: Steps of the running trial, if there is one.
             own: ``[steps]`` its reports.
+            n_trials: Number of finished trials since the forecast of reports learned, if it is to learn now.
         """
         replay = self._replay
         of_network, prefixes, trial, step, reports = replay.reported()
@@ -254,17 +287,24 @@ class Planner:
         own_steps = np.flatnonzero(~np.isnan(own))
         trial, step = np.append(trial, np.full(len(own_steps), T)), np.append(step, own_steps)
         values = np.append(reports, replay.signed(own[own_steps]))
+        by_trial = np.full((T + 1, max(networks.context.shape[1], len(own))), np.nan)
+        if not len(values):
+            return by_trial[of_network], by_trial[-1][: len(own)]
         reported: dict[bytes, float] = {}
         for n, i, a, report in zip(prefixes.names, prefixes.indices, prefixes.actions, reports, strict=True):
-            self._differs |= reported.setdefault(network_key(n, i, a), float(report)) != report
+            if n_trials:
+                self._differs |= reported.setdefault(network_key(n, i, a), float(report)) != report
         for number in np.unique(step):
             mine = step == number
             values[mine] = normal_scores(ranks_of(values[mine]))
-        prefixes = joined([prefixes, self._first(at, own_steps)])
-        self._condition(self._forecast, self.knowledge.with_prior_features(prefixes), values, prefixes, None)
+        if at is not None:
+            prefixes = joined([prefixes, self._first(at, own_steps)])
+        prefixes = self.knowledge.with_prior_features(prefixes)
+        if n_trials:
+            self._learn_features(self._forecast, prefixes, prefixes.rows(np.arange(0)))
+        self._forecast.condition(prefixes, values, n_trials=n_trials)
         errors = self._forecast.surrogate.leave_one_out()
         assert errors is not None
-        by_trial = np.full((T + 1, max(networks.context.shape[1], len(own))), np.nan)
         by_trial[trial, step] = surprises(errors, step)
         contexts = by_trial[np.append(of_network, np.full(n_own, T))][:, : networks.context.shape[1]]
         contexts[np.arange(contexts.shape[1]) >= networks.lengths[:, None] - 1] = np.nan

@@ -52,6 +52,9 @@ class Replay:
         directions: Directions of the study's K objectives.
         seed: Random seed of the draws per trial.
         names: Table shared by all memories whose networks are compared. None creates a new one.
+
+    Attributes:
+        n_added: Number of trials that were remembered, forgotten ones included.
     """
 
     def __init__(
@@ -81,7 +84,7 @@ class Replay:
             outcomes=np.nan,
             mask=0.0,
         )
-        self._n_added = 0
+        self.n_added = 0
         self._tried: set[bytes] = set()  # `network_key` of every trial
         self._valued: dict[bytes, np.ndarray] = {}  # networks by `network_key` -> their latest outcomes
         self.scores = OutcomeTransform(np.full(1, -9.0))  # of a single objective; not yet of errors
@@ -90,6 +93,8 @@ class Replay:
         self._chosen = np.zeros(0, dtype=np.int64)  # trials of the last `networks`
         self.reports_are_values = True
         """Whether the last trial with intermediate reports reported values of its networks."""
+        self.reports_between = False
+        """Whether a trial has reported something before its last step."""
         self._ring = RingBuffer(capacity=config.replay_capacity, filling=filling)
 
     def __len__(self) -> int:
@@ -113,15 +118,16 @@ class Replay:
         mask = rng.random(self.config.n_critics) < _MEMBER_SHARE
         mask[rng.integers(len(mask))] = True  # at least one member learns from each trial
         self._known.update(_places(names))
-        if self._n_added >= self.config.replay_capacity:  # this trial replaces the oldest one
-            row = np.array([self._n_added % self.config.replay_capacity])
+        if self.n_added >= self.config.replay_capacity:  # this trial replaces the oldest one
+            row = np.array([self.n_added % self.config.replay_capacity])
             self._known.subtract(_places(self._ring.rows(row, "names")["names"][0]))
         self._tried.add(network_key(names, indices, episode.actions))
-        self._n_added += 1
+        self.n_added += 1
         between = ~np.isnan(reports)
         are_values = between & ~np.isnan(outcomes[:, 0])
         if between[:-1].any():
             self.reports_are_values = bool(are_values[:-1].any())
+            self.reports_between = True
         self._ring.add(
             dict(
                 actions=episode.actions,

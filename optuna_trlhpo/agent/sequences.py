@@ -5,6 +5,7 @@ Notation: N networks, S steps, A action slots, E numbers of a descriptor, X expe
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -163,6 +164,11 @@ class Plan:
             self, actions=actions, names=names, indices=indices, key=network_key(names, indices, actions)
         )
 
+    @property
+    def digest(self) -> str:
+        """Digest of the key."""
+        return digest_of_key(self.key)
+
 
 _PLANNED = ("actions", "names", "indices")
 """Arrays of a `Plan`."""
@@ -171,6 +177,11 @@ _PLANNED = ("actions", "names", "indices")
 def network_key(names: np.ndarray, indices: np.ndarray, actions: np.ndarray) -> bytes:
     """Key of a network with steps ``[S, A]``; equal networks have equal keys."""
     return np.concatenate([names, indices, actions], axis=-1, dtype=np.float32).tobytes()
+
+
+def digest_of_key(key: bytes) -> str:
+    """Digest of a `network_key`, which is stored with a trial."""
+    return hashlib.blake2b(key, digest_size=8).hexdigest()
 
 
 def as_networks(candidates: list[Candidate], context: np.ndarray) -> Networks:

@@ -36,16 +36,17 @@ class Steering(Generic[Critic]):
 
     Attributes:
         acts: Whether reports have been found to inform later choices.
+        critic: Critic that reads contexts; None before the first comparison.
     """
 
     def __init__(self, make_critic: Callable[[], Critic]) -> None:
         self._make_critic = make_critic
-        self._critic: Critic | None = None
+        self.critic: Critic | None = None
         self._next_look = _FIRST_LOOK
         self.acts = False
 
-    def critic(self, n_trials: int) -> Critic | None:
-        """Critic to be conditioned with contexts; None if it is not time to compare it.
+    def candidate(self, n_trials: int) -> Critic | None:
+        """Critic that is to learn with contexts; None if it is not time to compare it.
 
         It is a new one where contexts did not act so far.
 
@@ -54,12 +55,12 @@ class Steering(Generic[Critic]):
         """
         if not self.acts and n_trials < self._next_look:
             return None
-        if not self.acts or self._critic is None:
-            self._critic = self._make_critic()
-        return self._critic
+        if not self.acts or self.critic is None:
+            self.critic = self._make_critic()
+        return self.critic
 
-    def judge(self, informed: float, without: float, n_trials: int) -> bool:
-        """Return whether contexts explain the values better.
+    def judge(self, informed: float, without: float, n_trials: int) -> None:
+        """Decide whether contexts explain the values better.
 
         Args:
             informed: Log evidence of the critic that reads contexts.
@@ -69,7 +70,6 @@ class Steering(Generic[Critic]):
         self.acts = informed > without + _MARGIN
         if not self.acts:
             self._next_look = max(n_trials + 1, int(_LOOK_AGAIN * n_trials))
-        return self.acts
 
 
 def surprises(errors: np.ndarray, numbers: np.ndarray) -> np.ndarray:

@@ -88,12 +88,12 @@ class Explored:
         """Return whether nothing is left to try in a trial with the values ``fixed``."""
         return _is_done(self._root, fixed)
 
-    def add(self, path: Sequence[Step], fixed: Fixed = _NOTHING) -> None:
+    def add(self, path: Sequence[Step], fixed: Collection[str] = ()) -> None:
         """Add a trial that had these parameters, in this order, and asked for no more.
 
         Args:
             path: The parameters.
-            fixed: Fixed values by parameter name, which the trial could not choose.
+            fixed: Names of parameters whose values the trial could not choose.
         """
         nodes = [self._root]
         for name, distribution, value in path:

@@ -135,6 +135,15 @@ class SpaceModel:
         elif self._order is not None and names != self._order[: len(names)]:
             self._order = None
 
+    def settle(self) -> None:
+        """Grow all decision trees that are to be grown anew.
+
+        A tree is kept while it predicts all further examples, so the model depends on when trees are grown:
+        after each trial, and after each correction, whether or not anything is asked in between.
+        """
+        for question in (*self._following.values(), *self._ranges.values()):
+            question.settle()
+
     def correct(self, path: Path, name: str, distribution: BaseDistribution) -> None:
         """Learn immediately that ``name`` was requested behind ``path``, which is still growing."""
         seen = path.copy()
@@ -147,6 +156,7 @@ class SpaceModel:
             self._seen[digests[-1]] = name, distribution
         if self._order is not None and tuple(seen.names) != self._order[: len(seen)]:
             self._order = None
+        self.settle()
 
     def _note(self, path: Path, position: int) -> None:
         name, distribution = path.names[position], path.distributions[position]
@@ -209,8 +219,8 @@ class SpaceModel:
     def chance(self, path: Path, start: int, *, ended: bool) -> float:
         """Return the probability, in [0, 1], that an objective asks for ``path``, given its beginning.
 
-        What was seen behind the same values is certain. Everything else has the relative frequency among the
-        examples in the same leaf of the decision tree.
+        What was seen behind the same values is certain, and any other parameter there is ruled out.
+        Everything else has the relative frequency among the examples in the same leaf of the decision tree.
 
         Args:
             path: Parameters, as planned.
@@ -224,8 +234,11 @@ class SpaceModel:
             asked = path.names[position] if position < len(path) else None
             if position < len(digests) and digests[position] in self._seen:
                 expected = None if asked is None else (asked, path.distributions[position])
-                if self._seen[digests[position]] == expected:
+                seen = self._seen[digests[position]]
+                if seen == expected:
                     continue
+                if (seen and seen[0]) != asked:
+                    return 0.0
             question = self._following.get(
                 None if position == 0 else parse_name(path.names[position - 1]).template
             )

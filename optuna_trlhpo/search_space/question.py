@@ -117,6 +117,11 @@ class Question:
             del self._relative[relative][0], self._absolute[relative][0]
         self._latest = relative
 
+    def settle(self) -> None:
+        """Grow the tree, if it is to be grown anew."""
+        if len(self._relative) > 1:
+            self._root()
+
     def answer(self, place: PathPosition) -> Any:
         """Return the label at a position; None if it is unknown."""
         if len(self._relative) == 1:

@@ -74,6 +74,9 @@ class AgentRecord:
             first k steps, then that of the query. The query is the step after these k (of a critic that ranks
             plans, the value of the network of these k steps; of the pretrained actor, the features of the
             space). The weights of a row sum to 1.
+        corrected: Numbers of parameters of the trial behind which it asked for another one than predicted.
+        given: Names of parameters that got a value without asking the sampler, as where another one fixes it.
+        excluded: Digests of planned networks that the objective did not offer.
     """
 
     by: str
@@ -85,6 +88,9 @@ class AgentRecord:
     exploration: float | None = None
     losses: tuple[float, float | None] | None = None
     attention: Mapping[str, Sequence[np.ndarray]] = field(default_factory=dict)
+    corrected: tuple[int, ...] = ()
+    given: tuple[str, ...] = ()
+    excluded: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return the stored form, without empty parts.
@@ -108,6 +114,9 @@ class AgentRecord:
             stored["exploration"] = _rounded(self.exploration)
         if self.losses is not None and all(value is None or math.isfinite(value) for value in self.losses):
             stored["losses"] = [None if value is None else _rounded(value) for value in self.losses]
+        for name in ("corrected", "given", "excluded"):
+            if values := getattr(self, name):
+                stored[name] = [*values[:_MOST_STEPS]]
         room = MOST_CHARACTERS - len(str(stored)) - 60
         for average in (False, True):
             written = {role: _written(rows, average) for role, rows in self.attention.items() if rows}
@@ -147,6 +156,11 @@ def _read_agent(stored: dict[str, Any]) -> AgentRecord:
     origin = stored.get("origin")
     if origin is not None and origin not in ORIGINS:
         raise ValueError(f"origin must be one of {', '.join(ORIGINS)}")
+    corrected, given, excluded = (tuple(stored.get(name, ())) for name in ("corrected", "given", "excluded"))
+    if not all(is_integer(n, least=1) for n in corrected):
+        raise ValueError("corrected must be numbers of parameters")
+    if not all(isinstance(text, str) for text in (*given, *excluded)):
+        raise ValueError("given and excluded must be strings")
     return AgentRecord(
         by=by,
         origin=origin,
@@ -157,6 +171,9 @@ def _read_agent(stored: dict[str, Any]) -> AgentRecord:
         exploration=exploration,
         losses=losses,
         attention={role: _rows_of(attention[role]) for role in attention if role in ("actor", "critic")},
+        corrected=corrected,
+        given=given,
+        excluded=excluded,
     )
 
 

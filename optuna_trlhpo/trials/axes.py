@@ -152,6 +152,12 @@ class LabelAxis(Axis):
             self._labels.append(label)
         return bool(new)
 
+    def shorten(self, n: int) -> None:
+        """Forget all labels but the first ``n``."""
+        for label in self._labels[n:]:
+            del self._numbers[value_key(label)]
+        del self._labels[n:]
+
     def actions(self, raw: np.ndarray) -> np.ndarray:
         """Return the middles of the labels' bins."""
         return (raw + 0.5) / len(self._labels)

@@ -48,6 +48,10 @@ class Path:
         self.values[name] = value
         self.distributions.append(distribution)
 
+    def first(self, n: int) -> Path:
+        """Return the path of the first ``n`` parameters."""
+        return Path.of(self.names[:n], self.values, dict(zip(self.names, self.distributions, strict=True)))
+
     def copy(self) -> Path:
         """Return an independent copy."""
         other = Path()

@@ -122,3 +122,14 @@ def value_key(value: Any) -> Any:
         return value if value == value else ("NaN",)
     except (TypeError, ValueError):
         return type(value).__name__, repr(value)
+
+
+def still_holds(distribution: BaseDistribution, value: Any) -> bool:
+    """Return whether a planned value is valid although the distribution has changed."""
+    if isinstance(distribution, CategoricalDistribution):
+        return any(value_key(choice) == value_key(value) for choice in distribution.choices)
+    assert isinstance(distribution, IntDistribution | FloatDistribution)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    # Bounds that follow from other values may differ from the expected ones by rounding.
+    return abs(on_grid(distribution, value) - value) <= 1e-9 * (1 + abs(value))

@@ -66,8 +66,24 @@ def experience(**settings: Any) -> Replay:
     return Replay(AgentConfig(**settings), [StudyDirection.MAXIMIZE], seed=0)
 
 
+class Learned(Planner):
+    """Planner that learns before it plans, as an agent lets it after each trial."""
+
+    def plan(
+        self,
+        point: DecisionPoint,
+        own: np.ndarray,
+        weights: np.ndarray,
+        rng: np.random.Generator,
+        pending: Sequence[Plan],
+        running: DecisionPoint | None = None,
+    ) -> Plan | None:
+        self.learn(self._replay.n_added, weights, np.random.default_rng(0))
+        return super().plan(point, own, weights, rng, pending, running)
+
+
 def search_of(memory: Replay, **settings: Any) -> Planner:
-    return Planner(
+    return Learned(
         AgentConfig(**settings), memory, 0, PriorKnowledge(memory.names, memory.n_weights, 0, (), None)
     )
 
@@ -239,7 +255,7 @@ def test_a_refused_plan_never_comes_again() -> None:
         found = plan(search, anything(memory), seed=seed)
         refused.append(choice_of(found, n))
         found.actions[0, 0] = 0.99  # what the objective made of it does not matter
-        search.exclude(found)
+        search.exclude([found.digest])
     assert sorted(refused) == [0, 1, 2, 3, 4, 5]
     # When all were refused or have a value, something is planned nevertheless.
     assert plan(search, anything(memory)) is not None

@@ -13,13 +13,18 @@ def test_surprises_are_ranked_among_reports_of_the_same_number() -> None:
 
 def test_contexts_act_only_while_they_make_the_values_clearly_more_probable() -> None:
     steering: Steering[list[int]] = Steering(list)
-    assert steering.critic(2) is None  # too few trials to tell
-    first = steering.critic(8)
-    assert first is not None
-    assert not steering.judge(1.0, 0.0, 8)  # a small advantage is chance
-    assert steering.critic(9) is None  # it takes more trials before they are judged again
-    second = steering.critic(20)
-    assert second is not None and second is not first
-    assert steering.judge(20.0, 0.0, 20)
-    assert steering.critic(21) is second  # it goes on learning
-    assert not steering.judge(20.0, 30.0, 21) and steering.critic(22) is None
+    acted = []
+    assert steering.candidate(2) is None  # too few trials to tell
+    first = steering.candidate(8)
+    steering.judge(1.0, 0.0, 8)
+    acted.append(steering.acts)  # a small advantage is chance
+    assert steering.candidate(9) is None  # it takes more trials before they are judged again
+    second = steering.candidate(20)
+    assert first is not None and second is not None and second is not first
+    steering.judge(20.0, 0.0, 20)
+    acted.append(steering.acts)
+    assert steering.candidate(21) is second is steering.critic  # it goes on learning
+    steering.judge(20.0, 30.0, 21)
+    acted.append(steering.acts)
+    assert steering.candidate(22) is None
+    assert acted == [False, True, False]

@@ -23,7 +23,8 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from optuna_trlhpo.agent.config import AgentConfig
-from optuna_trlhpo.agent.configurations.memory import Record, read_record, row_of
+from optuna_trlhpo.agent.configurations.given import GivenValues
+from optuna_trlhpo.agent.configurations.memory import Record, key_of, read_record, row_of
 from optuna_trlhpo.agent.configurations.plan import ConfigurationPlan
 from optuna_trlhpo.agent.configurations.planner import ConfigurationPlanner
 from optuna_trlhpo.agent.configurations.running import PlannedTrial
@@ -33,7 +34,7 @@ from optuna_trlhpo.trials.announcements import Announced, digest_of
 from optuna_trlhpo.trials.attributes import fixed_params
 from optuna_trlhpo.trials.episode import ReportMarks
 from optuna_trlhpo.trials.path import Path
-from optuna_trlhpo.trials.values import fixed_value, on_grid, value_key
+from optuna_trlhpo.trials.values import fixed_value, on_grid, still_holds, value_key
 
 _logger = optuna.logging.get_logger("optuna.trlhpo.sampler")
 
@@ -47,8 +48,6 @@ _TRUSTED = 2
 """Number of plans that a trial did not follow before fewer candidates are compared."""
 _IN_VAIN = 4
 """Number of plans that a trial did not follow before most of its values are left to chance."""
-_GIVEN_AGAIN = 2
-"""Number of consecutive equal values after which a parameter that is set without asking counts as fixed."""
 _ATTEMPTS = 5
 """Largest number of plans made where other workers announce the same one."""
 
@@ -79,7 +78,21 @@ class ConfigurationAgent:
         self.search = ConfigurationPlanner(config, directions, seed, earlier)
         self.explored = Explored()
         self._failed: Counter[str] = Counter()  # by digest: trials that failed before they were complete
-        self._given: dict[str, tuple[Any, int]] = {}  # by name, see `note_given`
+        self._given = GivenValues()
+
+    def catch_up(self, trial: FrozenTrial, corrected: Sequence[int], given: Sequence[str]) -> None:
+        """Learn what another sampler learned while a finished trial was running.
+
+        Args:
+            trial: The trial, with its parameters in the order in which they were asked for.
+            corrected: As in `PlannedTrial`.
+            given: As in `PlannedTrial`; parameters with a single possible value may be missing.
+        """
+        path = Path.of_trial(trial)
+        for n in corrected:
+            if 0 < n < len(path):
+                self.search.model.correct(path.first(n), path.names[n], path.distributions[n])
+        self._given.catch_up(path, given, fixed_params(trial))
 
     def observe(self, trial: FrozenTrial, marks: ReportMarks, *, judge: bool = True) -> bool:
         """Learn from a finished trial, whose parameters are in the order in which they were asked for.
@@ -108,24 +121,17 @@ class ConfigurationAgent:
             self.search.avoid(path)
         self.explored.add(
             [(name, d, path.values[name]) for name, d in zip(path.names, path.distributions, strict=True)],
-            {**self._given, **fixed_params(trial)},
+            {*self._given.names, *fixed_params(trial)},
         )
         return judged
 
     def note_given(self, trial: PlannedTrial, names: Iterable[str]) -> None:
         """Note that ``trial`` got these parameters without asking, as from a sampler that fixes some."""
-        for name in names:
-            if name not in trial.fixed:
-                value = trial.path.values[name]
-                before, n = self._given.get(name, (value, 0))
-                self._given[name] = value, n + 1 if value_key(before) == value_key(value) else 1
+        self._given.note(trial, names)
 
     def _fixed(self, trial: PlannedTrial) -> Mapping[str, Any]:
         """Values, by name, that these parameters will have if the trial asks for them."""
-        if not self._given and not trial.fixed:
-            return {}
-        given = {name: value for name, (value, n) in self._given.items() if n >= _GIVEN_AGAIN}
-        return {**given, **trial.fixed}
+        return self._given.expected(trial.fixed)
 
     def repeats(self, trial: PlannedTrial) -> bool:
         """Return whether a trial may repeat a configuration: the user allows it, or none is left."""
@@ -175,8 +181,8 @@ class ConfigurationAgent:
         self._meet(trial, name, distribution)
         plan = trial.plan
         if plan is not None and not self._goes_on(plan, trial, name, distribution):
-            self.search.exclude(plan)
-            plan, trial.n_rejected = None, trial.n_rejected + 1
+            trial.rejected.append(plan.path)
+            plan = None
             if self._is_in_vain(trial):
                 return False, None
         if plan is None and n:
@@ -263,7 +269,7 @@ class ConfigurationAgent:
         return value
 
     def _meet(self, trial: PlannedTrial, name: str, distribution: BaseDistribution) -> None:
-        self._given.pop(name, None)
+        self._given.asked(name)
         values = trial.path.values
         self.explored.meet([(known, values[known]) for known in trial.path.names], name, distribution)
 
@@ -299,7 +305,9 @@ class ConfigurationAgent:
             return False
         expected = planned.distributions[n]
         return (
-            expected is distribution or expected == distribution or _holds(distribution, planned.values[name])
+            expected is distribution
+            or expected == distribution
+            or still_holds(distribution, planned.values[name])
         )
 
     def _correct(self, trial: PlannedTrial, name: str, distribution: BaseDistribution) -> None:
@@ -307,6 +315,7 @@ class ConfigurationAgent:
         expected = self.search.model.next(trial.path)
         if not isinstance(expected, Next) or expected.name != name or expected.distribution != distribution:
             self.search.model.correct(trial.path, name, distribution)
+            trial.corrected.append(len(trial.path))
 
     @staticmethod
     def _is_outdated(trial: PlannedTrial) -> bool:
@@ -332,9 +341,9 @@ class ConfigurationAgent:
     ) -> ConfigurationPlan | None:
         n, search = len(trial.path), self.search
         mine = {other.number for other in pending if other.plan is not None} | {trial.number}
-        planned = [other.plan for other in pending if other.plan is not None]
-        taken = {plan.key for plan in planned}
-        rows = [plan.row for plan in planned]
+        planned = [other.plan.path for other in pending if other.plan is not None]
+        rows = [row_of(search.columns, path) for path in planned]
+        taken = {key_of(row) for row in [*rows, *(row_of(search.columns, path) for path in trial.rejected)]}
         around = others()
         elsewhere = [other for other in around if other.trial.number not in mine]
         rows += [
@@ -387,14 +396,3 @@ class ConfigurationAgent:
             for path, mine in zip(paths, pairs, strict=True)
             if self.explored.least_open(mine, fixed) <= sum(theirs[: len(mine)] == mine for theirs in pairs)
         ]
-
-
-def _holds(distribution: BaseDistribution, value: Any) -> bool:
-    """Return whether a planned value is valid although the distribution has changed."""
-    if isinstance(distribution, CategoricalDistribution):
-        return any(value_key(choice) == value_key(value) for choice in distribution.choices)
-    assert isinstance(distribution, IntDistribution | FloatDistribution)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    # Bounds that follow from other values may differ from the expected ones by rounding.
-    return abs(on_grid(distribution, value) - value) <= 1e-9 * (1 + abs(value))

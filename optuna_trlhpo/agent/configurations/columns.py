@@ -49,6 +49,9 @@ class Places(NamedTuple):
 class Columns:
     """Columns of parameters, each with its axis.
 
+    What a plan needs beyond them may never be asked for. So it is learned tentatively, and undone before the
+    next finished trial is learned: the order of the columns must depend on finished trials alone.
+
     Attributes:
         version: Number of changes of axes: actions of different versions must not be compared.
 
@@ -72,10 +75,27 @@ class Columns:
         self._places: list[tuple[int, ...]] = []
         self._names: list[list[str]] = []
         self._ids: dict[tuple[str, int], int] = {}  # numbers of the weights that the critic learns
+        self._undo: list[tuple[str, tuple[Any, ...]]] | None = None  # calls that undo tentative changes
         self.version = 0
 
     def __len__(self) -> int:
         return len(self._axes)
+
+    def begin_tentative(self) -> None:
+        """Learn tentatively from now on."""
+        if self._undo is None:
+            self._undo = []
+
+    def undo_tentative(self) -> None:
+        """Forget what was learned tentatively, and learn permanently from now on."""
+        calls, self._undo = self._undo or [], None
+        for method, arguments in reversed(calls):
+            getattr(self, method)(*arguments)
+
+    def _note_undo(self, method: str, *arguments: Any) -> None:
+        """Note how a change is undone, if it is tentative: by name, since a sampler is pickled."""
+        if self._undo is not None:
+            self._undo.append((method, arguments))
 
     def learn(self, name: str, distribution: BaseDistribution, *, dependent: bool = False) -> int:
         """Column of a parameter, which is added if it is new.
@@ -92,24 +112,38 @@ class Columns:
         if isinstance(distribution, CategoricalDistribution):
             axis = self._axes[column]
             assert isinstance(axis, LabelAxis)
+            n = axis.n_values
             if axis.learn(distribution):
                 self.version += 1
+                self._note_undo("_shorten", axis, n)
             return column
         ranges = self._ranges[column]
         if ranges[-1] is distribution or ranges[-1] == distribution:
             if dependent or len(ranges) == 1:
                 return column
+        self._note_undo("_set_ranges", column, [*ranges])
         if dependent:
             covered = [distribution, *(other for other in ranges if other != distribution)]
             ranges[:] = covered[:_KEPT_RANGES][::-1]
         else:
             ranges[:] = [distribution]
-        axis, before = NumberAxis(ranges), self._axes[column]
+        self._set_axis(column, NumberAxis(ranges))
+        return column
+
+    def _set_axis(self, column: int, axis: NumberAxis) -> None:
+        before = self._axes[column]
         assert isinstance(before, NumberAxis)
         if vars(axis) != vars(before):
             self._axes[column] = axis
             self.version += 1
-        return column
+            self._note_undo("_set_axis", column, before)
+
+    def _set_ranges(self, column: int, ranges: list[BaseDistribution]) -> None:
+        self._ranges[column][:] = ranges
+
+    def _shorten(self, axis: LabelAxis, n: int) -> None:
+        axis.shorten(n)
+        self.version += 1
 
     def _add(self, name: str, distribution: BaseDistribution, categorical: bool) -> int:
         parsed = parse_name(name)
@@ -118,19 +152,39 @@ class Columns:
             template = family_of(name, distribution)
         key = template, categorical, parsed.places
         if key not in self._numbers:
-            number = self._templates.setdefault((template, categorical), len(self._templates))
-            self._numbers[key] = len(self._axes)
-            if categorical:
-                self._axes.append(self._labels.setdefault(template, LabelAxis()))
-            else:
-                self._axes.append(NumberAxis([distribution]))
-            self._ranges.append([distribution])
-            self._template.append(number)
-            self._places.append(parsed.places)
-            self._names.append([])
-        self._by_name[name, categorical] = self._numbers[key]
-        self._names[self._numbers[key]].append(name)
-        return self._numbers[key]
+            self._add_column(key, distribution)
+        column = self._numbers[key]
+        self._by_name[name, categorical] = column
+        self._names[column].append(name)
+        self._note_undo("_remove_name", name, categorical)
+        return column
+
+    def _remove_name(self, name: str, categorical: bool) -> None:
+        column = self._by_name.pop((name, categorical))
+        self._names[column].pop()
+
+    def _add_column(self, key: tuple[str, bool, tuple[int, ...]], distribution: BaseDistribution) -> None:
+        template, categorical, places = key
+        is_first = (template, categorical) not in self._templates
+        number = self._templates.setdefault((template, categorical), len(self._templates))
+        self._numbers[key] = len(self._axes)
+        if categorical:
+            self._axes.append(self._labels.setdefault(template, LabelAxis()))
+        else:
+            self._axes.append(NumberAxis([distribution]))
+        self._ranges.append([distribution])
+        self._template.append(number)
+        self._places.append(places)
+        self._names.append([])
+        self._note_undo("_remove_column", key, is_first)
+
+    def _remove_column(self, key: tuple[str, bool, tuple[int, ...]], is_first: bool) -> None:
+        del self._numbers[key]
+        for of_columns in (self._axes, self._ranges, self._template, self._places, self._names):
+            of_columns.pop()
+        if is_first:
+            del self._templates[key[:2]]
+            self._labels.pop(key[0], None)
 
     def find(self, name: str, distribution: BaseDistribution) -> int:
         """Column of a parameter; -1 if it has none."""

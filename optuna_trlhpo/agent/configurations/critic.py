@@ -15,18 +15,13 @@ from optuna_trlhpo.agent.configurations.memory import Known
 from optuna_trlhpo.agent.configurations.plan import ConfigurationPlan
 from optuna_trlhpo.agent.configurations.transfer import ConfigurationSource
 from optuna_trlhpo.agent.gaussian_process import NOISE_OF_TRAINING
+from optuna_trlhpo.agent.learning import StepBudget
 from optuna_trlhpo.agent.surrogate import Surrogate, make_surrogate
 from optuna_trlhpo.agent.transfer import TRANSFER_OFFSET_STD, TRANSFER_WEIGHT_STD
 from optuna_trlhpo.trials.episode import steps_of
 
-_FIRST_STEPS = 60
-"""Number of learning steps at the first fit."""
 _NOISE = -4.0
 """Expected logarithm of the variance of noise for an objective of any kind: many have almost none."""
-_LEAST = 3
-"""Number of configurations with a value before the critic learns its kernel."""
-_MANY = 100
-"""Number of configurations beyond which the kernel is learned in fewer steps."""
 
 
 class ConfigurationCritic:
@@ -52,9 +47,7 @@ class ConfigurationCritic:
         self.sources = sources
         self._is_noisy = bool(sources)
         self.surrogate = self._new_surrogate()
-        self._n_fitted = 0
-        self._has_learned = False
-        self._owed = 0.0  # fraction of a learning step that is still due
+        self._steps = StepBudget(config.fit_steps)
         self._layout: Layout | None = None
         self.evidence: float | None = None
         self.of_known: tuple[np.ndarray, np.ndarray] = np.zeros(0), np.zeros(0)
@@ -84,22 +77,22 @@ class ConfigurationCritic:
         known: Known,
         pending: Sequence[np.ndarray],
         *,
-        n_trials: int,
         mean_size: float,
         varies: bool,
         is_noisy: bool,
         after: Sequence[int] = (),
+        n_trials: int = 0,
     ) -> None:
         """Condition the surrogate on all that is known, and set `of_known` and `evidence`.
 
         Args:
             known: Configurations with a value.
             pending: Rows of running trials; the expectation replaces their outcome.
-            n_trials: Number of finished trials.
             mean_size: Mean number of parameters of a trial.
             varies: Whether values decide which parameters there are.
             is_noisy: Whether much noise is expected.
             after: Columns that only come after a report, see `Layout`.
+            n_trials: Number of finished trials since the surrogate learned, if it is to learn now; else 0.
         """
         for source in self.sources:
             source.refresh()
@@ -118,10 +111,12 @@ class ConfigurationCritic:
         x = self.features(known.actions, known.contexts)
         # Expect much noise with earlier studies, too: a single value must not outweigh their expectations.
         is_noisy = is_noisy or bool(self.sources)
-        if is_noisy != self._is_noisy:
-            self._is_noisy, self._has_learned = is_noisy, False
+        if n_trials and is_noisy != self._is_noisy:
+            self._is_noisy, self._steps = is_noisy, StepBudget(self._config.fit_steps)
             self.surrogate = self._new_surrogate()
-        self._fit(x, known.values, n_trials)
+        # Which report decides what has to be learned before the study is over, whatever it takes.
+        steps = self._steps.draw(n_trials, len(known.values), fully=self._layout.n_contexts > 0)
+        self.surrogate.fit(x, known.values, self._layout.features, steps=steps)
         self.evidence = self.surrogate.evidence
         values = known.values
         if pending:
@@ -141,20 +136,6 @@ class ConfigurationCritic:
             columns = [TRANSFER_WEIGHT_STD * source.expect(actions) for source in self.sources]
             expected = np.stack([*columns, np.full(len(actions), TRANSFER_OFFSET_STD)], axis=1)
         return self._layout(actions, contexts, expected)
-
-    def _fit(self, x: np.ndarray, values: np.ndarray, n: int) -> None:
-        assert self._layout is not None
-        steps = 0
-        if n != self._n_fitted and len(values) >= _LEAST:
-            # With more configurations a step takes longer, and each changes the kernel less.
-            # Which report decides what has to be learned before the study is over, whatever it takes.
-            self._owed += self._config.fit_steps * (
-                2 if self._layout.n_contexts else min(1.0, _MANY / len(values)) ** 2
-            )
-            steps = int(self._owed) if self._has_learned else _FIRST_STEPS
-            self._owed -= int(self._owed)
-        self.surrogate.fit(x, values, self._layout.features, steps=steps)
-        self._n_fitted, self._has_learned = n, self._has_learned or steps > 0
 
     def attention(self, plan: ConfigurationPlan) -> list[np.ndarray]:
         """Attention weights of the critic as it judges the first k steps of the last plan.

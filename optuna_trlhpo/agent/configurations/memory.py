@@ -16,7 +16,7 @@ import numpy as np
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from optuna_trlhpo.agent.configurations.columns import Columns
+from optuna_trlhpo.agent.configurations.columns import Columns, padded
 from optuna_trlhpo.trials.episode import ReportMarks, read_episode
 from optuna_trlhpo.trials.outcome_transforms import (
     OutcomeTransform,
@@ -124,6 +124,7 @@ class ConfigurationMemory:
         self._tried: set[bytes] = set()  # keys of the actions of whole trials
         self._version = -1
         self._actions = np.zeros((0, 0))
+        self._most_between = 0
         self._n_slopes = self._n_rises = self._n_sloping = 0
         self._last_reports_valued = True
         self._has_prefixes = False
@@ -175,6 +176,7 @@ class ConfigurationMemory:
             self._last_reports_valued = any(n in between for n, _ in record.outcomes)
             self._watch_slope(record)
             self._has_prefixes = True
+            self._most_between = max(self._most_between, len(between))
         for n, outcome in record.outcomes:
             key = self._raw[t, : len(self.columns)].copy()
             key[self._position[t, : len(self.columns)] >= n] = np.nan
@@ -211,11 +213,12 @@ class ConfigurationMemory:
         """Actions ``[T, D]`` of all trials."""
         T, D = len(self), len(self.columns)
         self._make_room(T)
-        if self._version != self.columns.version or self._actions.shape[1] != D:
-            if self._version != self.columns.version:
-                self._tried.clear()
+        if self._version != self.columns.version:
+            self._tried.clear()
             self._actions, self._version = self.columns.actions(self._raw[:T, :D]), self.columns.version
-        elif len(self._actions) < T:
+        if self._actions.shape[1] != D:  # these trials do not have the other columns
+            self._actions = padded(self._actions[:, :D], D)
+        if len(self._actions) < T:
             new = self.columns.actions(self._raw[len(self._actions) : T, :D])
             self._actions = np.concatenate([self._actions, new])
         return self._actions
@@ -322,6 +325,10 @@ class ConfigurationMemory:
     def reports_of(self, t: int) -> tuple[tuple[int, float], ...]:
         """Pairs of a number of parameters and the report after them, of the trial with index ``t``."""
         return self._reports[t]
+
+    def most_reports(self, limit: int) -> int:
+        """Largest number of reports of a trial before its last parameter, up to ``limit``."""
+        return min(self._most_between, limit)
 
     def after_reports(self) -> list[int]:
         """Columns that no trial had before its first report between parameters."""

@@ -32,6 +32,7 @@ from optuna_trlhpo.agent.configurations.plan import ConfigurationPlan
 from optuna_trlhpo.agent.configurations.sorts import Sort, Tried, sorts_of
 from optuna_trlhpo.agent.configurations.state_critics import StateCritics
 from optuna_trlhpo.agent.configurations.transfer import ConfigurationSource
+from optuna_trlhpo.agent.learning import Occasions
 from optuna_trlhpo.search_space.model import SpaceModel
 from optuna_trlhpo.trials.path import Path
 
@@ -69,7 +70,6 @@ class ConfigurationPlanner:
         self.columns = Columns()
         ranks = config.targets == "rank"
         self.memory = ConfigurationMemory(self.columns, directions, ranks=ranks)
-        self._excluded: set[bytes] = set()
         self._avoided: list[Path] = []
         K = len(directions)
         sources = []
@@ -84,14 +84,33 @@ class ConfigurationPlanner:
             functools.partial(ConfigurationCritic, config, seed, self.columns, sources), self.memory
         )
         self.critic = self.critics.plain
+        self._occasions = Occasions()
 
     # Learning -----------------------------------------------------------------------------------------
 
     def observe(self, record: Record) -> None:
         """Learn from a finished trial."""
+        self.columns.undo_tentative()
         self.model.learn(record.path, ended=record.ended)
         if len(record.path):
             self.memory.add(record, self._learn_columns(record.path))
+
+    def learn(self, weights: np.ndarray, rng: np.random.Generator) -> None:
+        """Let the space model learn from the finished trials, and the critics, if it is time.
+
+        Args:
+            weights: ``[K]`` weights of the objectives.
+            rng: Random generator.
+        """
+        self.model.settle()
+        since = self._occasions.trials_since(len(self.memory)) if len(self.memory) else 0
+        if since:
+            known = self._known(rng, weights)
+            if len(known.values) or self.critic.sources:
+                self.critics.learn(known, varies=self.branches, n_trials=since)
+
+    def _known(self, rng: np.random.Generator, weights: np.ndarray) -> Known:
+        return self.memory.known(rng, weights, unit=self.critic.unit, repeats=self.critics.may_repeat)
 
     def _learn_columns(self, path: Path) -> list[int]:
         pairs = zip(path.names, path.distributions, strict=True)
@@ -113,10 +132,6 @@ class ConfigurationPlanner:
     def knows(self, name: str, distribution: BaseDistribution) -> bool:
         """Return whether a trial, or an earlier study, had the parameter."""
         return self.columns.find(name, distribution) >= 0
-
-    def exclude(self, plan: ConfigurationPlan) -> None:
-        """Exclude this plan from now on: the objective asked for something else."""
-        self._excluded.add(plan.key)
 
     def avoid(self, path: Path) -> None:
         """Avoid plans that begin with ``path``, at which a trial was pruned or has failed."""
@@ -159,7 +174,8 @@ class ConfigurationPlanner:
             weights: ``[K]`` the trial's weights of the objectives.
             rng: Random generator.
             pending: Rows of other running trials; the expectation replaces their outcome.
-            taken: Keys of configurations that other trials are about to try.
+            taken: Keys of configurations that other trials are about to try, and of plans that this trial
+                did not follow.
             repeat: Whether tried configurations may be tried again.
             spread: Number of times that another worker had the same plan; with it grows the number of best
                 candidates from which one is drawn.
@@ -169,9 +185,10 @@ class ConfigurationPlanner:
             sort: Sort of the plan, as for the previous plan of the trial; None: any, or another sort than the
                 best where it is time to explore.
         """
+        self.columns.begin_tentative()
         self._learn_columns(path)
         column = self.columns.learn(*asked, dependent=self.model.is_dependent(asked[0]))
-        known = self.memory.known(rng, weights, unit=self.critic.unit, repeats=self.critics.may_repeat)
+        known = self._known(rng, weights)
         reports = [(n, report) for n, report in reports if not math.isnan(report)]
         own = self._prefixes(path, [n for n, _ in reports])
         outcomes = [report for _, report in reports]
@@ -192,7 +209,7 @@ class ConfigurationPlanner:
             fixed or {},
             rng,
         )
-        excluded: set[bytes] = set() if repeat else {*self._excluded, *taken}
+        excluded: set[bytes] = set() if repeat else {*taken}
         tried = set() if repeat or (len(context) and self.critics.may_repeat) else self.memory.tried()
         best: tuple[float, np.ndarray, np.ndarray] | None = None
         undecided = sort is None and not len(path)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from optuna.distributions import BaseDistribution
@@ -24,7 +24,9 @@ class PlannedTrial:
         plan: Planned configuration.
         n_planned: Number of reports that the plan was made with.
         n_plans: Number of plans that were made for the trial.
-        n_rejected: Number of plans that the trial did not follow.
+        rejected: Plans that the trial did not follow.
+        corrected: Numbers of parameters behind which the space model was corrected.
+        given: Names of parameters that got a value without asking for it.
         answer: Name, distribution and value of the last parameter that was given a value.
     """
 
@@ -32,13 +34,20 @@ class PlannedTrial:
     plan: ConfigurationPlan | None = None
     n_planned: int = 0
     n_plans: int = 0
-    n_rejected: int = 0
+    rejected: list[Path] = field(default_factory=list)
+    corrected: list[int] = field(default_factory=list)
+    given: list[str] = field(default_factory=list)
     answer: tuple[str, BaseDistribution, Any] | None = None
 
     @property
     def number(self) -> int:
         """Number of the trial."""
         return self.trial.number
+
+    @property
+    def n_rejected(self) -> int:
+        """Number of plans that the trial did not follow."""
+        return len(self.rejected)
 
     @property
     def fixed(self) -> Mapping[str, Any]:
