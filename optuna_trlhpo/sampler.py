@@ -106,6 +106,7 @@ class TRLHPOSampler(BaseSampler):
     """
 
     agent: Agent
+    _agent_type: type[Agent] = Agent  # an ablation has another one
 
     @named_only(_INSTEAD)
     def __init__(
@@ -327,7 +328,7 @@ class TRLHPOSampler(BaseSampler):
 
     def _begin(self, study: Study, reading: Reading) -> None:
         """Discard everything learned: another study is another problem."""
-        self.agent = Agent(
+        self.agent = self._agent_type(
             self._config,
             reading.directions,
             self._seed,

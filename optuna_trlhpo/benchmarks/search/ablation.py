@@ -1,6 +1,7 @@
 """Ablation: comparison of the whole agent with the agent without each of its parts.
 
-Every problem has its progressive form, if available, because only this form uses all parts.
+Every problem has its progressive form, if available, because only this form uses all parts; or another one,
+if asked for.
 """
 
 from __future__ import annotations
@@ -16,7 +17,11 @@ import numpy as np
 import torch
 
 from optuna_trlhpo._threads import making_modules
+from optuna_trlhpo.agent.agent import Agent
 from optuna_trlhpo.agent.layer_policy import LayerPolicy, PolicyTransformer
+from optuna_trlhpo.agent.layer_prior import LayerPrior
+from optuna_trlhpo.agent.network_agent import Course
+from optuna_trlhpo.agent.prior_knowledge import GrowthContext
 from optuna_trlhpo.benchmarks.harness.command_line import (
     print_outcome,
     print_report,
@@ -30,6 +35,7 @@ from optuna_trlhpo.benchmarks.harness.studies import mean_text
 from optuna_trlhpo.benchmarks.layer_prior.policy_training import train_policy
 from optuna_trlhpo.benchmarks.layer_prior.pretraining import read_tasks, tasks_with_table
 from optuna_trlhpo.benchmarks.problems import tables
+from optuna_trlhpo.benchmarks.problems.problem import Form
 from optuna_trlhpo.benchmarks.search import report, runner
 from optuna_trlhpo.benchmarks.search.protocols import SEQUENCES, Share
 from optuna_trlhpo.benchmarks.search.results import Results, p_text, ratio
@@ -82,6 +88,43 @@ class ShuffledActor(WithoutActor):
         return _shuffled_policy()
 
 
+class Drawing(Agent):
+    """Agent whose networks are all drawn from the pretrained actor, and ranked by nothing."""
+
+    def _is_random(self, course: Course, number: int, context: GrowthContext | None) -> bool:
+        course.explores = self.networks.can_explore(context)
+        return not course.explores
+
+
+class UnrankedActor(TRLHPOSampler):
+    """Sampler without critic: the actor proposes a network, which is trained as it is."""
+
+    _agent_type = Drawing
+
+    def worth_growing(self, *_: Any, **__: Any) -> bool:
+        """Return False: the critic would have to judge it."""
+        return False
+
+
+class _WithoutEmbedding(LayerPrior):
+    """Prior whose actor is kept, while its expectations are 0."""
+
+    def __init__(self, prior: LayerPrior) -> None:
+        self.policy, self.unit, self.means = prior.policy, prior.unit, np.zeros_like(prior.means)
+
+    def __call__(self, features: Sequence[np.ndarray]) -> np.ndarray:
+        return np.zeros((len(features), len(self.means)))
+
+
+class WithoutBody(TRLHPOSampler):
+    """Sampler whose Gaussian process does not read the embedding of the pretrained transformer."""
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        if self._prior is not None:
+            self._prior = _WithoutEmbedding(self._prior)
+
+
 @functools.cache
 def _shuffled_policy() -> LayerPolicy:
     tasks = [name for name in tasks_with_table() if name.startswith("digits")]
@@ -111,7 +154,8 @@ VARIANTS: dict[str, Variant] = {
     WHOLE: _without("the whole agent"),
     "actor-alone": _without("no critic: the actor decides alone", n_candidates=0),
     "critic-transformers": _without(
-        "an ensemble of transformers instead of the exact posterior", critic="transformer"
+        "an ensemble of transformers instead of the exact posterior: bodies without the head",
+        critic="transformer",
     ),
     "critic-perceptrons": _without(
         "an ensemble of perceptrons instead of the exact posterior", critic="perceptron"
@@ -135,6 +179,20 @@ VARIANTS: dict[str, Variant] = {
     "shuffled-actor": _without(
         "an actor pretrained on exchanged accuracies", "mnist-layers", sampler=ShuffledActor
     ),
+    "actor-unranked": _without(
+        "no critic: each network is drawn from the pretrained actor", "mnist-layers", sampler=UnrankedActor
+    ),
+    "head-without-body": _without(
+        "a Gaussian process that does not read the embedding of the pretrained transformer",
+        "mnist-layers",
+        sampler=WithoutBody,
+    ),
+    **{
+        f"candidates-{n}": _without(
+            f"{n} candidates a generation in place of 100", "mnist-layers", n_candidates=n
+        )
+        for n in (8, 32, 512)
+    },
     "no-layer-prior": _without("no prior for layers", "mnist-layers", layer_prior=False),
 }
 """Variants by name, the whole agent first."""
@@ -147,6 +205,7 @@ def run(
     seeds: int,
     budget: int,
     out: str | Path,
+    form: Form | None = None,
     jobs: int = 1,
     data_root: str | Path | None = None,
     progress: bool = False,
@@ -159,6 +218,7 @@ def run(
         seeds: Number of studies of each kind.
         budget: Number of trainings of a study.
         out: Folder of the rows.
+        form: Form of the problems; None, or for a problem without it: progressive if there is that form.
         jobs: Number of processes, each with one thread.
         data_root: See `tables.problems`.
         progress: Whether to show a progress bar.
@@ -175,8 +235,9 @@ def run(
     shares = []
     for problem in problems:
         here = tuple(name for name in names if problem in (VARIANTS[name].problems or problems))
-        form = tables.load(problem, data_root).forms[0]
-        shares.append(Share((problem,), here, seeds, budget, forms=(form,)))
+        forms = tables.load(problem, data_root).forms
+        chosen = form if form is not None and form in forms else forms[0]
+        shares.append(Share((problem,), here, seeds, budget, forms=(chosen,)))
     factories = {name: VARIANTS[name].factory for name in names}
     return runner.run_protocol(shares, factories, out=out, jobs=jobs, data_root=data_root, progress=progress)
 
@@ -235,6 +296,7 @@ def handle(arguments: argparse.Namespace) -> int:
         seeds=arguments.seeds,
         budget=arguments.budget,
         out=arguments.out,
+        form=arguments.form,
         jobs=arguments.jobs,
         data_root=arguments.data_root,
         progress=True,

@@ -93,6 +93,11 @@ def add_ablate(parser: argparse.ArgumentParser) -> None:
     problems = ("macro-progressive", "nb201-cifar10", "mnist-layers")
     add_selection(parser, problems=problems, variants=("*",))
     add_studies(parser, out=ROWS / "ablation", seeds=20, budget=100)
+    parser.add_argument(
+        "--form",
+        choices=("progressive", "terminal"),
+        help="form of the problems that have it (default: progressive, where every layer can be trained)",
+    )
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="also write the table to this file")
     parser.set_defaults(handle=_ablate)
 
