@@ -40,7 +40,7 @@ SMAC := $(BIN)/python -c 'import smac' 2>/dev/null || $(BIN)/python -m pip insta
 NEWEST_ENOUGH := import sys; sys.exit(sys.version_info < (3, 10))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long test-all test-lowest install install-lowest test-smac test-browser lint format docs bench bench-full bench-foreign ablate transfer real confirm pareto bench-engine train-less engine-search repeats policy idioms overhead soak clean
+.PHONY: help demo test test-long test-all test-lowest install install-lowest test-smac test-browser lint format docs bench bench-full bench-foreign ablate transfer real confirm pareto bench-engine train-less engine-search repeats reports policy idioms overhead soak clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -123,6 +123,9 @@ engine-search: $(INSTALLED) ## whole searches with and without what spares train
 
 repeats: $(INSTALLED) ## how often samplers propose what has been tried, on twenty pipelines; an hour
 	$(BENCHMARKS) repeats --jobs $(JOBS) --out $(ROWS)/repeats
+
+reports: $(INSTALLED) ## whether reports inform later choices of the same trial; an hour
+	$(BENCHMARKS) reports --jobs $(JOBS) --out $(ROWS)/reports
 
 policy: $(INSTALLED) ## how the policy of the paper's agent improves on a synthetic problem; five minutes
 	$(BENCHMARKS) policy --jobs $(JOBS) --out $(ROWS)/policy

@@ -27,6 +27,7 @@ _COMMANDS: tuple[tuple[str, Callable[[argparse.ArgumentParser], None], str], ...
     ("train-less", training.add_train_less, "measure savings and costs of reduced training"),
     ("engine-search", training.add_engine_search, "compare whole searches with and without reduced training"),
     ("repeats", search.add_repeats, "count repeated configurations"),
+    ("reports", search.add_reports, "measure whether reports inform later choices of the same trial"),
     ("policy", search.add_policy, "measure how the policy of the paper's agent improves"),
     ("idioms", search.add_idioms, "compare samplers on objectives like Optuna's examples"),
 )

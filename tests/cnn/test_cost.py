@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -169,3 +171,10 @@ def test_what_cannot_be_measured(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         measure_cost(parts, (3,), **arguments)
+
+
+@pytest.mark.slow
+def test_the_import_is_silent() -> None:
+    program = "import optuna_trlhpo, optuna_trlhpo.cnn, optuna_trlhpo.sklearn, optuna_trlhpo.baselines"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == done.stderr == ""

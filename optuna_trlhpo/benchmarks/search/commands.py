@@ -279,6 +279,25 @@ def _policy(arguments: argparse.Namespace) -> int:
     return policy.handle(arguments)
 
 
+def add_reports(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``reports``."""
+    parser.description = (
+        "Run problems in which a report inside the trial reveals the right choice at the next parameter, "
+        "with our sampler, TPE and random search. Studies with results are not run again."
+    )
+    _add_trials(parser, defaults.REPORTS_TRIALS)
+    add_seeds(parser, defaults.REPORTS_SEEDS)
+    add_common_arguments(parser, out="benchmark-rows/reports")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="also write the table to this file")
+    parser.set_defaults(handle=_reports)
+
+
+def _reports(arguments: argparse.Namespace) -> int:
+    from optuna_trlhpo.benchmarks.search import reports
+
+    return reports.handle(arguments)
+
+
 def _add_trials(parser: argparse.ArgumentParser, default: int) -> None:
     parser.add_argument(
         "--trials",

@@ -15,7 +15,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.utils.benchmark import Timer
 
 from optuna_trlhpo._threads import cpu_threads
 from optuna_trlhpo.cnn.text_table import aligned
@@ -226,6 +225,8 @@ def _tensors(model: nn.Module) -> Iterator[Tensor]:
 
 
 def _time(part: nn.Module, inputs: Tensor, threads: int, seconds: float) -> Latency:
+    from torch.utils.benchmark import Timer  # importing it warns where there is no CUDA runtime
+
     timer = Timer("part(inputs)", globals={"part": part, "inputs": inputs}, num_threads=threads)
     measured = timer.blocked_autorange(min_run_time=seconds)  # includes a warm-up and GPU synchronisation
     return Latency(measured.median, measured.iqr)
