@@ -142,7 +142,7 @@ class Agent:
     def _catch_up(self, trial: FrozenTrial) -> None:
         """Learn what another sampler learned while a finished trial was running."""
         record = read_agent(trial) or AgentRecord(self._config.critic)
-        self._was_asked |= record.origin is not None  # only the planner of networks records it
+        self._was_asked |= record.grows
         self.networks.planner.exclude(record.excluded)
         self.configurations.catch_up(trial, record.corrected, record.given)
 

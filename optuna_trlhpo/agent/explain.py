@@ -37,7 +37,7 @@ def with_plan(note: AgentRecord, plan: Plan, n_fixed: int, search: Planner) -> A
         plans = (*plans, Forecast(n_fixed, len(plan.names), float(values[0]), low, high))
     attention = {"actor": search.knowledge.attention(plan), "critic": search.attention(plan)}
     attention = {role: rows for role, rows in attention.items() if rows}
-    return replace(note, plans=plans, origin=note.origin or plan.origin, attention=attention)
+    return replace(note, plans=plans, origin=note.origin or plan.origin, attention=attention, grows=True)
 
 
 def with_path_plan(
@@ -58,7 +58,8 @@ def with_path_plan(
         n_fixed, n_steps = len(steps_of(path.names, [])), len(steps_of(plan.path.names, []))
         plans = (*plans, Forecast(n_fixed, n_steps, float(values[0]), low, high))
     rows = search.attention(plan)
-    return replace(note, plans=plans, attention={"critic": rows} if rows else {})
+    attention = {"critic": rows} if rows else {}
+    return replace(note, plans=plans, origin=note.origin or plan.origin, attention=attention)
 
 
 def with_episode(

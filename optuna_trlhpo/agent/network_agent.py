@@ -224,8 +224,7 @@ class NetworkAgent:
             course.drawn = self._explore(trial.number, point)
             if course.drawn is not None:
                 plan = course.plan = course.drawn
-                attention = {"actor": self.knowledge.attention(plan)}
-                course.record = AgentRecord("actor", origin=plan.origin, attention=attention)
+                course.record = with_plan(AgentRecord("actor"), plan, point.step, self.planner)
         if plan is None or (course.n_marks != len(marks) and plan is not course.drawn):
             plan, course.deeper = course.deeper, None
             if plan is None or not plan.answers(point):
@@ -310,7 +309,8 @@ class NetworkAgent:
         plans = [plan.behind(point) for plan in self.knowledge.proposals(_DRAWN, rng)]
         plans = [plan for plan in plans if plan.answers(point)]
         untried = [plan for plan in plans if not self.replay.has_value(plan.key)]
-        return next(iter(untried or plans), None)
+        plan = next(iter(untried or plans), None)
+        return None if plan is None else self.planner.judged(plan, self.weights(number), rng)
 
     def _plan(
         self,

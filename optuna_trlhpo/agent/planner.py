@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -206,6 +207,20 @@ class Planner:
         return Plan(
             actions, names, indices, score, chosen.key(), float(mean), float(deviation), chosen.origin
         )
+
+    def judged(self, plan: Plan, weights: np.ndarray, rng: np.random.Generator) -> Plan:
+        """``plan`` with what the critic expects of it.
+
+        Args:
+            plan: Plan of a trial that has reported nothing.
+            weights: ``[K]`` the trial's weights of the objectives.
+            rng: Random generator.
+        """
+        networks, values = self._networks(rng, weights)
+        self.critic.condition(self.knowledge.with_prior_features(networks), values)
+        one = self.knowledge.with_prior_features(as_one(plan, np.zeros_like(plan.names)))
+        (mean,), (deviation,) = self.critic.surrogate.predict(self.critic.features(one))
+        return replace(plan, mean=float(mean), deviation=float(deviation))
 
     def values_of(self, scores: np.ndarray) -> np.ndarray | None:
         """Values of the objective with these scores; None where a score has no single value."""

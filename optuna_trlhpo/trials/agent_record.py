@@ -21,8 +21,8 @@ ACTOR, ACTOR_NEIGHBOUR, INCUMBENT_NEIGHBOUR, CHANCE = ORIGINS = (
     "incumbent's neighbour",
     "chance",
 )
-"""Proposers of a planned network: the pretrained actor; a variation of what it proposed; a variation of a
-network that has been tried; or a random combination of known layers."""
+"""Proposers of a plan: the pretrained actor; a variation of what it proposed; a variation of a network, or a
+configuration, that has been tried; or a random combination of known layers, or random values."""
 MOST_CHARACTERS = 2000
 """Largest size of a stored `AgentRecord`, in characters."""
 _DIGITS = 3
@@ -74,6 +74,7 @@ class AgentRecord:
             first k steps, then that of the query. The query is the step after these k (of a critic that ranks
             plans, the value of the network of these k steps; of the pretrained actor, the features of the
             space). The weights of a row sum to 1.
+        grows: Whether the agent decided layer by layer how a network grows.
         corrected: Numbers of parameters of the trial behind which it asked for another one than predicted.
         given: Names of parameters that got a value without asking the sampler, as where another one fixes it.
         excluded: Digests of planned networks that the objective did not offer.
@@ -88,6 +89,7 @@ class AgentRecord:
     exploration: float | None = None
     losses: tuple[float, float | None] | None = None
     attention: Mapping[str, Sequence[np.ndarray]] = field(default_factory=dict)
+    grows: bool = False
     corrected: tuple[int, ...] = ()
     given: tuple[str, ...] = ()
     excluded: tuple[str, ...] = ()
@@ -114,6 +116,8 @@ class AgentRecord:
             stored["exploration"] = _rounded(self.exploration)
         if self.losses is not None and all(value is None or math.isfinite(value) for value in self.losses):
             stored["losses"] = [None if value is None else _rounded(value) for value in self.losses]
+        if self.grows:
+            stored["grows"] = True
         for name in ("corrected", "given", "excluded"):
             if values := getattr(self, name):
                 stored[name] = [*values[:_MOST_STEPS]]
@@ -171,6 +175,7 @@ def _read_agent(stored: dict[str, Any]) -> AgentRecord:
         exploration=exploration,
         losses=losses,
         attention={role: _rows_of(attention[role]) for role in attention if role in ("actor", "critic")},
+        grows=stored.get("grows") is True,
         corrected=corrected,
         given=given,
         excluded=excluded,

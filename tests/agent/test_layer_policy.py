@@ -217,6 +217,8 @@ def test_the_actors_attention_is_recorded_with_every_plan(policy: LayerPolicy) -
         )
     explored = read_agent(study.trials[4])
     assert explored is not None and explored.origin == ACTOR
+    (expected,) = explored.plans[:1]  # of what is explored, too
+    assert 0 < expected.value < 1 and expected.low < expected.value < expected.high
 
 
 def explored_network(space: LayerSpace, objective: Any) -> tuple[optuna.Study, list[str]]:
@@ -280,7 +282,8 @@ def test_what_grows_behind_a_network_that_was_drawn_is_planned() -> None:
     grown_to = describe(space.from_params(trial.params))
     assert grown_to.startswith(drawn) and record is not None
     assert len(trial.intermediate_values) > 1
-    assert min(plan.n_fixed for plan in record.plans) == drawn.count(">") + 1
+    assert record.plans[0].n_fixed == 0  # the drawn network itself
+    assert min(plan.n_fixed for plan in record.plans[1:]) == drawn.count(">") + 1
 
 
 def test_parameters_between_the_layers_are_no_layers() -> None:

@@ -12,7 +12,13 @@ from optuna.study import StudyDirection
 
 from optuna_trlhpo import AgentConfig, LayerSpace, TRLHPOSampler, sampler
 from optuna_trlhpo.trials import study_reader
-from optuna_trlhpo.trials.agent_record import AGENT_ATTRIBUTE, MOST_CHARACTERS, read_agent
+from optuna_trlhpo.trials.agent_record import (
+    AGENT_ATTRIBUTE,
+    CHANCE,
+    INCUMBENT_NEIGHBOUR,
+    MOST_CHARACTERS,
+    read_agent,
+)
 from optuna_trlhpo.trials.attributes import SAMPLER_ATTRIBUTE, read_from_study
 from tests.helpers import agent_note_of, agent_with, value_of
 
@@ -200,3 +206,30 @@ def test_threads_note_each_their_own():
     for trial, note in noted:
         assert len(note.q) == len(trial.intermediate_values)
         assert note.exploration == 1 - trial.number / 200
+
+
+def test_plans_for_any_objective_have_an_origin():
+    def play(trial):
+        return sum(trial.suggest_int(f"x{i}", 0, 9) for i in range(trial.suggest_int("n", 1, 3)))
+
+    study = optuna.create_study(sampler=TRLHPOSampler(seed=0, warn_independent_sampling=False))
+    study.optimize(play, n_trials=20)
+    records = [record for trial in study.trials if (record := read_agent(trial)) is not None]
+    assert {record.origin for record in records} == {INCUMBENT_NEIGHBOUR, CHANCE}
+    assert not any(record.grows for record in records)
+    without = TRLHPOSampler(seed=0, agent=AgentConfig(mutations=False), warn_independent_sampling=False)
+    other = optuna.create_study(sampler=without)
+    other.optimize(play, n_trials=14)
+    records = [record for trial in other.trials if (record := read_agent(trial)) is not None]
+    assert {record.origin for record in records} == {CHANCE}
+
+
+def test_a_record_that_is_wrong_in_part_is_not_read():
+    def read(**wrong):
+        stored = {"by": "posterior", "corrected": [2], "given": ["x"], "excluded": ["0a"], **wrong}
+        return read_agent(optuna.create_trial(value=0, system_attrs={AGENT_ATTRIBUTE: stored}))
+
+    record = read()
+    assert (record.corrected, record.given, record.excluded) == ((2,), ("x",), ("0a",))
+    for wrong in ({"corrected": [0]}, {"corrected": "ab"}, {"given": [1]}, {"excluded": 3}):
+        assert read(**wrong) is None

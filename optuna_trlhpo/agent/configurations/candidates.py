@@ -17,6 +17,7 @@ from optuna_trlhpo.agent.configurations.genomes import Genomes, loops_of
 from optuna_trlhpo.agent.configurations.memory import ConfigurationMemory, Known, key_of, row_of
 from optuna_trlhpo.agent.configurations.sorts import Sort, sorts_of
 from optuna_trlhpo.search_space.model import END, Next, SpaceModel
+from optuna_trlhpo.trials.agent_record import CHANCE, INCUMBENT_NEIGHBOUR
 from optuna_trlhpo.trials.episode import steps_of
 from optuna_trlhpo.trials.parameter_names import parse_name
 from optuna_trlhpo.trials.path import Path
@@ -157,15 +158,14 @@ class Candidates:
                 return float(there[int(len(there) * rng.random() ** 2)])
         return float(rng.random())
 
-    def start(self, n: int) -> list[np.ndarray]:
-        """Random candidates, and the best configurations of earlier studies unchanged."""
+    def start(self, n: int) -> tuple[list[np.ndarray], list[str]]:
+        """Random candidates, and the best configurations of earlier studies unchanged; and their origins."""
         if not len(self.parents):
-            return []
+            return [], []
         rows = self._genomes.resample(self.parents, self._rng, self._number(n) // 2)
         found = self.finish(rows)
-        if self._has_prior:
-            found += self.finish(self.parents[:_N_AS_THEY_ARE])
-        return found
+        earlier = self.finish(self.parents[:_N_AS_THEY_ARE]) if self._has_prior else []
+        return found + earlier, [CHANCE] * len(found) + [INCUMBENT_NEIGHBOUR] * len(earlier)
 
     def keep(self, sort: Sort) -> bool:
         """Keep only parents of one sort, if there are any; return whether there are."""
@@ -176,12 +176,16 @@ class Candidates:
             self.parents = self.parents[kept]
         return any(kept)
 
-    def more(self, parents: np.ndarray, n: int, *, mutate: bool) -> np.ndarray:
-        """Variations of ``parents``."""
+    def more(
+        self, parents: np.ndarray, origins: Sequence[str], n: int, *, mutate: bool
+    ) -> tuple[list[np.ndarray], list[str]]:
+        """Variations of ``parents``, completed, and their origins; or random candidates in their place."""
         n = self._number(n)
         parents = parents[:, : self._genomes.parents.shape[1]]  # later columns were learned in between
-        vary = self._genomes.mutate if mutate else self._genomes.resample
-        return vary(parents, self._rng, n)
+        if not mutate:
+            return self.finish(self._genomes.resample(parents, self._rng, n)), [CHANCE] * n
+        rows, chosen = self._genomes.mutate(parents, self._rng, n)
+        return self.finish(rows), [origins[k] for k in chosen.tolist()]
 
     def _number(self, n: int) -> int:
         """Number of candidates, reduced where each takes long to roll out."""

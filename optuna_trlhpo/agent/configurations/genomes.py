@@ -74,9 +74,9 @@ class Genomes:
         self._loops = loops
         self.parents = parents
 
-    def mutate(self, parents: np.ndarray, rng: np.random.Generator, n: int) -> np.ndarray:
-        """``[n, D]`` variations of ``parents`` ``[M, D]``, of better ones more often."""
-        out = np.empty((n, parents.shape[1]))
+    def mutate(self, parents: np.ndarray, rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
+        """``[n, D]`` variations of ``parents`` ``[M, D]``, of better ones more often; ``[n]`` of which."""
+        out, chosen = np.empty((n, parents.shape[1])), np.empty(n, dtype=np.int64)
         active = [np.flatnonzero(row).tolist() for row in ~np.isnan(parents) & self._free]
         draws = rng.random((n, 4))
         for i in range(n):
@@ -90,8 +90,8 @@ class Genomes:
             columns = active[k]
             for _ in range(times if columns else 0):
                 self._change(row, columns[int(len(columns) * rng.random())], rng)
-            out[i] = row
-        return out
+            out[i], chosen[i] = row, k
+        return out, chosen
 
     def resample(self, parents: np.ndarray, rng: np.random.Generator, n: int) -> np.ndarray:
         """``[n, D]`` random parents with all free values drawn anew."""

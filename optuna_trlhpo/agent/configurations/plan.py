@@ -21,6 +21,7 @@ class ConfigurationPlan:
         mean, deviation: Expected score and its standard deviation, by the critic.
         key: Key that identifies the configuration.
         row: ``[D]`` actions of the configuration.
+        origin: Proposer of the configuration, see `trials.agent_record.ORIGINS`.
     """
 
     path: Path
@@ -30,5 +31,6 @@ class ConfigurationPlan:
     deviation: float
     key: bytes
     row: np.ndarray = field(repr=False)
+    origin: str
     sort: Sort | None = None
     """Sort to which the plan was restricted; None: any."""

@@ -34,6 +34,7 @@ from optuna_trlhpo.agent.configurations.state_critics import StateCritics
 from optuna_trlhpo.agent.configurations.transfer import ConfigurationSource
 from optuna_trlhpo.agent.learning import Occasions
 from optuna_trlhpo.search_space.model import SpaceModel
+from optuna_trlhpo.trials.agent_record import INCUMBENT_NEIGHBOUR
 from optuna_trlhpo.trials.path import Path
 
 _BEST_OF_GENERATION = 10
@@ -211,23 +212,27 @@ class ConfigurationPlanner:
         )
         excluded: set[bytes] = set() if repeat else {*taken}
         tried = set() if repeat or (len(context) and self.critics.may_repeat) else self.memory.tried()
-        best: tuple[float, np.ndarray, np.ndarray] | None = None
+        best: tuple[float, np.ndarray, np.ndarray, str] | None = None
         undecided = sort is None and not len(path)
         of_all, all_values = of_known, values
         if sort is not None:
             of_known, values = self._of_sort(sort, known, draw, of_all, all_values)
         most = self._config.n_candidates
         n_candidates = min(most, max(_FEWEST, int(effort * most)))
-        fresh = draw.start(n_candidates)
-        elite = np.zeros((0, len(self.columns)))
+        fresh, origins = draw.start(n_candidates)
+        elite, of_elite = np.zeros((0, len(self.columns))), list[str]()
         for generation in range(self._config.n_generations * _PATIENCE):
             if generation >= self._config.n_generations and best is not None:
                 break
-            parents = elite if len(elite) else draw.parents
-            rows = draw.more(parents, n_candidates, mutate=self._config.mutations)
-            rows = padded([*fresh, *elite, *draw.finish(rows)], len(self.columns))
-            fresh, elite = [], np.zeros((0, len(self.columns)))
+            if len(elite):
+                parents, of_parents = elite, of_elite
+            else:
+                parents, of_parents = draw.parents, [INCUMBENT_NEIGHBOUR] * len(draw.parents)
+            varied, of_varied = draw.more(parents, of_parents, n_candidates, mutate=self._config.mutations)
+            rows = padded([*fresh, *elite, *varied], len(self.columns))
             keys = [key_of(row) for row in rows]
+            origin_of = dict(reversed([*zip(keys, [*origins, *of_elite, *of_varied], strict=True)]))
+            fresh, origins, elite, of_elite = [], [], np.zeros((0, len(self.columns))), []
             unique = {key: i for i, key in enumerate(keys) if key not in tried and key not in excluded}
             rows = rows[list(unique.values())]
             rows = rows[~self._is_avoided(rows, [*self._avoided, *crowded])]
@@ -248,15 +253,17 @@ class ConfigurationPlanner:
             scores = self._weighed_by_chance(scores, rows, draw)
             order = np.argsort(-scores, kind="stable")
             k = int(rng.integers(min(4**spread, len(order)))) if spread else 0
-            best = float(scores[order[k]]), rows[order[k]], z[order[k : k + 1]]
             elite = rows[order[:_BEST_OF_GENERATION]]
+            of_elite = [origin_of[key_of(row)] for row in elite]
+            chosen = rows[order[k]]
+            best = float(scores[order[k]]), chosen, z[order[k : k + 1]], origin_of[key_of(chosen)]
         if best is None:
             return None
-        score, row, z = best
+        score, row, z, origin = best
         planned, is_complete = draw.roll(row)
         (mean,), (deviation,) = critic.surrogate.predict(z)
         return ConfigurationPlan(
-            planned, is_complete, score, float(mean), float(deviation), key_of(row), row, sort
+            planned, is_complete, score, float(mean), float(deviation), key_of(row), row, origin, sort
         )
 
     def _without_same_places(self, rows: np.ndarray, draw: Candidates, *, repeat: bool) -> np.ndarray:
