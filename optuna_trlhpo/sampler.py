@@ -269,8 +269,7 @@ class TRLHPOSampler(BaseSampler):
             return depth == fixed.depth
         with self._working():
             reading = self._read(study, trial)
-            context = self._spaces.get((study.study_name, trial.number))
-            return self.agent.worth_training(reading, context)
+            return self.agent.worth_training(reading)
 
     def worth_growing(self, study: Study, trial: FrozenTrial) -> bool:
         """Return whether to train a deeper network in the running ``trial``, after its last report.

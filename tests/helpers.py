@@ -7,7 +7,8 @@ from typing import Any
 
 from optuna.trial import FrozenTrial
 
-from optuna_trlhpo import AgentConfig
+from optuna_trlhpo import AgentConfig, TRLHPOSampler
+from optuna_trlhpo.agent.replay import Replay
 from optuna_trlhpo.trials.agent_record import AgentRecord, read_agent
 
 
@@ -32,3 +33,11 @@ def agent_with(
     if critic == "transformer":
         more |= of_transformers
     return AgentConfig(critic=critic, **(settings | more))
+
+
+def replay_of(sampler: TRLHPOSampler) -> Replay:
+    """The replay of a sampler's agent, with all trials that the agent has observed."""
+    networks = sampler.agent.networks
+    if networks.ddpg is None:
+        networks.catch_up(None)
+    return networks.replay

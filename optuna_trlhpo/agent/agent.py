@@ -7,7 +7,7 @@ other objective are planned parameter by parameter (`configurations`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -27,7 +27,7 @@ from optuna_trlhpo.agent.layer_prior import LayerPrior
 from optuna_trlhpo.agent.network_agent import Course, NetworkAgent, Proposal
 from optuna_trlhpo.agent.prior_knowledge import GrowthContext
 from optuna_trlhpo.agent.sequences import Plan
-from optuna_trlhpo.trials.agent_record import AgentRecord, read_agent
+from optuna_trlhpo.trials.agent_record import GROWTH, PLAIN, SPACE, AgentRecord, read_agent
 from optuna_trlhpo.trials.announcements import Announced, planned_digest
 from optuna_trlhpo.trials.attributes import MARKS_ATTRIBUTE, report_marks
 from optuna_trlhpo.trials.earlier_study import EarlierStudy
@@ -95,25 +95,23 @@ class Agent:
         ]
         self.configurations = ConfigurationAgent(config, directions, seed, records, repeat=repeat)
         self.courses: dict[int, Course] = {}
-        self._was_asked = False  # whether the objective has asked what to train or whether to grow
+        self._asked: set[str] = set()  # what finished and running trials have asked for, see `AgentRecord`
         # Numbers of trials: all, those before the last `observe`, and its trials that can be learned from.
         self._n_observed = self._n_before = self._n_new = 0
 
     # Trials -------------------------------------------------------------------------------------------
 
-    def follow(self, reading: Reading, context: GrowthContext | None) -> Course:
+    def follow(self, reading: Reading) -> Course:
         """Learn from the trials that have finished, and return the state of the running trial.
 
         The agent learns from one trial after the other, so that it does not matter when it does.
         """
         if reading.finished is not None:
-            if self.networks.ddpg is None and self.grows(context):
-                self.networks.knowledge.enter(context)
             if len(reading.finished) > _MANY_TRIALS:
                 _logger.info(f"Learning from {len(reading.finished)} trials, one after the other.")
             for trials in [[trial] for trial in reading.finished] or [[]]:
                 self.observe(trials, keeps_order=reading.keeps_order)
-                self.learn(context)
+                self.learn()
         running = reading.running
         course = self.courses.get(running.number)
         if course is None:
@@ -141,10 +139,11 @@ class Agent:
 
     def _catch_up(self, trial: FrozenTrial) -> None:
         """Learn what another sampler learned while a finished trial was running."""
-        record = read_agent(trial) or AgentRecord(self._config.critic)
-        self._was_asked |= record.grows
-        self.networks.planner.exclude(record.excluded)
-        self.configurations.catch_up(trial, record.corrected, record.given)
+        record = read_agent(trial)
+        if record is not None:
+            self._note_asked(record.asked)
+            self.networks.planner.exclude(record.excluded)
+            self.configurations.catch_up(trial, record)
 
     def _observe(self, trial: FrozenTrial) -> bool:
         """Remember a trial; return whether something can be learned from it."""
@@ -162,11 +161,11 @@ class Agent:
             return False  # the paper's agent has no worst value for such a trial
         return self.networks.observe(trial, marks)
 
-    def learn(self, context: GrowthContext | None) -> None:
-        """Learn from the trials of the last `observe`, with the part of the agent that decides."""
-        if self.grows(context):
+    def learn(self) -> None:
+        """Learn from the trials of the last `observe`."""
+        if self.networks.ddpg is not None:
             self.networks.learn(self._n_before, self._n_new)
-        else:
+        elif PLAIN in self._asked and not self._grows_by_itself:
             n = len(self.configurations.search.memory)
             weights = self.networks.weights(n)
             self.configurations.search.learn(weights, make_generator(self._seed, "kernel", n))
@@ -179,7 +178,25 @@ class Agent:
         It does so in a `LayerSpace`, where the objective asks whether to grow further, and where the paper's
         actor decides alone.
         """
-        return context is not None or self._was_asked or self._config.n_candidates == 0
+        return context is not None or self._grows_by_itself or self._config.n_candidates == 0
+
+    @property
+    def _grows_by_itself(self) -> bool:
+        """Whether the objective asks whether to grow further, without a `LayerSpace`."""
+        return GROWTH in self._asked and SPACE not in self._asked
+
+    def _enter(self, course: Course, context: GrowthContext | None) -> None:
+        """Note what the trial asks for, and let the part of the agent that decides it learn."""
+        course.asked.add(PLAIN if context is None else SPACE)
+        self._note_asked(course.asked)
+        if self.networks.ddpg is None and self.grows(context):
+            self.networks.catch_up(context)
+
+    def _note_asked(self, asked: Iterable[str]) -> None:
+        is_new = PLAIN in asked and PLAIN not in self._asked
+        self._asked.update(asked)
+        if is_new and self.networks.ddpg is None:  # trials of other samplers may have come before
+            self.learn()
 
     def has_prior(self, context: GrowthContext | None) -> bool:
         """Return whether something is known before the first trial has finished."""
@@ -246,7 +263,9 @@ class Agent:
             passed to `claim`.
         """
         trial = reading.trial
-        course = self.follow(reading, context)
+        course = self.follow(reading)
+        self._enter(course, context)
+        self.configurations.meet(course.configuration, name, distribution)
         if self._is_random(course, trial.number, context):
             return Proposal(None, is_decided=False)
         found = None
@@ -331,25 +350,29 @@ class Agent:
 
     # Questions of an objective that grows networks ----------------------------------------------------
 
-    def worth_training(self, reading: Reading, context: GrowthContext | None) -> bool:
+    def worth_training(self, reading: Reading) -> bool:
         """Return whether the network that a running trial has grown to is worth a training."""
-        self._was_asked = True
-        course = self.follow(reading, context)
+        course = self.follow(reading)
+        course.asked.add(GROWTH)
+        self._note_asked(course.asked)
         return self.networks.worth_training(reading.trial, reading.running.marks, course)
 
     def worth_growing(self, reading: Reading, context: GrowthContext | None) -> bool:
         """Return whether a deeper network is worth another training in the same trial."""
-        self._was_asked = True
-        trial, marks, course = reading.trial, reading.running.marks, self.follow(reading, context)
+        trial, marks, course = reading.trial, reading.running.marks, self.follow(reading)
+        course.asked.add(GROWTH)
+        self._note_asked(course.asked)
+        self._enter(course, context)
         return self.networks.worth_growing(trial, marks, course, context, self._pending(trial.number))
 
     def record(self, reading: Reading) -> AgentRecord | None:
-        """Record to be stored with a trial that ends; None if the agent made no decision in it."""
-        course = self.follow(reading, None)
+        """Record to be stored with a trial that ends; None if there is nothing to store."""
+        course = self.follow(reading)
         record, mine = course.record, course.configuration
-        if mine.corrected or mine.given or course.excluded:
+        if self.networks.ddpg is None and course.asked:
             record = replace(
                 record or AgentRecord(self._config.critic),
+                asked=tuple(sorted(course.asked)),
                 corrected=tuple(mine.corrected),
                 given=tuple(mine.given),
                 excluded=tuple(course.excluded),

@@ -37,7 +37,7 @@ def with_plan(note: AgentRecord, plan: Plan, n_fixed: int, search: Planner) -> A
         plans = (*plans, Forecast(n_fixed, len(plan.names), float(values[0]), low, high))
     attention = {"actor": search.knowledge.attention(plan), "critic": search.attention(plan)}
     attention = {role: rows for role, rows in attention.items() if rows}
-    return replace(note, plans=plans, origin=note.origin or plan.origin, attention=attention, grows=True)
+    return replace(note, plans=plans, origin=note.origin or plan.origin, attention=attention)
 
 
 def with_path_plan(

@@ -31,7 +31,7 @@ from optuna_trlhpo.layers import ACTION_SLOTS
 from optuna_trlhpo.layers.bins import middle_of
 from optuna_trlhpo.trials.agent_record import AgentRecord
 from optuna_trlhpo.trials.earlier_study import EarlierStudy
-from optuna_trlhpo.trials.episode import ReportMarks, Request, read_episode, read_request
+from optuna_trlhpo.trials.episode import Episode, ReportMarks, Request, read_episode, read_request
 from optuna_trlhpo.trials.parameters import decode, encode
 from optuna_trlhpo.trials.performance import PERFORMANCE_VALUES
 from optuna_trlhpo.trials.rewards import signed_outcomes
@@ -77,6 +77,7 @@ class Course:
         drawn: The plan that was drawn, which reports do not change. What comes behind it is planned as usual.
         record: Record to be stored with the trial; None until the agent has made a decision.
         excluded: Digests of plans that the objective did not offer.
+        asked: What the trial has asked for, see `AgentRecord`.
     """
 
     configuration: PlannedTrial
@@ -87,6 +88,7 @@ class Course:
     drawn: Plan | None = None
     record: AgentRecord | None = None
     excluded: list[str] = field(default_factory=list)
+    asked: set[str] = field(default_factory=set)
 
 
 class NetworkAgent:
@@ -138,6 +140,7 @@ class NetworkAgent:
             for k, source in enumerate(sources):
                 self._learn_source(k, source)
         self._restlessness = 0.0  # scale of the noise that is left after the exploration trials
+        self._waiting: list[tuple[int, Episode, np.ndarray]] = []  # trials that the planner is yet to learn
         self._losses: tuple[float, float | None] | None = None  # of critic and actor, in the last update
 
     def observe(self, trial: FrozenTrial, marks: ReportMarks) -> bool:
@@ -146,6 +149,9 @@ class NetworkAgent:
         outcomes = signed_outcomes(trial, episode, self._directions)
         if outcomes is None:
             return False
+        if self.ddpg is None:
+            self._waiting.append((trial.number, episode, outcomes))
+            return True
         repeats = self.replay.has_tried(episode)
         self._restlessness = (
             min(max(_RISE * self._restlessness, _LEAST), 1.0) if repeats else _FALL * self._restlessness
@@ -153,27 +159,40 @@ class NetworkAgent:
         self.replay.add(trial.number, episode, outcomes)
         return True
 
+    def catch_up(self, context: GrowthContext | None) -> None:
+        """Let the planner learn from the trials observed since the last time, one after the other.
+
+        It is done only when a plan may be needed: the planner reads networks as those of a space, which is
+        known only then.
+
+        Args:
+            context: Space from which the running trial grows layers, if it does.
+        """
+        self.knowledge.enter(context)
+        waiting, self._waiting = self._waiting, []
+        for some in [[found] for found in waiting] or [[]]:  # even without any, something may be known
+            for number, episode, outcomes in some:
+                self.replay.add(number, episode, outcomes)
+            n = self.replay.n_added
+            self.planner.learn(n, self.weights(n), make_generator(self._seed, "kernel", n))
+
     def learn(self, n_before: int, n_new: int) -> None:
-        """Learn from the trials observed last.
+        """Update the paper's actor and critic. A planner learns in `catch_up`.
 
         Args:
             n_before: Number of trials of the study that had finished before.
             n_new: Number of trials since then from which something can be learned.
         """
         self._losses = None
-        if self.ddpg is None:
-            n = self.replay.n_added
-            self.planner.learn(n, self.weights(n), make_generator(self._seed, "kernel", n))
-        elif len(self.replay) >= _MINIMUM_TRIALS:
-            rng = make_generator(self._seed, "learn", n_before)
-            losses = [
-                self.ddpg.update(self.transitions.batch(rng)) for _ in range(n_new * self._config.updates)
-            ]
-            if losses:
-                of_actor = [loss.actor for loss in losses if loss.actor is not None]
-                of_critic = [loss.critic for loss in losses]
-                self._losses = statistics.fmean(of_critic), statistics.fmean(of_actor) if of_actor else None
-                _logger.debug(f"Learned from {n_new} trials; critic loss {self._losses[0]:.4f}.")
+        if self.ddpg is None or len(self.replay) < _MINIMUM_TRIALS:
+            return
+        rng = make_generator(self._seed, "learn", n_before)
+        losses = [self.ddpg.update(self.transitions.batch(rng)) for _ in range(n_new * self._config.updates)]
+        if losses:
+            of_actor = [loss.actor for loss in losses if loss.actor is not None]
+            of_critic = [loss.critic for loss in losses]
+            self._losses = statistics.fmean(of_critic), statistics.fmean(of_actor) if of_actor else None
+            _logger.debug(f"Learned from {n_new} trials; critic loss {self._losses[0]:.4f}.")
 
     def _learn_source(self, k: int, source: NetworkSource) -> None:
         """Update the paper's actor and critic from the k-th earlier study, as often as in a study of it."""
@@ -206,7 +225,8 @@ class NetworkAgent:
         request = read_request(trial, marks, name, distribution)
         if not self.knowledge.has_prior(context) and not self.replay.knows(request.slots):
             return None
-        self.knowledge.enter(context)
+        if self.ddpg is not None:
+            self.knowledge.enter(context)
         point = self.replay.decision_point(request)
         if self.ddpg is not None:
             exploration = self._exploration(trial.number)
@@ -277,7 +297,6 @@ class NetworkAgent:
         reports = episode.reports.copy()
         if trial.intermediate_values:
             reports[-1] = trial.intermediate_values[max(trial.intermediate_values)]
-        self.knowledge.enter(context)
         grown = self.replay.decision_point(Request(episode, (), np.empty(0)))
         anything = self.replay.decision_point(Request(episode.first(0), (), np.empty(0)))
         another = self._plan(trial, anything, reports, pending, running=grown)

@@ -23,6 +23,8 @@ ACTOR, ACTOR_NEIGHBOUR, INCUMBENT_NEIGHBOUR, CHANCE = ORIGINS = (
 )
 """Proposers of a plan: the pretrained actor; a variation of what it proposed; a variation of a network, or a
 configuration, that has been tried; or a random combination of known layers, or random values."""
+PLAIN, SPACE, GROWTH = "plain", "space", "growth"
+"""What trials ask for, see `AgentRecord`."""
 MOST_CHARACTERS = 2000
 """Largest size of a stored `AgentRecord`, in characters."""
 _DIGITS = 3
@@ -34,6 +36,10 @@ _NIBBLES[np.frombuffer(b"0123456789abcdef", np.uint8)] = np.arange(16)
 _ROWS = re.compile(rf"([1-9][0-9]{{0,3}}):((?:[0-9a-f]{{{_DIGITS}}})+)")
 _MOST_STEPS = 32
 """Largest number of steps, or plans, of which forecasts are stored."""
+_REPLAYED = "asked", "corrected", "given", "excluded"
+"""Attributes of a record that a new sampler reads, to go on as one that has followed the trial."""
+_MOST_REPLAYED = 500
+"""Largest number of values of each that are stored."""
 
 
 class Forecast(NamedTuple):
@@ -74,9 +80,11 @@ class AgentRecord:
             first k steps, then that of the query. The query is the step after these k (of a critic that ranks
             plans, the value of the network of these k steps; of the pretrained actor, the features of the
             space). The weights of a row sum to 1.
-        grows: Whether the agent decided layer by layer how a network grows.
+        asked: What the trial has asked for: `PLAIN`, parameters outside of any `LayerSpace`; `SPACE`, layers
+            of one; `GROWTH`, whether to train, or to grow further.
         corrected: Numbers of parameters of the trial behind which it asked for another one than predicted.
-        given: Names of parameters that got a value without asking the sampler, as where another one fixes it.
+        given: Positions of parameters, from 0, that got a value without asking the sampler, as where another
+            one fixes it.
         excluded: Digests of planned networks that the objective did not offer.
     """
 
@@ -89,9 +97,9 @@ class AgentRecord:
     exploration: float | None = None
     losses: tuple[float, float | None] | None = None
     attention: Mapping[str, Sequence[np.ndarray]] = field(default_factory=dict)
-    grows: bool = False
+    asked: tuple[str, ...] = ()
     corrected: tuple[int, ...] = ()
-    given: tuple[str, ...] = ()
+    given: tuple[int, ...] = ()
     excluded: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
@@ -116,11 +124,9 @@ class AgentRecord:
             stored["exploration"] = _rounded(self.exploration)
         if self.losses is not None and all(value is None or math.isfinite(value) for value in self.losses):
             stored["losses"] = [None if value is None else _rounded(value) for value in self.losses]
-        if self.grows:
-            stored["grows"] = True
-        for name in ("corrected", "given", "excluded"):
+        for name in _REPLAYED:
             if values := getattr(self, name):
-                stored[name] = [*values[:_MOST_STEPS]]
+                stored[name] = [*values[:_MOST_REPLAYED]]
         room = MOST_CHARACTERS - len(str(stored)) - 60
         for average in (False, True):
             written = {role: _written(rows, average) for role, rows in self.attention.items() if rows}
@@ -160,11 +166,13 @@ def _read_agent(stored: dict[str, Any]) -> AgentRecord:
     origin = stored.get("origin")
     if origin is not None and origin not in ORIGINS:
         raise ValueError(f"origin must be one of {', '.join(ORIGINS)}")
-    corrected, given, excluded = (tuple(stored.get(name, ())) for name in ("corrected", "given", "excluded"))
-    if not all(is_integer(n, least=1) for n in corrected):
-        raise ValueError("corrected must be numbers of parameters")
-    if not all(isinstance(text, str) for text in (*given, *excluded)):
-        raise ValueError("given and excluded must be strings")
+    asked, corrected, given, excluded = (tuple(stored.get(name, ())) for name in _REPLAYED)
+    if not set(asked) <= {PLAIN, SPACE, GROWTH}:
+        raise ValueError(f"asked must be some of {PLAIN}, {SPACE}, {GROWTH}")
+    if not all(is_integer(n, least=0) for n in (*corrected, *given)):
+        raise ValueError("corrected and given must be numbers of parameters")
+    if not all(isinstance(text, str) for text in excluded):
+        raise ValueError("excluded must be strings")
     return AgentRecord(
         by=by,
         origin=origin,
@@ -175,7 +183,7 @@ def _read_agent(stored: dict[str, Any]) -> AgentRecord:
         exploration=exploration,
         losses=losses,
         attention={role: _rows_of(attention[role]) for role in attention if role in ("actor", "critic")},
-        grows=stored.get("grows") is True,
+        asked=asked,
         corrected=corrected,
         given=given,
         excluded=excluded,

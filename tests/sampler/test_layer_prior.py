@@ -14,6 +14,7 @@ from optuna_trlhpo.agent.layer_prior import EMBEDDING, LayerPrior, LayerTransfor
 from optuna_trlhpo.agent.planner import Planner
 from optuna_trlhpo.space.descriptors import LAYER_FEATURES
 from optuna_trlhpo.trials.outcome_transforms import OutcomeTransform
+from tests.helpers import replay_of
 
 AGENT = AgentConfig(n_candidates=40, n_generations=2, fit_steps=2, random_interval=0)
 SPACE = LayerSpace(input_shape=(1, 12, 12), max_layers=3, min_accuracy=None, min_improvement=None)
@@ -239,7 +240,7 @@ def test_its_unit_is_that_of_scores_where_there_are_layers(file):
         study.optimize(objective, n_trials=4)
         values = np.array([trial.value for trial in study.trials[:3]])  # what was known at the last trial
         scores = (
-            sampler.agent.networks.replay.scores
+            replay_of(sampler).scores
             if objective is in_space
             else sampler.agent.configurations.search.memory.scores
         )
@@ -252,7 +253,7 @@ def test_that_reports_are_values_is_found_out():
     """Else no trial ever grows on after its first report."""
     sampler = sampler_of()
     run(sampler, grow, 6)
-    assert sampler.agent.networks.replay.reports_are_values
+    assert replay_of(sampler).reports_are_values
 
 
 # What is refused --------------------------------------------------------------------------------------

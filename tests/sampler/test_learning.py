@@ -11,7 +11,7 @@ from optuna_trlhpo import AgentConfig, LayerSpace, TRLHPOSampler
 from optuna_trlhpo.benchmarks.problems.idioms import IDIOMS, Observer
 from optuna_trlhpo.benchmarks.problems.synthetic import signpost
 from optuna_trlhpo.benchmarks.search import policy
-from tests.helpers import value_of
+from tests.helpers import replay_of, value_of
 
 
 def last_mean(sampler, objective, *, n_trials, n_last):
@@ -131,7 +131,7 @@ def test_constraints_are_learned(pruned):
 
 def outcomes_and_reports(sampler):
     """What was remembered: outcomes [trials, S] and, beside them, the reports that were part of the state."""
-    rows = sampler.agent.networks.replay.rows(np.arange(len(sampler.agent.networks.replay)))
+    rows = replay_of(sampler).rows(np.arange(len(replay_of(sampler))))
     return rows["outcomes"][..., 0], rows["reports"]
 
 

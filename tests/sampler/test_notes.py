@@ -92,7 +92,7 @@ def test_the_papers_agent_attends_to_what_is_there_alone(studies):
 
 def test_a_critic_of_transformers_attends_to_the_layers_of_its_plan(studies):
     some = [read_agent(trial) for trial in studies["transformer"].trials]
-    noted = [note for note in some if note is not None]
+    noted = [note for note in some if note is not None and note.plans]
     assert noted
     for note in noted:
         assert set(note.attention) == {"critic"}
@@ -215,21 +215,27 @@ def test_plans_for_any_objective_have_an_origin():
     study = optuna.create_study(sampler=TRLHPOSampler(seed=0, warn_independent_sampling=False))
     study.optimize(play, n_trials=20)
     records = [record for trial in study.trials if (record := read_agent(trial)) is not None]
-    assert {record.origin for record in records} == {INCUMBENT_NEIGHBOUR, CHANCE}
-    assert not any(record.grows for record in records)
+    assert {record.origin for record in records if record.plans} == {INCUMBENT_NEIGHBOUR, CHANCE}
+    assert all(record.asked == ("plain",) for record in records)
     without = TRLHPOSampler(seed=0, agent=AgentConfig(mutations=False), warn_independent_sampling=False)
     other = optuna.create_study(sampler=without)
     other.optimize(play, n_trials=14)
     records = [record for trial in other.trials if (record := read_agent(trial)) is not None]
-    assert {record.origin for record in records} == {CHANCE}
+    assert {record.origin for record in records if record.plans} == {CHANCE}
 
 
 def test_a_record_that_is_wrong_in_part_is_not_read():
     def read(**wrong):
-        stored = {"by": "posterior", "corrected": [2], "given": ["x"], "excluded": ["0a"], **wrong}
+        stored = {"by": "posterior", "corrected": [2], "given": [0], "excluded": ["0a"], **wrong}
         return read_agent(optuna.create_trial(value=0, system_attrs={AGENT_ATTRIBUTE: stored}))
 
     record = read()
-    assert (record.corrected, record.given, record.excluded) == ((2,), ("x",), ("0a",))
-    for wrong in ({"corrected": [0]}, {"corrected": "ab"}, {"given": [1]}, {"excluded": 3}):
+    assert (record.corrected, record.given, record.excluded) == ((2,), (0,), ("0a",))
+    for wrong in (
+        {"asked": ["x"]},
+        {"corrected": [-1]},
+        {"corrected": "ab"},
+        {"given": ["x"]},
+        {"excluded": 3},
+    ):
         assert read(**wrong) is None

@@ -7,6 +7,7 @@ from optuna.trial import TrialState
 
 from optuna_trlhpo import AgentConfig, LayerSpace, TRLHPOSampler
 from optuna_trlhpo.agent.sequences import network_key
+from tests.helpers import replay_of
 
 SPACE = LayerSpace(max_layers=4, input_shape=(1, 8, 8), min_accuracy=None, min_improvement=None)
 
@@ -129,7 +130,7 @@ def test_the_network_that_was_planned_is_trained(make_sampler):
             continue
         layers, plan = trained[0]
         assert len(layers) == len(plan.names) or len(layers) == SPACE.max_layers
-        assert sampler.agent.networks.replay.has_value(plan.key) is False  # of all that was known then
+        assert replay_of(sampler).has_value(plan.key) is False  # of all that was known then
         first_depths.append(len(layers))
         for deeper, later in trained[1:]:  # what is trained behind it is planned too
             assert len(deeper) == len(later.names) or len(deeper) == SPACE.max_layers
@@ -215,7 +216,7 @@ def test_an_enqueued_network_is_trained(make_sampler):
     assert grow(study, SPACE)[-1][0] == wanted
     for _ in range(3):
         grow(study, SPACE)
-    assert len(sampler.agent.networks.replay) == 9
+    assert len(replay_of(sampler)) == 9
 
 
 @pytest.mark.slow

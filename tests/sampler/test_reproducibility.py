@@ -11,7 +11,7 @@ import pytest
 from optuna.study import StudyDirection
 
 from optuna_trlhpo import LayerSpace, TRLHPOSampler
-from tests.helpers import value_of
+from tests.helpers import replay_of, value_of
 
 SPACE = LayerSpace(max_layers=3, min_accuracy=None, min_improvement=None)
 
@@ -152,7 +152,7 @@ def test_a_new_sampler_on_a_stored_study_learns_from_it_and_does_not_repeat_it(m
         study = optuna.load_study(study_name="s", storage=storage, sampler=sampler)
         study.optimize(objective, n_trials=2)
         assert (
-            len(sampler.agent.networks.replay) == n_known + 1
+            len(replay_of(sampler)) == n_known + 1
         )  # all but its last own trial, which nobody asked about yet
     suggestions = [tuple(trial.params.values()) for trial in study.trials]
     assert len(set(suggestions)) == len(suggestions) == 12
@@ -212,7 +212,7 @@ def test_another_study_is_learned_from_scratch(make_sampler):
     for _ in range(2):
         study = optuna.create_study(direction="maximize", sampler=sampler)
         study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=5)
-        assert len(sampler.agent.networks.replay) == 4
+        assert len(replay_of(sampler)) == 4
 
 
 @pytest.mark.slow
@@ -222,7 +222,7 @@ def test_another_study_of_the_same_name_is_learned_from_scratch(make_sampler):
     for direction, n_trials in ((maximize, 8), (minimize, 6), (minimize, 4), (minimize, 7)):
         study = optuna.create_study(study_name="same", direction=direction, sampler=sampler)
         study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=n_trials)
-        assert len(sampler.agent.networks.replay) == n_trials - 1
-        rows = sampler.agent.networks.replay.rows(np.arange(n_trials - 1))
+        assert len(replay_of(sampler)) == n_trials - 1
+        rows = replay_of(sampler).rows(np.arange(n_trials - 1))
         sign = 1 if direction == maximize else -1
         assert rows["outcomes"][:, 0, 0].tolist() == [sign * value_of(trial) for trial in study.trials[:-1]]

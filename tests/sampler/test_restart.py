@@ -15,7 +15,7 @@ from optuna import Study, Trial
 from optuna.samplers import BaseSampler, PartialFixedSampler
 from optuna.study import StudyDirection
 
-from optuna_trlhpo import AgentConfig, LayerSpace, TRLHPOSampler
+from optuna_trlhpo import AgentConfig, LayerSpace, TRLHPOSampler, worth_training
 from optuna_trlhpo.benchmarks.problems.pipelines import PIPELINES
 
 SPACE = LayerSpace(max_layers=4, min_accuracy=None, min_improvement=None)
@@ -82,9 +82,49 @@ def own_rules(trial: Trial) -> float:
     return x + sum(values)
 
 
+def rate_and_layers(trial: Trial) -> float:
+    return trial.suggest_float("rate", 1e-4, 1, log=True) + suggested(trial)
+
+
+def rate_and_growth(trial: Trial) -> float:
+    return trial.suggest_float("rate", 1e-4, 1, log=True) + grown(trial)
+
+
+def sometimes_layers(trial: Trial) -> float:
+    if trial.suggest_categorical("model", ["network", "forest"]) == "forest":
+        return trial.suggest_float("share", 0, 1)
+    return grown(trial)
+
+
+def own_growth(trial: Trial) -> float:
+    size = 0.0
+    for k in range(3):
+        size += trial.suggest_int(f"units_{k}", 1, 8) / 8
+        if k == 2 or worth_training(trial, depth=k + 1, max_depth=3):
+            trial.report(size / (k + 1) ** 1.5, k)
+    return -size / 3**1.5
+
+
+def reopened(trial: Trial) -> float:
+    """Ask for one more parameter when all configurations have been tried."""
+    a = trial.suggest_int("a", 0, 3)
+    return a + (trial.suggest_float("late", 0, 1) if trial.number >= 4 else 0)
+
+
+def fails_once(trial: Trial) -> float:
+    a = trial.suggest_int("a", 0, 2)
+    if trial.number == 3:
+        trial.suggest_int("extra", 0, 1)
+        raise RuntimeError
+    return a
+
+
 OBJECTIVES: dict[str, Play] = {
     play.__name__: play
-    for play in (grown, suggested, loop, flat, two_values, signpost, interrupted, renamed, own_rules)
+    for play in (
+        *(grown, suggested, loop, flat, two_values, signpost, interrupted, renamed, own_rules),
+        *(rate_and_layers, rate_and_growth, sometimes_layers, own_growth, reopened, fails_once),
+    )
 }
 
 
@@ -116,7 +156,7 @@ def make(**arguments: Any) -> TRLHPOSampler:
     return TRLHPOSampler(seed=3, warn_independent_sampling=False, **arguments)
 
 
-@pytest.mark.parametrize("name", ["loop", "flat", pytest.param("grown", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["loop", "flat", "own_growth", "reopened", "fails_once"])
 def test_a_new_sampler_continues_as_the_uninterrupted_one(name: str) -> None:
     play = OBJECTIVES[name]
     assert run(play, make, [11, 1, 14]) == run(play, make, [N_TRIALS])
@@ -145,7 +185,7 @@ def test_so_they_do_on_pipelines_of_other_people(name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["grown", "suggested", "loop", "own_rules"])
+@pytest.mark.parametrize("name", ["grown", "rate_and_layers", "loop", "own_rules"])
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -179,6 +219,43 @@ def test_so_they_do_where_another_sampler_fixes_values() -> None:
         return PartialFixedSampler({"w0": 5, "k1": 2}, make())
 
     assert run(loop, wrapped, [1] * N_TRIALS) == run(loop, wrapped, [N_TRIALS])
+
+
+@pytest.mark.slow
+def test_so_they_do_where_it_fixes_many() -> None:
+    names = [a + b for a in "abcdefg" for b in "uvwxyz"]
+
+    def many(trial: Trial) -> float:
+        return sum(k * trial.suggest_float(name, 0, 1) for k, name in enumerate(names))
+
+    def wrapped() -> BaseSampler:
+        return PartialFixedSampler(dict.fromkeys(names[6:], 0.5), make())
+
+    assert run(many, wrapped, [1] * 12) == run(many, wrapped, [12])
+
+
+@pytest.mark.slow
+def test_so_they_do_where_parameters_appear_late() -> None:
+    def late(trial: Trial) -> float:
+        x = float(trial.suggest_int("a", 0, 50))
+        x += sum(trial.suggest_categorical(f"c{j}", ["q", "r"]) == "q" for j in range(int(x) % 3))
+        if trial.number >= 6:
+            x += trial.suggest_float("late", 0, 1)
+        return x
+
+    def transformers() -> BaseSampler:
+        return make(agent=AgentConfig(critic="transformer", fit_steps=1, n_critics=2, blocks=1))
+
+    assert run(late, transformers, [9, 4]) == run(late, transformers, [13])
+
+
+@pytest.mark.parametrize("layer_prior", [False, True])
+def test_layers_are_learned_where_another_parameter_comes_first(layer_prior: bool) -> None:
+    """The space is known only when the trial asks for the first layer."""
+    sampler = make(layer_prior=layer_prior)
+    optuna.create_study(sampler=sampler).optimize(rate_and_layers, n_trials=15)
+    planner = sampler.agent.networks.planner
+    assert len(planner.critic.features) and len(planner.critic.values) >= 13
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 import statistics
 from typing import Any
 
+import numpy as np
 import optuna
 import pytest
 from optuna.trial import TrialState
@@ -12,7 +13,7 @@ from optuna_trlhpo.agent.ensemble import Ensemble
 from optuna_trlhpo.agent.gaussian_process import GaussianProcess
 from optuna_trlhpo.agent.surrogate import make_surrogate
 from optuna_trlhpo.trials.attributes import MARKS_ATTRIBUTE
-from tests.helpers import agent_note_of, agent_with, value_of
+from tests.helpers import agent_note_of, agent_with, replay_of, value_of
 
 SMALL: dict[str, Any] = dict(n_candidates=20, fit_steps=2, random_interval=0)
 
@@ -74,7 +75,7 @@ def test_reports_that_are_not_read_leave_no_note(read_reports):
     noted = [MARKS_ATTRIBUTE in trial.system_attrs for trial in study.trials]
     assert any(noted) == read_reports
     assert all(len(trial.intermediate_values) > 1 for trial in study.trials[:4])  # there was something
-    outcomes = study.sampler.agent.networks.replay.rows(range(4), "outcomes")["outcomes"]
+    outcomes = replay_of(study.sampler).rows(np.arange(4), "outcomes")["outcomes"]
     assert (outcomes[:, 0, 0] == outcomes[:, 0, 0]).any() == read_reports  # of the first layers
 
 

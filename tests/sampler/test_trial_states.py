@@ -9,6 +9,7 @@ from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.trial import TrialState
 
 from optuna_trlhpo import LayerSpace
+from tests.helpers import replay_of
 
 SPACE: dict[str, BaseDistribution] = {"x": FloatDistribution(0, 1), "y": FloatDistribution(0, 1)}
 
@@ -22,10 +23,10 @@ def learned(sampler, study):
     trial = study.ask()
     trial.suggest_float("asked_to_learn", 0, 1)
     study.tell(trial, state=TrialState.FAIL)
-    n = len(sampler.agent.networks.replay)
+    n = len(replay_of(sampler))
     if n == 0:
         return []
-    rows = sampler.agent.networks.replay.rows(np.arange(n))
+    rows = replay_of(sampler).rows(np.arange(n))
     return [
         float(outcomes[length - 1, 0])
         for outcomes, length in zip(rows["outcomes"], rows["length"], strict=True)
@@ -82,7 +83,7 @@ def test_an_enqueued_value_outside_its_range_is_learned_as_the_nearest(sampler, 
     with pytest.warns(UserWarning, match="out of range"):
         study.optimize(lambda trial: sum(ask_both(trial)), n_trials=1)
     study.optimize(lambda trial: sum(ask_both(trial)), n_trials=5)
-    assert sampler.agent.networks.replay.rows(np.array([0]))["actions"][0, :, 0].tolist() == [1.0, 0.5]
+    assert replay_of(sampler).rows(np.array([0]))["actions"][0, :, 0].tolist() == [1.0, 0.5]
 
 
 def test_pruned_trials_are_learned_with_their_last_report(sampler, study):
@@ -182,7 +183,7 @@ def test_added_layer_trials_are_learned_by_their_final_value_alone(sampler, stud
         )
     )
     assert learned(sampler, study) == [0.7]
-    assert np.isnan(sampler.agent.networks.replay.rows(np.array([0]))["outcomes"][0, 0, 0])
+    assert np.isnan(replay_of(sampler).rows(np.array([0]))["outcomes"][0, 0, 0])
 
 
 def test_partially_fixed_parameters_are_learned_like_any(sampler, study):
@@ -250,7 +251,7 @@ def test_hyperband_trials_are_learned_in_every_bracket(make_sampler, direction):
     study.optimize(objective, n_trials=30)
     assert {trial.state for trial in study.trials} == {TrialState.COMPLETE, TrialState.PRUNED}
     # What a bracket has not been asked about since is yet to come.
-    assert 20 < len(sampler.agent.networks.replay) <= 30
+    assert 20 < len(replay_of(sampler)) <= 30
 
 
 @pytest.mark.parametrize("storage", ["memory", "sqlite", "journal"])
@@ -275,7 +276,7 @@ def test_reports_are_seen_on_every_storage(make_sampler, storage, tmp_path):
 
     study.optimize(objective, n_trials=5)
     assert learned(sampler, study) == [0.75] * 5
-    rows = sampler.agent.networks.replay.rows(np.arange(5))
+    rows = replay_of(sampler).rows(np.arange(5))
     np.testing.assert_allclose(rows["outcomes"][:, 0, 0], 0.5)
 
 

@@ -30,6 +30,7 @@ from optuna_trlhpo.agent.configurations.planner import ConfigurationPlanner
 from optuna_trlhpo.agent.configurations.running import PlannedTrial
 from optuna_trlhpo.search_space.explored import Explored, all_values
 from optuna_trlhpo.search_space.model import END, Next
+from optuna_trlhpo.trials.agent_record import AgentRecord
 from optuna_trlhpo.trials.announcements import Announced, digest_of
 from optuna_trlhpo.trials.attributes import fixed_params
 from optuna_trlhpo.trials.episode import ReportMarks
@@ -80,19 +81,20 @@ class ConfigurationAgent:
         self._failed: Counter[str] = Counter()  # by digest: trials that failed before they were complete
         self._given = GivenValues()
 
-    def catch_up(self, trial: FrozenTrial, corrected: Sequence[int], given: Sequence[str]) -> None:
+    def catch_up(self, trial: FrozenTrial, record: AgentRecord) -> None:
         """Learn what another sampler learned while a finished trial was running.
 
         Args:
             trial: The trial, with its parameters in the order in which they were asked for.
-            corrected: As in `PlannedTrial`.
-            given: As in `PlannedTrial`; parameters with a single possible value may be missing.
+            record: Its record.
         """
-        path = Path.of_trial(trial)
-        for n in corrected:
-            if 0 < n < len(path):
-                self.search.model.correct(path.first(n), path.names[n], path.distributions[n])
-        self._given.catch_up(path, given, fixed_params(trial))
+        path, fixed = Path.of_trial(trial), fixed_params(trial)
+        for n, (name, distribution) in enumerate(zip(path.names, path.distributions, strict=True)):
+            if n in record.corrected:
+                self.search.model.correct(path.first(n), name, distribution)
+            if not (name in fixed or n in record.given or distribution.single()):
+                self.explored.meet([*path.values.items()][:n], name, distribution)
+        self._given.catch_up(path, record.given, fixed)
 
     def observe(self, trial: FrozenTrial, marks: ReportMarks, *, judge: bool = True) -> bool:
         """Learn from a finished trial, whose parameters are in the order in which they were asked for.
@@ -178,7 +180,6 @@ class ConfigurationAgent:
             Whether something is known of the parameter, and a value for it.
         """
         n = len(trial.path)
-        self._meet(trial, name, distribution)
         plan = trial.plan
         if plan is not None and not self._goes_on(plan, trial, name, distribution):
             trial.rejected.append(plan.path)
@@ -252,7 +253,6 @@ class ConfigurationAgent:
         If it completes the configuration, the configuration is announced, and another value is drawn if
         another worker has announced the same one.
         """
-        self._meet(trial, name, distribution)
         known, claimed = others(), []
         value = self.allow(trial, name, distribution, wanted, rng, known)
         for _ in range(_ATTEMPTS):
@@ -268,7 +268,8 @@ class ConfigurationAgent:
             value = self.allow(trial, name, distribution, wanted, rng, known, claimed)
         return value
 
-    def _meet(self, trial: PlannedTrial, name: str, distribution: BaseDistribution) -> None:
+    def meet(self, trial: PlannedTrial, name: str, distribution: BaseDistribution) -> None:
+        """Note that a trial asks for a parameter."""
         self._given.asked(name)
         values = trial.path.values
         self.explored.meet([(known, values[known]) for known in trial.path.names], name, distribution)

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from optuna_trlhpo.agent.config import AgentConfig
-from optuna_trlhpo.agent.configurations.columns import Columns, Layout, padded
+from optuna_trlhpo.agent.configurations.columns import Columns, padded
+from optuna_trlhpo.agent.configurations.layout import Layout
 from optuna_trlhpo.agent.configurations.memory import Known
 from optuna_trlhpo.agent.configurations.plan import ConfigurationPlan
 from optuna_trlhpo.agent.configurations.transfer import ConfigurationSource

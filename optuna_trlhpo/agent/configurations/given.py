@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from optuna.distributions import BaseDistribution
-
 from optuna_trlhpo.agent.configurations.running import PlannedTrial
 from optuna_trlhpo.trials.path import Path
 from optuna_trlhpo.trials.values import value_key
@@ -23,7 +21,7 @@ class GivenValues:
         >>> given, path = GivenValues(), Path()
         >>> path.push("x", IntDistribution(0, 3), 1)
         >>> for _ in range(2):
-        ...     given.catch_up(path, ["x"], fixed={})
+        ...     given.catch_up(path, [0], fixed={})
         >>> given.expected({})
         {'x': 1}
     """
@@ -42,28 +40,27 @@ class GivenValues:
         for name in names:
             if name not in trial.fixed:
                 self._note(name, path.values[name])
-                if not _is_single(path, name):
-                    trial.given.append(name)
+                trial.given.append(path.positions[name])
 
     def asked(self, name: str) -> None:
         """Note that a trial asks for a parameter."""
         self._values.pop(name, None)
 
-    def catch_up(self, path: Path, given: Iterable[str], fixed: Mapping[str, Any]) -> None:
+    def catch_up(self, path: Path, given: Iterable[int], fixed: Mapping[str, Any]) -> None:
         """Note what a finished trial got, which another sampler has followed.
 
         Args:
             path: Parameters of the trial.
-            given: Names of those that it got without asking; the ones with one possible value may be missing.
+            given: Positions of those that it got without asking.
             fixed: Values, by name, with which the trial was enqueued.
         """
         given = set(given)
-        for name in path.names:
+        for position, name in enumerate(path.names):
             if name in fixed:
                 continue
-            if name in given or _is_single(path, name):
+            if position in given:
                 self._note(name, path.values[name])
-            else:
+            elif not path.distributions[position].single():
                 self.asked(name)
 
     def expected(self, fixed: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -77,8 +74,3 @@ class GivenValues:
     def _note(self, name: str, value: Any) -> None:
         before, n = self._values.get(name, (value, 0))
         self._values[name] = value, n + 1 if value_key(before) == value_key(value) else 1
-
-
-def _is_single(path: Path, name: str) -> bool:
-    distribution: BaseDistribution = path.distributions[path.positions[name]]
-    return bool(distribution.single())

@@ -26,7 +26,7 @@ class PlannedTrial:
         n_plans: Number of plans that were made for the trial.
         rejected: Plans that the trial did not follow.
         corrected: Numbers of parameters behind which the space model was corrected.
-        given: Names of parameters that got a value without asking for it.
+        given: Positions of parameters that got a value without asking for it.
         answer: Name, distribution and value of the last parameter that was given a value.
     """
 
@@ -36,7 +36,7 @@ class PlannedTrial:
     n_plans: int = 0
     rejected: list[Path] = field(default_factory=list)
     corrected: list[int] = field(default_factory=list)
-    given: list[str] = field(default_factory=list)
+    given: list[int] = field(default_factory=list)
     answer: tuple[str, BaseDistribution, Any] | None = None
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from optuna_trlhpo.agent.configurations.columns import Layout
+from optuna_trlhpo.agent.configurations.layout import Layout
 from optuna_trlhpo.agent.configurations.memory import ConfigurationMemory
 from optuna_trlhpo.agent.features import N_PARTS
 from optuna_trlhpo.agent.gaussian_process import GaussianProcess
