@@ -21,7 +21,7 @@ import numpy as np
 from optuna_trlhpo.trials.outcome_transforms import ranks_of
 
 _MARGIN = 3.0
-"""Least advantage in log evidence with which contexts are taken to inform what follows."""
+"""Least advantage in log evidence with which contexts begin to act."""
 _FIRST_LOOK, _LOOK_AGAIN = 8, 1.3
 """Number of trials before contexts are judged at first, and factor on it until they are judged again."""
 
@@ -62,12 +62,15 @@ class Steering(Generic[Critic]):
     def judge(self, informed: float, without: float, n_trials: int) -> None:
         """Decide whether contexts explain the values better.
 
+        Where they have acted so far, any advantage will do: the better they inform the choices, the fewer
+        values are left that only they explain.
+
         Args:
             informed: Log evidence of the critic that reads contexts.
             without: Log evidence of the critic that reads none.
             n_trials: Number of finished trials.
         """
-        self.acts = informed > without + _MARGIN
+        self.acts = informed > without + (0.0 if self.acts else _MARGIN)
         if not self.acts:
             self._next_look = max(n_trials + 1, int(_LOOK_AGAIN * n_trials))
 

@@ -24,7 +24,9 @@ def test_contexts_act_only_while_they_make_the_values_clearly_more_probable() ->
     steering.judge(20.0, 0.0, 20)
     acted.append(steering.acts)
     assert steering.candidate(21) is second is steering.critic  # it goes on learning
-    steering.judge(20.0, 30.0, 21)
+    steering.judge(1.0, 0.0, 21)
+    acted.append(steering.acts)  # now a small advantage is enough
+    steering.judge(20.0, 30.0, 22)
     acted.append(steering.acts)
-    assert steering.candidate(22) is None
-    assert acted == [False, True, False]
+    assert steering.candidate(23) is None
+    assert acted == [False, True, True, False]
