@@ -170,11 +170,14 @@ class NetworkAgent:
         """
         self.knowledge.enter(context)
         waiting, self._waiting = self._waiting, []
-        for some in [[found] for found in waiting] or [[]]:  # even without any, something may be known
-            for number, episode, outcomes in some:
-                self.replay.add(number, episode, outcomes)
-            n = self.replay.n_added
-            self.planner.learn(n, self.weights(n), make_generator(self._seed, "kernel", n))
+        self._learn_planner()  # even without any trial, something may be known
+        for number, episode, outcomes in waiting:
+            self.replay.add(number, episode, outcomes)
+            self._learn_planner()
+
+    def _learn_planner(self) -> None:
+        n = self.replay.n_added
+        self.planner.learn(n, self.weights(n), make_generator(self._seed, "kernel", n))
 
     def learn(self, n_before: int, n_new: int) -> None:
         """Update the paper's actor and critic. A planner learns in `catch_up`.

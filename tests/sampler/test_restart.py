@@ -166,7 +166,7 @@ def test_a_new_sampler_continues_as_the_uninterrupted_one(name: str) -> None:
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_new_samplers_after_each_trial_continue_as_the_uninterrupted_one(name: str, tmp_path: Path) -> None:
     play, storage = OBJECTIVES[name], f"sqlite:///{tmp_path}/study.db"
-    assert run(play, make, [1] * N_TRIALS, storage=storage) == run(play, make, [N_TRIALS])
+    assert run(play, make, [1] * 18, storage=storage) == run(play, make, [18])
 
 
 @pytest.mark.slow
