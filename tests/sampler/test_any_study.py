@@ -290,15 +290,15 @@ def interrupt(*arguments, **settings):
     [
         "optuna_trlhpo.agent.gaussian_process.torch.linalg.cholesky",
         "optuna_trlhpo.agent.configurations.memory.ConfigurationMemory.add",
-        "optuna_trlhpo.agent.replay.Replay.add",
+        "optuna_trlhpo.search_space.model.SpaceModel.learn",
         "optuna_trlhpo.agent.configurations.planner.ConfigurationPlanner.plan",
-        "optuna_trlhpo.sampler.Agent",
+        "optuna_trlhpo.sampler.TRLHPOSampler._agent_type",
     ],
 )
 def test_a_study_goes_on_after_ctrl_c(monkeypatch, place):
     sampler = TRLHPOSampler(seed=0)
     study = optuna.create_study(sampler=sampler)
-    study.optimize(quadratic, n_trials=0 if place.endswith(".Agent") else 12)
+    study.optimize(quadratic, n_trials=0 if place.endswith("_agent_type") else 12)
     with monkeypatch.context() as patched:
         patched.setattr(place, interrupt)
         with pytest.raises(KeyboardInterrupt):

@@ -221,7 +221,7 @@ def test_a_narrow_peak_among_many_parameters_is_found():
     def watched(watch):
         return lambda trial: idiom.play(trial, watch)
 
-    for seed in (2000, 2001, 2002):
+    for seed in range(2000, 2006):  # of three, one that misses the peak decides
         watch = Observer(seed)
         study = optuna.create_study(direction="maximize", sampler=TRLHPOSampler(seed=seed))
         study.optimize(watched(watch), n_trials=40)
