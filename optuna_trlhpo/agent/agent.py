@@ -141,7 +141,7 @@ class Agent:
         """Learn what another sampler learned while a finished trial was running."""
         record = read_agent(trial)
         if record is not None:
-            self._note_asked(record.asked)
+            self._remember_asked(record.asked)
             self.networks.planner.exclude(record.excluded)
             self.configurations.catch_up(trial, record)
 
@@ -187,12 +187,15 @@ class Agent:
 
     def _enter(self, course: Course, context: GrowthContext | None) -> None:
         """Note what the trial asks for, and let the part of the agent that decides it learn."""
-        course.asked.add(PLAIN if context is None else SPACE)
-        self._note_asked(course.asked)
+        self._note_asked(course, PLAIN if context is None else SPACE)
         if self.networks.ddpg is None and self.grows(context):
             self.networks.catch_up(context)
 
-    def _note_asked(self, asked: Iterable[str]) -> None:
+    def _note_asked(self, course: Course, what: str) -> None:
+        course.asked.add(what)
+        self._remember_asked([what])
+
+    def _remember_asked(self, asked: Iterable[str]) -> None:
         is_new = PLAIN in asked and PLAIN not in self._asked
         self._asked.update(asked)
         if is_new and self.networks.ddpg is None:  # trials of other samplers may have come before
@@ -353,15 +356,13 @@ class Agent:
     def worth_training(self, reading: Reading) -> bool:
         """Return whether the network that a running trial has grown to is worth a training."""
         course = self.follow(reading)
-        course.asked.add(GROWTH)
-        self._note_asked(course.asked)
+        self._note_asked(course, GROWTH)
         return self.networks.worth_training(reading.trial, reading.running.marks, course)
 
     def worth_growing(self, reading: Reading, context: GrowthContext | None) -> bool:
         """Return whether a deeper network is worth another training in the same trial."""
         trial, marks, course = reading.trial, reading.running.marks, self.follow(reading)
-        course.asked.add(GROWTH)
-        self._note_asked(course.asked)
+        self._note_asked(course, GROWTH)
         self._enter(course, context)
         return self.networks.worth_growing(trial, marks, course, context, self._pending(trial.number))
 
