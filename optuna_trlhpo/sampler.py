@@ -27,7 +27,7 @@ from optuna_trlhpo._threads import isolated
 from optuna_trlhpo.agent.agent import Agent
 from optuna_trlhpo.agent.config import AgentConfig
 from optuna_trlhpo.agent.generators import make_generator
-from optuna_trlhpo.agent.layer_prior import LayerPrior
+from optuna_trlhpo.agent.layer_prior import LayerPrior, load_priors
 from optuna_trlhpo.agent.prior_knowledge import GrowthContext, NetworkSpace
 from optuna_trlhpo.space import sampler_hooks
 from optuna_trlhpo.trials.agent_record import AGENT_ATTRIBUTE
@@ -81,9 +81,9 @@ class TRLHPOSampler(BaseSampler):
             None: uniform, reproducible for each trial.
         warm_start: Earlier studies of this objective or a similar one, such as one on another or a smaller
             dataset. Their predictions are trusted as far as this study confirms them. They are read now.
-        layer_prior: Whether to propose and judge networks of a `LayerSpace` of Table I from the first trial
-            on by an actor and a prior over layers that were trained on other tasks; or the path of a file of
-            `optuna_trlhpo.benchmarks pretrain`.
+        layer_prior: Whether to propose and judge networks of a `LayerSpace` from the first trial on by an
+            actor and a prior over layers that were trained on other tasks, which exist for the layers of
+            Table I and of `kinds.CNN`; or the path of a file of `optuna_trlhpo.benchmarks pretrain`.
         repeat: Whether a configuration may be suggested again, as where the objective is noisy. False avoids
             this while an untried one is left, unless the reports of equal trials differ and decide what is
             right next. Values that the objective itself rounds cannot be recognised.
@@ -146,10 +146,10 @@ class TRLHPOSampler(BaseSampler):
         self._warn_independent_sampling = warn_independent_sampling
         self._repeat = repeat
         self._earlier = [EarlierStudy(study) for study in earlier]
-        self._prior: LayerPrior | None = None
+        self._priors: tuple[LayerPrior, ...] = ()
         if layer_prior is not False and self._config.n_candidates:
             with isolated():
-                self._prior = LayerPrior.load(None if layer_prior is True else Path(layer_prior))
+                self._priors = load_priors(None if layer_prior is True else Path(layer_prior))
         self._lock = threading.RLock()
         self._spaces: dict[tuple[str, int], GrowthContext] = {}  # by study name and number of a running trial
         self._reader = StudyReader(read_reports=self._config.read_reports)
@@ -334,7 +334,7 @@ class TRLHPOSampler(BaseSampler):
             n_startup_trials=self._n_startup_trials,
             n_exploration_trials=self._n_exploration_trials,
             earlier=self._earlier,
-            prior=self._prior,
+            priors=self._priors,
             repeat=self._repeat,
         )
         self._spaces = {key: space for key, space in self._spaces.items() if key[0] == study.study_name}
@@ -368,7 +368,7 @@ class TRLHPOSampler(BaseSampler):
             "n_startup_trials": self._n_startup_trials,
             "n_exploration_trials": self._n_exploration_trials,
             "agent": {name: value for name, value in own.items() if value != getattr(default, name)},
-            "layer_prior": self._prior is not None,
+            "layer_prior": bool(self._priors),
             "warm_start": [earlier.name for earlier in self._earlier],
             "optuna": optuna.__version__,
             "torch": str(torch.__version__),

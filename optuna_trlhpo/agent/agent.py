@@ -55,7 +55,7 @@ class Agent:
             none where a prior is known.
         n_exploration_trials: Number of trials over which the noise of the actor fades; None: it never does.
         earlier: Earlier studies, for transfer learning.
-        prior: Prior for layers, independent of the task.
+        priors: Priors for layers, independent of the task, each for another vocabulary.
         repeat: Whether tried configurations may be proposed again.
 
     Attributes:
@@ -73,7 +73,7 @@ class Agent:
         n_startup_trials: int = 0,
         n_exploration_trials: int | None = None,
         earlier: Sequence[EarlierStudy] = (),
-        prior: LayerPrior | None = None,
+        priors: Sequence[LayerPrior] = (),
         repeat: bool = False,
     ) -> None:
         self._config, self._seed = config, seed
@@ -84,7 +84,7 @@ class Agent:
             seed,
             n_exploration_trials=n_exploration_trials,
             earlier=earlier,
-            prior=prior,
+            priors=priors,
         )
         records = [
             (

@@ -1,7 +1,7 @@
-"""Actor for the layers of Table I, pretrained on other tasks, which proposes networks from the first trial.
+"""Actor for layers, pretrained on other tasks, which proposes networks from the first trial.
 
-Notation: N networks, S layers, O features of a layer (`LayerSpace.layer_features`), K kinds of layer, V
-values of all hyper-parameters of all kinds.
+Notation: N networks, S layers, F features of a space (`LayerSpace.space_features`), O features of a layer
+(`LayerSpace.layer_features`), K kinds of layer, V values of all hyper-parameters of all kinds.
 
 A transformer reads the layers so far and gives the logits of the next layer's kind, or of the end, and of the
 values of its hyper-parameters: one of n each. It was trained on tables of networks of several tasks to choose
@@ -19,26 +19,36 @@ from torch import Tensor, nn
 from optuna_trlhpo._threads import cpu_threads, making_modules
 from optuna_trlhpo.agent.config import AgentConfig
 from optuna_trlhpo.agent.transformer import Block, sinusoids
-from optuna_trlhpo.layers import TABLE_I
+from optuna_trlhpo.layers import TABLE_I, Vocabulary
 
-N_SPACE_FEATURES = 2
-"""Number of features of a space, which are known before its first layer."""
-N_KINDS = len(TABLE_I.kinds)
-N_VALUES = sum(len(hp.values) for cls in TABLE_I.kinds for hp in cls.hyperparameters)
 _CONFIG = AgentConfig(width=32, heads=4, blocks=2, expansion=2)
 
 
-class PolicyTransformer(nn.Module):
-    """Transformer that gives the logits of the layer behind each prefix of a network."""
+def n_space_features(vocabulary: Vocabulary) -> int:
+    """Return the number of features of a space, which are known before its first layer."""
+    return 2 if vocabulary == TABLE_I else 4
 
-    def __init__(self, n_features: int) -> None:
+
+def n_layer_features(vocabulary: Vocabulary) -> int:
+    """Return the number of features of a layer: its kind, and eight others."""
+    return len(vocabulary.kinds) + 8
+
+
+class PolicyTransformer(nn.Module):
+    """Transformer that gives the logits of the layer behind each prefix of a network.
+
+    Args:
+        vocabulary: Kinds of layer, which determine the sizes of inputs and outputs.
+    """
+
+    def __init__(self, vocabulary: Vocabulary = TABLE_I) -> None:
         super().__init__()
-        self.start = nn.Linear(N_SPACE_FEATURES, _CONFIG.width)
-        self.inputs = nn.Linear(n_features, _CONFIG.width)
+        self.start = nn.Linear(n_space_features(vocabulary), _CONFIG.width)
+        self.inputs = nn.Linear(n_layer_features(vocabulary), _CONFIG.width)
         self.blocks = nn.ModuleList(Block(_CONFIG) for _ in range(_CONFIG.blocks))
         self.norm = nn.LayerNorm(_CONFIG.width)
-        self.kind = nn.Linear(_CONFIG.width, N_KINDS + 1)  # the last is the end of the network
-        self.values = nn.Linear(_CONFIG.width, N_VALUES)
+        self.kind = nn.Linear(_CONFIG.width, len(vocabulary.kinds) + 1)  # the last is the network's end
+        self.values = nn.Linear(_CONFIG.width, sum(vocabulary.value_counts))
 
     def forward(self, space: Tensor, layers: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
         """Logits behind the first 0 to S layers: ``[N, S + 1, K + 1]`` of kinds, ``[N, S + 1, V]`` of values.
@@ -46,7 +56,7 @@ class PolicyTransformer(nn.Module):
         Also the attention weights ``[N, H, S + 1, S + 1]`` of each block, over the space and the layers.
 
         Args:
-            space: ``[N, N_SPACE_FEATURES]`` features of the space.
+            space: ``[N, F]`` features of the space.
             layers: ``[N, S, O]`` features of the layers.
         """
         S = layers.shape[1]
@@ -66,12 +76,13 @@ class LayerPolicy:
 
     Args:
         tensors: Weights of a `PolicyTransformer`.
+        vocabulary: Kinds of layer.
     """
 
-    def __init__(self, tensors: dict[str, Tensor]) -> None:
+    def __init__(self, tensors: dict[str, Tensor], vocabulary: Vocabulary = TABLE_I) -> None:
         # The initial weights are overwritten, but creating them draws random numbers.
         with making_modules(), torch.random.fork_rng(devices=[]):
-            self._transformer = PolicyTransformer(tensors["inputs.weight"].shape[1]).eval()
+            self._transformer = PolicyTransformer(vocabulary).eval()
         self._transformer.load_state_dict(tensors)
 
     @cpu_threads(1)
@@ -80,7 +91,7 @@ class LayerPolicy:
         """Logits ``[N, K + 1]`` of the next layer's kind, and ``[N, V]`` of the values of hyper-parameters.
 
         Args:
-            space: ``[N_SPACE_FEATURES]`` features of the space.
+            space: ``[F]`` features of the space.
             layers: N networks with equal numbers of layers, each by its features ``[S, O]``.
         """
         start = torch.from_numpy(space).float().expand(len(layers), -1)
@@ -93,7 +104,7 @@ class LayerPolicy:
         """Attention weights with which the actor decides what follows the first 1 to S layers of a network.
 
         Args:
-            space: ``[N_SPACE_FEATURES]`` features of the space.
+            space: ``[F]`` features of the space.
             layers: ``[S, O]`` features of the layers.
 
         Returns:

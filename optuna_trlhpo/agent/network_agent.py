@@ -100,7 +100,7 @@ class NetworkAgent:
         seed: Random seed.
         n_exploration_trials: Number of trials over which the noise of the actor fades; None: it never does.
         earlier: Earlier studies, for transfer learning.
-        prior: Prior for layers, independent of the task.
+        priors: Priors for layers, independent of the task, each for another vocabulary.
 
     Attributes:
         replay: Finished trials as episodes.
@@ -118,7 +118,7 @@ class NetworkAgent:
         *,
         n_exploration_trials: int | None = None,
         earlier: Sequence[EarlierStudy] = (),
-        prior: LayerPrior | None = None,
+        priors: Sequence[LayerPrior] = (),
     ) -> None:
         self._config, self._directions, self._seed = config, directions, seed
         self._n_exploration_trials = n_exploration_trials
@@ -126,7 +126,7 @@ class NetworkAgent:
         self.transitions = Transitions(self.replay)
         names = self.replay.names
         sources = [NetworkSource(config, study, directions, seed, names) for study in earlier]
-        self.knowledge = PriorKnowledge(names, self.replay.n_weights, seed, sources, prior)
+        self.knowledge = PriorKnowledge(names, self.replay.n_weights, seed, sources, priors)
         self.planner = Planner(config, self.replay, seed, self.knowledge)
         self.ddpg: DDPG | None = None
         if config.n_candidates == 0:

@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from optuna_trlhpo.agent.layer_prior import LayerPrior
+from optuna_trlhpo.agent.layer_prior import EMBEDDING, LayerPrior
 from optuna_trlhpo.agent.name_table import NameTable
 from optuna_trlhpo.agent.sequences import (
     DecisionPoint,
@@ -47,10 +47,6 @@ class NetworkSpace(Protocol):
     @property
     def space_features(self) -> np.ndarray:
         """Features of the space that a pretrained actor can read."""
-
-    @property
-    def has_layer_features(self) -> bool:
-        """Whether layers have features that a prior for layers can read."""
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -97,7 +93,7 @@ class PriorKnowledge:
         n_weights: Number of weights of the study's objectives; 0 with a single objective.
         seed: Random seed of the networks that are drawn from a space.
         sources: Earlier studies.
-        prior: Prior for layers, independent of the task.
+        priors: Priors for layers, independent of the task, each for another vocabulary.
 
     Attributes:
         context: Space of the trial that plans are made for; None for a trial that grows no layers of a space.
@@ -111,11 +107,12 @@ class PriorKnowledge:
         n_weights: int,
         seed: int,
         sources: Sequence[NetworkSource],
-        prior: LayerPrior | None,
+        priors: Sequence[LayerPrior],
     ) -> None:
         self._names, self._n_weights, self._seed = names, n_weights, seed
         self.sources = sources
-        self._prior = prior
+        self._priors = {prior.vocabulary: prior for prior in priors}
+        self._n_expected = EMBEDDING + 1 if priors else 0  # expectations of a prior
         self._known: dict[bytes, _Known | None] = {}  # by the layers' actions, for networks of the space
         self._descriptors: dict[bytes, np.ndarray | None] = {}  # by the layers' actions
         self.context: GrowthContext | None = None
@@ -135,9 +132,9 @@ class PriorKnowledge:
 
         The prior knows nothing about other objectives, and would mislead there.
         """
-        if context is None or not context.space.has_layer_features or self._n_weights:
+        if context is None or self._n_weights:
             return None
-        return self._prior
+        return self._priors.get(context.space.vocabulary)
 
     def enter(self, context: GrowthContext | None) -> None:
         """Make plans for trials of this space from now on; None keeps the space, if one has been entered."""
@@ -155,11 +152,10 @@ class PriorKnowledge:
                 episodes.append(self._as_episode(context.space.draw_actions(rng)))
             self.space_samples = joined([self._as_network(episode) for episode in episodes])
         for source in self.sources:
-            n_prior = 0 if self._prior is None else len(self._prior.means)
             source.learn(
                 self._with_descriptors(source.networks),
                 self._names.categorical,
-                self.means[:n_prior],
+                self.means[: self._n_expected],
             )
 
     def has_policy(self, context: GrowthContext | None) -> bool:
@@ -225,7 +221,8 @@ class PriorKnowledge:
     @property
     def means(self) -> np.ndarray:
         """``[X]`` means of the weights of the expectations from `with_prior_features`."""
-        of_prior = self._prior.means if self._prior is not None else np.zeros(0)
+        prior = self._active_prior(self.context)
+        of_prior = np.zeros(self._n_expected) if prior is None else prior.means
         if not self.sources:
             return of_prior
         return np.concatenate(
@@ -243,7 +240,7 @@ class PriorKnowledge:
 
     def _with_descriptors(self, networks: Networks) -> Networks:
         """Networks with their descriptors, and the expectations of the prior."""
-        n_prior = 0 if self._prior is None else len(self._prior.means)
+        n_prior = self._n_expected
         if self.context is None:
             return networks._replace(expected=np.zeros((len(networks.names), n_prior)))
         known = self._know(self._layers(networks))
@@ -276,8 +273,7 @@ class PriorKnowledge:
         keys = [layers.tobytes() for layers in some]
         new = {key: layers for key, layers in zip(keys, some, strict=True) if key not in self._known}
         valid = {key: layers for key, layers in new.items() if self._descriptor(layers) is not None}
-        n_prior = 0 if self._prior is None else len(self._prior.means)
-        expected = [np.zeros(n_prior)] * len(valid)
+        expected = [np.zeros(self._n_expected)] * len(valid)
         prior = self._active_prior(self.context)
         if prior is not None and valid:  # all at once, which takes hardly longer than a single network
             features = [row for layers in valid.values() if (row := space.layer_features(layers)) is not None]

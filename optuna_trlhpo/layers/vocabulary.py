@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 import re
 from collections.abc import Sequence
@@ -87,6 +88,17 @@ class Vocabulary:
     def by_kind(self) -> dict[str, type[Layer]]:
         """The kinds of layer by name."""
         return {cls.kind: cls for cls in self.kinds}
+
+    @functools.cached_property
+    def value_counts(self) -> tuple[int, ...]:
+        """Number of values of each hyper-parameter of each kind, in order."""
+        return tuple(len(hp.values) for cls in self.kinds for hp in cls.hyperparameters)
+
+    @functools.cached_property
+    def first_values(self) -> tuple[int, ...]:
+        """For each kind, the number of values of all kinds before it."""
+        counts = [sum(len(hp.values) for hp in cls.hyperparameters) for cls in self.kinds]
+        return tuple(itertools.accumulate(counts[:-1], initial=0))
 
     @functools.lru_cache(maxsize=65536)  # noqa: B019  (vocabularies are few)
     def layer_of(self, actions: tuple[float, ...]) -> Layer | None:

@@ -10,14 +10,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from optuna_trlhpo.layers import Network, Shape, Vocabulary
+from optuna_trlhpo.layers import TABLE_I, Network, Shape, Vocabulary
 from optuna_trlhpo.space.grammar import Grammar
 from optuna_trlhpo.space.limits import next_position
 
 NETWORK_DESCRIPTOR = 8
 """Number of features of a network."""
-LAYER_FEATURES = 11
-"""Number of features of a layer and its output."""
+_MOST = {"max_macs": 1e9, "max_parameters": 1e7, "max_activation_bytes": 1e7}
+"""Value of each limit that stands for none in the features of a space."""
 
 
 def network_descriptor_of(
@@ -60,7 +60,7 @@ def layer_features_of(
     *,
     vocabulary: Vocabulary,
 ) -> np.ndarray:
-    """Return ``[S, LAYER_FEATURES]`` features of a network of Table I; see `LayerSpace.layer_features`.
+    """Return ``[S, K + 8]`` features of the layers of a network; see `LayerSpace.layer_features`.
 
     Args:
         input_shape: Shape of the input.
@@ -70,12 +70,13 @@ def layer_features_of(
         macs: Cumulative MACs up to each layer.
         vocabulary: Vocabulary of the space.
     """
-    rows = np.zeros((len(layers), LAYER_FEATURES))
+    K = len(vocabulary.kinds)
+    rows = np.zeros((len(layers), K + 8))
     for row, action, layer, out, work in zip(rows, actions, layers, shapes, macs, strict=True):
         row[vocabulary.kind.values.index(layer.kind)] = 1
         n = len(layer.values)
-        row[3 : 3 + n] = action[1 : 1 + n]
-        row[6:] = (
+        row[K : K + n] = action[1 : 1 + n]
+        row[K + 3 :] = (
             math.log(out[1]) / math.log(28) if len(out) == 3 else 0,
             math.log(out[0]) / math.log(128),
             math.log(math.prod(out)) / math.log(128 * 28 * 28),
@@ -83,6 +84,16 @@ def layer_features_of(
             math.log(input_shape[1]) / math.log(28),
         )
     return rows
+
+
+def space_features_of(grammar: Grammar) -> np.ndarray:
+    """Return the features ``[F]`` of a space; see `LayerSpace.space_features`."""
+    # The actor for Table I was trained without the other limits.
+    names = ["max_macs"] if grammar.vocabulary == TABLE_I else list(_MOST)
+    limits = [getattr(grammar, name) for name in names]
+    most = [_MOST[name] for name in names]
+    values = [bound if limit is None else limit for limit, bound in zip(limits, most, strict=True)]
+    return np.log([grammar.input_shape[-1], *values]) / np.log([28, *most])
 
 
 def walk(

@@ -26,9 +26,9 @@ from optuna_trlhpo._texts import brief
 from optuna_trlhpo.layers import TABLE_I, Layer, Network, Shape, Vocabulary, vocabulary_named
 from optuna_trlhpo.space import encoding, growth
 from optuna_trlhpo.space.descriptors import (
-    LAYER_FEATURES,
     layer_features_of,
     network_descriptor_of,
+    space_features_of,
     walk,
 )
 from optuna_trlhpo.space.grammar import Grammar
@@ -36,8 +36,6 @@ from optuna_trlhpo.space.policy import draw_networks
 
 _MOST = {"max_layers": 100, "num_classes": 10**6, "input_shape": 10**6}
 """Upper bounds of stored settings, which may be damaged; 10**15 for other integers."""
-_MOST_MACS = 1e9
-"""Limit on MACs that stands for none in the features of a space."""
 _SETTINGS = (
     "num_classes",
     "max_layers",
@@ -255,9 +253,12 @@ class LayerSpace(Grammar):
 
     @property
     def space_features(self) -> np.ndarray:
-        """``[2]`` features of the space of about [0, 1]: the logarithms of the height and of ``max_macs``."""
-        macs = _MOST_MACS if self.max_macs is None else self.max_macs
-        return np.log([self.input_shape[-1], macs]) / np.log([28, _MOST_MACS])
+        """``[F]`` features of the space of about [0, 1]: logarithms of the height and of limits.
+
+        In a space of Table I the only limit is ``max_macs``; in others, ``max_parameters`` and
+        ``max_activation_bytes`` follow. Each is as high as can be where there is none.
+        """
+        return space_features_of(self)
 
     def draw_from(
         self,
@@ -265,11 +266,11 @@ class LayerSpace(Grammar):
         n: int,
         rng: np.random.Generator,
     ) -> list[np.ndarray]:
-        """Draw up to ``n`` networks of Table I from a policy.
+        """Draw up to ``n`` networks of the space from a policy.
 
         Args:
-            policy: Function of `space_features` and of N networks of S layers each, by their features
-                ``[S, LAYER_FEATURES]``. It returns logits, as `space.policy` describes them.
+            policy: Function of `space_features` and of N networks of S layers each, by their
+                `layer_features`. It returns logits, as `space.policy` describes them.
             n: Number of networks.
             rng: Random generator.
 
@@ -279,7 +280,7 @@ class LayerSpace(Grammar):
 
         def features_of(layers: Network) -> np.ndarray:
             found = self._layer_features(self.encode(layers), whole=False)
-            return np.zeros((0, LAYER_FEATURES)) if found is None else found
+            return np.zeros((0, len(self.vocabulary.kinds) + 8)) if found is None else found
 
         bound = functools.partial(policy, self.space_features)
         return [self.encode(layers) for layers in draw_networks(self, bound, features_of, n, rng)]
@@ -315,17 +316,12 @@ class LayerSpace(Grammar):
         """Name of the parameter of a layer's kind, without the number of the layer."""
         return f"layer_{self.vocabulary.kind_field}"
 
-    @property
-    def has_layer_features(self) -> bool:
-        """Whether `layer_features` is defined for the space, which holds for Table I."""
-        return self.vocabulary == TABLE_I
-
     def layer_features(self, actions: np.ndarray) -> np.ndarray | None:
-        """Describe each layer of Table I by ``[S, LAYER_FEATURES]`` features of about [0, 1].
+        """Describe each layer by ``[S, K + 8]`` features of about [0, 1], where K counts the kinds of layer.
 
-        None if the network is not in the space, or the space has another vocabulary.
+        None if the network is not in the space, or the inputs of the space are no images.
 
-        The features are the kind (three); the hyper-parameters (three, 0 where there are fewer); the
+        The features are the kind (K of them); the hyper-parameters (three, 0 where there are fewer); the
         logarithms of the height, the channels and the size of the output, and of the cumulative MACs; and the
         height of the input. Unlike a network descriptor they are comparable between spaces with images of
         different sizes.
@@ -340,7 +336,7 @@ class LayerSpace(Grammar):
         return self._layer_features(actions, whole=True)
 
     def _layer_features(self, actions: np.ndarray, *, whole: bool) -> np.ndarray | None:
-        walked = walk(self, actions, whole=whole) if self.has_layer_features else None
+        walked = walk(self, actions, whole=whole) if self.vocabulary.axes == 3 else None
         if walked is None:
             return None
         layers, shapes, macs = walked

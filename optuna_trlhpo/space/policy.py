@@ -69,7 +69,7 @@ def _draw_layer(
     if number == len(vocabulary.kinds):
         return None
     cls = vocabulary.kinds[number]
-    first = sum(len(hp.values) for other in vocabulary.kinds[:number] for hp in other.hyperparameters)
+    first = vocabulary.first_values[number]
     values: list[Any] = []
     for hp in cls.hyperparameters:
         allowed = grammar.allowed(before, cls, *values)

@@ -14,29 +14,29 @@ from safetensors.torch import save_file
 
 from optuna_trlhpo import TRLHPOSampler
 from optuna_trlhpo.agent.layer_policy import (
-    N_KINDS,
-    N_SPACE_FEATURES,
-    N_VALUES,
     LayerPolicy,
     PolicyTransformer,
+    n_layer_features,
+    n_space_features,
 )
-from optuna_trlhpo.agent.layer_prior import POLICY, LayerPrior
+from optuna_trlhpo.agent.layer_prior import POLICY, load_priors
 from optuna_trlhpo.benchmarks.harness.samplers import PRIOR
 from optuna_trlhpo.benchmarks.layer_prior.policy_training import train_policy
 from optuna_trlhpo.benchmarks.problems.mnist_layers import TabulatedTraining
 from optuna_trlhpo.benchmarks.problems.tasks import TASKS
 from optuna_trlhpo.layers import TABLE_I, Conv, describe
 from optuna_trlhpo.space import LayerSpace
-from optuna_trlhpo.space.descriptors import LAYER_FEATURES
 from optuna_trlhpo.trials.agent_record import ACTOR, ORIGINS, read_agent
 
+N_SPACE_FEATURES, LAYER_FEATURES = n_space_features(TABLE_I), n_layer_features(TABLE_I)
+N_KINDS, N_VALUES = len(TABLE_I.kinds), sum(TABLE_I.value_counts)
 SMALL = LayerSpace(input_shape=(1, 12, 12), max_macs=3e5, max_parameters=5000, min_accuracy=None)
 
 
 @pytest.fixture(scope="module")
 def policy() -> LayerPolicy:
     """That of the package."""
-    found = LayerPrior.load().policy
+    found = load_priors()[0].policy
     assert found is not None
     return found
 
@@ -44,7 +44,7 @@ def policy() -> LayerPolicy:
 def untrained() -> LayerPolicy:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return LayerPolicy(PolicyTransformer(LAYER_FEATURES).state_dict())
+        return LayerPolicy(PolicyTransformer().state_dict())
 
 
 def test_it_has_a_logit_for_every_kind_and_value() -> None:
@@ -61,7 +61,7 @@ def test_it_reads_the_space_and_all_layers_but_not_the_future() -> None:
     layers, space = rng.random((1, 4, LAYER_FEATURES)), rng.random((1, N_SPACE_FEATURES))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        transformer = PolicyTransformer(LAYER_FEATURES)
+        transformer = PolicyTransformer()
 
     def answers(space: np.ndarray, layers: np.ndarray) -> torch.Tensor:
         with torch.inference_mode():
@@ -169,7 +169,7 @@ def test_a_file_without_an_actor_is_a_prior_all_the_same(tmp_path) -> None:
 
     tensors = {name: it for name, it in load_file(str(PRIOR)).items() if not name.startswith(POLICY)}
     save_file(tensors, tmp_path / "prior.safetensors")
-    prior = LayerPrior.load(tmp_path / "prior.safetensors")
+    (prior,) = load_priors(tmp_path / "prior.safetensors")
     assert prior.policy is None
     study = optuna.create_study(
         direction="maximize", sampler=TRLHPOSampler(seed=0, layer_prior=tmp_path / "prior.safetensors")
@@ -196,7 +196,7 @@ def test_a_damaged_actor_is_named(tmp_path, name: str, tensor: torch.Tensor | No
         tensors[name] = tensor
     save_file(tensors, tmp_path / "prior.safetensors")
     with pytest.raises(ValueError, match=fault):
-        LayerPrior.load(tmp_path / "prior.safetensors")
+        load_priors(tmp_path / "prior.safetensors")
 
 
 def test_the_actors_attention_is_recorded_with_every_plan(policy: LayerPolicy) -> None:
@@ -221,9 +221,11 @@ def test_the_actors_attention_is_recorded_with_every_plan(policy: LayerPolicy) -
     assert 0 < expected.value < 1 and expected.low < expected.value < expected.high
 
 
-def explored_network(space: LayerSpace, objective: Any) -> tuple[optuna.Study, list[str]]:
+def explored_network(
+    space: LayerSpace, objective: Any, sampler_type: type[TRLHPOSampler] = TRLHPOSampler
+) -> tuple[optuna.Study, list[str]]:
     """A study of five trials, of which the last explores, and what its plan was at its first layer."""
-    sampler = TRLHPOSampler(seed=0, layer_prior=PRIOR)
+    sampler = sampler_type(seed=0, layer_prior=PRIOR)
     study = optuna.create_study(direction="maximize", sampler=sampler)
     study.optimize(objective, n_trials=4)
     drawn: list[str] = []
@@ -267,7 +269,13 @@ def test_reports_do_not_change_the_network_that_was_drawn() -> None:
 
 
 def test_what_grows_behind_a_network_that_was_drawn_is_planned() -> None:
-    """The more layers the better, so the trial grows on; the critic plans these layers."""
+    """Where a trial grows on, the critic plans the layers behind those that were drawn."""
+
+    class Growing(TRLHPOSampler):
+        def worth_growing(self, *arguments: Any, **named: Any) -> bool:
+            super().worth_growing(*arguments, **named)
+            return True
+
     space = LayerSpace(max_macs=1e6, min_accuracy=None, min_improvement=None)
 
     def objective(trial: Trial) -> float:
@@ -277,11 +285,11 @@ def test_what_grows_behind_a_network_that_was_drawn_is_planned() -> None:
             trial.report(value, step=len(layers) - 1)
         return value
 
-    study, (drawn,) = explored_network(space, objective)
+    study, (drawn,) = explored_network(space, objective, Growing)
     record, trial = read_agent(study.trials[4]), study.trials[4]
     grown_to = describe(space.from_params(trial.params))
     assert grown_to.startswith(drawn) and record is not None
-    assert len(trial.intermediate_values) > 1
+    assert grown_to.count(">") > drawn.count(">")
     assert record.plans[0].n_fixed == 0  # the drawn network itself
     assert min(plan.n_fixed for plan in record.plans[1:]) == drawn.count(">") + 1
 

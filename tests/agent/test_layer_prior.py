@@ -15,10 +15,19 @@ from torch import Tensor
 
 import optuna_trlhpo.agent
 from optuna_trlhpo import TRLHPOSampler
-from optuna_trlhpo.agent.layer_prior import EMBEDDING, N_LAYER_FEATURES, LayerPrior, LayerTransformer, padded
+from optuna_trlhpo.agent.layer_policy import n_layer_features, n_space_features
+from optuna_trlhpo.agent.layer_prior import (
+    EMBEDDING,
+    VOCABULARIES,
+    LayerPrior,
+    LayerTransformer,
+    load_priors,
+    padded,
+)
+from optuna_trlhpo.layers import TABLE_I
 from optuna_trlhpo.space import LayerSpace
-from optuna_trlhpo.space.descriptors import LAYER_FEATURES
 
+LAYER_FEATURES = n_layer_features(TABLE_I)
 MEAN, DEVIATION = torch.linspace(-1, 2, EMBEDDING), torch.linspace(0.5, 3, EMBEDDING)
 
 
@@ -27,13 +36,13 @@ def tensors() -> dict[str, Tensor]:
     """Those of a transformer that has learned nothing."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        transformer = LayerTransformer(LAYER_FEATURES)
+        transformer = LayerTransformer()
     return {**transformer.state_dict(), "mean": MEAN, "deviation": DEVIATION, "unit": torch.tensor(0.75)}
 
 
 @pytest.fixture(scope="module")
 def transformer(tensors: dict[str, Tensor]) -> LayerTransformer:
-    made = LayerTransformer(LAYER_FEATURES).eval()
+    made = LayerTransformer().eval()
     made.load_state_dict({name: tensors[name] for name in made.state_dict()})
     return made
 
@@ -125,19 +134,24 @@ def test_the_tensors_that_are_passed_are_left_alone(tensors: dict[str, Tensor]) 
 def test_a_prior_of_ones_own(tensors: dict[str, Tensor], tmp_path: Path) -> None:
     save_file(tensors, tmp_path / "mine.safetensors")
     some = layer_features(3)
-    np.testing.assert_array_equal(
-        LayerPrior.load(tmp_path / "mine.safetensors")(some), LayerPrior(tensors)(some)
-    )
-    assert not np.allclose(LayerPrior.load()(some), LayerPrior(tensors)(some))
+    (mine,) = load_priors(tmp_path / "mine.safetensors")
+    np.testing.assert_array_equal(mine(some), LayerPrior(tensors)(some))
+    assert not np.allclose(load_priors()[0](some), LayerPrior(tensors)(some))
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="nowhere.safetensors"):
-        LayerPrior.load(tmp_path / "nowhere.safetensors")
+        load_priors(tmp_path / "nowhere.safetensors")
 
 
 def test_layers_are_described_by_as_many_numbers_as_files_tell_of() -> None:
-    assert N_LAYER_FEATURES == LAYER_FEATURES
+    for vocabulary in VOCABULARIES:
+        space = LayerSpace(vocabulary=vocabulary, max_parameters=9000)
+        features = space.layer_features(space.encode(space.draw(np.random.default_rng(0))))
+        assert features is not None and features.shape[1] == n_layer_features(vocabulary)
+        assert space.space_features.shape == (n_space_features(vocabulary),)
+        assert (0 <= features).all() and (features <= 1.01).all()
+        assert (0 < space.space_features).all() and (space.space_features <= 1).all()
 
 
 def changed(tensors: dict[str, Tensor], name: str, value: Tensor | None) -> dict[str, Tensor]:
@@ -156,17 +170,17 @@ WRONG: dict[str, tuple[str, Callable[[Tensor], Tensor | None], str]] = {
     "no mean": (
         "mean",
         lambda it: None,
-        "the tensor 'mean' is missing; a file that `pretrain` writes has 35 tensors",
+        "the tensor 'mean' is missing; the prior for the layers of Table I has 35 tensors",
     ),
     "no weights": (
         "norm.bias",
         lambda it: None,
-        "the tensor 'norm.bias' is missing; a file that `pretrain` writes has 35 tensors",
+        "the tensor 'norm.bias' is missing; the prior for the layers of Table I has 35 tensors",
     ),
     "more": (
         "other",
         lambda it: torch.zeros(3),
-        "the tensor 'other' is unknown; a file that `pretrain` writes has 35 others",
+        "the tensor 'other' is unknown; the prior for the layers of Table I has 35 others",
     ),
     "a longer mean": ("mean", lambda it: torch.zeros(9), "'mean' has shape [9]; it must be [8]"),
     "a mean alone": ("mean", lambda it: torch.tensor(0.5), "'mean' has shape []; it must be [8]"),
@@ -209,7 +223,7 @@ def test_a_file_that_is_wrong_is_refused_in_one_sentence(
     save_file(changed(tensors, name, change(tensors.get(name, torch.zeros(1)))), path)
     expected = f"^{re.escape(str(path))} is not a prior for layers: .*{re.escape(sentence)}"
     with pytest.raises(ValueError, match=expected) as caught:
-        LayerPrior.load(path)
+        load_priors(path)
     assert str(caught.value).count("\n") == 0
     with pytest.raises(ValueError, match=expected):
         TRLHPOSampler(layer_prior=path)
@@ -225,7 +239,7 @@ def test_a_file_of_another_kind_is_refused(content: bytes, tmp_path: Path) -> No
     with pytest.raises(
         ValueError, match=f"^{re.escape(str(path))} is not a prior for layers: (it must|the tensor)"
     ):
-        LayerPrior.load(path)
+        load_priors(path)
 
 
 def test_a_file_that_is_cut_off_is_refused(tensors: dict[str, Tensor], tmp_path: Path) -> None:
@@ -233,14 +247,14 @@ def test_a_file_that_is_cut_off_is_refused(tensors: dict[str, Tensor], tmp_path:
     save_file(tensors, path)
     path.write_bytes(path.read_bytes()[:-4])
     with pytest.raises(ValueError, match="it must be a safetensors file"):
-        LayerPrior.load(path)
+        load_priors(path)
 
 
 def test_loading_leaves_the_global_generator_alone(tensors: dict[str, Tensor], tmp_path: Path) -> None:
     before = torch.get_rng_state()
     LayerPrior(tensors)
     save_file(tensors, tmp_path / "mine.safetensors")
-    LayerPrior.load(tmp_path / "mine.safetensors")
+    load_priors(tmp_path / "mine.safetensors")
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -254,7 +268,7 @@ def test_the_file_that_comes_with_the_package_is_small() -> None:
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (1, 28, 28), (3, 32, 32)])
 def test_the_prior_that_comes_with_the_package(shape: tuple[int, int, int]) -> None:
-    prior = LayerPrior.load()
+    prior = load_priors()[0]
     found = prior(layer_features(60, LayerSpace(input_shape=shape)))
     assert found.shape == (60, EMBEDDING + 1) and prior.means.shape == (EMBEDDING + 1,)
     assert np.isfinite(found).all() and np.isfinite(prior.means).all()

@@ -84,7 +84,7 @@ class Learned(Planner):
 
 def search_of(memory: Replay, **settings: Any) -> Planner:
     return Learned(
-        AgentConfig(**settings), memory, 0, PriorKnowledge(memory.names, memory.n_weights, 0, (), None)
+        AgentConfig(**settings), memory, 0, PriorKnowledge(memory.names, memory.n_weights, 0, (), ())
     )
 
 

@@ -27,9 +27,8 @@ pytest.importorskip("sklearn", reason="needs scikit-learn (the extra 'cnn')")
 
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> str:
-    task = dataclasses.replace(TASKS["digits"], train_size=64, validation_size=32, epochs=4)
+    task = dataclasses.replace(TASKS["digits"], train_size=64, validation_size=32, epochs=4, begin_varying=4)
     monkeypatch.setitem(tasks.TASKS, "tiny", task)
-    monkeypatch.setattr(training_table, "BEGIN_VARYING", 4)
     return "tiny"
 
 

@@ -10,9 +10,8 @@ import torch
 from safetensors.torch import save_file
 
 from optuna_trlhpo import AgentConfig, LayerSpace, TRLHPOSampler
-from optuna_trlhpo.agent.layer_prior import EMBEDDING, LayerPrior, LayerTransformer
+from optuna_trlhpo.agent.layer_prior import EMBEDDING, LayerTransformer, load_priors
 from optuna_trlhpo.agent.planner import Planner
-from optuna_trlhpo.space.descriptors import LAYER_FEATURES
 from optuna_trlhpo.trials.outcome_transforms import OutcomeTransform
 from tests.helpers import replay_of
 
@@ -69,7 +68,7 @@ def file(tmp_path_factory):
     """A prior that has learned nothing, and is quite sure of what it expects."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
-        transformer = LayerTransformer(LAYER_FEATURES)
+        transformer = LayerTransformer()
     mean, deviation = 3 * torch.ones(EMBEDDING), 0.1 * torch.ones(EMBEDDING)
     path = tmp_path_factory.mktemp("prior") / "mine.safetensors"
     save_file(
@@ -178,7 +177,7 @@ def test_the_papers_agent_knows_nothing_of_it():
 
 
 def expected(layers, path):
-    prior = LayerPrior.load(path)
+    prior = load_priors(path)[0]
     features = SPACE.layer_features(SPACE.encode(layers))
     assert features is not None
     return float((prior([features]) @ prior.means)[0])

@@ -20,7 +20,7 @@ from optuna.trial import FixedTrial, FrozenTrial, TrialState
 
 from optuna_trlhpo.layers import FCL, TABLE_I, Conv, MaxPool, Network, describe, parse
 from optuna_trlhpo.space import LayerSpace
-from optuna_trlhpo.space.descriptors import LAYER_FEATURES, NETWORK_DESCRIPTOR
+from optuna_trlhpo.space.descriptors import NETWORK_DESCRIPTOR
 from optuna_trlhpo.space.sampler_hooks import worth_growing, worth_training
 
 SPACES = {
@@ -641,7 +641,7 @@ def test_every_network_of_the_space_comes_to_something(space: LayerSpace, data: 
     assert network_descriptor is not None and network_descriptor.shape == (NETWORK_DESCRIPTOR,)
     assert ((-0.01 <= network_descriptor) & (network_descriptor < 1.3)).all()
     outline = space.layer_features(space.encode(layers))
-    assert outline is not None and outline.shape == (len(layers), LAYER_FEATURES)
+    assert outline is not None and outline.shape == (len(layers), 3 + 8)
     assert ((-0.01 <= outline) & (outline < 1.3)).all()
 
 

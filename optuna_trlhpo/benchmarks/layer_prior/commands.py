@@ -44,8 +44,9 @@ def _train(arguments: argparse.Namespace) -> int:
 def add_pretrain(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``pretrain``."""
     parser.description = (
-        "Train the prior for layers on the tables of the package, and write it to a file for "
-        "`TRLHPOSampler(layer_prior=FILE)`."
+        "Train priors for layers on the tables of the package, one for the layers of Table I and one for "
+        "those of kinds.CNN, and write them to a file for `TRLHPOSampler(layer_prior=FILE)`. If the file "
+        "exists, a prior is kept for layers that no chosen task has."
     )
     parser.add_argument("file", type=Path, metavar="FILE", help="file to write, with the suffix .safetensors")
     parser.add_argument(

@@ -18,13 +18,23 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from optuna_trlhpo.agent.layer_prior import EMBEDDING, POLICY, LayerTransformer, padded
+from optuna_trlhpo.agent.layer_prior import (
+    EMBEDDING,
+    POLICY,
+    VOCABULARIES,
+    LayerTransformer,
+    padded,
+    prefix_of,
+)
 from optuna_trlhpo.benchmarks.harness.command_line import select
-from optuna_trlhpo.benchmarks.layer_prior.policy_training import features_of, train_policy
+from optuna_trlhpo.benchmarks.layer_prior.policy_training import (
+    features_of,
+    train_policy,
+    vocabulary_of,
+)
 from optuna_trlhpo.benchmarks.problems.mnist_layers import TabulatedTraining, by_network, read_table
 from optuna_trlhpo.benchmarks.problems.tasks import TASKS
-from optuna_trlhpo.layers import parse
-from optuna_trlhpo.space.descriptors import LAYER_FEATURES
+from optuna_trlhpo.layers import Vocabulary, parse
 from optuna_trlhpo.trials.outcome_transforms import OutcomeTransform
 
 EPOCHS = 60
@@ -57,9 +67,13 @@ def read_tasks(names: Sequence[str], folder: Path = DATA) -> dict[str, list[Tabu
     return {name: read_table(folder / f"{name}-layers.csv.gz") for name in names}
 
 
-def tasks_with_table(folder: Path = DATA) -> list[str]:
-    """Return the names of the tasks whose tables are in the folder."""
-    return [name for name in TASKS if (folder / f"{name}-layers.csv.gz").exists()]
+def tasks_with_table(vocabulary: Vocabulary | None = None, folder: Path = DATA) -> list[str]:
+    """Return the names of the tasks whose tables are in the folder, of all vocabularies or of one."""
+    return [
+        name
+        for name, task in TASKS.items()
+        if vocabulary in (None, task.vocabulary) and (folder / f"{name}-layers.csv.gz").exists()
+    ]
 
 
 def pretrain(
@@ -72,7 +86,7 @@ def pretrain(
     """Train a `LayerPrior` with its policy.
 
     Args:
-        tables: Tables by the names of the tasks.
+        tables: Tables by the names of the tasks, which have one vocabulary.
         seed: Random seed.
         epochs: Passes over the largest table.
         progress: Whether to show a progress bar.
@@ -84,7 +98,7 @@ def pretrain(
     rng = np.random.default_rng(seed)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        transformer = LayerTransformer(LAYER_FEATURES)
+        transformer = LayerTransformer(vocabulary_of(tables))
         weights = nn.Parameter(0.1 * torch.randn(len(tasks), EMBEDDING))
         shared = nn.Parameter(torch.ones(EMBEDDING) / EMBEDDING**0.5)
         constants = nn.Parameter(torch.zeros(len(tasks)))
@@ -136,12 +150,26 @@ def _read(name: str, table: Sequence[TabulatedTraining]) -> _Learned:
 
 
 def handle(arguments: argparse.Namespace) -> int:
-    """Train the prior and write it to a file."""
-    from safetensors.torch import save_file
+    """Train the prior of each vocabulary that the tasks have, and write them to a file, beside the others."""
+    from safetensors.torch import load_file, save_file
 
     names = select("task", arguments.tasks, tasks_with_table())
     tables = read_tasks(names)
-    save_file(pretrain(tables, seed=arguments.seed, progress=True), arguments.file)
+    tensors = load_file(arguments.file) if arguments.file.exists() else {}
+    for vocabulary in VOCABULARIES:
+        own = {name: table for name, table in tables.items() if TASKS[name].vocabulary == vocabulary}
+        if not own:
+            continue
+        prefix = prefix_of(vocabulary)
+        others = [prefix_of(other) for other in VOCABULARIES if other != vocabulary and other.name]
+        tensors = {
+            name: it
+            for name, it in tensors.items()
+            if not name.startswith(prefix) or name.startswith(tuple(others))
+        }
+        trained = pretrain(own, seed=arguments.seed, progress=True)
+        tensors |= {prefix + name: it for name, it in trained.items()}
+    save_file(tensors, arguments.file)
     size = arguments.file.stat().st_size / 1000
     networks = ", ".join(f"{name} {len(table):,}" for name, table in tables.items())
     print(f"wrote {arguments.file} ({size:.0f} kB), from trainings of {networks}")

@@ -1,8 +1,9 @@
-"""Training of many networks of Table I for a table: ``python -m optuna_trlhpo.benchmarks train``.
+"""Training of many networks for a table: ``python -m optuna_trlhpo.benchmarks train``.
 
-Sequences of layers are drawn at random. From the 200th network on, most are variations of the best so far, so
-that the table covers the neighbourhood of its optimum well. All prefixes of a sequence are trained. One
-training in ten repeats a known network with another seed, which provides an estimate of the noise.
+Sequences of layers are drawn at random. Later most are variations of the best so far (`Task.begin_varying`),
+so that the table covers the neighbourhood of its optimum well. All prefixes of a sequence are trained. One
+training in ten repeats a known network with another seed, which provides an estimate of the noise. Where a
+task has several limits on the parameters, each sequence is drawn within one of them.
 
 Each row is appended to a file at once, as a JSON object on a line of its own. A call continues where the last
 one ended. Each worker writes to its own file.
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import time
 import zlib
 from collections.abc import Iterator
@@ -35,7 +37,6 @@ _CURVE_POINTS = 4
 """Number of points of a learning curve; the last one is at the end of the training."""
 _CURVE_IMAGES = 1000
 """Number of validation images for the points before the last one."""
-BEGIN_VARYING = 200
 _VARIED_SHARE = 0.6
 REPEATED_SHARE = 0.1
 _BEST_SHARE = 0.1
@@ -63,13 +64,19 @@ def train_table(
             rng = np.random.default_rng((seed, len(rows)))
             trainings: list[tuple[Network, int]] = []
             while not trainings:  # all prefixes of the sequence may be known
-                trainings = _next_trainings(task.space, rows, rng)
+                space = _choose_space(task, rng)
+                trainings = _next_trainings(space, rows, rng, begin_varying=task.begin_varying)
             for network, repeat in trainings:
                 row = train_network(task, data, network, training_seed=seed + 1000 * repeat)
                 rows.append(row)
                 file.write(json.dumps(row) + "\n")
                 file.flush()
                 yield row
+
+
+def _choose_space(task: Task, rng: np.random.Generator) -> LayerSpace:
+    spaces = task.spaces
+    return spaces[0] if len(spaces) == 1 else spaces[rng.integers(len(spaces))]
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
@@ -84,16 +91,18 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def _next_trainings(
-    space: LayerSpace, rows: list[dict[str, Any]], rng: np.random.Generator
+    space: LayerSpace, rows: list[dict[str, Any]], rng: np.random.Generator, *, begin_varying: int
 ) -> list[tuple[Network, int]]:
     """Return the next networks to train, each with the number of its earlier trainings."""
     times: dict[str, int] = {}
     accuracy: dict[str, float] = {}
+    most = math.inf if space.max_parameters is None else space.max_parameters
     for row in rows:
         times[row["architecture"]] = times.get(row["architecture"], 0) + 1
-        accuracy.setdefault(row["architecture"], row["accuracy"])
+        if row["parameters"] <= most:
+            accuracy.setdefault(row["architecture"], row["accuracy"])
     best = sorted(accuracy, key=lambda text: -accuracy[text])[: max(int(_BEST_SHARE * len(accuracy)), 20)]
-    started = len(accuracy) >= BEGIN_VARYING
+    started = len(accuracy) >= begin_varying
     if started and rng.random() < REPEATED_SHARE * 2:  # a sequence takes about two trainings
         known = best if rng.random() < 0.5 else list(accuracy)
         text = known[rng.integers(len(known))]
@@ -103,7 +112,7 @@ def _next_trainings(
     else:
         network = space.draw(rng)
     prefixes = [network[: k + 1] for k in range(len(network))]
-    return [(prefix, 0) for prefix in prefixes if describe(prefix) not in times]
+    return [(prefix, 0) for prefix in prefixes if describe(prefix) not in times and space.fits(prefix)]
 
 
 def vary(space: LayerSpace, network: Network, rng: np.random.Generator) -> Network:

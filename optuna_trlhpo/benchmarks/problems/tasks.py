@@ -1,4 +1,4 @@
-"""Small image tasks on which a network of Table I trains in about a second.
+"""Small image tasks on which a network trains in about a second.
 
 Every task is MNIST or scikit-learn's digits, unchanged or modified: fewer images, another resolution, noise,
 inverted colours, fewer classes. Knowledge about good networks transfers between the tasks in part.
@@ -8,10 +8,12 @@ The module is imported without PyTorch, which the help of the commands does with
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from optuna_trlhpo.layers import TABLE_I, Vocabulary
+from optuna_trlhpo.layers.kinds import CNN
 from optuna_trlhpo.space import LayerSpace
 
 if TYPE_CHECKING:
@@ -36,6 +38,11 @@ class Task:
             a frame of ``resolution``. None: an image fills its frame.
         num_classes: Number of classes; only images with smaller labels are used.
         max_macs: Maximum number of MACs of a network, for one image.
+        vocabulary: Kinds of layer of the networks.
+        max_layers: Largest number of layers of a network.
+        max_parameters: Limits on the parameters, None for no limit. Each sequence of layers in the table of
+            the task is within one of them, so that the table has good networks for each.
+        begin_varying: Number of networks within a limit from which on most are variations of the best so far.
     """
 
     dataset: str
@@ -48,16 +55,31 @@ class Task:
     object_size: int | None = None
     num_classes: int = 10
     max_macs: float = 1e6
+    vocabulary: Vocabulary = TABLE_I
+    max_layers: int = 6
+    max_parameters: tuple[int | None, ...] = (None,)
+    begin_varying: int = 200
 
     @property
     def space(self) -> LayerSpace:
-        """Layer space of the task's networks, without rules that stop growth."""
+        """Layer space of all networks of the task, without rules that stop growth."""
+        return self._within(None)
+
+    @property
+    def spaces(self) -> tuple[LayerSpace, ...]:
+        """Layer space for each limit on the parameters."""
+        return tuple(self._within(limit) for limit in self.max_parameters)
+
+    def _within(self, max_parameters: int | None) -> LayerSpace:
         return LayerSpace(
             input_shape=(1, self.resolution, self.resolution),
             num_classes=self.num_classes,
+            max_layers=self.max_layers,
             max_macs=self.max_macs,
+            max_parameters=max_parameters,
             min_improvement=None,
             min_accuracy=None,
+            vocabulary=self.vocabulary,
         )
 
     def load(self, data_root: str | Path = "data") -> ImageData:
@@ -114,6 +136,15 @@ _SIZES = {"mnist": (50_000, 10_000), "digits": (950, 488)}
 BATCH_SIZE = 32
 LEARNING_RATE = 2e-3
 """Peak learning rate of Adam in a one-cycle schedule. It is the same for all tasks and not tuned."""
+
+_SMALL = (4_000, 12_000, 40_000, None)
+"""Limits on parameters as small devices have them."""
+
+
+def _of_cnn(task: Task, max_parameters: tuple[int | None, ...] = _SMALL) -> Task:
+    """Return the same task for networks with the layers of `kinds.CNN`."""
+    return replace(task, vocabulary=CNN, max_layers=8, max_parameters=max_parameters, begin_varying=40)
+
 
 TASKS = {
     "mnist": Task(dataset="mnist", resolution=28, train_size=2000, validation_size=10_000, epochs=4),
@@ -188,5 +219,15 @@ TASKS = {
     "digits-28-five": Task(
         dataset="digits", resolution=28, train_size=475, validation_size=240, epochs=16, num_classes=5
     ),
+}
+TASKS |= {
+    "mnist-cnn": _of_cnn(replace(TASKS["mnist"], validation_size=4000), max_parameters=(8_000,)),
+    "digits-16-cnn": _of_cnn(TASKS["digits-16"]),
+    "digits-16-moved-cnn": _of_cnn(replace(TASKS["digits-16"], object_size=13)),
+    "digits-16-moved-noise-cnn": _of_cnn(replace(TASKS["digits-16"], object_size=14, noise=0.2)),
+    "digits-28-moved-cnn": _of_cnn(TASKS["digits-28-moved"]),
+    "digits-28-moved-inverted-cnn": _of_cnn(TASKS["digits-28-moved-inverted"]),
+    "digits-28-moved-five-cnn": _of_cnn(replace(TASKS["digits-28-moved-five"], object_size=20)),
+    "digits-28-placed-cnn": _of_cnn(TASKS["digits-28-placed"]),
 }
 """Tasks by name. ``mnist`` is the task of the benchmark ``mnist-layers``."""

@@ -39,8 +39,8 @@ from optuna_trlhpo.benchmarks.problems.problem import Form
 from optuna_trlhpo.benchmarks.search import report, runner
 from optuna_trlhpo.benchmarks.search.protocols import SEQUENCES, Share
 from optuna_trlhpo.benchmarks.search.results import Results, p_text, ratio
+from optuna_trlhpo.layers import Vocabulary
 from optuna_trlhpo.sampler import TRLHPOSampler
-from optuna_trlhpo.space.descriptors import LAYER_FEATURES
 
 WHOLE = "whole"
 
@@ -62,10 +62,10 @@ class WithoutActor(TRLHPOSampler):
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
-        if self._prior is not None:
-            self._prior.policy = self.policy()
+        for prior in self._priors:
+            prior.policy = self.policy(prior.vocabulary)
 
-    def policy(self) -> LayerPolicy | None:
+    def policy(self, vocabulary: Vocabulary) -> LayerPolicy | None:
         """Return the policy in place of the actor's; None: networks are uniform."""
         return None
 
@@ -73,19 +73,19 @@ class WithoutActor(TRLHPOSampler):
 class UntrainedActor(WithoutActor):
     """Sampler with an actor that has learned nothing."""
 
-    def policy(self) -> LayerPolicy:
+    def policy(self, vocabulary: Vocabulary) -> LayerPolicy:
         """Return a policy with random weights."""
         with making_modules(), torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(0)
-            return LayerPolicy(PolicyTransformer(LAYER_FEATURES).state_dict())
+            return LayerPolicy(PolicyTransformer(vocabulary).state_dict(), vocabulary)
 
 
 class ShuffledActor(WithoutActor):
     """Sampler with an actor that was pretrained on exchanged accuracies."""
 
-    def policy(self) -> LayerPolicy:
+    def policy(self, vocabulary: Vocabulary) -> LayerPolicy:
         """Return a policy that has learned what networks there are, but not which are good."""
-        return _shuffled_policy()
+        return _shuffled_policy(vocabulary)
 
 
 class Drawing(Agent):
@@ -110,7 +110,8 @@ class _WithoutEmbedding(LayerPrior):
     """Prior whose actor is kept, while its expectations are 0."""
 
     def __init__(self, prior: LayerPrior) -> None:
-        self.policy, self.unit, self.means = prior.policy, prior.unit, np.zeros_like(prior.means)
+        self.vocabulary, self.policy, self.unit = prior.vocabulary, prior.policy, prior.unit
+        self.means = np.zeros_like(prior.means)
 
     def __call__(self, features: Sequence[np.ndarray]) -> np.ndarray:
         return np.zeros((len(features), len(self.means)))
@@ -121,14 +122,13 @@ class WithoutBody(TRLHPOSampler):
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
-        if self._prior is not None:
-            self._prior = _WithoutEmbedding(self._prior)
+        self._priors = tuple(_WithoutEmbedding(prior) for prior in self._priors)
 
 
 @functools.cache
-def _shuffled_policy() -> LayerPolicy:
-    tasks = [name for name in tasks_with_table() if name.startswith("digits")]
-    return LayerPolicy(train_policy(read_tasks(tasks), shuffled=True))
+def _shuffled_policy(vocabulary: Vocabulary) -> LayerPolicy:
+    tasks = [name for name in tasks_with_table(vocabulary) if name.startswith("digits")]
+    return LayerPolicy(train_policy(read_tasks(tasks), shuffled=True), vocabulary)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from optuna_trlhpo.benchmarks.layer_prior.training_table import train_network
 from optuna_trlhpo.benchmarks.problems.problem import Form, Problem, Train
 from optuna_trlhpo.benchmarks.problems.tasks import TASKS, Task
 from optuna_trlhpo.cnn.data.datasets import ImageData, load_data
-from optuna_trlhpo.layers import describe, parse
+from optuna_trlhpo.layers import TABLE_I, describe, parse
 from optuna_trlhpo.space import LayerSpace
 
 _RESOLUTIONS = {"mnist": 28, "digits": 8}
@@ -24,7 +24,7 @@ _RESOLUTIONS = {"mnist": 28, "digits": 8}
 class RealTraining(Problem):
     """Task as the problem of one study. The true value of a network is its observed value in this study.
 
-    The networks and their growth are those of ``mnist-layers``, including the paper's stop rules.
+    The layers of Table I grow with the paper's stop rules, as in ``mnist-layers``; others grow without.
 
     Args:
         name: Name of a task in `tasks.TASKS`.
@@ -42,9 +42,11 @@ class RealTraining(Problem):
         self.name = name
         self.trained: dict[str, Row] = {}
         self._task, self._data = TASKS[name], data
-        self._space = LayerSpace(
-            input_shape=data.input_shape, num_classes=data.num_classes, max_macs=self._task.max_macs
-        )
+        (self._space,) = self._task.spaces
+        if self._task.vocabulary == TABLE_I:
+            self._space = LayerSpace(
+                input_shape=data.input_shape, num_classes=data.num_classes, max_macs=self._task.max_macs
+            )
 
     def observe(self, network: str, rng: np.random.Generator) -> float:
         """Train a network and return its validation accuracy."""
@@ -71,7 +73,9 @@ class RealTraining(Problem):
 
 def tasks_with_test_images() -> list[str]:
     """Return the names of the tasks with unmodified images, to which the test images of the dataset apply."""
-    return [name for name, task in TASKS.items() if task == unchanged_task(task)]
+    return [
+        name for name, task in TASKS.items() if task == unchanged_task(task) and len(task.max_parameters) == 1
+    ]
 
 
 def load_test_images(task: Task, data: ImageData, data_root: str | Path) -> tuple[torch.Tensor, torch.Tensor]:
