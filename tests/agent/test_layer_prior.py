@@ -15,16 +15,19 @@ from torch import Tensor
 
 import optuna_trlhpo.agent
 from optuna_trlhpo import TRLHPOSampler
-from optuna_trlhpo.agent.layer_policy import n_layer_features, n_space_features
+from optuna_trlhpo.agent.layer_policy import PolicyTransformer, n_layer_features, n_space_features
 from optuna_trlhpo.agent.layer_prior import (
     EMBEDDING,
+    POLICY,
     VOCABULARIES,
     LayerPrior,
     LayerTransformer,
     load_priors,
     padded,
+    prefix_of,
 )
 from optuna_trlhpo.layers import TABLE_I
+from optuna_trlhpo.layers.kinds import CNN
 from optuna_trlhpo.space import LayerSpace
 
 LAYER_FEATURES = n_layer_features(TABLE_I)
@@ -152,6 +155,65 @@ def test_layers_are_described_by_as_many_numbers_as_files_tell_of() -> None:
         assert space.space_features.shape == (n_space_features(vocabulary),)
         assert (0 <= features).all() and (features <= 1.01).all()
         assert (0 < space.space_features).all() and (space.space_features <= 1).all()
+
+
+@pytest.fixture(scope="module")
+def of_cnn() -> dict[str, Tensor]:
+    """A prior with an actor for the layers of `CNN`, which has learned nothing."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        transformer, policy = LayerTransformer(CNN), PolicyTransformer(CNN)
+    return {
+        **transformer.state_dict(),
+        **{POLICY + name: it for name, it in policy.state_dict().items()},
+        **{"mean": MEAN.clone(), "deviation": DEVIATION.clone(), "unit": torch.tensor(0.5)},
+    }
+
+
+def in_file(of_cnn: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {prefix_of(CNN) + name: it for name, it in of_cnn.items()}
+
+
+def test_a_file_may_hold_a_prior_for_each_vocabulary(
+    tensors: dict[str, Tensor], of_cnn: dict[str, Tensor], tmp_path: Path
+) -> None:
+    save_file(tensors | in_file(of_cnn), tmp_path / "both.safetensors")
+    table, cnn = load_priors(tmp_path / "both.safetensors")
+    assert table.vocabulary == TABLE_I and table.policy is None and table.unit == 0.75
+    assert cnn.vocabulary == CNN and cnn.policy is not None and cnn.unit == 0.5
+    save_file(in_file(of_cnn), tmp_path / "one.safetensors")
+    (alone,) = load_priors(tmp_path / "one.safetensors")
+    some = layer_features(6, LayerSpace(vocabulary=CNN))
+    np.testing.assert_array_equal(alone(some), cnn(some))
+    assert alone.vocabulary == CNN
+
+
+@pytest.mark.parametrize(
+    ("name", "tensor", "fault"),
+    [
+        ("cnn.mean", None, "the tensor 'cnn.mean' is missing; the prior for the layers of kinds.CNN has "),
+        (
+            "cnn.other",
+            torch.zeros(1),
+            "the tensor 'cnn.other' is unknown; the prior for the layers of ",
+        ),
+        ("cnn.unit", torch.tensor(0.0), "'cnn.unit' is 0; it must be positive"),
+        ("cnn.policy.kind.bias", torch.zeros(4), "'cnn.policy.kind.bias' has shape [4]; it must be [11]"),
+        ("cnn.inputs.weight", torch.zeros(32, 11), "has shape [32, 11]; it must be [32, 18]"),
+    ],
+)
+def test_a_fault_in_either_prior_is_named(
+    name: str,
+    tensor: Tensor | None,
+    fault: str,
+    tensors: dict[str, Tensor],
+    of_cnn: dict[str, Tensor],
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "wrong.safetensors"
+    save_file(changed(tensors | in_file(of_cnn), name, tensor), path)
+    with pytest.raises(ValueError, match=re.escape(fault)):
+        load_priors(path)
 
 
 def changed(tensors: dict[str, Tensor], name: str, value: Tensor | None) -> dict[str, Tensor]:

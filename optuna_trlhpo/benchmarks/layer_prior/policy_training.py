@@ -62,6 +62,9 @@ def train_policy(
 
     Returns:
         Tensors of the policy by name.
+
+    Raises:
+        ValueError: If the tasks have several vocabularies, or the tables are too small.
     """
     rng = np.random.default_rng(seed)
     networks: list[tuple[LayerSpace, Network]] = []
@@ -81,6 +84,8 @@ def train_policy(
             networks += [(space, parsed[i]) for i in within]
             spaces += [space.space_features] * len(within)
             weights.append(np.exp((ranks_of(values[within]) - 1) / _SELECTIVITY))
+    if not networks:
+        raise ValueError(f"no table has {_LEAST_NETWORKS} networks within the limits of its task")
     features, _ = padded([features_of(space, layers) for space, layers in networks])
     targets = [_targets(vocabulary, layers, features.shape[1]) for _, layers in networks]
     kinds, chosen = (torch.from_numpy(np.array(arrays)) for arrays in zip(*targets, strict=True))
