@@ -327,8 +327,9 @@ class Agent:
             announce=announce,
         )
         if mine.plan is not None and mine.n_plans > before:
-            record = course.record or AgentRecord(self._config.critic)
-            course.record = with_path_plan(record, mine.plan, mine.path, self.configurations.search)
+            search = self.configurations.search
+            record = course.record or AgentRecord(self._config.critic, losses=search.critics.losses)
+            course.record = with_path_plan(record, mine.plan, mine.path, search)
         if not known:
             return None
         mine.answer = name, distribution, value

@@ -10,10 +10,12 @@ what good networks chose. What a space does not allow is masked when a network i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from optuna_trlhpo._threads import cpu_threads, making_modules
@@ -77,13 +79,25 @@ class LayerPolicy:
     Args:
         tensors: Weights of a `PolicyTransformer`.
         vocabulary: Kinds of layer.
+
+    Attributes:
+        vocabulary: Kinds of layer.
+        transformer: The transformer.
     """
 
-    def __init__(self, tensors: dict[str, Tensor], vocabulary: Vocabulary = TABLE_I) -> None:
+    def __init__(self, tensors: Mapping[str, Tensor], vocabulary: Vocabulary = TABLE_I) -> None:
+        self.vocabulary = vocabulary
         # The initial weights are overwritten, but creating them draws random numbers.
         with making_modules(), torch.random.fork_rng(devices=[]):
-            self._transformer = PolicyTransformer(vocabulary).eval()
-        self._transformer.load_state_dict(tensors)
+            self.transformer = PolicyTransformer(vocabulary).eval()
+        self.transformer.load_state_dict(tensors)
+
+    def copy(self) -> LayerPolicy:
+        """Return an actor with the same weights, which may learn."""
+        return LayerPolicy(self.transformer.state_dict(), self.vocabulary)
+
+    def __reduce__(self) -> tuple[Any, ...]:  # weights as safetensors: reading them executes no code
+        return _restore, (save(self.transformer.state_dict()), self.vocabulary)
 
     @cpu_threads(1)
     @torch.inference_mode()
@@ -95,7 +109,7 @@ class LayerPolicy:
             layers: N networks with equal numbers of layers, each by its features ``[S, O]``.
         """
         start = torch.from_numpy(space).float().expand(len(layers), -1)
-        kinds, values, _ = self._transformer(start, torch.from_numpy(np.array(layers)).float())
+        kinds, values, _ = self.transformer(start, torch.from_numpy(np.array(layers)).float())
         return kinds[:, -1].numpy(), values[:, -1].numpy()
 
     @cpu_threads(1)
@@ -112,5 +126,19 @@ class LayerPolicy:
             space. H counts the heads of all blocks, one block after the other.
         """
         pair = torch.from_numpy(space).float()[None], torch.from_numpy(layers).float()[None]
-        heads = torch.cat([block[0] for block in self._transformer(*pair)[2]]).double()  # [H, S + 1, S + 1]
+        heads = torch.cat([block[0] for block in self.transformer(*pair)[2]]).double()  # [H, S + 1, S + 1]
         return [heads[:, k, : k + 1].roll(-1, dims=1).numpy() for k in range(1, len(layers) + 1)]
+
+
+def _restore(weights: bytes, vocabulary: Vocabulary) -> LayerPolicy:
+    return LayerPolicy(load(weights), vocabulary)
+
+
+def padded(features: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
+    """Pad features of different lengths to ``[N, S, O]``, with a mask of the layers ``[N, S]``."""
+    lengths = [len(layers) for layers in features]
+    S = max(lengths)
+    rows = np.zeros((len(features), S, features[0].shape[1]), dtype=np.float32)
+    for row, layers in zip(rows, features, strict=True):
+        row[: len(layers)] = layers
+    return torch.from_numpy(rows), torch.arange(S) < torch.tensor(lengths)[:, None]

@@ -29,6 +29,7 @@ from optuna_trlhpo.agent.layer_policy import (
     PolicyTransformer,
     n_layer_features,
     n_space_features,
+    padded,
 )
 from optuna_trlhpo.agent.transformer import Block, sinusoids
 from optuna_trlhpo.layers import TABLE_I, Vocabulary
@@ -219,13 +220,3 @@ def _fault_of(tensors: Mapping[str, Tensor], vocabulary: Vocabulary) -> str:
 
 def _without(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
-
-
-def padded(features: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
-    """Pad features of different lengths to ``[N, S, O]``, with a mask of the layers ``[N, S]``."""
-    lengths = [len(layers) for layers in features]
-    S = max(lengths)
-    rows = np.zeros((len(features), S, features[0].shape[1]), dtype=np.float32)
-    for row, layers in zip(rows, features, strict=True):
-        row[: len(layers)] = layers
-    return torch.from_numpy(rows), torch.arange(S) < torch.tensor(lengths)[:, None]

@@ -247,7 +247,8 @@ class NetworkAgent:
             course.drawn = self._explore(trial.number, point)
             if course.drawn is not None:
                 plan = course.plan = course.drawn
-                course.record = with_plan(AgentRecord("actor"), plan, point.step, self.planner)
+                record = AgentRecord("actor", losses=self.planner.losses)
+                course.record = with_plan(record, plan, point.step, self.planner)
         if plan is None or (course.n_marks != len(marks) and plan is not course.drawn):
             plan, course.deeper = course.deeper, None
             if plan is None or not plan.answers(point):
@@ -255,7 +256,7 @@ class NetworkAgent:
             course.plan = plan
             course.n_marks = len(marks)
             if plan is not None:
-                record = course.record or AgentRecord(self._config.critic)
+                record = course.record or AgentRecord(self._config.critic, losses=self.planner.losses)
                 course.record = with_plan(record, plan, point.step, self.planner)
         if plan is None:
             if not self.replay.knows(request.slots):

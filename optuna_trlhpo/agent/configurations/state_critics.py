@@ -29,6 +29,7 @@ class StateCritics:
     Attributes:
         plain: Critic that reads parameters alone, as for a trial that has reported nothing.
         steering: Decides whether reports inform what follows.
+        losses: Loss of the plain critic when it last learned, see `AgentRecord`; None before.
     """
 
     def __init__(self, make_critic: Callable[[], ConfigurationCritic], memory: ConfigurationMemory) -> None:
@@ -38,6 +39,7 @@ class StateCritics:
         self._forecast = make_critic()  # of reports
         self._differs = False  # whether equal parameters were followed by different reports
         self._n_contexts = 0  # R
+        self.losses: tuple[float, None] | None = None
 
     def learn(self, known: Known, *, varies: bool, n_trials: int) -> None:
         """Let the critics learn from all that is known.
@@ -49,6 +51,8 @@ class StateCritics:
         """
         memory = self._memory
         self._condition(self.plain, _without(known), (), varies=varies, n_trials=n_trials)
+        if self.plain.evidence is not None:
+            self.losses = -self.plain.evidence / max(len(known.values), 1), None
         self._n_contexts = memory.most_reports(_MOST_CONTEXTS)
         informed = self.steering.candidate(len(memory)) if self._n_contexts else None
         if informed is None or self.plain.evidence is None:

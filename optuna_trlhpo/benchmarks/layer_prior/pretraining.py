@@ -18,12 +18,12 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from optuna_trlhpo.agent.layer_policy import padded
 from optuna_trlhpo.agent.layer_prior import (
     EMBEDDING,
     POLICY,
     VOCABULARIES,
     LayerTransformer,
-    padded,
     prefix_of,
 )
 from optuna_trlhpo.benchmarks.harness.command_line import select
