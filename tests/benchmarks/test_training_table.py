@@ -45,8 +45,9 @@ def synthetic_table(n: int = 200) -> list[TabulatedTraining]:
 
 
 def test_random_networks_and_their_variations_belong_to_the_space():
-    space, rng = TASKS["mnist"].space, np.random.default_rng(0)
-    for _ in range(50):
+    rng = np.random.default_rng(0)
+    for k in range(100):
+        space = TASKS["mnist" if k < 50 else "digits-16-cnn"].spaces[0]
         network = space.draw(rng)
         space.check(network)
         varied = vary(space, network, rng)

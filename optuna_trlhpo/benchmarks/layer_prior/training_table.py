@@ -123,6 +123,8 @@ def vary(space: LayerSpace, network: Network, rng: np.random.Generator) -> Netwo
         change = rng.choice(["value", "value", "layer", "insert", "delete", "append"])
         if change == "value":
             layer = layers[k]
+            if not layer.values:
+                continue
             i = int(rng.integers(len(layer.values)))
             values = list(layer.values)
             choices = type(layer).hyperparameters[i].values
