@@ -57,6 +57,7 @@ class Planner:
     Attributes:
         features: Features of networks, which the critic reads.
         critic: Model of the value of a network, as the last plan was made with it.
+        actor_occasions: Numbers of trials at which the actor learns.
         losses: Losses of critic and actor when they last learned, see `AgentRecord`; None before.
     """
 
@@ -76,7 +77,7 @@ class Planner:
         self._differs = False  # whether equal networks had different reports
         self._steering = Steering(functools.partial(NetworkCritic, config, seed))
         self._occasions = Occasions()
-        self._actor_occasions = Occasions(_ACTOR_SPACING, first=_ACTOR_LEAST)
+        self.actor_occasions = Occasions(_ACTOR_SPACING, first=_ACTOR_LEAST)
         self._excluded: set[str] = set()
         self.losses: tuple[float, float | None] | None = None
 
@@ -115,7 +116,7 @@ class Planner:
     def _learn_actor(self, networks: Networks, values: np.ndarray, n_trials: int) -> None:
         """Let the actor learn from networks with a value, and from its own, which the critic judges."""
         loss = None if self.losses is None else self.losses[1]
-        if self.knowledge.actor is not None and self._actor_occasions.trials_since(n_trials):
+        if self.knowledge.actor is not None and self.actor_occasions.trials_since(n_trials):
             rng = make_generator(self._seed, "actor", n_trials)
             imagined = self.knowledge.imagined(N_IMAGINED, rng)
             if imagined is not None:
