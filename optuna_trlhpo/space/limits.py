@@ -11,6 +11,8 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from optuna_trlhpo.layers import FCL, Layer, Shape, Vocabulary
 
 BYTES = 4
@@ -120,19 +122,102 @@ def every_layer(kinds: Sequence[type[Layer]]) -> Iterator[Layer]:
             yield cls(*values)
 
 
+@functools.lru_cache(maxsize=16384)
+def _fitting(cls: type[Layer], position: Position) -> np.ndarray:
+    """Return whether each layer of a kind fits at a position: an axis for each hyper-parameter."""
+    costs = _costs(cls, position.shape, position.macs_left < math.inf, position.parameters_left < math.inf)
+    size, n = costs.size, position.num_classes
+    fits = costs.outcome >= 0
+    if issubclass(cls, FCL):
+        fits &= size <= position.widest
+    if position.macs_left < math.inf:
+        fits &= costs.macs + size * n <= position.macs_left
+    if position.activation_bytes < math.inf:
+        most = np.maximum(math.prod(position.shape) + size, size + n)
+        fits &= BYTES * most <= position.activation_bytes
+    if position.parameters_left < math.inf:
+        fits &= _has_classifier(position, costs, position.parameters_left - costs.parameters, fits)
+    return fits
+
+
+def _has_classifier(position: Position, costs: _Costs, left: np.ndarray, fits: np.ndarray) -> np.ndarray:
+    """Return behind which layers some network, with its classifier, takes no more parameters than are left.
+
+    Args:
+        position: Position of the layers.
+        costs: Costs of the layers.
+        left: Parameters left behind each layer.
+        fits: Whether a layer is within the other limits; others are not looked at.
+    """
+    found = np.zeros_like(fits)
+    needed = _needed(costs.shapes, position.vocabulary, position.num_classes, position.layers_left)
+    # Few further layers usually suffice, and trying many is slow, so depths are tried one by one.
+    for more in range(position.layers_left + 1):
+        open_ = fits & ~found
+        outcomes = costs.outcome[open_]
+        for number in {*outcomes.tolist()}:
+            if needed[number, more] < 0:
+                shape = costs.shapes[number]
+                needed[number, more] = least_parameters(
+                    position.vocabulary, shape, position.num_classes, more
+                )
+        found[open_] = left[open_] >= needed[outcomes, more]
+        if found[fits].all():
+            break
+    return found
+
+
+@functools.lru_cache(maxsize=16384)
+def _needed(shapes: tuple[Shape, ...], vocabulary: Vocabulary, num_classes: int, most: int) -> np.ndarray:
+    """Return a table of `least_parameters` behind each shape with 0 to ``most`` layers.
+
+    The caller fills it: what is not known yet is -1.
+    """
+    return np.full((len(shapes), most + 1), -1, dtype=np.int64)
+
+
+class _Costs(NamedTuple):
+    """What each layer of a kind makes of a shape: arrays with an axis for each hyper-parameter."""
+
+    shapes: tuple[Shape, ...]
+    """Different output shapes."""
+    outcome: np.ndarray
+    """Number of the output shape; -1 where a layer cannot be applied."""
+    size: np.ndarray
+    """Size of the output."""
+    macs: np.ndarray
+    parameters: np.ndarray
+
+
+@functools.lru_cache(maxsize=4096)
+def _costs(cls: type[Layer], shape: Shape, with_macs: bool, with_parameters: bool) -> _Costs:
+    """Return the costs of all layers of a kind. They are 0 if not asked for: counting them takes time."""
+    numbers: dict[Shape, int] = {}
+    rows = []
+    for layer in every_layer([cls]):
+        out = layer.output_shape(shape)
+        if out is None:
+            rows.append((-1, 0, 0, 0))
+            continue
+        macs = layer.macs(shape) if with_macs else 0
+        parameters = layer.parameters(shape) if with_parameters else 0
+        rows.append((numbers.setdefault(out, len(numbers)), math.prod(out), macs, parameters))
+    axes = [len(hp.values) for hp in cls.hyperparameters]
+    columns = np.array(rows, dtype=np.int64).reshape(*axes, 4)
+    return _Costs(tuple(numbers), *np.moveaxis(columns, -1, 0))
+
+
 @functools.lru_cache(maxsize=65536)
 def allowed_values(cls: type[Layer], chosen: tuple[Any, ...], position: Position) -> tuple[Any, ...]:
     """Return the values of the next hyper-parameter of ``cls``, given the ``chosen`` values before it.
 
     A value is allowed if some choice of the remaining hyper-parameters gives a layer that fits.
     """
-    rest = [hp.values for hp in cls.hyperparameters[len(chosen) + 1 :]]
     hyperparameter = cls.hyperparameters[len(chosen)]
-
-    fitting = [
-        any(position.fits(cls(*chosen, value, *more)) for more in itertools.product(*rest))
-        for value in hyperparameter.values
-    ]
+    grid = _fitting(cls, position)
+    for hp, value in zip(cls.hyperparameters, chosen, strict=False):
+        grid = grid[hp.values.index(value)]
+    fitting: list[bool] = grid.reshape(len(grid), -1).any(axis=1).tolist()
     if hyperparameter.labels:  # unordered values have no gaps
         return tuple(value for value, fits in zip(hyperparameter.values, fitting, strict=True) if fits)
     runs = [
