@@ -123,9 +123,11 @@ def every_layer(kinds: Sequence[type[Layer]]) -> Iterator[Layer]:
 
 
 @functools.lru_cache(maxsize=16384)
-def _fitting(cls: type[Layer], position: Position) -> np.ndarray:
+def fitting(cls: type[Layer], position: Position) -> np.ndarray:
     """Return whether each layer of a kind fits at a position: an axis for each hyper-parameter."""
-    costs = _costs(cls, position.shape, position.macs_left < math.inf, position.parameters_left < math.inf)
+    with_macs, with_parameters = position.macs_left < math.inf, position.parameters_left < math.inf
+    # mypy does not see that a class is hashable.
+    costs = _costs(cls, position.shape, with_macs, with_parameters)  # type: ignore[arg-type]
     size, n = costs.size, position.num_classes
     fits = costs.outcome >= 0
     if issubclass(cls, FCL):
@@ -214,15 +216,15 @@ def allowed_values(cls: type[Layer], chosen: tuple[Any, ...], position: Position
     A value is allowed if some choice of the remaining hyper-parameters gives a layer that fits.
     """
     hyperparameter = cls.hyperparameters[len(chosen)]
-    grid = _fitting(cls, position)
+    grid = fitting(cls, position)  # type: ignore[arg-type]  # as above
     for hp, value in zip(cls.hyperparameters, chosen, strict=False):
         grid = grid[hp.values.index(value)]
-    fitting: list[bool] = grid.reshape(len(grid), -1).any(axis=1).tolist()
+    fits: np.ndarray = np.any(grid.reshape(len(grid), -1), axis=1)
     if hyperparameter.labels:  # unordered values have no gaps
-        return tuple(value for value, fits in zip(hyperparameter.values, fitting, strict=True) if fits)
+        return tuple(value for value, fit in zip(hyperparameter.values, fits, strict=True) if fit)
     runs = [
         [hyperparameter.values[i] for i, _ in run]
-        for fit, run in itertools.groupby(enumerate(fitting), key=lambda item: item[1])
+        for fit, run in itertools.groupby(enumerate(fits.tolist()), key=lambda item: item[1])
         if fit
     ]
     # An integer range cannot have gaps. Only a tight limit on MACs causes one; the longest run is kept then.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import pickle
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -36,7 +37,7 @@ from optuna_trlhpo.layers.counting import count_macs
 from optuna_trlhpo.layers.kinds import CNN, LSTM, MLP, Residual
 from optuna_trlhpo.space import LayerSpace
 from optuna_trlhpo.space.descriptors import NETWORK_DESCRIPTOR
-from optuna_trlhpo.space.limits import Position, allowed_values, every_layer
+from optuna_trlhpo.space.limits import Position, allowed_values, every_layer, fitting
 from optuna_trlhpo.trials.episode import steps_of
 
 INPUTS = {"cnn": (CNN, (2, 13, 11)), "mlp": (MLP, (20,)), "lstm": (LSTM, (10, 3))}
@@ -77,7 +78,8 @@ def test_every_form_of_a_network_is_the_inverse_of_the_others(space: LayerSpace)
             and network_descriptor.shape == (NETWORK_DESCRIPTOR,)
             and np.isfinite(network_descriptor).all()
         )
-        assert space.layer_features(space.encode(network)) is None
+        features = space.layer_features(space.encode(network))
+        assert (features is not None) == (len(space.input_shape) == 3)  # they are defined for images
     kinds = {layer.kind for network in drawn(space) for layer in network}
     assert kinds == set(space.vocabulary.kind.values)
 
@@ -183,7 +185,7 @@ def test_a_pickled_space_is_the_same_and_its_vocabulary_is_known_there(
     module.vocabularies.pop(space.vocabulary.name)
     assert pickle.loads(data) == space
     assert module.vocabularies[space.vocabulary.name] == space.vocabulary
-    assert pickle.loads(pickle.dumps(LayerSpace())).has_layer_features
+    assert pickle.loads(pickle.dumps(LayerSpace())).vocabulary == TABLE_I
 
 
 # A kind of one's own
@@ -417,7 +419,12 @@ def test_a_bias_that_does_not_fit_is_masked() -> None:
 def test_a_last_guard_lets_no_network_beyond_a_limit_pass(
     limit: str, whole: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Position, "fits", lambda place, layer: layer.output_shape(place.shape) is not None)
+    def fits_without_limits(cls: type[Layer], position: Position) -> np.ndarray:
+        inf = math.inf
+        free = position._replace(macs_left=inf, parameters_left=inf, activation_bytes=inf)
+        return fitting(cls, free)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("optuna_trlhpo.space.limits.fitting", fits_without_limits)
     # What is allowed so must not be remembered for others.
     monkeypatch.setattr("optuna_trlhpo.space.grammar.allowed_values", allowed_values.__wrapped__)
     space = LayerSpace(input_shape=(1, 8, 8), max_layers=1, **{limit: 1})  # type: ignore[arg-type]

@@ -41,7 +41,8 @@ def one_by_one(cls: type[Layer], chosen: tuple[Any, ...], position: Position) ->
         for fit, run in itertools.groupby(enumerate(fits), key=lambda item: item[1])
         if fit
     ]
-    return tuple(max(runs, key=len, default=[]))
+    longest: list[Any] = max(runs, key=len, default=[])
+    return tuple(longest)
 
 
 @pytest.mark.parametrize("name", SPACES)
