@@ -69,14 +69,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         for layers in SPACE.grow(trial):  # each time round a deeper network that is worth a training
             accuracy = train_and_validate(layers, data, args.epochs)
             trial.report(accuracy, step=len(layers) - 1)
-            if accuracy > best:  # the last layer is often one that did harm
-                best = accuracy
-                trial.set_user_attr("network", describe(layers))
+            best = max(best, accuracy)  # the last layer is often one that did harm
         return best
 
     study = optuna.create_study(direction="maximize", sampler=TRLHPOSampler(seed=0))
     study.optimize(objective, n_trials=args.trials)
-    print(f"Validation accuracy {study.best_value:.2%}: {study.best_trial.user_attrs['network']}")
+    print(f"Validation accuracy {study.best_value:.2%}: {describe(SPACE.best_network(study))}")
 
 
 if __name__ == "__main__":

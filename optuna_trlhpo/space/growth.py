@@ -15,7 +15,7 @@ import numpy as np
 from optuna import TrialPruned
 from optuna.logging import get_logger
 from optuna.study import StudyDirection
-from optuna.trial import BaseTrial, Trial
+from optuna.trial import BaseTrial, FrozenTrial, Trial
 
 from optuna_trlhpo.layers import Network, describe
 from optuna_trlhpo.space.encoding import suggest_layer
@@ -156,3 +156,15 @@ def _reported_accuracy(rules: StopRules, trial: Trial, step: int) -> float:
     if trial.study.direction == StudyDirection.MINIMIZE:
         return 1 - value
     return value
+
+
+def best_of_trial(network: Network, trial: FrozenTrial, direction: StudyDirection) -> Network:
+    """Return the best network that a trial had on its way to ``network``; see `LayerSpace.best_network`."""
+    reports = {step: value for step, value in trial.intermediate_values.items() if not math.isnan(value)}
+    if not reports or not all(0 <= step < len(network) for step in reports):
+        return network  # there is none, or they are not of layers
+    sign = -1.0 if direction == StudyDirection.MINIMIZE else 1.0
+    # Where the objective returns the report of one network, that is the one, even if others reported more.
+    own = [step for step, value in reports.items() if trial.value is not None and value == trial.value]
+    step = min(own) if own else max(reports, key=lambda step: (sign * reports[step], -step))
+    return network[: step + 1]

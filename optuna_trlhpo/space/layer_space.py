@@ -19,7 +19,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from optuna.trial import BaseTrial
+from optuna.study import Study
+from optuna.trial import BaseTrial, FrozenTrial
 
 from optuna_trlhpo._checks import is_integer, is_number
 from optuna_trlhpo._texts import brief
@@ -234,6 +235,44 @@ class LayerSpace(Grammar):
     def from_params(self, params: Mapping[str, Any]) -> Network:
         """Return the network that a trial's ``params`` encode. Unrelated parameters are ignored."""
         return encoding.from_params(self, params)
+
+    def best_network(self, study: Study, trial: FrozenTrial | None = None) -> Network:
+        """Return the best network of a trial: the one with the value of the trial, or else the best report.
+
+        A trial of `grow` has a network after each layer, and the last one is often not the best.
+
+        Args:
+            study: A study whose trials grow or suggest networks of this space.
+            trial: One of its finished trials; None: ``study.best_trial``.
+
+        Raises:
+            ValueError: If the study has no complete trial; if it has several objectives and no ``trial`` is
+                given; or if the trial has no layers of this space.
+
+        Example:
+            >>> import optuna
+            >>> space, study = LayerSpace(max_layers=3), optuna.create_study(direction="maximize")
+            >>> def objective(trial):
+            ...     accuracies = []
+            ...     for layers, accuracy in zip(space.grow(trial), (0.7, 0.9, 0.8)):
+            ...         trial.report(accuracy, step=len(layers) - 1)
+            ...         accuracies.append(accuracy)
+            ...     return max(accuracies)
+            >>> study.optimize(objective, n_trials=1)
+            >>> len(space.best_network(study)), len(space.from_params(study.best_params))
+            (2, 3)
+        """
+        if trial is None:
+            if len(study.directions) > 1:
+                n = len(study.directions)
+                raise ValueError(f"the study has {n} objectives; name a trial, such as one of best_trials")
+            trial = study.best_trial
+        network = self.from_params(trial.params)
+        if not network:
+            raise ValueError(f"trial {trial.number} has no layers; its parameters are {brief(trial.params)}")
+        if len(study.directions) > 1:
+            return network  # nothing can be reported there
+        return growth.best_of_trial(network, trial, study.direction)
 
     def encode(self, layers: Sequence[Layer]) -> np.ndarray:
         """Return actions ``[S, 4]`` in [0, 1]. Unused hyper-parameters are 0."""
