@@ -151,7 +151,7 @@ def _read(name: str, table: Sequence[TabulatedTraining]) -> _Learned:
 
 def handle(arguments: argparse.Namespace) -> int:
     """Train the prior of each vocabulary that the tasks have, and write them to a file, beside the others."""
-    from safetensors.torch import load_file, save_file
+    from safetensors.torch import load_file, save
 
     names = select("task", arguments.tasks, tasks_with_table())
     tables = read_tasks(names)
@@ -169,7 +169,7 @@ def handle(arguments: argparse.Namespace) -> int:
         }
         trained = pretrain(own, seed=arguments.seed, progress=True)
         tensors |= {prefix + name: it for name, it in trained.items()}
-    save_file(tensors, arguments.file)
+    arguments.file.write_bytes(save(tensors))  # `save_file` would make it unreadable for other users
     size = arguments.file.stat().st_size / 1000
     networks = ", ".join(f"{name} {len(table):,}" for name, table in tables.items())
     print(f"wrote {arguments.file} ({size:.0f} kB), from trainings of {networks}")

@@ -170,12 +170,12 @@ def _write_program(
 def _write_source(
     network: nn.Module, path: Path, inputs: Tensor, output: str, notes: Mapping[str, str]
 ) -> tuple[tuple[Path, ...], _Run]:
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     source, state = network_source(network, inputs, notes)
     weights = path.with_suffix(".safetensors")
     path.write_text(source, encoding="utf-8")
-    save_file(state, weights, metadata=dict(notes))
+    weights.write_bytes(save(state, metadata=dict(notes)))  # `save_file` lets nobody else read the file
     namespace: dict[str, Any] = {"__file__": str(path), "__name__": path.stem}
     try:
         exec(compile(source, str(path), "exec"), namespace)
