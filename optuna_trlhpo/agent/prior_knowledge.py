@@ -223,7 +223,7 @@ class PriorKnowledge:
         return self.actor.learn(
             space.space_features,
             [found for found in features if found is not None],
-            [space.decode(layers[n]) for n in mine],
+            [space.decode(np.nan_to_num(layers[n])) for n in mine],  # unused hyper-parameters are missing
             values[mine],
             rng,
         )
