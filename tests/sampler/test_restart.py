@@ -17,8 +17,17 @@ from optuna.study import StudyDirection
 
 from optuna_trlhpo import AgentConfig, LayerSpace, TRLHPOSampler, worth_training
 from optuna_trlhpo.benchmarks.problems.pipelines import PIPELINES
+from optuna_trlhpo.kinds import CNN
 
 SPACE = LayerSpace(max_layers=4, min_accuracy=None, min_improvement=None)
+SMALL = LayerSpace(
+    input_shape=(1, 16, 16),
+    max_parameters=6000,
+    max_activation_bytes=20_000,
+    min_accuracy=None,
+    min_improvement=None,
+    vocabulary=CNN,
+)
 N_TRIALS = 26
 Play = Callable[[Trial], Any]
 
@@ -34,6 +43,15 @@ def grown(trial: Trial) -> float:
 def suggested(trial: Trial) -> float:
     layers = SPACE.suggest(trial)
     return sum(float(row.mean()) / (k + 3) for k, row in enumerate(SPACE.encode(layers)))
+
+
+def small_device(trial: Trial) -> float:
+    """Layers that have no hyper-parameters among others, within limits."""
+    score = 0.0
+    for layers in SMALL.grow(trial):
+        score += float(SMALL.encode(layers)[-1].mean()) / 3
+        trial.report(score, step=len(layers) - 1)
+    return score
 
 
 def loop(trial: Trial) -> float:
@@ -122,7 +140,7 @@ def fails_once(trial: Trial) -> float:
 OBJECTIVES: dict[str, Play] = {
     play.__name__: play
     for play in (
-        *(grown, suggested, loop, flat, two_values, signpost, interrupted, renamed, own_rules),
+        *(grown, suggested, small_device, loop, flat, two_values, signpost, interrupted, renamed, own_rules),
         *(rate_and_layers, rate_and_growth, sometimes_layers, own_growth, reopened, fails_once),
     )
 }
