@@ -59,10 +59,9 @@ class TRLHPOSampler(BaseSampler):
 
     A critic, a Gaussian process, learns from every network that has a value: each reported prefix, and the
     end of each trial. It ranks whole networks and configurations: variations of the best, random ones, and in
-    a `LayerSpace` of Table I or of `kinds.CNN` those that a transformer, the actor, proposes. It was
-    pretrained, and learns on from the study's networks and from its own, which the critic judges. The sampler
-    answers parameter by parameter from the chosen plan, and plans again after each report. One trial in five
-    explores: its network comes in turn from the actor and from chance. With `paper` the paper's transformer
+    a `LayerSpace` of Table I or of `kinds.CNN` those that a pretrained transformer, the actor, proposes. The
+    sampler answers parameter by parameter from the chosen plan, and plans again after each report. One trial
+    in five explores: its network comes in turn from the actor and from chance. With `paper` the transformer
     actor-critic, trained by DDPG, decides alone. The sampler works with any objective and any parameter
     names; without reports it learns from final values. One sampler serves one study at a time: with another
     study it starts afresh.

@@ -4,18 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-_PURPOSES = (
-    "independent",
-    "learn",
-    "noise",
-    "weights",
-    "propose",
-    "chance",
-    "open",
-    "explore",
-    "kernel",
-    "actor",
-)
+_PURPOSES = ("independent", "learn", "noise", "weights", "propose", "chance", "open", "explore", "kernel")
 """Purposes. Seeds depend on their order, so that studies of earlier versions remain reproducible."""
 
 

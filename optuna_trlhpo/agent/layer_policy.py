@@ -92,10 +92,6 @@ class LayerPolicy:
             self.transformer = PolicyTransformer(vocabulary).eval()
         self.transformer.load_state_dict(tensors)
 
-    def copy(self) -> LayerPolicy:
-        """Return an actor with the same weights, which may learn."""
-        return LayerPolicy(self.transformer.state_dict(), self.vocabulary)
-
     def __reduce__(self) -> tuple[Any, ...]:  # weights as safetensors: reading them executes no code
         return _restore, (save(self.transformer.state_dict()), self.vocabulary)
 

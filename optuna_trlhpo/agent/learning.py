@@ -1,13 +1,13 @@
-"""When critics and the actor learn, and for how long.
+"""When critics learn their kernels, and for how long.
 
-What they learn depends only on finished trials, in their order. So a new sampler on a stored study,
-which observes the same trials one after the other, has the same agent as one that was never interrupted.
+What a critic learns depends only on finished trials, in their order. So a new sampler on a stored study,
+which observes the same trials one after the other, has the same critic as one that was never interrupted.
 """
 
 from __future__ import annotations
 
 _SPACING = 0.03
-"""Spacing of a critic."""
+"""Number of further trials before a critic learns again, as a share of those that it has learned from."""
 _FIRST_STEPS = 60
 """Number of learning steps at the first fit."""
 _LEAST = 3
@@ -17,33 +17,25 @@ _MANY = 100
 
 
 class Occasions:
-    """Numbers of trials at which something learns: each one at first, and fewer as each trial adds less.
+    """Numbers of trials at which critics learn: each one at first, and fewer as each trial adds less.
 
     A study of N trials has about ``log(N)`` of them, so that a new sampler soon catches up.
-
-    Args:
-        spacing: Number of further trials before it learns again, as a share of those before.
-        first: Number of trials at which it learns for the first time.
 
     Example:
         >>> occasions = Occasions()
         >>> [n for n in range(300) if occasions.trials_since(n)][-4:]
         [271, 279, 287, 295]
-        >>> occasions = Occasions(spacing=0.25, first=4)
-        >>> [n for n in range(40) if occasions.trials_since(n)]
-        [4, 5, 6, 7, 8, 10, 12, 15, 18, 22, 27, 33]
     """
 
-    def __init__(self, spacing: float = _SPACING, first: int = 0) -> None:
-        self._spacing = spacing
-        self._last, self._next = -1, first
+    def __init__(self) -> None:
+        self._last, self._next = -1, 0
 
     def trials_since(self, n: int) -> int:
         """Number of trials since the critics learned, if they are to learn after trial ``n``; else 0."""
         if n < self._next:
             return 0
         since = n - self._last
-        self._last, self._next = n, n + max(1, int(self._spacing * n))
+        self._last, self._next = n, n + max(1, int(_SPACING * n))
         return since
 
 

@@ -15,11 +15,9 @@ import numpy as np
 
 from optuna_trlhpo.agent.acquisition import ASPIRATION, acquire
 from optuna_trlhpo.agent.config import AgentConfig
-from optuna_trlhpo.agent.generators import make_generator
 from optuna_trlhpo.agent.learning import Occasions
 from optuna_trlhpo.agent.neighbourhood import Neighbourhood
 from optuna_trlhpo.agent.network_critic import NetworkCritic
-from optuna_trlhpo.agent.policy_learning import N_IMAGINED
 from optuna_trlhpo.agent.prior_knowledge import DEPTH, PriorKnowledge
 from optuna_trlhpo.agent.replay import Replay
 from optuna_trlhpo.agent.sequences import (
@@ -41,8 +39,6 @@ from optuna_trlhpo.trials.outcome_transforms import normal_scores, ranks_of
 _TEMPLATE_TRIALS = 50
 """Number of finished trials used as templates, besides the networks with a value."""
 _BEST_OF_GENERATION = 10
-_ACTOR_SPACING, _ACTOR_LEAST = 0.25, 4
-"""Spacing of the numbers of trials at which the actor learns, see `Occasions`, and the first of them."""
 
 
 class Planner:
@@ -51,14 +47,13 @@ class Planner:
     Args:
         config: Settings of the agent.
         replay: Memory of finished trials, which is never changed here.
-        seed: Random seed.
+        seed: Random seed of an ensemble.
         knowledge: Prior knowledge about networks.
 
     Attributes:
         features: Features of networks, which the critic reads.
         critic: Model of the value of a network, as the last plan was made with it.
-        actor_occasions: Numbers of trials at which the actor learns.
-        losses: Losses of critic and actor when they last learned, see `AgentRecord`; None before.
+        losses: Loss of the critic when it last learned, see `AgentRecord`; None before.
     """
 
     def __init__(
@@ -70,19 +65,17 @@ class Planner:
     ) -> None:
         self._config = config
         self._replay = replay
-        self._seed = seed
         self.knowledge = knowledge
         self.critic = NetworkCritic(config, seed)
         self._forecast = NetworkCritic(config, seed)  # of reports
         self._differs = False  # whether equal networks had different reports
         self._steering = Steering(functools.partial(NetworkCritic, config, seed))
         self._occasions = Occasions()
-        self.actor_occasions = Occasions(_ACTOR_SPACING, first=_ACTOR_LEAST)
         self._excluded: set[str] = set()
-        self.losses: tuple[float, float | None] | None = None
+        self.losses: tuple[float, None] | None = None
 
     def learn(self, n_trials: int, weights: np.ndarray, rng: np.random.Generator) -> None:
-        """Let the critics and the actor learn from the finished trials, if it is time.
+        """Let the critics learn from the finished trials, if it is time.
 
         Args:
             n_trials: Number of finished trials.
@@ -99,7 +92,8 @@ class Planner:
         templates, _ = self._templates(rng)
         self._learn_features(self.critic, networks, templates)
         self.critic.condition(networks, values, n_trials=since)
-        self._learn_actor(networks, values, n_trials)
+        if self.critic.evidence is not None:
+            self.losses = -self.critic.evidence / max(len(values), 1), None
         if not self._replay.reports_between or self.critic.evidence is None:
             return
         informed = self._steering.candidate(n_trials)
@@ -112,19 +106,6 @@ class Planner:
             informed.condition(with_reports, values, n_trials=since)
             assert informed.evidence is not None
             self._steering.judge(informed.evidence, self.critic.evidence, n_trials)
-
-    def _learn_actor(self, networks: Networks, values: np.ndarray, n_trials: int) -> None:
-        """Let the actor learn from networks with a value, and from its own, which the critic judges."""
-        loss = None if self.losses is None else self.losses[1]
-        if self.knowledge.actor is not None and self.actor_occasions.trials_since(n_trials):
-            rng = make_generator(self._seed, "actor", n_trials)
-            imagined = self.knowledge.imagined(N_IMAGINED, rng)
-            if imagined is not None:
-                predicted, _ = self.critic.surrogate.predict(self.critic.features(imagined))
-                networks, values = joined([networks, imagined]), np.concatenate([values, predicted])
-            loss = self.knowledge.learn_actor(networks, values, rng)
-        if self.critic.evidence is not None:
-            self.losses = -self.critic.evidence / max(len(self.critic.values), 1), loss
 
     def plan(
         self,

@@ -12,7 +12,6 @@ import numpy as np
 
 from optuna_trlhpo.agent.layer_prior import EMBEDDING, LayerPrior
 from optuna_trlhpo.agent.name_table import NameTable
-from optuna_trlhpo.agent.policy_learning import PolicyLearner
 from optuna_trlhpo.agent.sequences import (
     DecisionPoint,
     Networks,
@@ -22,7 +21,7 @@ from optuna_trlhpo.agent.sequences import (
     network_key,
 )
 from optuna_trlhpo.agent.transfer import TRANSFER_OFFSET_STD, TRANSFER_WEIGHT_STD, NetworkSource
-from optuna_trlhpo.layers import Network, Vocabulary
+from optuna_trlhpo.layers import Vocabulary
 from optuna_trlhpo.trials.agent_record import ACTOR
 from optuna_trlhpo.trials.episode import Episode, episode_of
 from optuna_trlhpo.trials.parameters import ParameterSpec
@@ -58,9 +57,6 @@ class NetworkSpace(Protocol):
 
     def layer_features(self, actions: np.ndarray) -> np.ndarray | None:
         """Features ``[S, O]`` of the layers with actions ``[S, 4]``; None if they are not of the space."""
-
-    def decode(self, actions: np.ndarray) -> Network:
-        """Network of actions ``[S, 4]``."""
 
     def draw_actions(self, rng: np.random.Generator) -> np.ndarray:
         """Actions ``[S, 4]`` of a random network."""
@@ -103,7 +99,6 @@ class PriorKnowledge:
         context: Space of the trial that plans are made for; None for a trial that grows no layers of a space.
         space_samples: Networks of the space, from the pretrained actor if there is one, else random; None
             where nothing is known of them.
-        actor: Actor that was pretrained for networks of the space, and learns from the study; None without.
     """
 
     def __init__(
@@ -123,7 +118,6 @@ class PriorKnowledge:
         self.context: GrowthContext | None = None
         self._is_set = False
         self.space_samples: Networks | None = None
-        self.actor: PolicyLearner | None = None
 
     def has_prior(self, context: GrowthContext | None) -> bool:
         """Return whether something is known before the first trial has finished."""
@@ -151,8 +145,6 @@ class PriorKnowledge:
         self._known.clear()
         self._descriptors.clear()
         self.space_samples = None
-        prior = self._active_prior(context)
-        self.actor = None if prior is None or prior.policy is None else PolicyLearner(prior.policy)
         if context is not None and self.has_prior(context):
             rng = np.random.default_rng((self._seed, context.depth_first))
             episodes = self._proposed(_N_SPACE_SAMPLES, rng)
@@ -179,20 +171,21 @@ class PriorKnowledge:
         return first >= 0 and point.names[point.step, 0] == first and first not in before
 
     def attention(self, plan: Plan) -> list[np.ndarray]:
-        """Attention weights of the actor as it reads a plan, see `LayerPolicy.attention`.
+        """Attention weights of the pretrained actor as it reads a plan, see `LayerPolicy.attention`.
 
-        No rows without an actor, and where a trial begins with the depth, which is no layer.
+        No rows without such an actor, and where a trial begins with the depth, which is no layer.
         """
-        if self.context is None or self.actor is None or self.context.depth_first:
+        prior = self._active_prior(self.context)
+        if self.context is None or prior is None or prior.policy is None or self.context.depth_first:
             return []
         (layers,) = self._layers(as_one(plan, np.zeros_like(plan.names)))
         features = self.context.space.layer_features(layers)
         if features is None or len(layers) != len(plan.names):
             return []
-        return self.actor.policy.attention(self.context.space.space_features, features)
+        return prior.policy.attention(self.context.space.space_features, features)
 
     def proposals(self, n: int, rng: np.random.Generator) -> list[Plan]:
-        """About ``n`` networks that the actor proposes."""
+        """About ``n`` networks that the pretrained actor proposes."""
         plans = []
         for episode in self._proposed(n, rng):
             names, indices, _ = self._names.learn_all(episode)
@@ -200,39 +193,11 @@ class PriorKnowledge:
             plans.append(Plan(episode.actions, names, indices, 0.0, key, origin=ACTOR))
         return plans
 
-    def imagined(self, n: int, rng: np.random.Generator) -> Networks | None:
-        """About ``n`` networks that the actor proposes, with prior features; None if there is none."""
-        episodes = self._proposed(n, rng)
-        if not episodes:
-            return None
-        return self.with_prior_features(joined([self._as_network(episode) for episode in episodes]))
-
-    def learn_actor(self, networks: Networks, values: np.ndarray, rng: np.random.Generator) -> float | None:
-        """Let the actor learn from networks with their values ``[N]``; return the loss.
-
-        None if there is no actor, or no network is one of the space.
-        """
-        if self.context is None or self.actor is None:
-            return None
-        space = self.context.space
-        layers = self._layers(networks)
-        features = [space.layer_features(actions) for actions in layers]
-        mine = [n for n, found in enumerate(features) if found is not None]
-        if not mine:
-            return None
-        return self.actor.learn(
-            space.space_features,
-            [found for found in features if found is not None],
-            [space.decode(np.nan_to_num(layers[n])) for n in mine],  # unused hyper-parameters are missing
-            values[mine],
-            rng,
-        )
-
     def _proposed(self, n: int, rng: np.random.Generator) -> list[Episode]:
-        if self.context is None or self.actor is None:
+        prior = self._active_prior(self.context)
+        if self.context is None or prior is None or prior.policy is None:
             return []
-        drawn = self.context.space.draw_from(self.actor.policy, n, rng)
-        return [self._as_episode(actions) for actions in drawn]
+        return [self._as_episode(actions) for actions in self.context.space.draw_from(prior.policy, n, rng)]
 
     def _as_episode(self, actions: np.ndarray) -> Episode:
         """Layers of the space as a trial that grows them."""

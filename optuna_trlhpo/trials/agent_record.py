@@ -76,8 +76,7 @@ class AgentRecord:
         exploration: Fraction in [0, 1] of the noise added to the actor.
         losses: Losses of critic and actor, when they last learned before this trial; None for an actor that
             did not learn. In the paper's agent these are the mean squared error of Q, and -Q of the actor's
-            actions. Of a critic that ranks plans it is the negative log evidence per value; of the actor
-            beside it, the negative log probability of a good network.
+            actions. Of a critic that ranks plans it is the negative log evidence per value.
         attention: By "actor" and "critic", rows k = 1 to S, each ``[H, k + 1]``: the attention weights of the
             first k steps, then that of the query. The query is the step after these k (of a critic that ranks
             plans, the value of the network of these k steps; of the pretrained actor, the features of the

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,10 +22,11 @@ from optuna_trlhpo.agent.layer_policy import (
 )
 from optuna_trlhpo.agent.layer_prior import POLICY, load_priors
 from optuna_trlhpo.benchmarks.harness.samplers import PRIOR
-from optuna_trlhpo.benchmarks.layer_prior.policy_training import train_policy
+from optuna_trlhpo.benchmarks.layer_prior.policy_training import cloning_loss, train_policy
 from optuna_trlhpo.benchmarks.problems.mnist_layers import TabulatedTraining
 from optuna_trlhpo.benchmarks.problems.tasks import TASKS
-from optuna_trlhpo.layers import TABLE_I, Conv, describe
+from optuna_trlhpo.layers import TABLE_I, Conv, Vocabulary, describe
+from optuna_trlhpo.layers.kinds import CNN
 from optuna_trlhpo.space import LayerSpace
 from optuna_trlhpo.trials.agent_record import ACTOR, ORIGINS, read_agent
 
@@ -169,8 +171,8 @@ def test_a_file_without_an_actor_is_a_prior_all_the_same(tmp_path) -> None:
 
     tensors = {name: it for name, it in load_file(str(PRIOR)).items() if not name.startswith(POLICY)}
     save_file(tensors, tmp_path / "prior.safetensors")
-    (prior,) = load_priors(tmp_path / "prior.safetensors")
-    assert prior.policy is None
+    prior, of_cnn = load_priors(tmp_path / "prior.safetensors")
+    assert prior.policy is None and of_cnn.policy is not None
     study = optuna.create_study(
         direction="maximize", sampler=TRLHPOSampler(seed=0, layer_prior=tmp_path / "prior.safetensors")
     )
@@ -313,3 +315,40 @@ def test_parameters_between_the_layers_are_no_layers() -> None:
     described = networks.knowledge.with_prior_features(known).network_descriptor
     depths = (known.names[:, :, 0] == networks.knowledge.layer_kind).sum(axis=1)
     assert np.allclose(described[:, 0], depths / space.max_layers) and len(set(depths)) > 1
+
+
+@pytest.mark.parametrize("vocabulary", [TABLE_I, CNN], ids=["Table I", "CNN"])
+def test_an_actor_survives_a_pickle_which_holds_safetensors(vocabulary: Vocabulary) -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        policy = LayerPolicy(PolicyTransformer(vocabulary).state_dict(), vocabulary)
+    state = pickle.dumps(policy)
+    assert b"torch" not in state
+    again = pickle.loads(state)
+    assert again.vocabulary == vocabulary
+    for name, it in policy.transformer.state_dict().items():
+        assert torch.equal(it, again.transformer.state_dict()[name])
+
+
+def test_choices_are_numbered_in_the_order_of_the_vocabulary() -> None:
+    for vocabulary in (TABLE_I, CNN):
+        counts = [len(hp.values) for cls in vocabulary.kinds for hp in cls.hyperparameters]
+        assert list(vocabulary.value_counts) == counts
+        for cls, first in zip(vocabulary.kinds, vocabulary.first_values, strict=True):
+            before = vocabulary.kinds[: vocabulary.kinds.index(cls)]
+            assert first == sum(len(hp.values) for other in before for hp in other.hyperparameters)
+
+
+def test_the_loss_is_the_negative_log_probability_of_a_network() -> None:
+    """Equal logits: a kind of four, and each hyper-parameter one of its values."""
+    counts = TABLE_I.value_counts
+    kinds = torch.tensor([[0, 3, -1], [0, 1, 3]])
+    chosen = torch.full((2, 3, 3), -1)
+    chosen[0, 0] = torch.tensor([1, counts[0], counts[0] + counts[1]])
+    chosen[1, 0] = chosen[0, 0]
+    chosen[1, 1] = sum(counts[:3]) + torch.tensor([0, counts[3], counts[3] + counts[4]])
+    zeros = torch.zeros(2, 3, 4), torch.zeros(2, 3, sum(counts))
+    loss = cloning_loss(*zeros, kinds, chosen, vocabulary=TABLE_I)
+    of_conv, of_pool = np.log(counts[:3]).sum(), np.log(counts[3:6]).sum()
+    expected = [of_conv + 2 * np.log(4), of_conv + of_pool + 3 * np.log(4)]
+    assert float(loss) == pytest.approx(np.mean(expected), rel=1e-5)

@@ -17,7 +17,7 @@ from optuna_trlhpo.agent.planner import Planner
 from optuna_trlhpo.agent.prior_knowledge import GrowthContext, PriorKnowledge
 from optuna_trlhpo.agent.replay import Replay
 from optuna_trlhpo.agent.sequences import DecisionPoint, Networks, Plan, network_key
-from optuna_trlhpo.layers import TABLE_I, Network
+from optuna_trlhpo.layers import TABLE_I
 from optuna_trlhpo.trials.episode import Episode, Request
 from optuna_trlhpo.trials.parameters import ParameterSpec
 from optuna_trlhpo.trials.performance import PERFORMANCE_VALUES
@@ -385,6 +385,7 @@ class Sizes:
     limit: float
     max_layers: int = 3
     kind_base_name = "layer_kind"
+    has_layer_features = True
     vocabulary = TABLE_I
 
     def network_descriptor(self, layers: np.ndarray) -> np.ndarray | None:
@@ -405,9 +406,6 @@ class Sizes:
 
     def draw_actions(self, rng: np.random.Generator) -> np.ndarray:
         raise AssertionError("only a prior asks for it")
-
-    def decode(self, actions: np.ndarray) -> Network:
-        raise AssertionError("only an actor asks for it")
 
 
 def planned_sizes(search: Planner, memory: Replay, space: Sizes) -> list[float]:

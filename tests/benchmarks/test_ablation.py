@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import pickle
-from pathlib import Path
 
 import optuna
 import pytest
 
-from optuna_trlhpo import LayerSpace
-from optuna_trlhpo.agent.layer_prior import load_priors
 from optuna_trlhpo.benchmarks.harness import samplers
 from optuna_trlhpo.benchmarks.harness.workers import quiet
 from optuna_trlhpo.benchmarks.problems import tables
@@ -89,22 +86,3 @@ def test_variants_are_run_where_they_make_a_difference(toy, tmp_path, monkeypatc
     assert ablation.run(["toy"], ["here", "there"], seeds=1, budget=2, out=tmp_path) == []
     with pytest.raises(ValueError, match="unknown variant nowhere; there are whole, here, there"):
         ablation.run(["toy"], ["nowhere"], seeds=1, budget=2, out=tmp_path)
-
-
-def weights_of(policy):
-    return [it.tolist() for it in policy.transformer.state_dict().values()]
-
-
-@pytest.mark.skipif(not samplers.PRIOR, reason="the digits prior is missing")
-@pytest.mark.parametrize("name", [ablation.WHOLE, "settled-actor"])
-def test_a_settled_actor_stays_as_it_was_pretrained(name):
-    space = LayerSpace(input_shape=(1, 12, 12), max_layers=2, min_accuracy=None, min_improvement=None)
-    sampler = made(name)
-    (prior, *_) = load_priors(Path(str(samplers.PRIOR)))
-    before = weights_of(prior.policy)
-    with quiet():
-        study = optuna.create_study(direction="maximize", sampler=sampler)
-        study.optimize(lambda trial: 1 / len(space.suggest(trial)), n_trials=7)
-    actor = sampler.agent.networks.knowledge.actor
-    assert actor is not None
-    assert (weights_of(actor.policy) == before) == (name == "settled-actor")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load
 
 from optuna_trlhpo.agent.layer_policy import LayerPolicy
 from optuna_trlhpo.agent.layer_prior import load_priors
@@ -95,12 +95,12 @@ def test_a_prior_is_written_beside_that_for_other_layers(
     path = tmp_path / "prior.safetensors"
     assert main(["pretrain", str(path), "--tasks", "digits-16"]) == 0
     assert [prior.vocabulary for prior in load_priors(path)] == [TABLE_I]
-    before = load_file(path)
+    before = load(path.read_bytes())
     assert main(["pretrain", str(path), "--tasks", TASK]) == 0
     table, cnn = load_priors(path)
     assert (table.vocabulary, cnn.vocabulary) == (TABLE_I, CNN) and cnn.policy is not None
-    after = load_file(path)
+    after = load(path.read_bytes())
     assert all(torch.equal(after[name], it) for name, it in before.items())
     assert main(["pretrain", str(path), "--tasks", "digits-16"]) == 0
-    assert load_file(path).keys() == after.keys()
+    assert load(path.read_bytes()).keys() == after.keys()
     assert trained == [["digits-16"], [TASK], ["digits-16"]]

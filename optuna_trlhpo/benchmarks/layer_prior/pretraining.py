@@ -151,11 +151,11 @@ def _read(name: str, table: Sequence[TabulatedTraining]) -> _Learned:
 
 def handle(arguments: argparse.Namespace) -> int:
     """Train the prior of each vocabulary that the tasks have, and write them to a file, beside the others."""
-    from safetensors.torch import load_file, save
+    from safetensors.torch import load, save
 
     names = select("task", arguments.tasks, tasks_with_table())
     tables = read_tasks(names)
-    tensors = load_file(arguments.file) if arguments.file.exists() else {}
+    tensors = load(arguments.file.read_bytes()) if arguments.file.exists() else {}
     for vocabulary in VOCABULARIES:
         own = {name: table for name, table in tables.items() if TASKS[name].vocabulary == vocabulary}
         if not own:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,6 @@ from optuna_trlhpo._threads import making_modules
 from optuna_trlhpo.agent.agent import Agent
 from optuna_trlhpo.agent.layer_policy import LayerPolicy, PolicyTransformer
 from optuna_trlhpo.agent.layer_prior import LayerPrior
-from optuna_trlhpo.agent.learning import Occasions
 from optuna_trlhpo.agent.network_agent import Course
 from optuna_trlhpo.agent.prior_knowledge import GrowthContext
 from optuna_trlhpo.benchmarks.harness.command_line import (
@@ -88,20 +86,6 @@ class ShuffledActor(WithoutActor):
     def policy(self, vocabulary: Vocabulary) -> LayerPolicy:
         """Return a policy that has learned what networks there are, but not which are good."""
         return _shuffled_policy(vocabulary)
-
-
-class Settled(Agent):
-    """Agent whose actor stays as it was pretrained."""
-
-    def __init__(self, *arguments: Any, **named: Any) -> None:
-        super().__init__(*arguments, **named)
-        self.networks.planner.actor_occasions = Occasions(first=sys.maxsize)
-
-
-class SettledActor(TRLHPOSampler):
-    """Sampler with an actor that learns nothing within a study."""
-
-    _agent_type = Settled
 
 
 class Drawing(Agent):
@@ -194,9 +178,6 @@ VARIANTS: dict[str, Variant] = {
     "untrained-actor": _without("an actor that has learned nothing", "mnist-layers", sampler=UntrainedActor),
     "shuffled-actor": _without(
         "an actor pretrained on exchanged accuracies", "mnist-layers", sampler=ShuffledActor
-    ),
-    "settled-actor": _without(
-        "an actor that learns nothing within the study", "mnist-layers", sampler=SettledActor
     ),
     "actor-unranked": _without(
         "no critic: each network is drawn from the pretrained actor", "mnist-layers", sampler=UnrankedActor
