@@ -88,7 +88,7 @@ class TRLHPOSampler(BaseSampler):
             this while an untried one is left, unless the reports of equal trials differ and decide what is
             right next. Values that the objective itself rounds cannot be recognised.
         warn_independent_sampling: Whether to log a warning when, after the startup phase,
-            ``independent_sampler`` samples a parameter that no finished trial had.
+            ``independent_sampler`` samples a parameter that no finished trial had, outside of a `LayerSpace`.
 
     Raises:
         ValueError: For an argument out of range.
@@ -205,7 +205,8 @@ class TRLHPOSampler(BaseSampler):
             proposal = self.agent.propose(reading, param_name, param_distribution, context)
             if proposal.is_decided:
                 return proposal.value
-            if proposal.is_new and self._warn_independent_sampling:
+            # In a `LayerSpace` a new kind of layer is no surprise.
+            if proposal.is_new and context is None and self._warn_independent_sampling:
                 _logger.warning(
                     f"The parameter {param_name!r} in trial#{trial.number} is sampled independently, "
                     "because no finished trial has it. You can suppress this warning by setting "

@@ -285,6 +285,9 @@ class CNNObjective(FoundNetworks):
         }
         return cls(data, **{**setting, **overrides})
 
+    def __repr__(self) -> str:
+        return f"<CNNObjective on {self.data.name!r}, {', '.join(self.objectives)}, {self.space!r}>"
+
     def __call__(self, trial: BaseTrial) -> float | tuple[float, ...]:
         """Grow and train a network, report its prefixes, and return the value of the best one.
 
@@ -351,7 +354,7 @@ class CNNObjective(FoundNetworks):
             return
         study.set_user_attr(TRAINING_ATTRIBUTE, settings)
         if type(study.pruner) is MedianPruner and len(self.objectives) == 1:
-            _logger.info(
+            _logger.warning(
                 "The study uses Optuna's default pruner, MedianPruner. It prunes every trial whose first "
                 "network is below the median, although growing networks have their own stopping rules. "
                 "Consider create_study(pruner=optuna.pruners.NopPruner())."

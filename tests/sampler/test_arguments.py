@@ -8,7 +8,7 @@ from typing import Any
 import optuna
 import pytest
 
-from optuna_trlhpo import AgentConfig, TRLHPOSampler
+from optuna_trlhpo import AgentConfig, LayerSpace, TRLHPOSampler
 
 
 @pytest.mark.parametrize(
@@ -86,6 +86,23 @@ def test_the_warning(make_sampler, warn, caplog):
     finally:
         optuna.logging.disable_propagation()
     assert ("'another' in trial#4 is sampled independently" in caplog.text) == warn
+
+
+@pytest.mark.parametrize("make", [TRLHPOSampler, TRLHPOSampler.paper])
+def test_a_new_kind_of_layer_is_not_worth_a_warning(make, caplog):
+    space = LayerSpace(max_layers=3, min_accuracy=None, min_improvement=None)
+
+    def objective(trial):
+        for layers in space.grow(trial):
+            trial.report(0.1 * len(layers), step=len(layers) - 1)
+        return 0.1 * len(layers)
+
+    optuna.logging.enable_propagation()
+    try:
+        optuna.create_study(direction="maximize", sampler=make(seed=0)).optimize(objective, n_trials=5)
+    finally:
+        optuna.logging.disable_propagation()
+    assert "sampled independently" not in caplog.text
 
 
 def test_learning_never_raises_where_catch_does_not_help(make_sampler, monkeypatch):
