@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import stat
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -217,6 +218,11 @@ def test_objective_exports_with_what_a_reader_needs(
     with torch.no_grad():  # an equal seed trains an equal network
         again = load_source(tmp_path / "more" / "net.py")(inputs)
     assert apart(network, again.numpy(), inputs) <= 1e-4
+    # Whoever may read the source may read its weights.
+    modes = {
+        stat.S_IMODE((tmp_path / "more" / name).stat().st_mode) for name in ("net.py", "net.safetensors")
+    }
+    assert len(modes) == 1
     with safe_open(tmp_path / "more" / "net.safetensors", "pt") as weights:
         assert weights.metadata()["architecture"] == best.user_attrs["architecture"]
 
