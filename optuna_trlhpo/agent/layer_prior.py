@@ -149,7 +149,8 @@ def load_priors(path: Path | None = None) -> tuple[LayerPrior, ...]:
             f"{path} is not a prior for layers: it must be a safetensors file ({error})"
         ) from error
     for vocabulary, tensors in parts.items():
-        if fault := _fault_of(tensors, vocabulary):
+        others = [other for other in parts if other != vocabulary]
+        if fault := _fault_of(tensors, vocabulary, beside=bool(others)):
             raise ValueError(f"{path} is not a prior for layers: {fault}")
     return tuple(LayerPrior(tensors, vocabulary) for vocabulary, tensors in parts.items())
 
@@ -175,8 +176,11 @@ def _by_vocabulary(tensors: Mapping[str, Tensor]) -> dict[Vocabulary, dict[str, 
     return {TABLE_I: rest, **parts} if rest or not parts else parts
 
 
-def _fault_of(tensors: Mapping[str, Tensor], vocabulary: Vocabulary) -> str:
-    """Description of the first fault of these tensors as a prior; empty if there is none."""
+def _fault_of(tensors: Mapping[str, Tensor], vocabulary: Vocabulary, *, beside: bool) -> str:
+    """Description of the first fault of these tensors as a prior; empty if there is none.
+
+    ``beside`` says whether the file has another prior, so that this one may be missing.
+    """
     with making_modules(), torch.random.fork_rng(devices=[]):
         shapes = {name: it.shape for name, it in LayerTransformer(vocabulary).state_dict().items()}
         of_policy = PolicyTransformer(vocabulary).state_dict()
@@ -186,6 +190,8 @@ def _fault_of(tensors: Mapping[str, Tensor], vocabulary: Vocabulary) -> str:
     prefix = prefix_of(vocabulary)
     layers = f"kinds.{vocabulary.name.upper()}" if vocabulary.name else "Table I"
     wanted = f"the prior for the layers of {layers} has {len(shapes)}"
+    if beside and not shapes.keys() & tensors.keys():
+        return f"the tensor {prefix + min(tensors)!r} is unknown"
     if missing := sorted(shapes.keys() - tensors.keys()):
         return f"the tensor {prefix + missing[0]!r} is missing; {wanted} tensors"
     if unknown := sorted(tensors.keys() - shapes.keys()):
@@ -210,11 +216,13 @@ def _fault_of(tensors: Mapping[str, Tensor], vocabulary: Vocabulary) -> str:
     prior, n = LayerPrior(tensors, vocabulary), n_layer_features(vocabulary)
     found = prior([np.zeros((1, n)), np.ones((2, n))])
     if not (np.abs(found) <= torch.finfo(torch.float32).max).all():
-        return "its weights are too large: the features that it computes for a network must be finite"
+        what = "the features that it computes for a network must be finite"
+        return f"the weights of the prior for the layers of {layers} are too large: {what}"
     if prior.policy is not None:
         logits = prior.policy(np.ones(n_space_features(vocabulary)), [np.ones((2, n))])
         if not all(np.isfinite(array).all() for array in logits):
-            return "its weights are too large: the logits that its policy computes must be finite"
+            what = "the logits that its policy computes must be finite"
+            return f"the weights of the prior for the layers of {layers} are too large: {what}"
     return ""
 
 

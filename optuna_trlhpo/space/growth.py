@@ -15,7 +15,7 @@ import numpy as np
 from optuna import TrialPruned
 from optuna.logging import get_logger
 from optuna.study import StudyDirection
-from optuna.trial import BaseTrial, FrozenTrial, Trial
+from optuna.trial import BaseTrial, FrozenTrial, Trial, TrialState
 
 from optuna_trlhpo.layers import Network, describe
 from optuna_trlhpo.space.encoding import suggest_layer
@@ -24,6 +24,8 @@ from optuna_trlhpo.space.sampler_hooks import entering, frozen, worth_growing, w
 
 _logger = get_logger("optuna.trlhpo.space")
 
+DEPTH_NAME = "n_layers"
+"""First parameter that `suggest` asks for."""
 SPACE_ATTRIBUTE = "layer_space"
 """User attribute of a study that stores the settings of its space."""
 
@@ -80,7 +82,7 @@ def grow(grammar: Grammar, rules: StopRules, trial: BaseTrial) -> Iterator[Netwo
 def suggest(grammar: Grammar, trial: BaseTrial) -> Network:
     """Ask for the depth, then for the layers; see `LayerSpace.suggest`."""
     layers: Network = ()
-    depth = trial.suggest_int("n_layers", 1, grammar.max_layers)
+    depth = trial.suggest_int(DEPTH_NAME, 1, grammar.max_layers)
     while (len(layers) < depth or not grammar.fits(layers)) and grammar.kinds(layers):
         layers = (*layers, suggest_layer(grammar, trial, layers))
     if not grammar.fits(layers):
@@ -161,10 +163,13 @@ def _reported_accuracy(rules: StopRules, trial: Trial, step: int) -> float:
 def best_of_trial(network: Network, trial: FrozenTrial, direction: StudyDirection) -> Network:
     """Return the best network that a trial had on its way to ``network``; see `LayerSpace.best_network`."""
     reports = {step: value for step, value in trial.intermediate_values.items() if not math.isnan(value)}
-    if not reports or not all(0 <= step < len(network) for step in reports):
-        return network  # there is none, or they are not of layers
+    is_whole = DEPTH_NAME in trial.params  # suggested at once, so reports are not of its prefixes
+    if is_whole or not reports or not all(0 <= step < len(network) for step in reports):
+        return network
     sign = -1.0 if direction == StudyDirection.MINIMIZE else 1.0
-    # Where the objective returns the report of one network, that is the one, even if others reported more.
-    own = [step for step, value in reports.items() if trial.value is not None and value == trial.value]
+    # Where the objective returns the report of one network, that is the one, even if others reported more. The
+    # value of a pruned trial is its last report, whatever that is.
+    is_chosen = trial.state == TrialState.COMPLETE
+    own = [step for step, value in reports.items() if is_chosen and value == trial.value]
     step = min(own) if own else max(reports, key=lambda step: (sign * reports[step], -step))
     return network[: step + 1]

@@ -292,7 +292,7 @@ class LayerSpace(Grammar):
 
     @property
     def space_features(self) -> np.ndarray:
-        """``[F]`` features of the space of about [0, 1]: logarithms of the height and of limits.
+        """``[F]`` features of the space of about [0, 1]: logarithms of the input's width and of limits.
 
         In a space of Table I the only limit is ``max_macs``; in others, ``max_parameters`` and
         ``max_activation_bytes`` follow. Each is as high as can be where there is none.

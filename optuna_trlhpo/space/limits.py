@@ -15,6 +15,8 @@ import numpy as np
 
 from optuna_trlhpo.layers import FCL, Layer, Shape, Vocabulary
 
+_MANY_LAYERS = 2048
+"""Number of layers of a kind beyond which they are looked at one by one."""
 BYTES = 4
 """Size of a number in bytes."""
 
@@ -122,6 +124,12 @@ def every_layer(kinds: Sequence[type[Layer]]) -> Iterator[Layer]:
             yield cls(*values)
 
 
+def _can_compute_all(cls: type[Layer]) -> bool:
+    """Return whether the costs of all layers of a kind are soon computed: they are few, and none is counted."""
+    is_counted = cls.macs is Layer.macs or cls.parameters is Layer.parameters
+    return not is_counted and math.prod(len(hp.values) for hp in cls.hyperparameters) <= _MANY_LAYERS
+
+
 @functools.lru_cache(maxsize=16384)
 def fitting(cls: type[Layer], position: Position) -> np.ndarray:
     """Return whether each layer of a kind fits at a position: an axis for each hyper-parameter."""
@@ -131,7 +139,7 @@ def fitting(cls: type[Layer], position: Position) -> np.ndarray:
     size, n = costs.size, position.num_classes
     fits = costs.outcome >= 0
     if issubclass(cls, FCL):
-        fits &= size <= position.widest
+        fits &= costs.neurons <= position.widest
     if position.macs_left < math.inf:
         fits &= costs.macs + size * n <= position.macs_left
     if position.activation_bytes < math.inf:
@@ -175,7 +183,7 @@ def _needed(shapes: tuple[Shape, ...], vocabulary: Vocabulary, num_classes: int,
 
     The caller fills it: what is not known yet is -1.
     """
-    return np.full((len(shapes), most + 1), -1, dtype=np.int64)
+    return np.full((len(shapes), most + 1), -1.0)
 
 
 class _Costs(NamedTuple):
@@ -189,9 +197,11 @@ class _Costs(NamedTuple):
     """Size of the output."""
     macs: np.ndarray
     parameters: np.ndarray
+    neurons: np.ndarray
+    """Neurons of a fully connected layer, else 0."""
 
 
-@functools.lru_cache(maxsize=4096)
+@functools.lru_cache(maxsize=1024)
 def _costs(cls: type[Layer], shape: Shape, with_macs: bool, with_parameters: bool) -> _Costs:
     """Return the costs of all layers of a kind. They are 0 if not asked for: counting them takes time."""
     numbers: dict[Shape, int] = {}
@@ -199,14 +209,16 @@ def _costs(cls: type[Layer], shape: Shape, with_macs: bool, with_parameters: boo
     for layer in every_layer([cls]):
         out = layer.output_shape(shape)
         if out is None:
-            rows.append((-1, 0, 0, 0))
+            rows.append((-1, 0, 0, 0, 0))
             continue
         macs = layer.macs(shape) if with_macs else 0
         parameters = layer.parameters(shape) if with_parameters else 0
-        rows.append((numbers.setdefault(out, len(numbers)), math.prod(out), macs, parameters))
+        neurons = layer.neurons if isinstance(layer, FCL) else 0
+        rows.append((numbers.setdefault(out, len(numbers)), math.prod(out), macs, parameters, neurons))
     axes = [len(hp.values) for hp in cls.hyperparameters]
-    columns = np.array(rows, dtype=np.int64).reshape(*axes, 4)
-    return _Costs(tuple(numbers), *np.moveaxis(columns, -1, 0))
+    # Floating-point numbers, for the costs of a large input would overflow 64-bit integers.
+    outcome, *others = np.moveaxis(np.array(rows, dtype=np.float64).reshape(*axes, 5), -1, 0)
+    return _Costs(tuple(numbers), outcome.astype(np.int64), *others)
 
 
 @functools.lru_cache(maxsize=65536)
@@ -216,15 +228,22 @@ def allowed_values(cls: type[Layer], chosen: tuple[Any, ...], position: Position
     A value is allowed if some choice of the remaining hyper-parameters gives a layer that fits.
     """
     hyperparameter = cls.hyperparameters[len(chosen)]
-    grid = fitting(cls, position)  # type: ignore[arg-type]  # as above
-    for hp, value in zip(cls.hyperparameters, chosen, strict=False):
-        grid = grid[hp.values.index(value)]
-    fits: np.ndarray = np.any(grid.reshape(len(grid), -1), axis=1)
+    if _can_compute_all(cls):
+        grid = fitting(cls, position)  # type: ignore[arg-type]  # as above
+        for hp, value in zip(cls.hyperparameters, chosen, strict=False):
+            grid = grid[hp.values.index(value)]
+        fits: list[bool] = np.any(grid.reshape(len(grid), -1), axis=1).tolist()
+    else:
+        rest = [hp.values for hp in cls.hyperparameters[len(chosen) + 1 :]]
+        fits = [
+            any(position.fits(cls(*chosen, value, *more)) for more in itertools.product(*rest))
+            for value in hyperparameter.values
+        ]
     if hyperparameter.labels:  # unordered values have no gaps
         return tuple(value for value, fit in zip(hyperparameter.values, fits, strict=True) if fit)
     runs = [
         [hyperparameter.values[i] for i, _ in run]
-        for fit, run in itertools.groupby(enumerate(fits.tolist()), key=lambda item: item[1])
+        for fit, run in itertools.groupby(enumerate(fits), key=lambda item: item[1])
         if fit
     ]
     # An integer range cannot have gaps. Only a tight limit on MACs causes one; the longest run is kept then.

@@ -26,8 +26,8 @@ TITLE = "Attention"
 WHOSE = ("actor", "critic")
 
 WHICH_HAVE = (
-    "only a TRLHPOSampler with its pretrained actor, in a LayerSpace of Table I, TRLHPOSampler.paper() and "
-    'TRLHPOSampler(agent=AgentConfig(critic="transformer")) have attention'
+    "only a TRLHPOSampler with its pretrained actor, where a LayerSpace of Table I or of kinds.CNN is grown, "
+    'TRLHPOSampler.paper() and TRLHPOSampler(agent=AgentConfig(critic="transformer")) have attention'
 )
 
 

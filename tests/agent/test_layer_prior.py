@@ -216,6 +216,12 @@ def test_a_fault_in_either_prior_is_named(
         load_priors(path)
 
 
+def test_a_stray_tensor_beside_one_prior_is_no_other_prior(of_cnn: dict[str, Tensor], tmp_path: Path) -> None:
+    save_file(in_file(of_cnn) | {"mean2": torch.zeros(3)}, tmp_path / "stray.safetensors")
+    with pytest.raises(ValueError, match="the tensor 'mean2' is unknown"):
+        load_priors(tmp_path / "stray.safetensors")
+
+
 def changed(tensors: dict[str, Tensor], name: str, value: Tensor | None) -> dict[str, Tensor]:
     rest = {key: tensor for key, tensor in tensors.items() if key != name}
     return rest if value is None else rest | {name: value}

@@ -80,6 +80,21 @@ def test_the_actor_learns_that_good_networks_depend_on_the_limits() -> None:
     assert sizes[-1] > 1.5 * blind[-1]
 
 
+def test_a_file_that_cannot_be_extended_is_named_before_any_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def never(*_: Any, **__: Any) -> dict[str, torch.Tensor]:
+        raise AssertionError("trained")
+
+    monkeypatch.setattr(pretraining, "pretrain", never)
+    for content in (b"", b"some text that is long enough"):
+        path = tmp_path / "prior.safetensors"
+        path.write_bytes(content)
+        assert main(["pretrain", str(path), "--tasks", "digits-16"]) == 2
+        assert f"{path} exists and is not a safetensors file" in capsys.readouterr().err
+        assert path.read_bytes() == content
+
+
 def test_a_prior_is_written_beside_that_for_other_layers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -92,7 +107,7 @@ def test_a_prior_is_written_beside_that_for_other_layers(
     monkeypatch.setattr(pretraining, "pretrain", quick)
     monkeypatch.setattr(pretraining, "tasks_with_table", lambda: ["digits-16", TASK])
     monkeypatch.setattr(pretraining, "read_tasks", lambda names: {name: table_of(name, 30) for name in names})
-    path = tmp_path / "prior.safetensors"
+    path = tmp_path / "new" / "prior.safetensors"
     assert main(["pretrain", str(path), "--tasks", "digits-16"]) == 0
     assert [prior.vocabulary for prior in load_priors(path)] == [TABLE_I]
     before = load(path.read_bytes())

@@ -72,15 +72,37 @@ def test_without_reports_of_layers_it_is_the_whole_network() -> None:
     study.optimize(suggested, n_trials=5)
     assert SPACE.best_network(study) == SPACE.from_params(study.best_params)
 
-    def of_epochs(trial: Trial) -> float:
+
+@pytest.mark.parametrize("epochs", [3, 20])
+def test_reports_of_epochs_are_not_of_prefixes(epochs: int) -> None:
+    """A network that is suggested whole was trained whole, however few epochs there are."""
+
+    def objective(trial: Trial) -> float:
         SPACE.suggest(trial)
-        for epoch in range(20):
-            trial.report(0.01 * epoch, step=epoch)
-        return 0.19
+        for epoch in range(epochs):
+            trial.report(0.8 if epoch else 0.9, step=epoch)
+        return 0.9
 
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0))
-    study.optimize(of_epochs, n_trials=1)
-    assert SPACE.best_network(study) == SPACE.from_params(study.best_params)
+    study.optimize(objective, n_trials=6)
+    assert max(len(SPACE.from_params(trial.params)) for trial in study.trials) > 2
+    for trial in study.trials:
+        assert SPACE.best_network(study, trial) == SPACE.from_params(trial.params)
+
+
+def test_the_best_of_a_pruned_trial_is_not_its_last() -> None:
+    """Optuna takes the last report for its value."""
+    space = LayerSpace(max_layers=4, min_accuracy=None, min_improvement=None, train_prefixes="all")
+
+    def objective(trial: Trial) -> float:
+        for layers, value in zip(space.grow(trial), [0.7, 0.9, 0.6], strict=False):
+            trial.report(value, step=len(layers) - 1)
+        raise optuna.TrialPruned
+
+    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0))
+    study.optimize(objective, n_trials=1)
+    assert study.trials[0].value == 0.6
+    assert len(space.best_network(study, study.trials[0])) == 2
 
 
 def test_a_trial_of_several_objectives_is_named() -> None:

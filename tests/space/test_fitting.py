@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,57 @@ import pytest
 
 from optuna_trlhpo import LayerSpace
 from optuna_trlhpo.kinds import CNN, LSTM, MLP
-from optuna_trlhpo.layers import Layer
+from optuna_trlhpo.layers import FCL, Conv, Hyperparameter, Layer, Shape, Vocabulary
 from optuna_trlhpo.space.limits import Position
 
+
+@dataclass(frozen=True)
+class PartCost(Layer):
+    """Its costs are no integers."""
+
+    kind, prefix = "PartCost", "partcost"
+    hyperparameters = (Hyperparameter("width", (1, 2, 3, 4)),)
+    width: int
+
+    def output_shape(self, shape: Shape) -> Shape | None:
+        return (self.width, *shape[1:]) if len(shape) == 3 else None
+
+    def macs(self, shape: Shape) -> float:  # type: ignore[override]
+        return 100.9 * self.width
+
+    def parameters(self, shape: Shape) -> float:  # type: ignore[override]
+        return 10.7 * self.width
+
+
+@dataclass(frozen=True)
+class TwoHeads(FCL):
+    """Its output is wider than its number of neurons."""
+
+    kind, prefix = "TwoHeads", "twoheads"
+
+    def output_shape(self, shape: Shape) -> Shape | None:
+        return (2 * self.neurons,)
+
+
+@dataclass(frozen=True)
+class Counted(Conv):
+    """Its costs are counted on its modules."""
+
+    kind, prefix = "Counted", "counted"
+    macs, parameters = Layer.macs, Layer.parameters
+
+
+@dataclass(frozen=True)
+class ManySizes(PartCost):
+    """There are too many of them to look at all at once."""
+
+    kind, prefix = "ManySizes", "manysizes"
+    hyperparameters = (Hyperparameter("width", tuple(range(1, 4000))),)
+
+
+PARTS = Vocabulary("parts", (PartCost, FCL, TwoHeads), first=(PartCost,))
+COUNTED = Vocabulary("counted", (Counted, FCL), first=(Counted,))
+MANY = Vocabulary("many", (ManySizes,), first=(ManySizes,))
 SPACES: dict[str, dict[str, Any]] = {
     "no limit": dict(),
     "MACs": dict(max_macs=3e5),
@@ -22,6 +71,17 @@ SPACES: dict[str, dict[str, Any]] = {
     "CNN": dict(max_macs=1e6, max_parameters=8000, max_layers=8, vocabulary=CNN),
     "CNN, activations": dict(max_activation_bytes=9000, vocabulary=CNN),
     "colours": dict(input_shape=(3, 20, 20), max_macs=2e6, max_parameters=3000, vocabulary=CNN),
+    "costs that are no integers": dict(
+        input_shape=(1, 2, 2),
+        num_classes=2,
+        max_layers=3,
+        vocabulary=PARTS,
+        max_macs=435.5,
+        max_parameters=99,
+    ),
+    "wider than its neurons": dict(vocabulary=PARTS, narrowing=True, max_layers=5),
+    "counted": dict(input_shape=(1, 9, 9), max_layers=2, vocabulary=COUNTED, max_macs=2e4),
+    "many": dict(input_shape=(1, 2, 2), num_classes=2, max_layers=2, vocabulary=MANY, max_parameters=40_000),
     "LSTM": dict(input_shape=(20, 3), max_parameters=4000, vocabulary=LSTM),
     "MLP": dict(input_shape=(20,), max_parameters=4000, narrowing=True, vocabulary=MLP),
 }
@@ -64,3 +124,14 @@ def test_all_at_once_is_as_one_by_one(name: str) -> None:
                 assert layer.values[i] in allowed
                 compared += 1
     assert compared > 3
+
+
+def test_costs_beyond_64_bits_are_beyond_a_limit() -> None:
+    with pytest.raises(ValueError, match="the cheapest first layer with a classifier takes"):
+        LayerSpace(input_shape=(1, 10**6, 10**6), num_classes=10**6, max_macs=1e15, vocabulary=CNN)
+    with pytest.raises(ValueError, match="max_parameters is"):
+        LayerSpace(input_shape=(1, 10**6, 10**6), num_classes=10**6, max_parameters=3, vocabulary=CNN)
+    space = LayerSpace(
+        input_shape=(1, 10**6, 10**6), num_classes=10**6, max_parameters=10**15, vocabulary=CNN
+    )
+    assert space.kinds(())

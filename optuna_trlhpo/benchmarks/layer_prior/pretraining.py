@@ -151,11 +151,11 @@ def _read(name: str, table: Sequence[TabulatedTraining]) -> _Learned:
 
 def handle(arguments: argparse.Namespace) -> int:
     """Train the prior of each vocabulary that the tasks have, and write them to a file, beside the others."""
-    from safetensors.torch import load, save
+    from safetensors.torch import save
 
     names = select("task", arguments.tasks, tasks_with_table())
     tables = read_tasks(names)
-    tensors = load(arguments.file.read_bytes()) if arguments.file.exists() else {}
+    tensors = _read_tensors(arguments.file)  # a file that cannot be used is found out before the training
     for vocabulary in VOCABULARIES:
         own = {name: table for name, table in tables.items() if TASKS[name].vocabulary == vocabulary}
         if not own:
@@ -174,3 +174,19 @@ def handle(arguments: argparse.Namespace) -> int:
     networks = ", ".join(f"{name} {len(table):,}" for name, table in tables.items())
     print(f"wrote {arguments.file} ({size:.0f} kB), from trainings of {networks}")
     return 0
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    """Read what a file of priors holds so far, and make its folder if there is none."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.exists():
+        return {}
+    try:
+        return load(path.read_bytes())
+    except SafetensorError as error:
+        raise ValueError(
+            f"{path} exists and is not a safetensors file ({error}); name another file"
+        ) from error
