@@ -167,8 +167,8 @@ def best_of_trial(network: Network, trial: FrozenTrial, direction: StudyDirectio
     if is_whole or not reports or not all(0 <= step < len(network) for step in reports):
         return network
     sign = -1.0 if direction == StudyDirection.MINIMIZE else 1.0
-    # Where the objective returns the report of one network, that is the one, even if others reported more. The
-    # value of a pruned trial is its last report, whatever that is.
+    # Where the objective returns the report of one network, that is the one, even if others reported more.
+    # The value of a pruned trial is its last report, whatever that is.
     is_chosen = trial.state == TrialState.COMPLETE
     own = [step for step, value in reports.items() if is_chosen and value == trial.value]
     step = min(own) if own else max(reports, key=lambda step: (sign * reports[step], -step))

@@ -125,7 +125,7 @@ def every_layer(kinds: Sequence[type[Layer]]) -> Iterator[Layer]:
 
 
 def _can_compute_all(cls: type[Layer]) -> bool:
-    """Return whether the costs of all layers of a kind are soon computed: they are few, and none is counted."""
+    """Return whether the costs of all layers of a kind are soon computed: few layers, and none is counted."""
     is_counted = cls.macs is Layer.macs or cls.parameters is Layer.parameters
     return not is_counted and math.prod(len(hp.values) for hp in cls.hyperparameters) <= _MANY_LAYERS
 

@@ -97,7 +97,7 @@ def test_a_space_of_its_layers_needs_no_startup_trials_and_keeps_its_limits(file
             max_layers=3,
             min_accuracy=None,
             min_improvement=None,
-            vocabulary=Vocabulary("mine", (SameConv, FCL), first=(SameConv,)),
+            vocabulary=Vocabulary("sameandfcl", (SameConv, FCL), first=(SameConv,)),
         ),
     ],
     ids=["Table I", "MLP", "custom"],

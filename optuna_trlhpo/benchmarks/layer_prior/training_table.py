@@ -1,9 +1,9 @@
 """Training of many networks for a table: ``python -m optuna_trlhpo.benchmarks train``.
 
 Sequences of layers are drawn at random. Later most are variations of the best so far (`Task.begin_varying`),
-so that the table covers the neighbourhood of its optimum well. All prefixes of a sequence
-that are within the limits are trained. One training in ten repeats a known network with another seed, which provides an estimate of the noise. Where a
-task has several limits on the parameters, each sequence is drawn within one of them.
+so that the table covers the neighbourhood of its optimum well. All prefixes of a sequence that are within the
+limits are trained. One training in ten repeats a known network with another seed, which provides an estimate
+of the noise. Where a task has several limits on the parameters, each sequence is drawn within one of them.
 
 Each row is appended to a file at once, as a JSON object on a line of its own. A call continues where the last
 one ended. Each worker writes to its own file.
