@@ -166,13 +166,22 @@ STUDIES: dict[str, Callable[[], optuna.Study]] = {
 
 
 def machine() -> dict[str, str]:
-    """What the last digits of a computation hang on."""
+    """What the last digits of a computation hang on. Processors with equal instructions may still differ."""
     return {
-        "processor": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}",
+        "processor": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()} {processor_model()}",
         "torch": str(torch.__version__).split("+")[0],
         "numpy": np.__version__,
         "optuna": optuna.__version__,
     }
+
+
+def processor_model() -> str:
+    """Family, model and stepping, where the system tells them."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    pairs = [line.split(":", 1) for line in lines if ":" in line]
+    found = {name.strip(): value.strip() for name, value in pairs}
+    return "-".join(found.get(name, "") for name in ("cpu family", "model", "stepping"))
 
 
 def digest(trial: FrozenTrial) -> str:
