@@ -16,6 +16,7 @@ from optuna_trlhpo.space.limits import next_position
 
 NETWORK_DESCRIPTOR = 8
 """Number of features of a network."""
+_FEATURES_BESIDE_KIND = 8
 _MOST = {"max_macs": 1e9, "max_parameters": 1e7, "max_activation_bytes": 1e7}
 """Value of each limit that stands for none in the features of a space."""
 
@@ -51,6 +52,11 @@ def network_descriptor_of(
     )
 
 
+def n_layer_features(vocabulary: Vocabulary) -> int:
+    """Return the number of features of a layer: its kind, and eight others."""
+    return len(vocabulary.kinds) + _FEATURES_BESIDE_KIND
+
+
 def layer_features_of(
     input_shape: Shape,
     layers: Network,
@@ -71,7 +77,7 @@ def layer_features_of(
         vocabulary: Vocabulary of the space.
     """
     K = len(vocabulary.kinds)
-    rows = np.zeros((len(layers), K + 8))
+    rows = np.zeros((len(layers), n_layer_features(vocabulary)))
     for row, action, layer, out, work in zip(rows, actions, layers, shapes, macs, strict=True):
         row[vocabulary.kind.values.index(layer.kind)] = 1
         n = len(layer.values)

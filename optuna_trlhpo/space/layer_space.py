@@ -28,6 +28,7 @@ from optuna_trlhpo.layers import TABLE_I, Layer, Network, Shape, Vocabulary, voc
 from optuna_trlhpo.space import encoding, growth
 from optuna_trlhpo.space.descriptors import (
     layer_features_of,
+    n_layer_features,
     network_descriptor_of,
     space_features_of,
     walk,
@@ -319,7 +320,7 @@ class LayerSpace(Grammar):
 
         def features_of(layers: Network) -> np.ndarray:
             found = self._layer_features(self.encode(layers), whole=False)
-            return np.zeros((0, len(self.vocabulary.kinds) + 8)) if found is None else found
+            return np.zeros((0, n_layer_features(self.vocabulary))) if found is None else found
 
         bound = functools.partial(policy, self.space_features)
         return [self.encode(layers) for layers in draw_networks(self, bound, features_of, n, rng)]

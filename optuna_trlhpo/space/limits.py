@@ -229,7 +229,7 @@ def allowed_values(cls: type[Layer], chosen: tuple[Any, ...], position: Position
     """
     hyperparameter = cls.hyperparameters[len(chosen)]
     if _can_compute_all(cls):
-        grid = fitting(cls, position)  # type: ignore[arg-type]  # as above
+        grid = fitting(cls, position)  # type: ignore[arg-type]  # as in `fitting`, a class is hashable
         for hp, value in zip(cls.hyperparameters, chosen, strict=False):
             grid = grid[hp.values.index(value)]
         fits: list[bool] = np.any(grid.reshape(len(grid), -1), axis=1).tolist()

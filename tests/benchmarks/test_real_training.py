@@ -266,6 +266,13 @@ def test_the_table_is_what_was_measured():
     assert "Seeds 0, 1, 2. One thread per study on abacus; python 3." in text
 
 
+def test_another_sampler_may_be_the_reference():
+    rows = [row_of("trlhpo", 0, [0.01]), row_of("trlhpo-prior", 0, [0.03])]
+    text = report(rows, "mnist", budget=50, refits=2, reference="trlhpo-prior")
+    (line,) = [line for line in text.splitlines() if line.startswith("| trlhpo |")]
+    assert "difference from trlhpo-prior" in text and "-2.000" in line
+
+
 def test_a_table_without_the_reference_compares_nothing():
     text = report([row_of("tpe", 0, [0.02])], "mnist", budget=50, refits=2)
     assert (

@@ -32,10 +32,10 @@ N_TRIALS = 26
 Play = Callable[[Trial], Any]
 
 
-def grown(trial: Trial) -> float:
+def grown(trial: Trial, space: LayerSpace = SPACE) -> float:
     score = 0.0
-    for layers in SPACE.grow(trial):
-        score += float(SPACE.encode(layers)[-1].mean()) / 3
+    for layers in space.grow(trial):
+        score += float(space.encode(layers)[-1].mean()) / 3
         trial.report(score, step=len(layers) - 1)
     return score
 
@@ -47,11 +47,7 @@ def suggested(trial: Trial) -> float:
 
 def small_device(trial: Trial) -> float:
     """Layers that have no hyper-parameters among others, within limits."""
-    score = 0.0
-    for layers in SMALL.grow(trial):
-        score += float(SMALL.encode(layers)[-1].mean()) / 3
-        trial.report(score, step=len(layers) - 1)
-    return score
+    return grown(trial, SMALL)
 
 
 def loop(trial: Trial) -> float:

@@ -17,7 +17,7 @@ from optuna_trlhpo.space.limits import Position
 
 @dataclass(frozen=True)
 class PartCost(Layer):
-    """Its costs are no integers."""
+    """Its costs are no integers, against what their type says."""
 
     kind, prefix = "PartCost", "partcost"
     hyperparameters = (Hyperparameter("width", (1, 2, 3, 4)),)

@@ -17,7 +17,7 @@ from optuna_trlhpo.benchmarks.harness.command_line import (
     add_studies,
     positive,
 )
-from optuna_trlhpo.benchmarks.harness.samplers import SAMPLERS
+from optuna_trlhpo.benchmarks.harness.samplers import REFERENCE, SAMPLERS
 from optuna_trlhpo.benchmarks.problems.idioms import IDIOMS
 from optuna_trlhpo.benchmarks.problems.pipelines import PIPELINES
 from optuna_trlhpo.benchmarks.search import defaults, modes
@@ -153,6 +153,13 @@ def add_real(parser: argparse.ArgumentParser) -> None:
         default=defaults.REFITS,
         metavar="N",
         help="number of retrainings of each study's result (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--reference",
+        choices=sorted(SAMPLERS),
+        default=REFERENCE,
+        metavar="NAME",
+        help="sampler with which the table compares the others (default: %(default)s)",
     )
     add_common_arguments(parser, out="real-training-rows", holds="MNIST")
     parser.set_defaults(handle=_real)

@@ -227,11 +227,16 @@ def _incumbents(trained: Mapping[str, Row]) -> list[tuple[int, Row]]:
 
 
 def report(
-    rows: Iterable[Row], name: str = "mnist", *, budget: int = 100, refits: int = defaults.REFITS
+    rows: Iterable[Row],
+    name: str = "mnist",
+    *,
+    budget: int = 100,
+    refits: int = defaults.REFITS,
+    reference: str = REFERENCE,
 ) -> str:
     """Format the rows of one setting as a table in Markdown, in ascending order of the test error.
 
-    The table compares each sampler with `REFERENCE` on their common seeds, by the difference of the test
+    The table compares each sampler with ``reference`` on their common seeds, by the difference of the test
     errors and by Wilcoxon's signed-rank test (two-sided, p after Holm).
 
     Args:
@@ -239,6 +244,7 @@ def report(
         name: Name of the task.
         budget: Number of trainings of a study.
         refits: Number of refits.
+        reference: Name of the sampler with which the others are compared.
     """
     from optuna_trlhpo.benchmarks.search.results import Cell, holm, wilcoxon  # needs the extra 'bench'
 
@@ -253,14 +259,14 @@ def report(
         for player, by in studies.items()
     }
     players = sorted(tested, key=lambda player: tested[player].mean)
-    ours = (REFERENCE, default_form(REFERENCE))
+    ours = (reference, default_form(reference))
     others = [player for player in players if player != ours] if ours in tested else []
     ps = holm([wilcoxon(tested[player], tested[ours]) for player in others])
     p_of = dict(zip(others, ps, strict=True))
 
     places = [at for at in CHECKPOINTS if at < budget] + [budget]
     heads = ["sampler", "form", "seeds", *(f"validation error @{at}" for at in places), "test error"]
-    heads += [f"difference from {REFERENCE}", "p", "CPU s of trainings", "CPU s of the sampler"]
+    heads += [f"difference from {reference}", "p", "CPU s of trainings", "CPU s of the sampler"]
     lines = []
     for player in players:
         by, cell = studies[player], tested[player]
@@ -295,7 +301,7 @@ def report(
     )
     if others:
         text += (
-            f"p: Wilcoxon's signed-rank test against {REFERENCE}, two-sided, with Holm's correction over "
+            f"p: Wilcoxon's signed-rank test against {reference}, two-sided, with Holm's correction over "
             f"{len(others)} comparisons; {len(seeds)} seeds cannot give less than "
             f"{min(2.0 ** (1 - len(seeds)), 1):.2g} before the correction.\n\n"
         )
@@ -326,5 +332,13 @@ def handle(arguments: argparse.Namespace) -> int:
         progress=True,
     )
     rows = read_rows(arguments.out)
-    print(report(rows, arguments.task, budget=arguments.budget, refits=arguments.refits))
+    print(
+        report(
+            rows,
+            arguments.task,
+            budget=arguments.budget,
+            refits=arguments.refits,
+            reference=arguments.reference,
+        )
+    )
     return int(any("error" in row for row in new))
