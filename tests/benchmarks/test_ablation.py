@@ -20,7 +20,14 @@ def made(name):
     return pickle.loads(pickle.dumps(ablation.VARIANTS[name].factory))(seed=1)
 
 
-@pytest.mark.parametrize("name", ablation.VARIANTS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        # It trains an actor, on shuffled values.
+        pytest.param(name, marks=pytest.mark.slow) if name == "shuffled-actor" else name
+        for name in ablation.VARIANTS
+    ],
+)
 def test_each_variant_differs_from_the_whole_agent(name):
     def parts(sampler):
         return type(sampler), sampler.settings["agent"], sampler.settings["layer_prior"]
