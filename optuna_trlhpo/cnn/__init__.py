@@ -1,6 +1,8 @@
 """A ready-made objective: grow a small CNN for a dataset, layer by layer, inside a trial."""
 
+from optuna_trlhpo.cnn.deploy import devices
 from optuna_trlhpo.cnn.deploy.cost import Cost, measure_cost
+from optuna_trlhpo.cnn.deploy.devices import Device
 from optuna_trlhpo.cnn.deploy.export import Exported, export_network
 from optuna_trlhpo.cnn.deploy.partition import Budget, Cut, Partition
 from optuna_trlhpo.cnn.model import build_network
@@ -15,11 +17,13 @@ __all__ = [
     "Confirmed",
     "Cost",
     "Cut",
+    "Device",
     "Exported",
     "Partition",
     "Refit",
     "Savings",
     "build_network",
+    "devices",
     "export_network",
     "measure_cost",
     "savings",

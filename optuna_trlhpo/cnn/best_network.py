@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +18,23 @@ from torch import nn
 from optuna_trlhpo._texts import brief
 from optuna_trlhpo._threads import cpu_threads
 from optuna_trlhpo.cnn.data.datasets import ImageData
-from optuna_trlhpo.cnn.deploy.cost import Cost, count_parameters, measure_cost, measure_latency
+from optuna_trlhpo.cnn.deploy.cost import (
+    Cost,
+    count_parameters,
+    measure_cost,
+    measure_latency,
+    measure_quantised,
+)
 from optuna_trlhpo.cnn.deploy.partition import Budget, Partition, choose, cuts, write_parts
 from optuna_trlhpo.cnn.model import classifier_modules, layer_modules
 from optuna_trlhpo.cnn.results import Confirmed, Refit
 from optuna_trlhpo.cnn.timing_lock import TIMING_LOCK
+from optuna_trlhpo.cnn.training.augmentation import Transform
+from optuna_trlhpo.cnn.training.global_generator import global_generator
 from optuna_trlhpo.cnn.training.loop import predict_correct
-from optuna_trlhpo.cnn.training.trainer import INITIALISING, Trainer
+from optuna_trlhpo.cnn.training.trainer import Trainer
 from optuna_trlhpo.layers import Network, Shape
+from optuna_trlhpo.layers.model_size import number_bytes
 from optuna_trlhpo.space import LayerSpace
 from optuna_trlhpo.trials.attributes import ARCHITECTURE_ATTRIBUTE, read_architecture
 from optuna_trlhpo.trials.training_record import accuracies
@@ -63,7 +72,13 @@ def network_of(trial: BaseTrial | Confirmed) -> tuple[str, Network]:
 
 
 def refit(
-    trial: BaseTrial | Confirmed, trainer: Trainer, space: LayerSpace, *, epochs: int, seed: int
+    trial: BaseTrial | Confirmed,
+    trainer: Trainer,
+    space: LayerSpace,
+    *,
+    epochs: int,
+    seed: int,
+    augment: str | Transform | None,
 ) -> Refit:
     """Train the best network of a trial again and test it; see `CNNObjective.refit`."""
     architecture, layers = network_of(trial)
@@ -72,7 +87,7 @@ def refit(
     images = torch.cat([data.train_images, data.validation_images])
     labels = torch.cat([data.train_labels, data.validation_labels])
     with TIMING_LOCK.training(), cpu_threads(trainer.threads):
-        network = trainer.train(layers, images, labels, epochs=epochs, seed=seed)
+        network = trainer.train(layers, images, labels, epochs=epochs, seed=seed, augment=augment)
     if data.device.type == "cuda":
         torch.cuda.synchronize(data.device)
     seconds = time.perf_counter() - start
@@ -95,7 +110,7 @@ def refit(
 def untrained(layers: Network, trainer: Trainer, space: LayerSpace) -> dict[str, nn.Module]:
     """Build the untrained modules of each layer and of the classifier, on the device of the data."""
     shapes: tuple[Shape, ...] = (space.input_shape, *space.shapes(layers))
-    with INITIALISING, torch.random.fork_rng(devices=[]):
+    with global_generator():
         modules: dict[str, nn.Module] = {
             f"{k} {layer}": nn.Sequential(
                 *layer_modules(layer, shape, conv_activation=trainer.conv_activation)
@@ -112,14 +127,45 @@ def latency_of(layers: Network, trainer: Trainer, space: LayerSpace) -> float:
     return measure_latency(network, space.input_shape, seconds=SECONDS_OF_LATENCY).median
 
 
-def cost(layers: Network, trainer: Trainer, space: LayerSpace, *, latency: bool, **how: Any) -> Cost:
+def cost(
+    layers: Network,
+    trainer: Trainer,
+    space: LayerSpace,
+    *,
+    latency: bool,
+    quantize: str | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    **how: Any,
+) -> Cost:
     """Compute the cost of an untrained network, layer by layer.
 
-    The keyword arguments ``how`` are passed to `measure_cost`.
+    With ``quantize`` the network is also written as a file with the ``metadata``, and measured. The keyword
+    arguments ``how`` are passed to `measure_cost`.
     """
     modules = untrained(layers, trainer, space)
     with TIMING_LOCK.measuring() if latency else contextlib.nullcontext():
-        return measure_cost(modules, space.input_shape, latency=latency, **how)
+        counted = measure_cost(modules, space.input_shape, latency=latency, **how)
+        if quantize is None:
+            return counted
+        network = nn.Sequential(*(module for part in modules.values() for module in part.children()))
+        _disturb_normalisations(network)
+        quantised = measure_quantised(
+            network,
+            space.input_shape,
+            quantize=quantize,
+            peak_activations=counted.peak_activation_bytes // number_bytes(None),
+            metadata=metadata or {},
+            latency=latency,
+            **how,
+        )
+        return counted._replace(quantised=quantised)
+
+
+def _disturb_normalisations(network: nn.Module) -> None:
+    """Give normalisations the offsets that training would, since a file leaves out what does nothing."""
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) and module.running_mean is not None:
+            module.running_mean += torch.linspace(0.1, 0.2, len(module.running_mean)).to(module.running_mean)
 
 
 def check_is_network_of(

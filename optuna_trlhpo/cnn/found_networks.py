@@ -4,27 +4,34 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import optuna
 from optuna.study import Study
 from optuna.trial import BaseTrial, FrozenTrial
 from torch import nn
 
 from optuna_trlhpo._checks import check_integer, check_positive_integer
 from optuna_trlhpo.cnn import best_network, confirmation
-from optuna_trlhpo.cnn.checks import (
-    check_directions,
-)
+from optuna_trlhpo.cnn.checks import check_directions
 from optuna_trlhpo.cnn.data import ImageData
 from optuna_trlhpo.cnn.deploy.cost import Cost
 from optuna_trlhpo.cnn.deploy.export import Exported, check_format, export_network
 from optuna_trlhpo.cnn.deploy.latency import Latencies
 from optuna_trlhpo.cnn.deploy.partition import Budget, Partition
+from optuna_trlhpo.cnn.deploy.running import accuracy_of_file
 from optuna_trlhpo.cnn.goals import Goal, count
 from optuna_trlhpo.cnn.results import Confirmation, Confirmed, Refit
 from optuna_trlhpo.cnn.text_table import layer_table
+from optuna_trlhpo.cnn.training.augmentation import Transform, check_augment
+from optuna_trlhpo.cnn.training.loop import predict_correct
 from optuna_trlhpo.cnn.training.trainer import Trainer
 from optuna_trlhpo.layers import Network
 from optuna_trlhpo.space import LayerSpace
 from optuna_trlhpo.trials.training_record import accuracies
+
+_NOTABLE_LOSS = 0.001
+"""Loss of accuracy by quantisation, as a share of the images, that is worth a warning."""
+
+_logger = optuna.logging.get_logger("optuna.trlhpo.cnn")
 
 
 class FoundNetworks:
@@ -103,7 +110,12 @@ class FoundNetworks:
         )
 
     def refit(
-        self, trial: BaseTrial | Confirmed, *, epochs: int | None = None, seed: int | None = None
+        self,
+        trial: BaseTrial | Confirmed,
+        *,
+        epochs: int | None = None,
+        seed: int | None = None,
+        augment: str | Transform | None = "auto",
     ) -> Refit:
         """Train the best network of a finished trial on training and validation images, and test it once.
 
@@ -111,6 +123,8 @@ class FoundNetworks:
             trial: A trial, such as ``study.best_trial``, or a row of the result of `confirm`.
             epochs: Number of epochs. Default: the objective's. More epochs usually help and cost little here.
             seed: Random seed. Default: the objective's.
+            augment: Augmentation of the images; see `CNNObjective`. It pays in trainings of many epochs.
+                ``"auto"``: the objective's.
 
         Raises:
             ValueError: If the trial has no user attribute ``architecture``, or an argument is out of range.
@@ -118,10 +132,19 @@ class FoundNetworks:
         epochs, seed = self.epochs if epochs is None else epochs, self.seed if seed is None else seed
         check_positive_integer("epochs", epochs)
         check_integer("seed", seed)
-        return best_network.refit(trial, self.trainer, self.space, epochs=epochs, seed=seed)
+        if augment == "auto":
+            augment = self.trainer.augment
+        check_augment(augment, self.space.vocabulary.axes)
+        return best_network.refit(trial, self.trainer, self.space, epochs=epochs, seed=seed, augment=augment)
 
     def cost(
-        self, trial: BaseTrial | Confirmed, *, latency: bool = True, batch_size: int = 1, threads: int = 1
+        self,
+        trial: BaseTrial | Confirmed,
+        *,
+        latency: bool = True,
+        batch_size: int = 1,
+        threads: int = 1,
+        quantize: str | None = "auto",
     ) -> Cost:
         """Compute the cost of the best network of a finished trial, layer by layer.
 
@@ -134,13 +157,27 @@ class FoundNetworks:
             latency: Whether to measure latency and energy, which takes some seconds.
             batch_size: Number of images in a measured pass.
             threads: Number of CPU threads of a measured pass.
+            quantize: ``"int8"`` for the size and latency of the int8 file too, which needs ONNX; None for
+                32-bit floats alone; ``"auto"`` for the number format of the objective.
 
         Raises:
-            ValueError: If the trial has no user attribute ``architecture``, or a number is not positive.
+            ValueError: If the trial has no user attribute ``architecture``, or an argument is out of range.
+            ImportError: If ONNX is needed and not installed.
         """
         _, layers = best_network.network_of(trial)
+        if quantize == "auto":
+            quantize = self.space.quantize
+        if quantize is not None:
+            check_format("network.onnx", quantize)
         return best_network.cost(
-            layers, self.trainer, self.space, latency=latency, batch_size=batch_size, threads=threads
+            layers,
+            self.trainer,
+            self.space,
+            latency=latency,
+            batch_size=batch_size,
+            threads=threads,
+            quantize=quantize,
+            metadata=best_network.metadata(trial, self.data),
         )
 
     def _trained_network(self, trial: BaseTrial | Confirmed, network: nn.Module | None) -> nn.Module:
@@ -151,7 +188,12 @@ class FoundNetworks:
         return network
 
     def export(
-        self, trial: BaseTrial | Confirmed, path: str | Path, *, network: nn.Module | None = None
+        self,
+        trial: BaseTrial | Confirmed,
+        path: str | Path,
+        *,
+        network: nn.Module | None = None,
+        quantize: str | None = "auto",
     ) -> Exported:
         """Write the best network of a finished trial to a file that can be used without this package.
 
@@ -165,6 +207,10 @@ class FoundNetworks:
                 (readable source, with its weights in a ``.safetensors`` file beside it); see
                 `export_network`.
             network: Trained network, such as ``refit(trial).network``.
+            quantize: ``"int8"`` for 8-bit integers, in ONNX: a quarter of the bytes. The ranges of the
+                activations are those on the validation images, and so are the two accuracies in the result. A
+                loss of more than 0.001 is logged as a warning. None for 32-bit floats. ``"auto"`` for the
+                number format of the objective in ONNX, and floats in other formats.
 
         Raises:
             ValueError: For another suffix, a trial without the user attribute ``architecture``, or a network
@@ -177,10 +223,29 @@ class FoundNetworks:
             refit = objective.refit(study.best_trial, epochs=20)
             objective.export(study.best_trial, "digits.onnx", network=refit.network)
         """
-        check_format(path)
+        if quantize == "auto":
+            quantize = self.space.quantize if Path(path).suffix == ".onnx" else None
+        check_format(path, quantize)
         trained = self._trained_network(trial, network)
-        metadata = best_network.metadata(trial, self.data)
-        return export_network(trained, path, self.space.input_shape, metadata=metadata)
+        images, labels = self.data.validation_images, self.data.validation_labels
+        exported = export_network(
+            trained,
+            path,
+            self.space.input_shape,
+            metadata=best_network.metadata(trial, self.data),
+            quantize=quantize,
+            calibration=None if quantize is None else images,
+        )
+        if quantize is None:
+            return exported
+        accuracy = accuracy_of_file(path, images, labels)
+        before = float(predict_correct(trained, images, labels).double().mean())
+        if before - accuracy > _NOTABLE_LOSS:
+            _logger.warning(
+                f"The {quantize} network classifies {accuracy:.2%} of the validation images correctly, the "
+                f"network of floats {before:.2%}."
+            )
+        return exported._replace(accuracy=accuracy, float_accuracy=before)
 
     def partition(
         self,

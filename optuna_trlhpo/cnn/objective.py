@@ -12,8 +12,7 @@ from typing import Any
 
 import optuna
 import torch
-from optuna.pruners import BasePruner, MedianPruner
-from optuna.study import Study
+from optuna.pruners import BasePruner
 from optuna.trial import BaseTrial, Trial
 
 from optuna_trlhpo._checks import check_positive_number, check_share
@@ -30,9 +29,12 @@ from optuna_trlhpo.cnn.evaluation import Evaluation
 from optuna_trlhpo.cnn.found_networks import FoundNetworks
 from optuna_trlhpo.cnn.goals import Goal, count
 from optuna_trlhpo.cnn.model import check_activation
+from optuna_trlhpo.cnn.study_settings import note_settings
+from optuna_trlhpo.cnn.training.augmentation import Transform, check_augment
 from optuna_trlhpo.cnn.training.trainer import Trainer, layers_key, measured_threads
 from optuna_trlhpo.cnn.training.weight_inheritance import Lineage
 from optuna_trlhpo.layers import TABLE_I, Network, Vocabulary, describe
+from optuna_trlhpo.layers.kinds import CNN
 from optuna_trlhpo.space import LayerSpace
 
 _DEFAULTS: dict[str, Any] = {"epochs": 5, "batch_size": 128, "learning_rate": 3e-3}
@@ -40,12 +42,6 @@ _DEFAULTS_OF: dict[str, dict[str, Any]] = {
     # The training split has under a thousand images: five epochs in batches of 128 would be 40 steps.
     "digits": {"epochs": 10, "batch_size": 64, "learning_rate": 5e-3},
 }
-
-TRAINING_ATTRIBUTE = "training"
-"""User attribute of a study with the training settings of its networks."""
-
-# In Optuna's logger tree, because INFO messages of other loggers are not shown by default.
-_logger = optuna.logging.get_logger("optuna.trlhpo.cnn")
 
 
 class CNNObjective(FoundNetworks):
@@ -73,8 +69,12 @@ class CNNObjective(FoundNetworks):
         batch_size: Number of images in a training step. Default: 128; 64 for digits.
         learning_rate: Peak learning rate of Adam. Default: 0.003; 0.005 for digits.
         schedule: ``"one_cycle"`` (linear warm-up, linear decay) or ``"constant"``.
+        augment: Random transformations of the training images, new ones in each epoch: ``"characters"``
+            (small rotations, shifts and scalings), ``"objects"`` (mirroring and shifts), or a function of
+            images ``[N, C, H, W]`` in the pixel scale of the data, such as one of torchvision's ``v2``. It
+            pays in trainings of many epochs, so rather in `refit` than in a search. None for none.
         conv_activation: Activation after each convolution: none, relu, leakyrelu, tanh, sigmoid, elu or gelu.
-        max_layers: Maximum number of layers of a network.
+        max_layers: Maximum number of layers of a network. Default: 6; 8 where `kinds.CNN` is the default.
         min_improvement: Growth stops at a layer that adds less than this to the reported value, which is the
             accuracy or the value of the goal. None means never.
         min_accuracy: Growth stops below this accuracy. None means never.
@@ -82,6 +82,9 @@ class CNNObjective(FoundNetworks):
         max_parameters: Maximum number of weights and biases of a network. None means no limit.
         max_activation_bytes: Maximum size in bytes of the input and output of one layer together. None means
             no limit.
+        max_model_bytes: Maximum size of the network's ONNX file in bytes. None means no limit.
+        quantize: ``"int8"`` for networks that will be quantised to 8-bit integers. Both limits in bytes are
+            then meant in int8, which `export` writes and `cost` measures. Trainings are in floats.
         max_latency: Maximum latency for one image in seconds, on the device, with one CPU thread. It is
             measured once for each network, before its training and while no thread of this process trains
             (other processes disturb it). A trial whose first network is slower violates the constraint
@@ -91,8 +94,9 @@ class CNNObjective(FoundNetworks):
         objectives: Names of the values of a trial: ``"accuracy"``, to be maximised, and ``"macs"``,
             ``"parameters"``, ``"activation_bytes"``, ``"layers"`` and ``"latency"``, to be minimised. With
             more than ``"accuracy"``, a network is suggested whole and trained once.
-        vocabulary: The kinds of layer: Table I, or another vocabulary, such as `kinds.CNN` for images,
-            `kinds.MLP` for data ``(rows, labels)`` and `kinds.LSTM` for ``(sequences, labels)``.
+        vocabulary: The kinds of layer: `TABLE_I`, `kinds.CNN` for images, `kinds.MLP` for data ``(rows,
+            labels)``, `kinds.LSTM` for ``(sequences, labels)``, or another vocabulary. Default: `kinds.CNN`
+            within a limit (a ``max_`` argument but for the layers), `TABLE_I` without one.
         train_prefixes: Prefixes of a network to train: ``"all"``, an integer for every so many layers, or
             ``"auto"`` to let the sampler decide; see `LayerSpace`.
         inherit: Whether a network inherits the weights of the previous network of its trial, and where
@@ -150,17 +154,20 @@ class CNNObjective(FoundNetworks):
         batch_size: int | None = None,
         learning_rate: float | None = None,
         schedule: str = "one_cycle",
+        augment: str | Transform | None = None,
         conv_activation: str = "relu",
-        max_layers: int = 6,
+        max_layers: int | None = None,
         min_improvement: float | None = 0.001,
         min_accuracy: float | None = 0.60,
         max_macs: float | None = None,
         max_parameters: int | None = None,
         max_activation_bytes: int | None = None,
+        max_model_bytes: int | None = None,
+        quantize: str | None = None,
         max_latency: float | None = None,
         goal: Goal | None = None,
         objectives: Sequence[str] = ("accuracy",),
-        vocabulary: Vocabulary = TABLE_I,
+        vocabulary: Vocabulary | None = None,
         train_prefixes: int | str = "auto",
         inherit: bool = False,
         inherited_epochs: int | None = None,
@@ -177,6 +184,10 @@ class CNNObjective(FoundNetworks):
         self.schedule = schedule
         self.conv_activation = conv_activation
         self.seed = seed
+        limits = (max_macs, max_parameters, max_activation_bytes, max_model_bytes, max_latency)
+        if vocabulary is None and any(limit is not None for limit in limits):
+            vocabulary, max_layers = CNN, 8 if max_layers is None else max_layers
+        vocabulary = TABLE_I if vocabulary is None else vocabulary
         if not isinstance(vocabulary, Vocabulary):
             raise ValueError(f"vocabulary is {vocabulary!r}; it must be a Vocabulary, such as TABLE_I")
         check_training(
@@ -192,6 +203,7 @@ class CNNObjective(FoundNetworks):
         self.epochs, self.batch_size = int(self.epochs), int(self.batch_size)
         self.learning_rate = float(self.learning_rate)
         check_activation("conv_activation", conv_activation)
+        check_augment(augment, vocabulary.axes)
         if max_latency is not None:
             check_positive_number("max_latency", max_latency)
         if goal is not None and not callable(goal):
@@ -230,13 +242,15 @@ class CNNObjective(FoundNetworks):
         self.space = LayerSpace(
             input_shape=self.data.input_shape,
             num_classes=self.data.num_classes,
-            max_layers=max_layers,
+            max_layers=6 if max_layers is None else max_layers,
             min_improvement=min_improvement,
             # With a goal the reports are not accuracies, so __call__ checks min_accuracy instead.
             min_accuracy=min_accuracy if goal is None else None,
             max_macs=max_macs,
             max_parameters=max_parameters,
             max_activation_bytes=max_activation_bytes,
+            max_model_bytes=max_model_bytes,
+            quantize=quantize,
             vocabulary=vocabulary,
             train_prefixes=train_prefixes,
         )
@@ -258,6 +272,7 @@ class CNNObjective(FoundNetworks):
             inherits=inherit,
             inherited_epochs=self.epochs if inherited_epochs is None else inherited_epochs,
             code=layers_key(vocabulary.kinds),
+            augment=augment,
         )
         self.evaluation = Evaluation(self.trainer, epochs=self.epochs, seed=seed, early_stop=early_stop)
         self._latency = Latencies(self._measured_latency)
@@ -268,7 +283,7 @@ class CNNObjective(FoundNetworks):
     def paper(cls, data: Any = "mnist", **overrides: Any) -> CNNObjective:
         """Return an objective with the paper's setting.
 
-        The setting is batches of 16, 5 epochs, Adam at 0.001 and convolutions without activation.
+        The setting is Table I, batches of 16, 5 epochs, Adam at 0.001 and convolutions without activation.
 
         Args:
             data: See `CNNObjective`. For torchvision's datasets, 20,000 training and 10,000 validation images
@@ -282,6 +297,8 @@ class CNNObjective(FoundNetworks):
             "schedule": "constant",
             "conv_activation": "none",
             "train_prefixes": "all",
+            "vocabulary": TABLE_I,
+            "max_layers": 6,
         }
         return cls(data, **{**setting, **overrides})
 
@@ -302,7 +319,7 @@ class CNNObjective(FoundNetworks):
         """
         if isinstance(trial, Trial):
             check_directions(trial.study, self.objectives)
-            self._note_settings(trial.study)
+            note_settings(trial.study, self)
         if len(self.objectives) > 1:
             return self._train_once(trial)
         best: float | None = None
@@ -333,32 +350,6 @@ class CNNObjective(FoundNetworks):
                 "a network, as LayerSpace.to_params returns them"
             )
         return best
-
-    def _note_settings(self, study: Study) -> None:
-        """Store the training settings in the study, once, for readers that have only the study."""
-        settings = {
-            "data": self.data.name,
-            "training images": len(self.data.train_labels),
-            "validation images": len(self.data.validation_labels),
-            "epochs": self.epochs,
-            "batch size": self.batch_size,
-            "learning rate": float(self.learning_rate),
-            "schedule": self.schedule,
-            "precision": self.trainer.precision,
-            "inherited epochs": self.trainer.inherited_epochs if self.trainer.inherits else None,
-            "activation of convolutions": self.conv_activation,
-            "objectives": list(self.objectives),
-            "seed": int(self.seed),
-        }
-        if study.user_attrs.get(TRAINING_ATTRIBUTE) == settings:
-            return
-        study.set_user_attr(TRAINING_ATTRIBUTE, settings)
-        if type(study.pruner) is MedianPruner and len(self.objectives) == 1:
-            _logger.warning(
-                "The study uses Optuna's default pruner, MedianPruner. It prunes every trial whose first "
-                "network is below the median, although growing networks have their own stopping rules. "
-                "Consider create_study(pruner=optuna.pruners.NopPruner())."
-            )
 
     def _train_once(self, trial: BaseTrial) -> tuple[float, ...]:
         layers = self.space.suggest(trial)

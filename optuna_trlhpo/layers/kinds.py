@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from optuna_trlhpo.layers.hyperparameter import Hyperparameter
 from optuna_trlhpo.layers.layer import Layer, Shape
+from optuna_trlhpo.layers.model_size import bytes_of_layer
 from optuna_trlhpo.layers.table1 import FCL, Conv, MaxPool
 from optuna_trlhpo.layers.vocabulary import Vocabulary
 
@@ -56,6 +57,10 @@ class _Free(Layer):
         """Return 0: there are no weights."""
         return 0
 
+    def model_bytes(self, shape: Shape, quantize: str | None = None) -> int:
+        """Return the bytes in an ONNX file, at most."""
+        return bytes_of_layer(0, [], quantize)
+
 
 @dataclass(frozen=True)
 class SameConv(Layer):
@@ -92,6 +97,10 @@ class SameConv(Layer):
     def parameters(self, shape: Shape) -> int:
         """Return the weights of the convolution, and two numbers per channel of the normalisation."""
         return self.filters * (shape[0] * self.kernel**2 + 2)
+
+    def model_bytes(self, shape: Shape, quantize: str | None = None) -> int:
+        """Return the bytes in an ONNX file, at most."""
+        return bytes_of_layer(self.parameters(shape), [self.filters], quantize)
 
 
 @dataclass(frozen=True)
@@ -137,6 +146,10 @@ class SeparableConv(Layer):
         """Return the parameters of both convolutions and both normalisations."""
         return shape[0] * (self.kernel**2 + 2 + self.filters) + 2 * self.filters
 
+    def model_bytes(self, shape: Shape, quantize: str | None = None) -> int:
+        """Return the bytes in an ONNX file, at most."""
+        return bytes_of_layer(self.parameters(shape), [shape[0], self.filters], quantize)
+
 
 @dataclass(frozen=True)
 class Residual(Layer):
@@ -172,6 +185,11 @@ class Residual(Layer):
         """Return the parameters of both convolutions, of the shortcut and of the normalisations."""
         past = shape[0] + 2 if self.stride != 1 or shape[0] != self.filters else 0
         return self.filters * ((shape[0] + self.filters) * self.kernel**2 + 4 + past)
+
+    def model_bytes(self, shape: Shape, quantize: str | None = None) -> int:
+        """Return the bytes in an ONNX file, at most."""
+        convolutions = 2 if self.stride == 1 and shape[0] == self.filters else 3
+        return bytes_of_layer(self.parameters(shape), [self.filters] * convolutions, quantize)
 
 
 @dataclass(frozen=True)
@@ -223,6 +241,7 @@ class BatchNorm(Layer):
     kind = "BatchNorm"
     prefix = "batchnorm"
     hyperparameters = ()
+    repeatable = False
 
     def output_shape(self, shape: Shape) -> Shape | None:
         """Return the shape of the input; None for a sequence."""
@@ -242,6 +261,10 @@ class BatchNorm(Layer):
         """Return two numbers per channel or feature."""
         return 2 * shape[0]
 
+    def model_bytes(self, shape: Shape, quantize: str | None = None) -> int:
+        """Return the bytes in an ONNX file, at most."""
+        return bytes_of_layer(self.parameters(shape), [shape[0]], quantize)
+
 
 @dataclass(frozen=True)
 class Dropout(_Free):
@@ -250,6 +273,7 @@ class Dropout(_Free):
     kind = "Dropout"
     prefix = "dropout"
     hyperparameters = (_RATES,)
+    repeatable = False
 
     percent: int
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from optuna_trlhpo.layers.counting import count_macs
 from optuna_trlhpo.layers.hyperparameter import Hyperparameter
+from optuna_trlhpo.layers.model_size import bytes_of_modules
 
 if TYPE_CHECKING:
     from torch import nn
@@ -59,6 +60,8 @@ class Layer:
     prefix: ClassVar[str]
     """Prefix of its parameters' names, after ``layer<k>_``, such as ``"conv"``."""
     hyperparameters: ClassVar[tuple[Hyperparameter, ...]]
+    repeatable: ClassVar[bool] = True
+    """Whether a layer of this kind may follow another one. A second normalisation, say, does nothing."""
 
     def __init__(self, *values: Any) -> None:  # signature of the dataclasses, for the type checker
         raise NotImplementedError
@@ -79,6 +82,15 @@ class Layer:
         """Return the number of weights and biases for an input of ``shape``."""
         return _counted(self, shape)[1]
 
+    def model_bytes(self, shape: Shape, quantize: str | None = None) -> int:
+        """Return at most how many bytes the layer takes in an ONNX file, for an input of ``shape``.
+
+        Args:
+            shape: Shape of its input.
+            quantize: ``"int8"``, or None for 32-bit floats.
+        """
+        return _counted_bytes(self, shape, quantize)
+
     @property
     def values(self) -> tuple[Any, ...]:
         """Values of its hyper-parameters, in order."""
@@ -98,6 +110,15 @@ def _counted(layer: Layer, shape: Shape) -> tuple[int, int]:
     with torch.device("meta"):  # shapes alone are worked out
         body = nn.Sequential(*layer.modules(shape))
     return count_macs(body, shape), sum(parameter.numel() for parameter in body.parameters())
+
+
+@functools.lru_cache(maxsize=65536)
+def _counted_bytes(layer: Layer, shape: Shape, quantize: str | None) -> int:
+    """Return the bytes of a layer's modules in an ONNX file."""
+    import torch
+
+    with torch.device("meta"):
+        return bytes_of_modules(layer.modules(shape), quantize)
 
 
 Network = tuple[Layer, ...]

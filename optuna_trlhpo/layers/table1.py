@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from optuna_trlhpo.layers.hyperparameter import Hyperparameter, integers
 from optuna_trlhpo.layers.layer import Layer, Shape
+from optuna_trlhpo.layers.model_size import bytes_of_layer
 from optuna_trlhpo.layers.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -45,6 +46,10 @@ class Conv(Layer):
     def parameters(self, shape: Shape) -> int:
         """Return the weights and biases of the convolution."""
         return self.filters * (shape[0] * self.kernel**2 + 1)
+
+    def model_bytes(self, shape: Shape, quantize: str | None = None) -> int:
+        """Return the bytes in an ONNX file, at most."""
+        return bytes_of_layer(self.parameters(shape), [self.filters], quantize)
 
     def modules(self, shape: Shape) -> list[nn.Module]:
         """Return the convolution."""
@@ -88,6 +93,10 @@ class MaxPool(Layer):
     def parameters(self, shape: Shape) -> int:
         """Return 0: there are no weights."""
         return 0
+
+    def model_bytes(self, shape: Shape, quantize: str | None = None) -> int:
+        """Return the bytes in an ONNX file, at most."""
+        return bytes_of_layer(0, [], quantize)
 
     def modules(self, shape: Shape) -> list[nn.Module]:
         """Return the pooling module."""
@@ -155,6 +164,10 @@ class FCL(Layer):
     def parameters(self, shape: Shape) -> int:
         """Return the number of weights, and of biases if it has them."""
         return self.neurons * (math.prod(shape) + self.bias)
+
+    def model_bytes(self, shape: Shape, quantize: str | None = None) -> int:
+        """Return the bytes in an ONNX file, at most."""
+        return bytes_of_layer(self.parameters(shape), [self.neurons], quantize)
 
     def modules(self, shape: Shape) -> list[nn.Module]:
         """Return a flattening module where needed, the linear layer and the activation."""

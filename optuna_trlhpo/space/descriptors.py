@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from optuna_trlhpo.layers import TABLE_I, Network, Shape, Vocabulary
+from optuna_trlhpo.layers.model_size import number_bytes
 from optuna_trlhpo.space.grammar import Grammar
 from optuna_trlhpo.space.limits import next_position
 
@@ -96,10 +97,23 @@ def space_features_of(grammar: Grammar) -> np.ndarray:
     """Return the features ``[F]`` of a space; see `LayerSpace.space_features`."""
     # The actor for Table I was trained without the other limits.
     names = ["max_macs"] if grammar.vocabulary == TABLE_I else list(_MOST)
-    limits = [getattr(grammar, name) for name in names]
+    limits = [_as_of_floats(grammar)[name] for name in names]
     most = [_MOST[name] for name in names]
     values = [bound if limit is None else limit for limit, bound in zip(limits, most, strict=True)]
     return np.log([grammar.input_shape[-1], *values]) / np.log([28, *most])
+
+
+def _as_of_floats(grammar: Grammar) -> dict[str, float | None]:
+    """Return the limits as the actor for `kinds.CNN` was trained with them: on networks of 32-bit floats."""
+    size = number_bytes(grammar.quantize)
+    parameters, activations = grammar.max_parameters, grammar.max_activation_bytes
+    if grammar.max_model_bytes is not None:
+        parameters = min(grammar.max_model_bytes // size, parameters or grammar.max_model_bytes)
+    return {
+        "max_macs": grammar.max_macs,
+        "max_parameters": parameters,
+        "max_activation_bytes": None if activations is None else activations * 4 // size,
+    }
 
 
 def walk(
@@ -127,6 +141,6 @@ def walk(
         shapes.append(behind.shape)
         macs.append(layer.macs(position.shape) + (macs[-1] if macs else 0))
         position = behind
-    # `Position.fits` checks all limits but this one, which only a whole network must meet.
-    fits = not whole or grammar.max_parameters is None or grammar.fits(layers)
+    # `Position.fits` checks all limits but those on the size, which only a whole network must meet.
+    fits = not (whole and position.sizes_left) or grammar.fits(layers)
     return (layers, shapes, macs) if fits else None

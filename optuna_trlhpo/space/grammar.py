@@ -8,21 +8,24 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from optuna_trlhpo._checks import is_integer, is_number
 from optuna_trlhpo.layers import TABLE_I, Layer, Network, Shape, Vocabulary, describe
+from optuna_trlhpo.layers.model_size import bytes_of_frame, check_quantize, number_bytes
 from optuna_trlhpo.space.limits import (
-    BYTES,
+    PARAMETERS,
     Position,
     allowed_values,
-    classifier_parameters,
     every_layer,
-    least_parameters,
+    file_measure,
+    least_size,
     shape_behind,
+    size_of,
+    size_of_classifier,
 )
 
 _DRAWS = 1000
@@ -37,6 +40,7 @@ UNITS = {
     "max_macs": "MACs",
     "max_parameters": "parameters",
     "max_activation_bytes": "bytes of activations",
+    "max_model_bytes": "bytes in its file",
 }
 """Unit of each limit."""
 
@@ -59,6 +63,8 @@ class Grammar:
         max_macs: float | None = None,
         max_parameters: int | None = None,
         max_activation_bytes: int | None = None,
+        max_model_bytes: int | None = None,
+        quantize: str | None = None,
         narrowing: bool = False,
         vocabulary: Vocabulary = TABLE_I,
     ) -> None:
@@ -74,8 +80,12 @@ class Grammar:
         for name, value, least in (("num_classes", num_classes, 2), ("max_layers", max_layers, 1)):
             if not is_integer(value, least=least):
                 raise ValueError(f"{name} is {value!r}; it must be an integer of at least {least}")
+        check_quantize(quantize)
         limits = dict(
-            max_macs=max_macs, max_parameters=max_parameters, max_activation_bytes=max_activation_bytes
+            max_macs=max_macs,
+            max_parameters=max_parameters,
+            max_activation_bytes=max_activation_bytes,
+            max_model_bytes=max_model_bytes,
         )
         for name, limit in limits.items():
             if limit is not None and not (is_number(limit) and limit > 0):
@@ -86,6 +96,8 @@ class Grammar:
         self.max_macs = max_macs
         self.max_parameters = max_parameters
         self.max_activation_bytes = max_activation_bytes
+        self.max_model_bytes = max_model_bytes
+        self.quantize = quantize
         self.narrowing = narrowing
         if not self.kinds(()):
             self._raise_empty_space()
@@ -116,14 +128,20 @@ class Grammar:
 
     def position(self, layers: Sequence[Layer]) -> Position:
         """Return the position behind ``layers``, which determines what fits there."""
+        sizes_left: tuple[tuple[str, float], ...] = ()
+        if self.max_parameters is not None:
+            sizes_left += ((PARAMETERS, self.max_parameters),)
+        if self.max_model_bytes is not None:
+            frame = bytes_of_frame(self.input_shape, self.quantize)
+            sizes_left += ((file_measure(self.quantize), self.max_model_bytes - frame),)
         start = Position(
             self.vocabulary,
             self.input_shape,
             self.num_classes,
             _or_inf(self.max_macs),
-            _or_inf(self.max_parameters),
-            _or_inf(self.max_activation_bytes),
-            layers_left=0 if self.max_parameters is None else self.max_layers - 1,
+            sizes_left,
+            _or_inf(self.max_activation_bytes) / number_bytes(self.quantize),
+            layers_left=self.max_layers - 1 if sizes_left else 0,
             narrowing=self.narrowing,
         )
         return functools.reduce(Position.after, layers, start)
@@ -145,20 +163,29 @@ class Grammar:
         """Return the number of weights and biases of the network, classifier included."""
         shapes = (self.input_shape, *self.shapes(layers))
         body = sum(layer.parameters(shape) for layer, shape in zip(layers, shapes, strict=False))
-        return body + classifier_parameters(shapes[-1], self.num_classes)
+        return body + size_of_classifier(shapes[-1], self.num_classes, PARAMETERS)
+
+    def model_bytes(self, layers: Sequence[Layer]) -> int:
+        """Return at most how many bytes the ONNX file of the network takes, in the space's number format."""
+        shapes = (self.input_shape, *self.shapes(layers))
+        measure = file_measure(self.quantize)
+        body = sum(size_of(layer, shape, measure) for layer, shape in zip(layers, shapes, strict=False))
+        frame = bytes_of_frame(self.input_shape, self.quantize)
+        return frame + body + size_of_classifier(shapes[-1], self.num_classes, measure)
 
     def activation_bytes(self, layers: Sequence[Layer]) -> int:
-        """Return the peak activation memory for one input, in bytes of 32-bit floats.
+        """Return the peak activation memory for one input, in bytes of the space's number format.
 
         It is the largest sum of the input and the output of one layer, or of the classifier.
         """
         sizes = [math.prod(shape) for shape in (self.input_shape, *self.shapes(layers))]
-        return BYTES * max(a + b for a, b in itertools.pairwise([*sizes, self.num_classes]))
+        most = max(a + b for a, b in itertools.pairwise([*sizes, self.num_classes]))
+        return number_bytes(self.quantize) * most
 
     def fits(self, layers: Sequence[Layer]) -> bool:
         """Return whether the network is within all limits.
 
-        On the way to a deeper network only ``max_parameters`` may be exceeded.
+        On the way to a deeper network only ``max_parameters`` and ``max_model_bytes`` may be exceeded.
         """
         return not self.excess(layers)
 
@@ -168,6 +195,7 @@ class Grammar:
             "max_macs": self.macs,
             "max_parameters": self.parameters,
             "max_activation_bytes": self.activation_bytes,
+            "max_model_bytes": self.model_bytes,
         }
         limits = {name: limit for name in counts if (limit := getattr(self, name)) is not None}
         excess = {name: counts[name](layers) - limit for name, limit in limits.items()}
@@ -245,22 +273,34 @@ class Grammar:
             raise ValueError(
                 f"input_shape is {shape}; it is too small for every kind of first layer, {names}"
             )
-        least = {
-            "max_macs": min(layer.macs(shape) + math.prod(out) * classes for layer, out in firsts),
-            "max_parameters": min(
-                layer.parameters(shape) + least_parameters(self.vocabulary, out, classes, self.max_layers - 1)
+
+        def least_sizes(measure: str) -> int:
+            deeper = self.max_layers - 1
+            return min(
+                size_of(layer, shape, measure) + least_size(measure, self.vocabulary, out, classes, deeper)
                 for layer, out in firsts
-            ),
-            "max_activation_bytes": min(
-                BYTES * max(math.prod(shape) + math.prod(out), math.prod(out) + classes) for _, out in firsts
-            ),
+            )
+
+        def least_bytes() -> int:
+            return bytes_of_frame(shape, self.quantize) + least_sizes(file_measure(self.quantize))
+
+        def least_activations() -> int:
+            return min(max(math.prod(shape) + math.prod(out), math.prod(out) + classes) for _, out in firsts)
+
+        computed: dict[str, Callable[[], int]] = {
+            "max_macs": lambda: min(layer.macs(shape) + math.prod(out) * classes for layer, out in firsts),
+            "max_parameters": lambda: least_sizes(PARAMETERS),
+            "max_activation_bytes": lambda: number_bytes(self.quantize) * least_activations(),
+            "max_model_bytes": least_bytes,
         }
-        limits = {name: limit for name in least if (limit := getattr(self, name)) is not None}
+        limits = {name: limit for name in computed if (limit := getattr(self, name)) is not None}
+        least = {name: computed[name]() for name in limits}
         broken = [name for name, limit in limits.items() if least[name] > limit]
         if broken:
             name = broken[0]
-            # The limit on parameters applies to trained networks, the others to every prefix.
-            what = "network of this space" if name == "max_parameters" else "first layer with a classifier"
+            # The limits on the size apply to trained networks, the others to every prefix.
+            is_size = name in ("max_parameters", "max_model_bytes")
+            what = "network of this space" if is_size else "first layer with a classifier"
             raise ValueError(
                 f"{name} is {limits[name]:,.0f}; the cheapest {what} takes {least[name]:,} {UNITS[name]}"
             )

@@ -46,9 +46,14 @@ _SETTINGS = (
     "max_macs",
     "max_parameters",
     "max_activation_bytes",
+    "max_model_bytes",
+    "quantize",
     "narrowing",
     "train_prefixes",
 )
+
+
+_LATER_SETTINGS = {"max_model_bytes": None, "quantize": None}  # those that an older study lacks
 
 
 class LayerSpace(Grammar):
@@ -57,7 +62,7 @@ class LayerSpace(Grammar):
     Only valid choices are ever suggested, so any Optuna sampler can be used: the first layer is a
     convolution; a fully connected layer is followed by fully connected layers only; kernels fit the image;
     padding is at most half the kernel; no network exceeds ``max_macs``. Another vocabulary has other kinds of
-    layer, each allowed wherever its shape rule permits.
+    layer, each allowed wherever its shape rule permits; normalisation and dropout do not follow themselves.
 
     Args:
         input_shape: Shape of one input, ``(channels, height, width)`` for images; other vocabularies have
@@ -73,6 +78,8 @@ class LayerSpace(Grammar):
             exceed it because of its classifier, and is then not trained. None sets no limit.
         max_activation_bytes: Largest size in bytes of the input and the output of one layer, or of the
             classifier, together, for one image. It also applies to every prefix. None sets no limit.
+        max_model_bytes: Largest size of the ONNX file in bytes. A prefix may exceed it. None: no limit.
+        quantize: Number format of both limits in bytes: ``"int8"``, or None for 32-bit floats.
         train_prefixes: The prefixes of a network that `grow` yields: "all"; an integer n for every n-th; or
             "auto" to let the study's sampler decide. A `TRLHPOSampler` decides for each prefix; with any
             other sampler all are yielded.
@@ -105,6 +112,8 @@ class LayerSpace(Grammar):
         max_macs: float | None = None,
         max_parameters: int | None = None,
         max_activation_bytes: int | None = None,
+        max_model_bytes: int | None = None,
+        quantize: str | None = None,
         narrowing: bool = False,
         train_prefixes: int | str = "auto",
         vocabulary: Vocabulary = TABLE_I,
@@ -126,6 +135,8 @@ class LayerSpace(Grammar):
             max_macs=max_macs,
             max_parameters=max_parameters,
             max_activation_bytes=max_activation_bytes,
+            max_model_bytes=max_model_bytes,
+            quantize=quantize,
             narrowing=narrowing,
             vocabulary=vocabulary,
         )
@@ -160,10 +171,11 @@ class LayerSpace(Grammar):
             ValueError: If they are not settings of a space, or its vocabulary does not exist.
         """
         names = {*_SETTINGS, "input_shape", "vocabulary"}
-        if not isinstance(settings, Mapping) or set(settings) != names:
+        if not isinstance(settings, Mapping) or {*_LATER_SETTINGS, *settings} != names:
             raise ValueError(
                 f"settings are {brief(settings)}; they must have the keys {', '.join(sorted(names))}"
             )
+        settings = {**_LATER_SETTINGS, **settings}
         shape, vocabulary = settings["input_shape"], settings["vocabulary"]
         if not isinstance(shape, list | tuple) or not isinstance(vocabulary, str):
             raise ValueError(

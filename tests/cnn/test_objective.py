@@ -16,12 +16,12 @@ import torch
 from optuna.trial import FixedTrial, TrialState
 
 from optuna_trlhpo.cnn import CNNObjective, Refit, build_network
-from optuna_trlhpo.cnn import objective as module
 from optuna_trlhpo.cnn.evaluation import performance_batches
+from optuna_trlhpo.cnn.study_settings import TRAINING_ATTRIBUTE
 from optuna_trlhpo.cnn.training import trainer
 from optuna_trlhpo.cnn.training.loop import predict_correct
 from optuna_trlhpo.cnn.training.trainer import Trainer
-from optuna_trlhpo.layers import describe, parse
+from optuna_trlhpo.layers import TABLE_I, describe, parse
 from optuna_trlhpo.space import LayerSpace
 from optuna_trlhpo.visualization import write_report
 
@@ -37,7 +37,14 @@ def stripes(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 
 def make(n: int = 180, **kwargs: Any) -> CNNObjective:
-    small = {"epochs": 2, "batch_size": 16, "max_layers": 3, "max_macs": 2e5, "device": "cpu"}
+    small = {
+        "epochs": 2,
+        "batch_size": 16,
+        "max_layers": 3,
+        "max_macs": 2e5,
+        "device": "cpu",
+        "vocabulary": TABLE_I,
+    }
     unstopped = {"min_improvement": None, "min_accuracy": None}
     return CNNObjective((*stripes(n), *stripes(40, seed=1)), **{**small, **unstopped, **kwargs})
 
@@ -444,7 +451,7 @@ def test_the_study_says_how_its_networks_are_trained(tmp_path: Path) -> None:
     storage = f"sqlite:///{tmp_path}/study.db"  # which holds JSON alone
     study = optuna.create_study(direction="maximize", storage=storage)
     study.optimize(objective, n_trials=1)
-    kept = study.user_attrs[module.TRAINING_ATTRIBUTE]
+    kept = study.user_attrs[TRAINING_ATTRIBUTE]
     assert (kept["epochs"], kept["batch size"], kept["learning rate"]) == (2, 16, 0.5)
     assert kept["training images"] + kept["validation images"] == 180
     page = write_report(study, tmp_path / "report.html").read_text(encoding="utf-8")

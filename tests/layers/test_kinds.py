@@ -421,7 +421,7 @@ def test_a_last_guard_lets_no_network_beyond_a_limit_pass(
 ) -> None:
     def fits_without_limits(cls: type[Layer], position: Position) -> np.ndarray:
         inf = math.inf
-        free = position._replace(macs_left=inf, parameters_left=inf, activation_bytes=inf)
+        free = position._replace(macs_left=inf, sizes_left=(), activations=inf)
         return fitting(cls, free)  # type: ignore[arg-type]  # a class is hashable
 
     monkeypatch.setattr("optuna_trlhpo.space.limits.fitting", fits_without_limits)

@@ -77,7 +77,7 @@ def train_policy(
             values = rng.permutation(values)
         parsed = [parse(network) for network in accuracies]
         for space in _spaces(TASKS[name]):
-            within = [i for i, layers in enumerate(parsed) if _is_within(space, layers)]
+            within = [i for i, layers in enumerate(parsed) if is_within(space, layers)]
             if len(within) < _LEAST_NETWORKS:
                 continue
             networks += [(space, parsed[i]) for i in within]
@@ -132,7 +132,8 @@ def _spaces(task: Task) -> list[LayerSpace]:
     return [*task.spaces, *few.spaces, *small]
 
 
-def _is_within(space: LayerSpace, layers: Network) -> bool:
+def is_within(space: LayerSpace, layers: Network) -> bool:
+    """Return whether the space has the network."""
     try:
         space.check(layers)
     except ValueError:

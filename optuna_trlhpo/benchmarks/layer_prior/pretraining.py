@@ -29,6 +29,7 @@ from optuna_trlhpo.agent.layer_prior import (
 from optuna_trlhpo.benchmarks.harness.command_line import select
 from optuna_trlhpo.benchmarks.layer_prior.policy_training import (
     features_of,
+    is_within,
     train_policy,
     vocabulary_of,
 )
@@ -142,7 +143,8 @@ class _Learned:
 
 def _read(name: str, table: Sequence[TabulatedTraining]) -> _Learned:
     space = TASKS[name].space
-    accuracies = by_network(table)
+    # A table may hold networks that the grammar has ruled out since.
+    accuracies = {text: them for text, them in by_network(table).items() if is_within(space, parse(text))}
     features = [features_of(space, parse(network)) for network in accuracies]
     means = np.array([np.mean(values) for values in accuracies.values()])
     scores = OutcomeTransform(means)

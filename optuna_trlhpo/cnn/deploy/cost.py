@@ -8,17 +8,21 @@ input. Sizes in bytes are for the number format of the network, which is 32 bits
 
 from __future__ import annotations
 
+import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from optuna_trlhpo._threads import cpu_threads
+from optuna_trlhpo.cnn.deploy.export import export_network
+from optuna_trlhpo.cnn.deploy.running import runner
 from optuna_trlhpo.cnn.text_table import aligned
 from optuna_trlhpo.layers.counting import count_macs
+from optuna_trlhpo.layers.model_size import number_bytes
 
 RAPL = Path("/sys/class/powercap")
 """Linux folder with the energy counters of the processor. Reading them may require permissions."""
@@ -70,6 +74,36 @@ class PartCost(NamedTuple):
     latency: Latency | None
 
 
+class QuantisedCost(NamedTuple):
+    """Cost of a network as a quantised ONNX file.
+
+    Attributes:
+        format: Number format, ``"int8"``.
+        model_bytes: Size of the file. It is limited by ``max_model_bytes``.
+        peak_activation_bytes: Maximum size of the input and output of one layer together, for one input. It
+            is limited by ``max_activation_bytes``.
+        latency: Latency of the file in onnxruntime on the CPU. None if not measured.
+        float_model_bytes: Size of the file of 32-bit floats.
+        float_latency: Latency of that file, measured in the same way.
+    """
+
+    format: str
+    model_bytes: int
+    peak_activation_bytes: int
+    latency: Latency | None
+    float_model_bytes: int
+    float_latency: Latency | None
+
+    def __str__(self) -> str:
+        text = (
+            f"{self.format}: a file of {self.model_bytes:,} bytes (of floats: {self.float_model_bytes:,}), "
+            f"at most {self.peak_activation_bytes:,} bytes of activations at once"
+        )
+        if self.latency is None:
+            return text
+        return f"{text}\nlatency in onnxruntime {self.latency} (of floats: {self.float_latency})"
+
+
 class Cost(NamedTuple):
     """Cost of a network. Its text is a table.
 
@@ -86,6 +120,7 @@ class Cost(NamedTuple):
         joules: Energy of the whole network for one batch. It includes everything else that runs on the device
             meanwhile. None if this machine has no readable energy counter.
         setting: Setting of the measured latency and energy: device, threads, batch size.
+        quantised: Cost of the network as a quantised file. None if it was not asked for.
     """
 
     parts: tuple[PartCost, ...]
@@ -97,6 +132,7 @@ class Cost(NamedTuple):
     latency: Latency | None
     joules: float | None
     setting: str
+    quantised: QuantisedCost | None = None
 
     def __str__(self) -> str:
         rows: list[tuple[str, ...]] = [("layer", "output", "parameters", "MACs", "bytes out", "latency")]
@@ -115,6 +151,8 @@ class Cost(NamedTuple):
         if self.latency is not None:
             energy = "" if self.joules is None else f", {1e3 * self.joules:.3g} mJ per batch"
             lines.append(f"latency on {self.setting}{energy}")
+        if self.quantised is not None:
+            lines.append(str(self.quantised))
         return "\n".join(lines)
 
 
@@ -213,6 +251,51 @@ def measure_latency(
         return _time(network.eval(), _inputs(network, input_shape, batch_size), threads, seconds)
 
 
+def measure_quantised(
+    network: nn.Module,
+    input_shape: Sequence[int],
+    *,
+    quantize: str,
+    peak_activations: int,
+    metadata: Mapping[str, Any],
+    latency: bool,
+    batch_size: int = 1,
+    threads: int = 1,
+    seconds: float = 0.2,
+) -> QuantisedCost:
+    """Measure a network as ONNX files of floats and of ``quantize``, which are written and thrown away.
+
+    Args:
+        network: Network, trained or not: its costs do not depend on the weights.
+        input_shape: Shape of one input without the batch axis.
+        quantize: Number format, ``"int8"``.
+        peak_activations: Maximum number of inputs and outputs of one layer together.
+        metadata: Metadata of the file.
+        latency: Whether to measure the latency of both files on the CPU.
+        batch_size: Number of inputs in a measured pass.
+        threads: Number of CPU threads.
+        seconds: Duration of the measurement of each file.
+    """
+    inputs = _inputs(network, input_shape, max(batch_size, 32)).cpu()
+    times: list[Latency | None] = [None, None]
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [Path(folder) / name for name in ("float.onnx", "quantised.onnx")]
+        for k, (path, form) in enumerate(zip(paths, (None, quantize), strict=True)):
+            export_network(
+                network,
+                path,
+                input_shape,
+                metadata=metadata,
+                quantize=form,
+                calibration=None if form is None else inputs,
+            )
+            if latency:
+                times[k] = _time(runner(path, threads=threads), inputs[:batch_size], threads, seconds)
+        sizes = [path.stat().st_size for path in paths]
+    activations = number_bytes(quantize) * peak_activations
+    return QuantisedCost(quantize, sizes[1], activations, times[1], sizes[0], times[0])
+
+
 def _inputs(network: nn.Module, input_shape: Sequence[int], batch_size: int) -> Tensor:
     parameter = next(network.parameters(), torch.empty(0))
     generator = torch.Generator().manual_seed(0)
@@ -224,7 +307,7 @@ def _tensors(model: nn.Module) -> Iterator[Tensor]:
     yield from model.buffers()
 
 
-def _time(part: nn.Module, inputs: Tensor, threads: int, seconds: float) -> Latency:
+def _time(part: Callable[[Tensor], Tensor], inputs: Tensor, threads: int, seconds: float) -> Latency:
     from torch.utils.benchmark import Timer  # importing it warns where there is no CUDA runtime
 
     timer = Timer("part(inputs)", globals={"part": part, "inputs": inputs}, num_threads=threads)

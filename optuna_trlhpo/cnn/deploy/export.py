@@ -15,7 +15,7 @@ import inspect
 import json
 import re
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +23,10 @@ import torch
 from torch import Tensor, fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 
+from optuna_trlhpo.cnn.deploy.quantisation import quantised, strip
+from optuna_trlhpo.cnn.deploy.running import Run, runner
 from optuna_trlhpo.layers import blocks
+from optuna_trlhpo.layers.model_size import check_quantize
 
 TOLERANCE = 1e-4
 """Maximum difference between the outputs of a file and of its network, for outputs of the order of 1."""
@@ -42,12 +45,18 @@ class Exported(NamedTuple):
         files: The requested file; for ``.py`` also the ``.safetensors`` file with the weights.
         bytes: Total size of the files.
         difference: Maximum difference between the outputs of the file and of the network.
+        quantize: Number format that the network was quantised to. None means 32-bit floats.
+        accuracy: Accuracy of the quantised file on the validation images. None if it is not quantised.
+        float_accuracy: Accuracy of the network before, on the same images. None if it is not quantised.
     """
 
     format: str
     files: tuple[Path, ...]
     bytes: int
     difference: float
+    quantize: str | None = None
+    accuracy: float | None = None
+    float_accuracy: float | None = None
 
 
 def export_network(
@@ -57,6 +66,8 @@ def export_network(
     *,
     output: str = "logits",
     metadata: Mapping[str, Any] | None = None,
+    quantize: str | None = None,
+    calibration: Tensor | None = None,
 ) -> Exported:
     """Write a trained network to a file in the format of the suffix of ``path``, and check it.
 
@@ -73,11 +84,16 @@ def export_network(
         input_shape: Shape of one input without the batch axis.
         output: Name of the output in ONNX.
         metadata: Additional metadata for the file, serialisable as JSON.
+        quantize: ``"int8"`` for 8-bit integers in ONNX: one scale for each output channel of a weight, and
+            for each tensor of activations. Inputs and outputs stay floats. None for 32-bit floats.
+        calibration: Inputs ``[N, *input_shape]`` that fix the ranges of the activations in int8.
 
     Raises:
-        ValueError: For another suffix, or if the network cannot be written in this format.
+        ValueError: For another suffix, if the network cannot be written in this format, or if it is to be
+            quantised in another format than ONNX or without ``calibration``.
         ImportError: If the format is ONNX, which is not installed.
-        RuntimeError: If the outputs of the written file differ from those of the network.
+        RuntimeError: If the outputs of the written file differ from those of the network. The file of floats
+            is checked; those of a quantised file always differ a little.
 
     Example:
         >>> import tempfile
@@ -87,7 +103,12 @@ def export_network(
         ('Python source', ['net.py', 'net.safetensors'], True)
     """
     path = Path(path)
-    check_format(path)
+    check_format(path, quantize)
+    if quantize is not None and (calibration is None or calibration.shape[1:] != tuple(input_shape)):
+        shape = None if calibration is None else tuple(calibration.shape)
+        raise ValueError(
+            f"calibration has the shape {shape}; to quantise, it must be inputs (N, *{tuple(input_shape)})"
+        )
     notes = {
         key: value if isinstance(value, str) else json.dumps(value) for key, value in (metadata or {}).items()
     }
@@ -104,22 +125,27 @@ def export_network(
             f"the outputs of the exported file {str(path)!r} differ from those of the network by up to "
             f"{difference:.2g}; do not use the file"
         )
-    return Exported(FORMATS[path.suffix], files, sum(file.stat().st_size for file in files), difference)
+    if calibration is not None and quantize is not None:
+        run = _quantise(path, calibration)
+        with torch.inference_mode():
+            difference = max(_difference(run(batch), reference(batch)) for batch in batches)
+    size = sum(file.stat().st_size for file in files)
+    return Exported(FORMATS[path.suffix], files, size, difference, quantize)
 
 
-def check_format(path: str | Path) -> None:
+def check_format(path: str | Path, quantize: str | None = None) -> None:
     """Raise an error unless the suffix is known and the packages for its format are installed."""
+    check_quantize(quantize)
     suffix = Path(path).suffix
     if suffix not in FORMATS:
         known = ", ".join(f"{ending} ({name})" for ending, name in FORMATS.items())
         raise ValueError(f"path is {str(path)!r}; it must end in {known}")
+    if quantize is not None and suffix != ".onnx":
+        raise ValueError(f"path is {str(path)!r}; with quantize={quantize!r} it must end in .onnx")
     needed = ("onnx", "onnxruntime", "onnxscript") if suffix == ".onnx" else ()
     missing = [name for name in needed if importlib.util.find_spec(name) is None]
     if missing:
         raise ImportError(f"the export to {str(path)!r} needs {', '.join(missing)}; {_EXTRA}")
-
-
-_Run = Callable[[Tensor], Tensor]
 
 
 def _difference(found: Tensor, wanted: Tensor) -> float:
@@ -139,8 +165,8 @@ def _quiet_export(network: nn.Module, inputs: Tensor) -> torch.export.ExportedPr
 
 def _write_onnx(
     network: nn.Module, path: Path, inputs: Tensor, output: str, notes: Mapping[str, str]
-) -> tuple[tuple[Path, ...], _Run]:
-    import onnxruntime
+) -> tuple[tuple[Path, ...], Run]:
+    import onnx
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -156,20 +182,34 @@ def _write_onnx(
     assert program is not None
     program.model.metadata_props.update(notes)
     program.save(str(path), external_data=False)
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    return (path,), lambda batch: torch.from_numpy(session.run(None, {"input": batch.numpy()})[0])
+    model = onnx.load(str(path))
+    strip(model)
+    onnx.save(model, str(path))
+    return (path,), runner(path)
+
+
+def _quantise(path: Path, calibration: Tensor) -> Run:
+    """Replace an ONNX file by the quantised one."""
+    import onnx
+
+    try:
+        onnx.save(quantised(onnx.load(str(path)), calibration), str(path))
+    except BaseException:
+        path.unlink()  # it holds floats, which nobody asked for
+        raise
+    return runner(path)
 
 
 def _write_program(
     network: nn.Module, path: Path, inputs: Tensor, output: str, notes: Mapping[str, str]
-) -> tuple[tuple[Path, ...], _Run]:
+) -> tuple[tuple[Path, ...], Run]:
     torch.export.save(_quiet_export(network, inputs), path, extra_files={"metadata.json": json.dumps(notes)})
     return (path,), torch.export.load(path).module()
 
 
 def _write_source(
     network: nn.Module, path: Path, inputs: Tensor, output: str, notes: Mapping[str, str]
-) -> tuple[tuple[Path, ...], _Run]:
+) -> tuple[tuple[Path, ...], Run]:
     from safetensors.torch import save
 
     source, state = network_source(network, inputs, notes)

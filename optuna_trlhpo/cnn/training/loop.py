@@ -57,6 +57,7 @@ def train(
     precision: str = "float32",
     generator: torch.Generator,
     after_epoch: Callable[[int], object] | None = None,
+    augment: Callable[[Tensor, Tensor, int], None] | None = None,
 ) -> None:
     """Train ``model`` in place with Adam on the cross-entropy, with a new order of the images in every epoch.
 
@@ -75,6 +76,8 @@ def train(
         generator: Generator that shuffles the images, on the device of ``images``.
         after_epoch: Called after each epoch with the number of finished epochs. Returning True ends the
             training.
+        augment: Called before each epoch with the images, a tensor for the images to train on instead, and
+            the number of finished epochs.
 
     Example:
         >>> images, labels = torch.tensor([[-1.0], [1.0]] * 50), torch.tensor([0, 1] * 50)
@@ -87,10 +90,11 @@ def train(
     steps = epochs * math.ceil(n / batch_size)
     rates = [learning_rate * learning_rate_factor(schedule, step, steps) for step in range(steps)]
     fast = FastOrder(model)
+    shown = images if augment is None else torch.empty_like(images)  # one tensor, which a graph can refer to
 
     def loss_of(batch: Tensor) -> Tensor:
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-            logits = fast.model(images[batch])
+            logits = fast.model(shown[batch])
         return F.cross_entropy(logits.float(), labels[batch])
 
     with own_stream(device):
@@ -102,6 +106,8 @@ def train(
         step = 0
         for epoch in range(epochs):
             model.train()
+            if augment is not None:
+                augment(images, shown, epoch)
             order = torch.randperm(n, generator=generator, device=device)
             with fast.by_pixel():
                 for batch in order.split(batch_size):

@@ -7,7 +7,6 @@ import functools
 import inspect
 import math
 import os
-import threading
 import time
 import zlib
 from collections.abc import Callable, Sequence
@@ -22,7 +21,9 @@ from optuna_trlhpo._threads import cpu_threads
 from optuna_trlhpo.cnn.data.datasets import ImageData
 from optuna_trlhpo.cnn.model import build_network, output_shape_of
 from optuna_trlhpo.cnn.timing_lock import TIMING_LOCK
+from optuna_trlhpo.cnn.training.augmentation import Augmentation, Transform
 from optuna_trlhpo.cnn.training.fast_layout import place
+from optuna_trlhpo.cnn.training.global_generator import global_generator
 from optuna_trlhpo.cnn.training.loop import predict_correct, train
 from optuna_trlhpo.cnn.training.weight_inheritance import Lineage, LineageStep, WeightCache, inherit
 from optuna_trlhpo.layers import Layer, Network, describe
@@ -31,9 +32,6 @@ from optuna_trlhpo.space import LayerSpace
 
 Watch = Callable[[int, nn.Module], bool]
 """Function of the number of finished epochs and the network that returns whether to stop."""
-
-INITIALISING = threading.Lock()
-"""Lock for PyTorch's global generator, which all threads share, while networks are initialised."""
 
 _ROUNDS = 3
 _MAX_RELATIVE_TIME = 0.8
@@ -61,6 +59,7 @@ class Trainer:
         inherited_epochs: Number of epochs of a network that inherits.
         weight_cache: Cache of the networks that others inherit from.
         code: Key for the code of layers from outside this package; see `layers_key`.
+        augment: Augmentation of the training images, by name or as a function. None for none.
     """
 
     data: ImageData
@@ -76,6 +75,7 @@ class Trainer:
     inherited_epochs: int = 0
     weight_cache: WeightCache = field(default_factory=WeightCache)
     code: str = ""
+    augment: str | Transform | None = None
 
     def validate(
         self, layers: Network, *, seed: int | str, lineage: Lineage = (), watch: Watch | None = None
@@ -119,11 +119,13 @@ class Trainer:
         *,
         seed: int | str,
         epochs: int | None = None,
+        augment: str | Transform | None = "auto",
         lineage: Lineage = (),
         watch: Watch | None = None,
     ) -> nn.Sequential:
         """Train a network on ``images``, for ``epochs`` epochs or by default for those of the setting.
 
+        An ``augment`` other than "auto" replaces that of the setting.
         The initial weights and the order of the images are derived from the seed and the architecture. With a
         ``lineage``, the network inherits from its last network. If that network is not in the cache, or was
         trained by another process, it is first trained again in the same way.
@@ -148,8 +150,20 @@ class Trainer:
             precision=self.precision,
             generator=torch.Generator(self.data.device).manual_seed(seed_of_training),
             after_epoch=None if watch is None else lambda epoch: watch(epoch, network),
+            augment=self._augmentation(self.augment if augment == "auto" else augment, seed_of_training),
         )
         return network
+
+    def _augmentation(
+        self, augment: str | Transform | None, seed: int
+    ) -> Callable[[Tensor, Tensor, int], None] | None:
+        """Return a function that augments the images of an epoch, or None."""
+        if augment is None:
+            return None
+        augmentation = Augmentation(augment, self.data.mean, self.data.std)
+        return lambda images, out, epoch: augmentation(
+            images, out, seed=zlib.crc32(f"{seed} {epoch}".encode())
+        )
 
     def _train_again(
         self, lineage: Lineage, images: Tensor, labels: Tensor, *, seed: int | str
@@ -170,8 +184,7 @@ class Trainer:
     def initialise(self, layers: Network, seed: int) -> nn.Sequential:
         """Build an untrained network on the device of the data."""
         # Always initialised on the CPU, so that the initial weights are the same on every device.
-        with INITIALISING, torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)
+        with global_generator(seed):
             network = build_network(
                 layers, self.data.input_shape, self.data.num_classes, conv_activation=self.conv_activation
             )
@@ -199,6 +212,8 @@ class Trainer:
             training += (self.precision,)
         if self.code:
             training += (self.code,)
+        if self.augment is not None:
+            training += (self.augment,)
         parts = (
             data.name,
             data.input_shape,
