@@ -40,7 +40,7 @@ SMAC := $(BIN)/python -c 'import smac' 2>/dev/null || $(BIN)/python -m pip insta
 NEWEST_ENOUGH := import sys; sys.exit(sys.version_info < (3, 10))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long test-all test-lowest install install-lowest test-smac test-browser lint format docs bench bench-full bench-foreign ablate transfer real confirm pareto bench-engine train-less engine-search repeats reports policy idioms overhead soak clean
+.PHONY: help demo test test-long test-all test-lowest install install-lowest test-smac test-browser lint format docs bench bench-full bench-foreign ablate transfer real confirm pareto bench-engine train-less engine-search small repeats reports policy idioms overhead soak clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -120,6 +120,9 @@ train-less: $(INSTALLED) ## what training less saves, and what it costs in ranki
 
 engine-search: $(INSTALLED) ## whole searches with and without what spares trainings; hours
 	$(BENCHMARKS) engine-search --jobs $(JOBS) --out $(ROWS)/engine-search
+
+small: $(INSTALLED) ## the best networks for small devices that five searches find, also in int8; a night
+	$(BENCHMARKS) small --jobs $(JOBS) --out $(ROWS)/small
 
 repeats: $(INSTALLED) ## how often samplers propose what has been tried, on twenty pipelines; an hour
 	$(BENCHMARKS) repeats --jobs $(JOBS) --out $(ROWS)/repeats

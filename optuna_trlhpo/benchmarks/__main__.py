@@ -26,6 +26,7 @@ _COMMANDS: tuple[tuple[str, Callable[[argparse.ArgumentParser], None], str], ...
     ("engine", training.add_engine, "time the training loop against that of a PyTorch tutorial"),
     ("train-less", training.add_train_less, "measure savings and costs of reduced training"),
     ("engine-search", training.add_engine_search, "compare whole searches with and without reduced training"),
+    ("small", training.add_small, "search networks for small devices, and test them as floats and as int8"),
     ("repeats", search.add_repeats, "count repeated configurations"),
     ("reports", search.add_reports, "measure whether reports inform later choices of the same trial"),
     ("policy", search.add_policy, "measure how the policy of the paper's agent improves"),

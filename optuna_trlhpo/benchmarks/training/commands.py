@@ -1,4 +1,4 @@
-"""Arguments of ``engine``, ``train-less`` and ``engine-search``. It is imported without PyTorch."""
+"""Arguments of the commands of this folder. It is imported without PyTorch."""
 
 from __future__ import annotations
 
@@ -98,3 +98,34 @@ def _engine_search(arguments: argparse.Namespace) -> int:
     from optuna_trlhpo.benchmarks.training import engine_search
 
     return engine_search.handle(arguments)
+
+
+def add_small(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``small``."""
+    parser.add_argument(
+        "--settings",
+        nargs="+",
+        default=list(defaults.SMALL_SETTINGS),
+        metavar="NAME",
+        help=f"data and limits (default: {' '.join(defaults.SMALL_SETTINGS)})",
+    )
+    parser.add_argument("--sampler", default="trlhpo", metavar="NAME", help="default: %(default)s")
+    for name, default, what in (
+        ("searches", 5, "number of searches per setting"),
+        ("first-seed", 0, "random seed of the first search; the others follow"),
+        ("refits", 5, "number of retrainings of each result, each tested once"),
+    ):
+        parser.add_argument(
+            f"--{name}", type=int, default=default, metavar="N", help=f"{what} (default: %(default)s)"
+        )
+    parser.add_argument(
+        "--minutes", type=float, default=60, metavar="M", help="duration of a search (default: %(default)s)"
+    )
+    add_common_arguments(parser, out="benchmark-rows/small", holds="MNIST")
+    parser.set_defaults(handle=_small)
+
+
+def _small(arguments: argparse.Namespace) -> int:
+    from optuna_trlhpo.benchmarks.training import small_networks
+
+    return small_networks.handle(arguments)

@@ -8,3 +8,6 @@ TRAIN_IMAGES = 2000
 SEARCH_ARMS = ("plain", "engine")
 """Names of the two objectives of ``engine-search``; see `engine_search`."""
 SEARCH_TRIALS, SEARCH_IMAGES, SEARCH_REFITS = 200, 2000, 3
+
+SMALL_SETTINGS = ("mnist-8000", "mnist-33000", "digits-2000")
+"""Names of the settings of ``small``; see `small_networks`."""
