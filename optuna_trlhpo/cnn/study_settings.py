@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import optuna
+from optuna.exceptions import ExperimentalWarning
 from optuna.pruners import MedianPruner
 from optuna.study import Study
 
@@ -24,6 +26,11 @@ def note_settings(study: Study, objective: CNNObjective) -> None:
     if study.user_attrs.get(TRAINING_ATTRIBUTE) == settings:
         return
     study.set_user_attr(TRAINING_ATTRIBUTE, settings)
+    if study.metric_names is None:
+        # So that every figure says accuracy, Optuna's own and those of its dashboard too.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            study.set_metric_names(["goal"] if objective.goal is not None else list(objective.objectives))
     if type(study.pruner) is MedianPruner and len(study.directions) == 1:
         _logger.warning(
             "The study uses Optuna's default pruner, MedianPruner. It prunes every trial whose first "

@@ -10,21 +10,24 @@ from optuna_trlhpo.space import LayerSpace
 
 
 def layer_table(space: LayerSpace, layers: Network, reports: Mapping[int, float]) -> str:
-    """Return a table with the output, accuracy, reward and cost of each layer; see `CNNObjective.table`."""
-    rows = [("layer", "output", "accuracy", "reward", "parameters", "MACs")]
+    """Return a table with the output, accuracy, gain and cost of each layer; see `CNNObjective.table`."""
+    rows = [("layer", "output", "accuracy", "gain", "parameters", "MACs")]
     shapes: tuple[Shape, ...] = (space.input_shape, *space.shapes(layers))
-    previous = 0.0
+    before: float | None = 0.0  # of the latest network that was trained; a later one has none before it
     for k, layer in enumerate(layers):
         scores = ("-", "-")
         if k in reports:
-            scores = (f"{reports[k]:.4f}", f"{reports[k] - previous:+.4f}")
-            previous = reports[k]
+            gain = "-" if before is None else f"{reports[k] - before:+.4f}"
+            scores, before = (f"{reports[k]:.4f}", gain), reports[k]
+        elif k == 0:
+            before = None
         costs = f"{layer.parameters(shapes[k]):,}", f"{layer.macs(shapes[k]):,}"
         rows.append((str(layer), shape_text(shapes[k + 1]), *scores, *costs))
     classes, features = space.num_classes, math.prod(shapes[-1])
     costs = f"{(features + 1) * classes:,}", f"{features * classes:,}"
     rows.append(("classifier", str(classes), "", "", *costs))
-    final = f"{previous:.4f}" if previous else "-"
+    own = [k for k in reports if k < len(layers)]
+    final = f"{reports[max(own)]:.4f}" if own else "-"
     rows.append(("total", "", final, "", f"{space.parameters(layers):,}", f"{space.macs(layers):,}"))
     return aligned(rows, left={0, 1})
 

@@ -41,7 +41,7 @@ def architecture_svg(architecture: ArchitectureInfo) -> str:
         if k:
             about += [] if part.parameters is None else [f"{part.parameters:,} parameters"]
             about += [] if part.macs is None else [f"{part.macs:,} MACs"]
-            about += [] if part.reward is None else [f"added {decimal(part.reward, signed=True)}"]
+            about += [] if part.reward is None else [f"gain {decimal(part.reward, signed=True)}"]
         text = in_html("  ·  ".join(it for it in about if it))
         lines.append(f'<text x="{40 + _BOX}" y="{middle}" font-size="12" fill="#444">{text}</text>')
     return "\n".join([*lines, "</svg>", ""])

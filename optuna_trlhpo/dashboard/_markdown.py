@@ -118,7 +118,7 @@ def _network(study: Study, trial: FrozenTrial, architecture: ArchitectureInfo | 
     """Return a table with a row per layer, or per parameter."""
     if architecture is None or architecture.note:
         return table(("parameter", "value"), [(_cell(name), _cell(it)) for name, it in trial.params.items()])
-    head = ("layer", "output", _names(study)[0], "added", "parameters", "MACs")
+    head = ("layer", "output", _names(study)[0], "gain", "parameters", "MACs")
     rows: list[tuple[str, ...]] = [
         (
             _cell(part.name),

@@ -167,7 +167,7 @@ def _cache(trials: list[FrozenTrial]) -> list[Series]:
         if trainings:
             numbers.append(trial.number)
             shares.append(hits / n)
-    return [Series("cache hit rate", numbers, shares)] if numbers else []
+    return [Series("cache hit rate", numbers, shares)] if hits else []
 
 
 def _foresight(study: Study, trials: list[FrozenTrial], records: dict[int, AgentRecord]) -> Foresight:
@@ -283,6 +283,16 @@ def series_panels(info: AgentInfo) -> list[tuple[str, list[Series]]]:
     return [(title, series) for title, series in panels if series]
 
 
+UNITS = {
+    "Losses": "Loss",
+    "Exploration": "Factor of the noise",
+    "Origin of the plans": "Share of the planned trials",
+    "Spread": "Standard deviation",
+    "Cache": "Share of the networks",
+}
+"""Unit of the vertical axis of each panel over trials."""
+
+
 def foresight_title(calibration: Foresight) -> str:
     """Return the title of the panel of expected and realised values, with their correlation."""
     title = f"{calibration.unit.capitalize()}: expected and realised"
@@ -302,12 +312,13 @@ def _get_plot(info: AgentInfo) -> go.Figure:
     rows = (len(titles) + 1) // 2
     figure = panels(titles, rows=rows, vertical_spacing=0.35 / rows)
     figure.update_yaxes(rangemode="tozero").update_annotations(font={"size": 13})
-    for i, (_, several) in enumerate(series):
+    for i, (title, several) in enumerate(series):
         row, column = 1 + i // 2, 1 + i % 2
         for one in several:
             line = go.Scatter(x=one.trials, y=one.values, name=one.name, mode="lines+markers")
             figure.add_trace(line.update(marker={"size": 4}), row=row, col=column)
         figure.update_xaxes(title="Trial", row=row, col=column)
+        figure.update_yaxes(title=UNITS[title], row=row, col=column)
     if calibration.trials:
         row, column = 1 + len(series) // 2, 1 + len(series) % 2
         _add_foresight(figure, calibration, row, column)
@@ -323,7 +334,6 @@ def _add_foresight(figure: go.Figure, calibration: Foresight, row: int, column: 
         x=calibration.expected,
         y=calibration.realised,
         mode="markers",
-        # An error bar has one colour, so it cannot use the individual colours of the markers.
         error_x=(
             {
                 "type": "data",
@@ -336,7 +346,7 @@ def _add_foresight(figure: go.Figure, calibration: Foresight, row: int, column: 
             if has_spread
             else None
         ),
-        marker={"size": 5, "color": calibration.trials, "colorscale": "Viridis", "showscale": False},
+        marker={"size": 5},
         text=[f"Trial {number}" for number in calibration.trials],
         hovertemplate="%{text}<br>expected %{x:.4g}, realised %{y:.4g}<extra></extra>",
         name=calibration.unit,

@@ -194,7 +194,7 @@ def _get_plot(info: ArchitectureInfo) -> go.Figure:
     )
     texts: list[dict[str, Any]] = []  # set all at once, because Plotly copies all of them for each addition
     value_name = in_plotly(info.value_name)
-    headers = {0.62: "output", 0.98: "parameters", 1.35: "MACs", 1.68: value_name, 2.02: "reward"}
+    headers = {0.62: "output", 0.98: "parameters", 1.35: "MACs", 1.68: value_name, 2.02: "gain"}
     for x, header in headers.items():
         _write(texts, x, -0.8, f"<b>{header}</b>")
     for y, part in enumerate(info.parts):

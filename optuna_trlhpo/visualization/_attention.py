@@ -189,7 +189,7 @@ def _get_plot(info: AttentionInfo) -> go.Figure:
             xgap=2,
             ygap=2,
             showscale=i == len(whose),
-            colorbar={"title": "weight"},
+            colorbar={"title": {"text": "weight", "side": "right"}},
             texttemplate="%{z:.2f}",
             hovertemplate="%{y}:<br>%{z:.3f} to %{x}<extra></extra>",
             hoverongaps=False,

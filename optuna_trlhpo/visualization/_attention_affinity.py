@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 TITLE = "Attention Affinity"
+_WIDTH = 48
+"""Number of characters of a line in the title of a panel."""
 _BEST_SHARE = 0.1
 """Fraction of the networks with a value that are considered the best."""
 
@@ -169,7 +172,7 @@ def sentence_of_difference(found: AffinityOf) -> str:
     """Return the result of the comparison of the paper's figure 3 as a sentence."""
     d, n, m = found.difference, len(found.best), len(found.negative)
     if math.isnan(d.statistic):
-        return f"{n} layers of the best and {m} with a negative reward: no comparison is possible"
+        return f"{n} layers of the best and {m} with a negative gain: no comparison is possible"
     by_place = "" if math.isnan(d.p) else f", of which {d.expected:+.3f} due to position alone; p = {_p(d.p)}"
     return f"best ({n}) minus negative ({m}): {d.statistic:+.3f}{by_place}"
 
@@ -252,20 +255,25 @@ def plot_attention_affinity(study: Study, *, objective: int = 0) -> go.Figure:
     return draw_figure(TITLE, lambda: get_attention_affinity_info(study, objective), _get_plot)
 
 
+def _title(head: str, finding: str) -> str:
+    """Return the title of a panel, narrow enough for two panels side by side."""
+    return "<br>".join([head, *textwrap.wrap(finding, _WIDTH)])
+
+
 def _get_plot(info: AttentionAffinityInfo) -> go.Figure:
     go = import_plotly()
     titles = []
     for found in info.found:
         name = found.whose.capitalize()
         titles += [
-            f"<b>{name}</b>, attention to the layer added last<br>{sentence_of_difference(found)}",
-            f"<b>{name}</b>, attention and the cost of removal<br>{sentence_of_agreement(found)}",
+            _title(f"<b>{name}</b>, attention to the layer added last", sentence_of_difference(found)),
+            _title(f"<b>{name}</b>, attention and the cost of removal", sentence_of_agreement(found)),
         ]
     figure = panels(titles, rows=len(info.found), vertical_spacing=0.2)
     for row, found in enumerate(info.found, start=1):
         for label, colour, layers in (
             ("best", POSITIVE, found.best),
-            ("negative reward", NEGATIVE, found.negative),
+            ("negative gain", NEGATIVE, found.negative),
         ):
             box = go.Box(
                 y=[one.share for one in layers],
@@ -299,6 +307,7 @@ def _get_plot(info: AttentionAffinityInfo) -> go.Figure:
         figure.add_hline(y=0, line=DOTTED, row=row, col=2)
     figure.update_annotations(font={"size": 12})
     figure.update_coloraxes(
-        colorscale="Viridis", colorbar={"title": "position", "tickformat": "d", "dtick": 1}
+        colorscale="Viridis",
+        colorbar={"title": {"text": "position", "side": "right"}, "tickformat": "d", "dtick": 1},
     )
     return figure.update_layout(height=400 * len(info.found) + 80, margin={"t": 120})

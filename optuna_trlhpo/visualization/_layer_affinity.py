@@ -66,7 +66,7 @@ def get_layer_affinity_info(study: Study, objective: int) -> LayerAffinityInfo:
     n = sum(pair.n for pair in pairs)
     note = layered.note
     if not note and not pairs:
-        note = f"No pair of neighbouring layers has a reward: {NO_PAIR_OF_VALUES}"
+        note = f"No pair of neighbouring layers has a gain: {NO_PAIR_OF_VALUES}"
     return LayerAffinityInfo(pairs, sum(pair.negative for pair in pairs) / max(n, 1), note)
 
 
@@ -123,7 +123,7 @@ def layer_affinity_findings(study: Study, *, objective: int = 0) -> list[str]:
     if info.note:
         return [info.note]
     n, negative = sum(pair.n for pair in info.pairs), sum(pair.negative for pair in info.pairs)
-    lines = [f"{negative} of {n} layers after another layer ({info.overall:.0%}) had a negative reward:"]
+    lines = [f"{negative} of {n} layers after another layer ({info.overall:.0%}) had a negative gain:"]
     lines += [
         f"{pair.name}: {pair.negative} of {pair.n} negative, {pair.share:.0%} (95 % interval "
         f"{pair.low:.0%} to {pair.high:.0%}), {pair.negative / max(negative, 1):.0%} of all negative ones"
@@ -134,13 +134,14 @@ def layer_affinity_findings(study: Study, *, objective: int = 0) -> list[str]:
 
 def _get_plot(info: LayerAffinityInfo) -> go.Figure:
     go = import_plotly()
-    figure = panels(("Networks that end in the pair", "Fraction of negative rewards"), shared_yaxes=True)
+    figure = panels(("Networks that end in the pair", "Fraction of negative gains"), shared_yaxes=True)
     names = [pair.name for pair in info.pairs]
     for label, colour, counts in (
         ("negative", NEGATIVE, [pair.negative for pair in info.pairs]),
         ("positive", POSITIVE, [pair.positive for pair in info.pairs]),
     ):
         bar = go.Bar(x=counts, y=names, orientation="h", name=label, marker={"color": colour}, text=counts)
+        bar.update(textangle=0)
         figure.add_trace(bar, row=1, col=1)
     share = go.Scatter(
         x=[pair.share for pair in info.pairs],
@@ -161,6 +162,7 @@ def _get_plot(info: LayerAffinityInfo) -> go.Figure:
     figure.add_trace(share, row=1, col=2)
     figure.add_vline(x=info.overall, line=DOTTED, row=1, col=2)
     figure.update_yaxes(autorange="reversed", row=1, col=1)
-    figure.update_xaxes(title="Networks", row=1, col=1)
+    most = max(max(pair.negative, pair.positive) for pair in info.pairs)
+    figure.update_xaxes(title="Networks", dtick=1 if most < 10 else None, row=1, col=1)
     figure.update_xaxes(title="Fraction", tickformat=".0%", range=[-0.02, 1.02], row=1, col=2)
     return figure.update_layout(barmode="group")

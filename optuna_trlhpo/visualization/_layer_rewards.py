@@ -105,7 +105,7 @@ def _get_plot(info: LayerRewardsInfo) -> go.Figure:
                 x=[one.number for one in own],
                 y=rewards,
                 text=texts,
-                hovertemplate="%{text}<br>reward %{y:+.4g}<extra></extra>",
+                hovertemplate="%{text}<br>gain %{y:+.4g}<extra></extra>",
                 mode="markers",
                 **common,
             ),
@@ -128,4 +128,4 @@ def _get_plot(info: LayerRewardsInfo) -> go.Figure:
             title={"subtitle": {"text": f"First layers and outliers are out of range{hidden}; {how}."}}
         )
     figure.update_xaxes(title="Trial", row=1, col=1).update_xaxes(title="Position", dtick=1, row=1, col=2)
-    return figure.update_yaxes(title=f"Reward ({in_plotly(info.value_name)})", row=1, col=1)
+    return figure.update_yaxes(title=f"Gain ({in_plotly(info.value_name)})", row=1, col=1)

@@ -148,7 +148,7 @@ def _get_plot(info: ParetoLayersInfo) -> go.Figure:
             "color": [len(point.network) for point in info.points],
             "colorscale": "Viridis",
             "showscale": True,
-            "colorbar": {"title": "layers", "dtick": 1},
+            "colorbar": {"title": {"text": "layers", "side": "right"}, "dtick": 1},
             "line": {"width": 0.5, "color": "grey"},
         },
         text=[in_plotly(describe(point.network)) for point in info.points],

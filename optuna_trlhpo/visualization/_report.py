@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import base64
-import gzip
 import importlib.metadata
 import json
 import platform
 import string
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import optuna
 from optuna.study import Study
+from optuna.trial import TrialState
 
 from optuna_trlhpo._texts import in_html, of_plotly
 from optuna_trlhpo.layers import Network, describe
 from optuna_trlhpo.space import LayerSpace
 from optuna_trlhpo.space.growth import SPACE_ATTRIBUTE
-from optuna_trlhpo.trials.attributes import SAMPLER_ATTRIBUTE, read_from_study
+from optuna_trlhpo.trials.attributes import SAMPLER_ATTRIBUTE, finite, read_from_study
 from optuna_trlhpo.trials.training_record import read_trainings
 from optuna_trlhpo.visualization._agent import plot_agent
 from optuna_trlhpo.visualization._architecture import get_architecture_info, plot_architecture
@@ -31,6 +30,7 @@ from optuna_trlhpo.visualization._layer_affinity import plot_layer_affinity
 from optuna_trlhpo.visualization._layer_rewards import plot_layer_rewards
 from optuna_trlhpo.visualization._pareto_layers import plot_pareto_layers
 from optuna_trlhpo.visualization._plotly import import_plotly
+from optuna_trlhpo.visualization._report_page import PAGE, packed, pairs, table
 from optuna_trlhpo.visualization._search_tree import plot_search_tree
 from optuna_trlhpo.visualization._study import NONE_FEASIBLE, Layered, count, decimal, feasible, read_layers
 
@@ -41,21 +41,44 @@ _BEST = 10
 """Number of networks in the table of the best."""
 _TRAINING = "training"
 """User attribute of a study with the training settings of `CNNObjective`."""
+_CONFIRMED = "confirmed_accuracies"
+"""User attribute of a study with the accuracies that `CNNObjective.confirm` has measured."""
 _LONGEST = 300
 """Maximum number of characters of a user attribute that are shown."""
+_LARGE = 1e15
+"""Numbers from which on digits are not grouped."""
 
 
-def write_report(study: Study, path: str | Path, *, space: LayerSpace | None = None) -> Path:
+class TrainedAgain(Protocol):
+    """A network that was trained again, such as the result of `CNNObjective.refit`."""
+
+    @property
+    def architecture(self) -> str:
+        """Architecture as text."""
+
+    @property
+    def test_accuracy(self) -> float | None:
+        """Accuracy on the test images."""
+
+    @property
+    def seconds(self) -> float:
+        """Duration of the training."""
+
+
+def write_report(
+    study: Study, path: str | Path, *, space: LayerSpace | None = None, refit: TrainedAgain | None = None
+) -> Path:
     """Write an HTML page about a study: the best network, figures, tables, settings and versions.
 
     The page is self-contained and needs no internet access. It includes plotly.js in compressed form, which
-    browsers of 2023 or later can unpack, and has a size of about 2 MB. A figure without data is replaced by a
-    sentence with the reason.
+    browsers of 2023 or later can unpack, and has a size of about 2 MB. Figures without data are left out.
 
     Args:
         study: A study of any sampler, finished or running.
         path: Path of the file. An existing file is replaced, and missing folders are created.
         space: Search space of the networks, for a study that does not record it.
+        refit: A network that was trained again, whose test accuracy the page shows; see
+            `CNNObjective.refit`.
 
     Returns:
         The path of the file.
@@ -77,17 +100,18 @@ def write_report(study: Study, path: str | Path, *, space: LayerSpace | None = N
 
     layered = read_layers(study)
     sections, figures = _figures(study, space)
-    page = string.Template(_PAGE).substitute(
+    page = string.Template(PAGE).substitute(
         title=in_html(study.study_name),
-        summary=_pairs(_summary(study, layered)),
+        summary=pairs(_summary(study, layered)),
         best=_best_network(study, space),
         leaders=_leaders(study, layered, space),
+        confirmed=_trained_again(study, refit),
         figures=sections,
         settings=_settings(study),
-        versions=_pairs(_versions()),
+        versions=pairs(_versions()),
         written=f"{datetime.now():%Y-%m-%d %H:%M}",
-        plotly=_packed(get_plotlyjs()),
-        data=_packed(f"[{','.join(figures)}]"),
+        plotly=packed(get_plotlyjs()),
+        data=packed(f"[{','.join(figures)}]"),
     )
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -96,12 +120,13 @@ def write_report(study: Study, path: str | Path, *, space: LayerSpace | None = N
 
 
 def _figures(study: Study, space: LayerSpace | None) -> tuple[str, list[str]]:
-    """Return the sections as HTML and the figures as JSON."""
+    """Return the sections as HTML and the figures as JSON. What the study cannot show is left out."""
     makers: list[tuple[str, Callable[[], go.Figure]]] = [
+        ("Value of each trial, and the best so far.", lambda: _history(study)),
         ("The best network, layer by layer.", lambda: plot_architecture(study, space=space)),
         ("Value and cost of the networks.", lambda: plot_pareto_layers(study, space=space)),
         (
-            "Reward of each layer: the improvement over the network before it.",
+            "Gain of each layer: the improvement over the network before it.",
             lambda: plot_layer_rewards(study),
         ),
         (
@@ -116,17 +141,28 @@ def _figures(study: Study, space: LayerSpace | None) -> tuple[str, list[str]]:
     sections, figures = [], []
     for number, (caption, make) in enumerate(makers):
         figure = make()
-        title = of_plotly(str(figure.layout.title.text))
-        sections.append(f"<h2>{in_html(title)}</h2><p>{caption}</p>")
         if not figure.data:
-            text = of_plotly(figure.layout.annotations[0].text)
-            sections.append(f'<p class="note">{in_html(text)}</p>')
             continue
-        figure.update_layout(title=None, margin={"t": 80})
+        title = figure.layout.title
+        sections.append(f"<h2>{in_html(of_plotly(str(title.text)))}</h2><p>{caption}</p>")
+        if title.subtitle.text:
+            sections.append(f'<p class="under">{in_html(of_plotly(title.subtitle.text))}</p>')
+        figure.update_layout(title=None, margin={"t": max(80, figure.layout.margin.t or 0)})
         height = figure.layout.height or 450
         sections.append(f'<div class="figure" id="figure{number}" style="height:{height}px"></div>')
         figures.append(f'{{"id":"figure{number}","figure":{figure.to_json()}}}')
     return "\n".join(sections), figures
+
+
+def _history(study: Study) -> go.Figure:
+    """Return Optuna's optimisation history, without data if it has none or several objectives."""
+    if len(study.directions) > 1 or not study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
+        return import_plotly().Figure()
+    names = study.metric_names
+    figure = optuna.visualization.plot_optimization_history(
+        study, target_name=names[0] if names else "Objective Value"
+    )
+    return figure.update_layout(title_text="Optimisation History")
 
 
 def _summary(study: Study, layered: Layered) -> list[tuple[str, str]]:
@@ -175,11 +211,11 @@ def _best_network(study: Study, space: LayerSpace | None) -> str:
         for part in info.parts
     ]
     rows.append(("total", "", count(info.parameters), count(info.macs), "", ""))
-    header = ("layer", "output", "parameters", "MACs", info.value_name, "reward")
+    header = ("layer", "output", "parameters", "MACs", info.value_name, "gain")
     layers = " > ".join(part.name for part in info.parts[1:-1])
     by = f", the best by {info.value_name}" if len(study.directions) > 1 else ""
     head = f"<p>Trial {info.number}{in_html(by)}: <code>{in_html(layers)}</code></p>"
-    return head + _table(header, rows)
+    return head + table(header, rows)
 
 
 def _leaders(study: Study, layered: Layered, space: LayerSpace | None) -> str:
@@ -200,8 +236,30 @@ def _leaders(study: Study, layered: Layered, space: LayerSpace | None) -> str:
         rows.append((str(first[network]), decimal(layered.values[network]), *costs, describe(network)))
     if not rows:
         return f'<p class="note">{in_html(layered.note or NONE_FEASIBLE)}</p>'
-    table = _table(("trial", layered.value_name, "parameters", "MACs", "network"), rows)
-    return table + _trade_offs(study)
+    header = ("trial", layered.value_name, "parameters", "MACs", "network")
+    return table(header, rows) + _trade_offs(study)
+
+
+def _trained_again(study: Study, refit: TrainedAgain | None) -> str:
+    """Return the accuracies of networks that `CNNObjective.confirm` and `refit` trained again, if any."""
+    kept = study.user_attrs.get(_CONFIRMED)
+    rows: list[tuple[str, ...]] = []
+    for networks in kept.values() if isinstance(kept, dict) else ():
+        for network, accuracies in networks.items() if isinstance(networks, dict) else ():
+            numbers = [finite(it) for it in accuracies] if isinstance(accuracies, list) else []
+            known = [it for it in numbers if it is not None]
+            if known:
+                span = f"{decimal(min(known))} to {decimal(max(known))}"
+                rows.append((decimal(sum(known) / len(known)), span, str(len(known)), network))
+    rows.sort(key=lambda row: row[0], reverse=True)
+    parts = []
+    if rows:
+        header = ("mean validation accuracy", "from the least to the greatest", "trainings", "network")
+        parts.append(table(header, rows))
+    if refit is not None and refit.test_accuracy is not None:
+        accuracy = f"test accuracy {refit.test_accuracy:.2%} after training again for {refit.seconds:,.0f} s"
+        parts.append(f"<p><code>{in_html(refit.architecture)}</code>: {accuracy}.</p>")
+    return f"<h2>Trained again</h2>{''.join(parts)}" if parts else ""
 
 
 def _trade_offs(study: Study) -> str:
@@ -211,7 +269,7 @@ def _trade_offs(study: Study) -> str:
     names = study.metric_names or [f"objective {i}" for i in range(len(study.directions))]
     best = sorted(study.best_trials, key=lambda trial: trial.number)
     rows = [(str(trial.number), *(f"{value:.6g}" for value in trial.values)) for trial in best]
-    return f"<h3>Pareto-optimal trials</h3>{_table(('trial', *names), rows)}"
+    return f"<h3>Pareto-optimal trials</h3>{table(('trial', *names), rows)}"
 
 
 def _settings(study: Study) -> str:
@@ -223,27 +281,37 @@ def _settings(study: Study) -> str:
         ("User attributes of the study", _others(study.user_attrs)),
     ):
         if isinstance(settings, dict) and settings:
-            parts.append(f"<h3>{title}</h3>{_pairs(_rows(settings))}")
+            parts.append(f"<h3>{title}</h3>{pairs(_rows(settings))}")
     return "".join(parts) or '<p class="note">The study records no settings.</p>'
 
 
 def _rows(settings: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    for key, value in settings.items():
+    for name, value in settings.items():
+        key = name.replace("_", " ")
         if isinstance(value, dict) and value:
-            yield from ((f"{key}: {inner}", _text(it)) for inner, it in value.items())
-        elif key == "vocabulary" and value == "":
-            yield key, "Table I"
+            yield from ((f"{key}: {inner}".replace("_", " "), _text(it)) for inner, it in value.items())
+        elif key == "vocabulary":
+            yield "layers", {"": "Table I"}.get(value, f"kinds.{str(value).upper()}")
         else:
             yield key, _text(value)
 
 
 def _others(attributes: dict[str, Any]) -> dict[str, Any]:
     # Attributes with a colon belong to tools, such as the notes of a dashboard.
-    shown = (SPACE_ATTRIBUTE, _TRAINING)
+    shown = (SPACE_ATTRIBUTE, _TRAINING, _CONFIRMED)
     return {key: value for key, value in attributes.items() if key not in shown and ":" not in key}
 
 
 def _text(value: Any) -> str:
+    """Return a setting in words."""
+    if value is None or value in ({}, []):
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int | float) and abs(value) < _LARGE:
+        return f"{value:,}" if isinstance(value, int) else f"{value:,.10g}"
+    if isinstance(value, list) and all(isinstance(it, str | int | float) for it in value):
+        return ", ".join(map(_text, value))[: _LONGEST + 1]
     try:
         text = value if isinstance(value, str) else json.dumps(value, default=str)
     except (ValueError, RecursionError):  # an integer of thousands of digits, or a circular reference
@@ -264,83 +332,3 @@ def _version(package: str) -> str | None:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:  # imported from a checkout that is not installed
         return None
-
-
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    head = "".join(f"<th>{in_html(cell)}</th>" for cell in header)
-    body = "".join(f"<tr>{''.join(f'<td>{in_html(cell)}</td>' for cell in row)}</tr>\n" for row in rows)
-    return f'<div class="wide"><table><tr>{head}</tr>\n{body}</table></div>'
-
-
-def _pairs(rows: Iterable[tuple[str, str]]) -> str:
-    cells = (f"<tr><th>{in_html(key)}</th><td>{in_html(text)}</td></tr>\n" for key, text in rows)
-    return f'<div class="wide"><table class="pairs">{"".join(cells)}</table></div>'
-
-
-def _packed(text: str) -> str:
-    return base64.b64encode(gzip.compress(text.encode(), 9, mtime=0)).decode()
-
-
-_PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<link rel="icon" href="data:,">
-<title>$title</title>
-<style>
-body { font: 16px/1.5 system-ui, sans-serif; color: #222; }
-body { max-width: 1100px; margin: 2rem auto; padding: 0 1rem; }
-h1, h2, h3 { line-height: 1.2; margin: 2rem 0 .5rem; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; font-size: .9rem; }
-th, td { padding: .25rem .7rem; border-bottom: 1px solid #ddd; text-align: right; vertical-align: top; }
-th:first-child, td:first-child, th:last-child, td:last-child { text-align: left; }
-.pairs th, .pairs td { text-align: left; }
-.note { color: #666; font-style: italic; }
-code { overflow-wrap: anywhere; }
-</style>
-</head>
-<body>
-<h1>Study $title</h1>
-$summary
-<h2>The best network</h2>
-$best
-<h2>The best networks</h2>
-$leaders
-$figures
-<h2>Settings</h2>
-$settings
-<h2>Versions</h2>
-<p>This page was written on $written with these versions.</p>
-$versions
-<noscript><p class="note">The figures need JavaScript.</p></noscript>
-<script type="text/plain" id="plotly">$plotly</script>
-<script type="text/plain" id="data">$data</script>
-<script>
-async function unpacked(id) {
-  const text = atob(document.getElementById(id).textContent);
-  const bytes = Uint8Array.from(text, (character) => character.charCodeAt(0));
-  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
-  return new Response(stream).text();
-}
-async function draw() {
-  const library = document.createElement("script");
-  library.textContent = await unpacked("plotly");
-  document.head.append(library);
-  for (const { id, figure } of JSON.parse(await unpacked("data"))) {
-    await Plotly.newPlot(id, figure.data, figure.layout, { responsive: true });
-  }
-  document.body.dataset.drawn = "true";
-}
-if (typeof DecompressionStream === "undefined") {
-  for (const place of document.querySelectorAll(".figure")) {
-    place.textContent = "This browser is too old to unpack the figures; one of 2023 or later can.";
-  }
-} else {
-  draw();
-}
-</script>
-</body>
-</html>
-"""

@@ -200,7 +200,7 @@ def _get_plot(info: SearchTreeInfo) -> go.Figure:
         "color": [node.best for node in valued],
         "colorscale": "Blues" if info.sign > 0 else "Blues_r",
         "showscale": True,
-        "colorbar": {"title": f"best<br>{in_plotly(info.value_name)}"},
+        "colorbar": {"title": {"text": f"best {in_plotly(info.value_name)}", "side": "right"}},
     }
     no_value = {"color": GREY, "symbol": "x-thin-open"}
     for some, look, name in ((others, no_value, "no value"), (valued, scale, "network")):

@@ -88,7 +88,7 @@ def plot_layer_rewards(study: Study, *, objective: int = 0) -> list[Axes]:
             boxprops={"color": colours[kind]},
             medianprops={"color": colours[kind]},
         )
-    axes[0].set(title="Over trials", xlabel="Trial", ylabel=f"Reward ({in_matplotlib(info.value_name)})")
+    axes[0].set(title="Over trials", xlabel="Trial", ylabel=f"Gain ({in_matplotlib(info.value_name)})")
     axes[1].set(title="By position", xlabel="Position")
     axes[1].set_xticks(range(1, 1 + max(one.position for one in info.rewards)))
     axes[0].legend()
@@ -105,8 +105,8 @@ def plot_layer_affinity(study: Study, *, objective: int = 0) -> list[Axes]:
         return list(axes)
     y = np.arange(len(info.pairs))
     for shift, label, colour, counts in (
-        (-0.2, "negative reward", NEGATIVE, [pair.negative for pair in info.pairs]),
-        (0.2, "positive reward", POSITIVE, [pair.positive for pair in info.pairs]),
+        (-0.2, "negative gain", NEGATIVE, [pair.negative for pair in info.pairs]),
+        (0.2, "positive gain", POSITIVE, [pair.positive for pair in info.pairs]),
     ):
         axes[0].barh(y + shift, counts, height=0.38, color=colour, label=label)
     axes[0].set_yticks(y, [pair.name for pair in info.pairs])
@@ -128,7 +128,7 @@ def plot_layer_affinity(study: Study, *, objective: int = 0) -> list[Axes]:
             ha="right" if pair.share > 0.85 else "left" if pair.share < 0.15 else "center",
         )
     axes[1].axvline(info.overall, **_DOTTED)
-    axes[1].set(title="Fraction of negative rewards, 95 % interval", xlabel="Fraction", xlim=(-0.03, 1.03))
+    axes[1].set(title="Fraction of negative gains, 95 % interval", xlabel="Fraction", xlim=(-0.03, 1.03))
     return list(axes)
 
 
@@ -143,7 +143,7 @@ def plot_attention_affinity(study: Study, *, objective: int = 0) -> list[Axes]:
         return list(panels[0])
     for (left, right), found in zip(panels, info.found, strict=True):
         name = found.whose.capitalize()
-        groups = [("best", POSITIVE, found.best), ("negative reward", NEGATIVE, found.negative)]
+        groups = [("best", POSITIVE, found.best), ("negative gain", NEGATIVE, found.negative)]
         for place, (_, colour, layers) in enumerate(groups):
             shares = [one.share for one in layers]
             # Spread horizontally by their order, so that equal values do not overlap.
@@ -217,7 +217,7 @@ def plot_agent(study: Study) -> list[Axes]:
     for ax, (title, several) in zip(axes, series, strict=False):
         for one in several:
             ax.plot(one.trials, one.values, ".-", label=one.name)
-        ax.set(title=title, xlabel="Trial")
+        ax.set(title=title, xlabel="Trial", ylabel=_agent.UNITS[title])
         ax.legend()
     if calibration.trials:
         ax, expected = axes[len(series)], np.array(calibration.expected)

@@ -19,6 +19,7 @@ import pytest
 from optuna.artifacts import FileSystemArtifactStore
 
 from optuna_trlhpo.dashboard import publish
+from optuna_trlhpo.visualization import write_report
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -27,6 +28,7 @@ pytestmark = pytest.mark.browser
 
 ROOT = Path(__file__).resolve().parents[2]
 SCREENSHOT = ROOT / "docs" / "images" / "dashboard.png"
+REPORT = SCREENSHOT.with_name("report.png")
 TRIALS = 100
 WAIT = 60_000
 """Milliseconds, for a busy machine."""
@@ -37,6 +39,7 @@ class Served(NamedTuple):
     best: optuna.trial.FrozenTrial
     last: int
     """The number of a trial that is not among the best."""
+    report: Path
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +53,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     study, objective = quickstart.search(storage, TRIALS, epochs=2)  # the demo trains longer, to be better
     artifacts = folder / "files"
     artifacts.mkdir()
+    report = write_report(study, folder / "report.html")
     publish(study, artifact_store=FileSystemArtifactStore(str(artifacts)), objective=objective)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -62,7 +66,8 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
             wait_for(f"http://127.0.0.1:{port}/api/studies", server)
             best = study.best_trial
             last = min(study.trials, key=lambda trial: trial.value if trial.value is not None else 1.0)
-            yield Served(f"http://127.0.0.1:{port}/dashboard/studies/{study._study_id}", best, last.number)
+            url = f"http://127.0.0.1:{port}/dashboard/studies/{study._study_id}"
+            yield Served(url, best, last.number, report)
         finally:
             server.terminate()
             server.wait(timeout=30)
@@ -107,7 +112,7 @@ def test_the_study_opens_with_its_figures(served: Served, page: Page) -> None:
 
 def test_the_note_of_the_study(served: Served, page: Page) -> None:
     page.goto(f"{served.url}/note")
-    page.get_by_text(f"The best trial: {served.best.number}, value {served.best.value:.4f}").wait_for(
+    page.get_by_text(f"The best trial: {served.best.number}, accuracy {served.best.value:.4f}").wait_for(
         timeout=WAIT
     )
     tables = page.locator("table")
@@ -123,7 +128,7 @@ def test_the_note_of_the_study(served: Served, page: Page) -> None:
 def test_the_best_trial_has_a_note_and_files(served: Served, page: Page) -> None:
     number = served.best.number
     page.goto(f"{served.url}/trials?numbers={number}")
-    page.get_by_text(f"value {served.best.value:.4f}").wait_for(timeout=WAIT)
+    page.get_by_text(f"accuracy {served.best.value:.4f}").wait_for(timeout=WAIT)
     assert served.best.user_attrs["architecture"] in page.locator("body").inner_text()
     for name in (f"trial-{number}.svg", f"trial-{number}.onnx"):
         page.get_by_text(name).first.wait_for(timeout=WAIT)
@@ -148,4 +153,16 @@ def test_the_table_of_trials(served: Served, page: Page) -> None:
         f"Attribute {name}" in " ".join(head.split()) for name in ("architecture", "macs", "parameters")
     )
     first = table.locator("tbody tr").first.inner_text()
-    assert re.search(r"(^|\t)Conv\(\d+,\d,\d\)( > \w+\([\w,]*\))*(\t|$)", first, flags=re.MULTILINE)
+    assert re.search(
+        r"(^|\t)\w*(Conv|Residual)\(\d+,\d,\d\)( > \w+\([\w,]*\))*(\t|$)", first, flags=re.MULTILINE
+    )
+
+
+def test_the_report_of_the_study(served: Served, page: Page) -> None:
+    page.set_viewport_size({"width": 1200, "height": 800})
+    page.goto(served.report.as_uri())
+    page.wait_for_selector("body[data-drawn=true]", timeout=WAIT)
+    page.get_by_role("heading", name="Pareto Front of Layers").evaluate("it => it.scrollIntoView()")
+    page.wait_for_timeout(500)  # until it has come to rest
+    page.screenshot(path=REPORT)
+    assert REPORT.stat().st_size < 300_000

@@ -303,7 +303,7 @@ def test_the_table_by_hand(objective: CNNObjective) -> None:
         value=0.91, user_attrs={"architecture": THREE}, intermediate_values={0: 0.8, 2: 0.91}
     )
     assert objective.table(trial).splitlines() == [
-        "layer              output  accuracy   reward  parameters   MACs",
+        "layer              output  accuracy     gain  parameters   MACs",
         "---------------------------------------------------------------",
         "Conv(8,3,1)        8x6x6     0.8000  +0.8000          80  2,592",
         "MaxPool(2,2,0)     8x3x3          -        -           0      0",
@@ -496,3 +496,10 @@ def test_a_trial_that_another_worker_ends_ends_with_optunas_own_error(
     monkeypatch.setattr(optuna.Trial, "should_prune", end_while_asked)
     with pytest.raises(optuna.exceptions.UpdateFinishedTrialError):
         make()(trial)
+
+
+def test_a_layer_behind_untrained_ones_has_no_gain(objective: CNNObjective) -> None:
+    trial = optuna.trial.create_trial(
+        value=0.91, user_attrs={"architecture": THREE}, intermediate_values={2: 0.91}
+    )
+    assert objective.table(trial).splitlines()[4].split()[2:4] == ["0.9100", "-"]

@@ -102,9 +102,7 @@ def test_pairs_by_hand(study: Study) -> None:
     # A share of 1 in 2: the interval of Wilson is symmetric about a half.
     (half,) = [pair for pair in info.pairs if pair.n == 2]
     assert half.low + half.high == pytest.approx(1) and half.low == pytest.approx(0.0945, abs=1e-4)
-    assert (
-        layer_affinity_findings(study)[0] == "2 of 4 layers after another layer (50%) had a negative reward:"
-    )
+    assert layer_affinity_findings(study)[0] == "2 of 4 layers after another layer (50%) had a negative gain:"
 
 
 def test_a_layer_that_changes_nothing_is_neither() -> None:

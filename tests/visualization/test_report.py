@@ -14,6 +14,7 @@ import optuna
 import pytest
 from optuna.study import Study
 
+from optuna_trlhpo import LayerSpace
 from optuna_trlhpo.benchmarks.overhead.figures import study_of
 from optuna_trlhpo.layers import describe, network_in
 from optuna_trlhpo.visualization import write_report
@@ -71,7 +72,7 @@ def test_what_the_page_says(make: Callable[[str], Study], tmp_path: Path) -> Non
         "12 complete",
         "MACs",
         "classifier",
-        "max_layers",
+        "max layers",
         "TRLHPOSampler",
         "Table I",
         "agent: heads",
@@ -79,7 +80,7 @@ def test_what_the_page_says(make: Callable[[str], Study], tmp_path: Path) -> Non
     ):
         assert said in page.text
     assert f"{study.best_value:.4f}" in page.text
-    assert len(json.loads(unpacked(page.scripts["data"]))) == 8
+    assert len(json.loads(unpacked(page.scripts["data"]))) == 9
 
 
 def test_names_are_text_and_no_html(tmp_path: Path) -> None:
@@ -112,3 +113,47 @@ def test_what_violates_a_constraint_is_not_called_the_best(tmp_path: Path) -> No
 @pytest.mark.slow
 def test_a_long_study_is_a_small_page(tmp_path: Path) -> None:
     assert write_report(study_of(1000), tmp_path / "report.html").stat().st_size < 5e6
+
+
+def test_settings_are_in_words_and_sections_are_not_empty(tmp_path: Path) -> None:
+    space = LayerSpace(max_layers=3, max_macs=1_234_567, min_accuracy=None)
+    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0))
+    study.optimize(lambda trial: sum(0.1 for _ in space.suggest(trial)), n_trials=3)
+    study.set_user_attr("confirmed_accuracies", {"a": {"Conv(8,3,1)": [0.5, 0.6]}, "b": 3, "c": {"x": "y"}})
+
+    class Again:
+        architecture, test_accuracy, seconds = "Conv(16,3,1)", 0.987, 12.0
+
+    text = write_report(study, tmp_path / "a.html", refit=Again()).read_text(encoding="utf-8")
+    body = text[text.index("<body>") : text.index("<script")]
+    assert "1,234,567" in body and "max macs" in body and "Table I" in body
+    assert (
+        "null" not in body
+        and "{}" not in body
+        and "_" not in body[body.index("<h3>Space") : body.index("<h2>Versions")]
+    )
+    for left_out in ("<h2>Agent", "<h2>Attention"):  # a random sampler has neither
+        assert left_out not in body
+    assert "<h2>Optimisation History" in body and "<h2>Trained again" in body
+    assert "0.5500" in body and "0.5000 to 0.6000" in body and "test accuracy 98.70%" in body
+    assert "Trained again" not in write_report(study_without_attributes(), tmp_path / "b.html").read_text()
+
+
+def study_without_attributes() -> optuna.Study:
+    return optuna.create_study(direction="maximize")
+
+
+def test_what_a_zoom_hides_is_said(tmp_path: Path) -> None:
+    space = LayerSpace(max_layers=4, min_improvement=None, min_accuracy=None)
+    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0))
+
+    def objective(trial: optuna.Trial) -> float:
+        accuracy = 0.0
+        for layers in space.grow(trial):
+            accuracy = 0.9 + 0.001 * len(layers)
+            trial.report(accuracy, step=len(layers) - 1)
+        return accuracy
+
+    study.optimize(objective, n_trials=12)
+    text = write_report(study, tmp_path / "a.html").read_text(encoding="utf-8")
+    assert "First layers and outliers are out of range" in text
