@@ -25,8 +25,18 @@ def is_integer(value: Any, *, least: int = 0) -> bool:
 
 
 def is_number(value: Any) -> bool:
-    """Return whether ``value`` is a Python or NumPy number; booleans do not count."""
-    return isinstance(value, int | float | np.number) and not isinstance(value, bool)
+    """Return whether ``value`` is a real number of Python or NumPy; booleans do not count."""
+    return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+
+
+def plain(value: Any) -> Any:
+    """Return a number of NumPy as one of Python, and anything else unchanged.
+
+    Example:
+        >>> plain(np.uint8(3)), plain(None)
+        (3, None)
+    """
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def check_integer(name: str, value: Any, *, least: int = 0, optional: bool = False) -> None:

@@ -148,7 +148,7 @@ def cost(
         if quantize is None:
             return counted
         network = nn.Sequential(*(module for part in modules.values() for module in part.children()))
-        _disturb_normalisations(network)
+        _draw_normalisations(network)
         quantised = measure_quantised(
             network,
             space.input_shape,
@@ -161,11 +161,18 @@ def cost(
         return counted._replace(quantised=quantised)
 
 
-def _disturb_normalisations(network: nn.Module) -> None:
-    """Give normalisations the offsets that training would, since a file leaves out what does nothing."""
+def _draw_normalisations(network: nn.Module) -> None:
+    """Draw the numbers of normalisations, as training would change them.
+
+    A file leaves out what does nothing, and holds equal tensors once.
+    """
+    generator = torch.Generator().manual_seed(0)
     for module in network.modules():
-        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) and module.running_mean is not None:
-            module.running_mean += torch.linspace(0.1, 0.2, len(module.running_mean)).to(module.running_mean)
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+            for tensor in (module.weight, module.bias, module.running_mean, module.running_var):
+                assert tensor is not None
+                with torch.no_grad():
+                    tensor.copy_(0.5 + torch.rand(tensor.shape, generator=generator))
 
 
 def check_is_network_of(

@@ -236,6 +236,9 @@ class FoundNetworks:
             quantize=quantize,
             calibration=None if quantize is None else images,
         )
+        most = self.space.max_model_bytes
+        if most is not None and quantize == self.space.quantize and exported.bytes > most:
+            _logger.warning(f"The file has {exported.bytes:,} bytes; max_model_bytes is {most:,.0f}.")
         if quantize is None:
             return exported
         accuracy = accuracy_of_file(path, images, labels)

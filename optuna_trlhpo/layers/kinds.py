@@ -295,6 +295,7 @@ class Recurrent(Layer):
     kind = "LSTM"
     prefix = "lstm"
     hyperparameters = (_UNITS, Hyperparameter("directions", (1, 2)))
+    quantizable = False
 
     units: int
     directions: int

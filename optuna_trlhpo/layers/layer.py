@@ -63,6 +63,9 @@ class Layer:
     repeatable: ClassVar[bool] = True
     """Whether a layer of this kind may follow another one. A second normalisation, say, does nothing."""
 
+    quantizable: ClassVar[bool] = True
+    """Whether onnxruntime quantises its weights and activations to 8-bit integers."""
+
     def __init__(self, *values: Any) -> None:  # signature of the dataclasses, for the type checker
         raise NotImplementedError
 

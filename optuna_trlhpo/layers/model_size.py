@@ -23,6 +23,8 @@ QUANTIZED = ("int8",)
 
 _LAYER = {None: 230, "int8": 230}
 """Bytes of a layer beside its matrices: its operations, and its text in the metadata."""
+_UNKNOWN = {None: 1000, "int8": 2200}
+"""Bytes of a module that computes what is not known, beside its numbers: several operations."""
 _MATRIX = {None: 260, "int8": 640}
 """Bytes of a convolution or a matrix beside its numbers: the operation, and in int8 those that scale."""
 _CHANNEL = {None: 8, "int8": 17}
@@ -66,9 +68,13 @@ def bytes_of_layer(parameters: int, channels: Sequence[int], quantize: str | Non
 
 
 def bytes_of_modules(modules: Sequence[nn.Module], quantize: str | None) -> int:
-    """Return the bytes of a layer of any modules. Only convolutions and matrices are quantised."""
+    """Return the bytes of a layer of any modules. Only convolutions and matrices are quantised.
+
+    It is an estimate: a module may compute anything.
+    """
     from torch import nn
 
+    simple = (nn.Sequential, nn.ReLU, nn.MaxPool2d, nn.AvgPool2d, nn.Flatten, nn.Identity)
     total = _LAYER[quantize]
     for module in (part for whole in modules for part in whole.modules()):
         own = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
@@ -76,7 +82,7 @@ def bytes_of_modules(modules: Sequence[nn.Module], quantize: str | None) -> int:
         if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear):
             total += bytes_of_layer(numbers, [len(module.weight)], quantize)
         else:
-            total += 4 * numbers + _LAYER[quantize]
+            total += 4 * numbers + (_LAYER if isinstance(module, simple) else _UNKNOWN)[quantize]
     return total
 
 

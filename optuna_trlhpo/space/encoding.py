@@ -108,10 +108,14 @@ class RecordingTrial:
 
 
 class ReplayTrial:
-    """A substitute for a trial that answers from given parameters and reports a missing or wrong one."""
+    """A substitute for a trial that answers from given parameters and reports a missing or wrong one.
+
+    A parameter of another mask, from a study with other limits or of another version, counts too.
+    """
 
     def __init__(self, params: Mapping[str, Any]) -> None:
         self._params = params
+        self._by_field = {unmasked(name): value for name, value in params.items()}
 
     def suggest_int(self, name: str, low: int, high: int, *, step: int = 1) -> Any:
         """Return the given value of an integer parameter."""
@@ -123,15 +127,19 @@ class ReplayTrial:
         Raises:
             ValueError: If the value is missing or not among the choices.
         """
-        if name not in self._params:
+        if name in self._params:
+            value = self._params[name]
+        elif unmasked(name) in self._by_field:
+            value = self._by_field[unmasked(name)]
+        else:
             raise ValueError(
                 f"parameter {name!r} is missing; the parameters are {', '.join(sorted(self._params))}"
             )
-        if self._params[name] not in choices:
+        if value not in choices:
             span = (
                 f"{choices[0]} to {choices[-1]}"
                 if isinstance(choices, range)
                 else ", ".join(map(str, choices))
             )
-            raise ValueError(f"parameter {name!r} is {self._params[name]!r}; it must be one of {span}")
-        return self._params[name]
+            raise ValueError(f"parameter {name!r} is {value!r}; it must be one of {span}")
+        return value

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from optuna_trlhpo._checks import is_integer, is_number
+from optuna_trlhpo._checks import is_integer, is_number, plain
 from optuna_trlhpo.layers import TABLE_I, Layer, Network, Shape, Vocabulary, describe
 from optuna_trlhpo.layers.model_size import bytes_of_frame, check_quantize, number_bytes
 from optuna_trlhpo.space.limits import (
@@ -81,6 +81,12 @@ class Grammar:
             if not is_integer(value, least=least):
                 raise ValueError(f"{name} is {value!r}; it must be an integer of at least {least}")
         check_quantize(quantize)
+        floats = [cls.kind for cls in vocabulary.kinds if not cls.quantizable]
+        if quantize is not None and floats:
+            raise ValueError(
+                f"quantize is {quantize!r}; with layers {', '.join(floats)}, which stay floats, it must be "
+                "None"
+            )
         limits = dict(
             max_macs=max_macs,
             max_parameters=max_parameters,
@@ -93,10 +99,11 @@ class Grammar:
         self.input_shape = tuple(int(size) for size in input_shape)
         self.num_classes = num_classes
         self.max_layers = max_layers
-        self.max_macs = max_macs
-        self.max_parameters = max_parameters
-        self.max_activation_bytes = max_activation_bytes
-        self.max_model_bytes = max_model_bytes
+        # Numbers of NumPy would overflow, and JSON does not know them.
+        self.max_macs = plain(max_macs)
+        self.max_parameters = plain(max_parameters)
+        self.max_activation_bytes = plain(max_activation_bytes)
+        self.max_model_bytes = plain(max_model_bytes)
         self.quantize = quantize
         self.narrowing = narrowing
         if not self.kinds(()):

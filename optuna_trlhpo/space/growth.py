@@ -106,12 +106,25 @@ def announce_space(
     """
     if not isinstance(trial, Trial):
         return contextlib.nullcontext()
-    if trial.study.user_attrs.get(SPACE_ATTRIBUTE) != settings:
+    before = trial.study.user_attrs.get(SPACE_ATTRIBUTE)
+    if before != settings:
+        _warn_of_other_layers(before, settings)
         try:
             trial.study.set_user_attr(SPACE_ATTRIBUTE, settings)
         except Exception as error:  # the settings are not worth failing a trial
             _logger.warning(f"The settings of the space were not stored in the study: {error!r}")
     return entering(trial, space, depth_first=depth_first)
+
+
+def _warn_of_other_layers(before: Any, settings: Mapping[str, Any]) -> None:
+    """Warn if a study was begun with another vocabulary: its networks say nothing of this space."""
+    old, new = (it.get("vocabulary") if isinstance(it, Mapping) else None for it in (before, settings))
+    if old != new and isinstance(old, str):
+        old, new = (f"vocabulary {name!r}" if name else "Table I" for name in (old, new))
+        _logger.warning(
+            f"The study was begun with the layers of {old} and goes on with those of {new}; to go on with "
+            "its own, pass the vocabulary of before."
+        )
 
 
 def _is_trained(rules: StopRules, trial: BaseTrial, depth: int, max_depth: int) -> bool:

@@ -22,7 +22,7 @@ import numpy as np
 from optuna.study import Study
 from optuna.trial import BaseTrial, FrozenTrial
 
-from optuna_trlhpo._checks import is_integer, is_number
+from optuna_trlhpo._checks import is_integer, is_number, plain
 from optuna_trlhpo._texts import brief
 from optuna_trlhpo.layers import TABLE_I, Layer, Network, Shape, Vocabulary, vocabulary_named
 from optuna_trlhpo.space import encoding, growth
@@ -160,7 +160,7 @@ class LayerSpace(Grammar):
             >>> LayerSpace.from_settings(space.settings) == space
             True
         """
-        own = {name: _plain(getattr(self, name)) for name in _SETTINGS}
+        own = {name: plain(getattr(self, name)) for name in _SETTINGS}
         return own | {"input_shape": list(self.input_shape), "vocabulary": self.vocabulary.name}
 
     @classmethod
@@ -393,8 +393,3 @@ class LayerSpace(Grammar):
             return None
         layers, shapes, macs = walked
         return layer_features_of(self.input_shape, layers, actions, shapes, macs, vocabulary=self.vocabulary)
-
-
-def _plain(value: Any) -> Any:
-    """Return a NumPy number as a Python number, and anything else unchanged."""
-    return value.item() if isinstance(value, np.generic) else value

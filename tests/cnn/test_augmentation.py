@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.transforms import v2
 
 from optuna_trlhpo.cnn import CNNObjective
@@ -117,5 +117,61 @@ def test_only_images_can_be_transformed() -> None:
 
 def test_transformation_must_keep_the_shape() -> None:
     objective = make(augment=lambda images: images[..., 1:])
-    with pytest.raises(ValueError, match=r"augment returned images of shape .*; they must keep their shape"):
+    with pytest.raises(
+        ValueError, match=r"augment returned torch.float32 of shape .*; it must return floats"
+    ):
         run(objective)
+
+
+class Scaled(nn.Module):
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images * self.factor
+
+
+def halved(images: Tensor) -> Tensor:
+    return images / 2
+
+
+def test_only_equal_augmentations_share_trainings() -> None:
+    def setting(augment: Any) -> str:
+        return make(augment=augment).trainer.setting
+
+    assert setting(Scaled(1.0)) == setting(Scaled(1.0)) != setting(Scaled(0.0))
+    assert (
+        setting(halved) == setting(halved) == pickle.loads(pickle.dumps(make(augment=halved))).trainer.setting
+    )
+    first = setting(lambda images: images)
+    assert first != setting(lambda images: images)
+    assert setting(v2.RandomApply([Scaled(0.0)], p=0.1)) != setting(v2.RandomApply([Scaled(0.0)], p=0.9))
+    objective = make(augment=lambda images: images)
+    assert objective.trainer.setting == objective.trainer.setting
+
+
+@pytest.mark.parametrize(
+    ("augment", "error"),
+    [
+        (lambda images: None, "augment returned NoneType; it must return floats of shape"),
+        (lambda images: images > 0, "augment returned torch.bool of shape"),
+        (
+            lambda images: images[:3],
+            r"augment returned torch.float32 of shape \(3, 1, 8, 8\); it must return",
+        ),
+        (lambda images: images.nothing, "augment failed on images of shape .*: AttributeError"),
+    ],
+)
+def test_bad_results_are_named(augment: Any, error: str) -> None:
+    with pytest.raises(ValueError, match=error):
+        run(make(augment=augment))
+
+
+def test_class_in_place_of_a_transformation() -> None:
+    with pytest.raises(ValueError, match="it must be one of characters, objects, a function"):
+        make(augment=v2.RandomRotation)
+
+
+def test_other_precision_is_converted() -> None:
+    assert run(make(augment=lambda images: images.double())).best_value >= 0

@@ -270,7 +270,7 @@ def report(rows: Iterable[Row], names: Sequence[str] = SMALL_SETTINGS) -> str:
             counts = [f"{row[field]:,}" for field in ("parameters", "macs", "trainings")]
             searches.append([name, str(row["seed"]), accuracy, quantised, *counts, row["architecture"]])
     if not used:
-        return "There is no complete search.\n"
+        return f"There is no complete search.\n{failures_text(failed)}"
     forms = sorted({f"{row['problem']}: {row['form']}; {row['refits']} refits" for row in used})
     heads_of_searches = ["setting", "seed", "test accuracy", "in int8", "parameters", "MACs", "trainings"]
     return (

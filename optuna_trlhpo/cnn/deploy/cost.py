@@ -114,7 +114,8 @@ class Cost(NamedTuple):
         flops: Floating-point operations for one input.
         peak_activation_bytes: Maximum size of the input and output of one layer together, for one input. It
             is the minimum memory of inference besides the weights, if activations are computed in place. It
-            is limited by ``max_activation_bytes``. Intermediate results within a layer are not included.
+            is limited by ``max_activation_bytes``, unless that is meant in int8. Intermediate results within
+            a layer are not included.
         model_bytes: Size of parameters and buffers.
         latency: Latency of the whole network. None if not measured.
         joules: Energy of the whole network for one batch. It includes everything else that runs on the device
@@ -266,7 +267,7 @@ def measure_quantised(
     """Measure a network as ONNX files of floats and of ``quantize``, which are written and thrown away.
 
     Args:
-        network: Network, trained or not: its costs do not depend on the weights.
+        network: Network, whose costs depend on its weights only where some are equal or do nothing.
         input_shape: Shape of one input without the batch axis.
         quantize: Number format, ``"int8"``.
         peak_activations: Maximum number of inputs and outputs of one layer together.

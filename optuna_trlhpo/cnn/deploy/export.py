@@ -104,11 +104,12 @@ def export_network(
     """
     path = Path(path)
     check_format(path, quantize)
-    if quantize is not None and (calibration is None or calibration.shape[1:] != tuple(input_shape)):
-        shape = None if calibration is None else tuple(calibration.shape)
-        raise ValueError(
-            f"calibration has the shape {shape}; to quantise, it must be inputs (N, *{tuple(input_shape)})"
-        )
+    if quantize is not None:
+        calibration = _checked_calibration(calibration, tuple(input_shape))
+        recurrent = {type(module).__name__ for module in network.modules() if isinstance(module, nn.RNNBase)}
+        if recurrent:
+            names = ", ".join(sorted(recurrent))
+            raise ValueError(f"quantize is {quantize!r}; with {names}, which stays floats, it must be None")
     notes = {
         key: value if isinstance(value, str) else json.dumps(value) for key, value in (metadata or {}).items()
     }
@@ -121,6 +122,8 @@ def export_network(
     with torch.inference_mode():
         difference = max(_difference(run(batch), reference(batch)) for batch in batches)
     if not difference <= TOLERANCE:
+        if quantize is not None:
+            path.unlink()  # nobody asked for a file of floats
         raise RuntimeError(
             f"the outputs of the exported file {str(path)!r} differ from those of the network by up to "
             f"{difference:.2g}; do not use the file"
@@ -186,6 +189,24 @@ def _write_onnx(
     strip(model)
     onnx.save(model, str(path))
     return (path,), runner(path)
+
+
+def _checked_calibration(calibration: Any, input_shape: tuple[int, ...]) -> Tensor:
+    """Return the inputs as floats.
+
+    Raises:
+        ValueError: If they are not finite numbers ``[N, *input_shape]``.
+    """
+    wanted = f"to quantise, it must be finite numbers (N, {', '.join(map(str, input_shape))})"
+    try:
+        inputs = torch.as_tensor(calibration).detach().cpu().float()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"calibration is {type(calibration).__name__}; {wanted}") from error
+    if inputs.shape[1:] != input_shape or not len(inputs):
+        raise ValueError(f"calibration has the shape {tuple(inputs.shape)}; {wanted}")
+    if not inputs.isfinite().all():
+        raise ValueError(f"calibration has numbers that are not finite; {wanted}")
+    return inputs
 
 
 def _quantise(path: Path, calibration: Tensor) -> Run:

@@ -6,7 +6,12 @@ W width.
 
 from __future__ import annotations
 
+import inspect
+import pickle
+import uuid
+import zlib
 from collections.abc import Callable, Sequence
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -63,22 +68,57 @@ class Augmentation:
             ValueError: If the transformation changes the shape of the images.
         """
         mean, std = self._mean.to(images), self._std.to(images)
-        with global_generator(seed):
+        with global_generator(seed, images.device), torch.no_grad():
             for group in torch.randperm(len(images)).to(images.device).split(_GROUP):
-                found = self._transform(images[group] * std + mean)
-                if found.shape != images[group].shape:
-                    raise ValueError(
-                        f"augment returned images of shape {tuple(found.shape[1:])}; they must keep their "
-                        f"shape, {tuple(images.shape[1:])}"
-                    )
+                found = self._transformed(images[group] * std + mean)
                 out[group] = (found - mean) / std
+
+    def _transformed(self, pixels: Tensor) -> Tensor:
+        try:
+            found = self._transform(pixels)
+        except Exception as error:  # of any kind, from somebody else's code
+            raise ValueError(
+                f"augment failed on images of shape {tuple(pixels.shape)}: {type(error).__name__}: {error}"
+            ) from error
+        if not isinstance(found, Tensor) or found.shape != pixels.shape or not found.is_floating_point():
+            what = type(found).__name__
+            if isinstance(found, Tensor):
+                what = f"{found.dtype} of shape {tuple(found.shape)}"
+            wanted = f"floats of shape {tuple(pixels.shape)}"
+            raise ValueError(f"augment returned {what}; it must return {wanted}")
+        return found.to(pixels.dtype)
+
+
+def augment_key(augment: str | Transform | None) -> str:
+    """Return a short key that equal augmentations share, and different ones do not.
+
+    An augmentation that cannot be pickled, such as a lambda, has a key that no other one has, even if it is
+    made in the same way: nothing else tells what it does.
+
+    Example:
+        >>> augment_key(None), augment_key("characters")
+        ('', 'characters')
+        >>> augment_key(lambda images: images) == augment_key(lambda images: images)
+        False
+    """
+    if augment is None or isinstance(augment, str):
+        return augment or ""
+    try:
+        content = pickle.dumps(augment)
+        if isinstance(augment, FunctionType):  # pickled by its name alone
+            content += inspect.getsource(augment).encode()
+    except Exception:  # of any kind, from somebody else's code
+        return uuid.uuid4().hex
+    return f"{zlib.crc32(content):08x}"
 
 
 def check_augment(augment: Any, axes: int) -> None:
     """Raise a ``ValueError`` unless ``augment`` can transform inputs of ``axes`` axes."""
     if augment is None:
         return
-    if not (callable(augment) or (isinstance(augment, str) and augment in NAMED)):
+    if isinstance(augment, type) or not (
+        callable(augment) or (isinstance(augment, str) and augment in NAMED)
+    ):
         raise ValueError(
             f"augment is {augment!r}; it must be one of {', '.join(NAMED)}, a function of images "
             "(N, C, H, W), or None"

@@ -21,7 +21,7 @@ from optuna_trlhpo._threads import cpu_threads
 from optuna_trlhpo.cnn.data.datasets import ImageData
 from optuna_trlhpo.cnn.model import build_network, output_shape_of
 from optuna_trlhpo.cnn.timing_lock import TIMING_LOCK
-from optuna_trlhpo.cnn.training.augmentation import Augmentation, Transform
+from optuna_trlhpo.cnn.training.augmentation import Augmentation, Transform, augment_key
 from optuna_trlhpo.cnn.training.fast_layout import place
 from optuna_trlhpo.cnn.training.global_generator import global_generator
 from optuna_trlhpo.cnn.training.loop import predict_correct, train
@@ -213,7 +213,7 @@ class Trainer:
         if self.code:
             training += (self.code,)
         if self.augment is not None:
-            training += (self.augment,)
+            training += (augment_key(self.augment),)
         parts = (
             data.name,
             data.input_shape,
