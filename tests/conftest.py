@@ -26,13 +26,15 @@ ONE_IN = 4
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Of the cases of a long test, run one in four, or all where ``TRLHPO_ALL_CASES`` is set."""
+    """Of the cases of a long test, run one in four; all with ``TRLHPO_ALL_CASES``, or of ``every_case``."""
     if os.environ.get("TRLHPO_ALL_CASES"):
         return
     cases: Counter[str] = Counter()  # by test: its long cases so far
     left_out = set()
     for item in items:
         test, _, case = item.nodeid.partition("[")
+        if item.get_closest_marker("every_case") is not None:
+            continue
         if case and item.get_closest_marker("slow") is not None:
             if cases[test] % ONE_IN:
                 left_out.add(item)
