@@ -17,7 +17,7 @@ _R = TypeVar("_R")
 def is_integer(value: Any, *, least: int = 0) -> bool:
     """Return whether ``value`` is a Python or NumPy integer of at least ``least``; booleans do not count.
 
-    Example:
+    Examples:
         >>> is_integer(3), is_integer(True), is_integer(2.0), is_integer(0, least=1)
         (True, False, False, False)
     """
@@ -32,7 +32,7 @@ def is_number(value: Any) -> bool:
 def plain(value: Any) -> Any:
     """Return a number of NumPy as one of Python, and anything else unchanged.
 
-    Example:
+    Examples:
         >>> plain(np.uint8(3)), plain(None)
         (3, None)
     """
@@ -75,7 +75,7 @@ def named_only(advice: Mapping[str, str]) -> Callable[[Callable[_P, _R]], Callab
     Raises:
         TypeError: When the method is called with an unknown or a positional argument.
 
-    Example:
+    Examples:
         >>> class Sampler:
         ...     @named_only({"gamma": "it has no quantile"})
         ...     def __init__(self, *, seed=None): ...

@@ -24,7 +24,7 @@ _LINKS = re.compile(r"(?<=/)(?=/)|(?<=www)(?=\.)|(?=@)", re.IGNORECASE)
 def brief(value: Any) -> str:
     """Return a short text for any value, of a few dozen characters, for use in a sentence.
 
-    Example:
+    Examples:
         >>> brief({"a": [1, 2]}), brief(10**5000)
         ("{'a': [1, 2]}", '<int instance>')
     """
@@ -37,7 +37,7 @@ def brief(value: Any) -> str:
 def plain(value: Any) -> str:
     r"""Return ``value`` as one line of text, with invisible characters replaced by U+FFFD.
 
-    Example:
+    Examples:
         >>> plain("two\nlines\x00") == "two lines\ufffd"
         True
     """
@@ -51,7 +51,7 @@ def plain(value: Any) -> str:
 def in_html(value: Any) -> str:
     """Return ``value`` escaped for HTML, XML or SVG, also within quotes.
 
-    Example:
+    Examples:
         >>> in_html("<b>")
         '&lt;b&gt;'
     """
@@ -63,7 +63,7 @@ def in_markdown(value: Any) -> str:
 
     That is, it contains no emphasis, link, image, formula or HTML.
 
-    Example:
+    Examples:
         >>> print(in_markdown("![a|b](http)"), in_markdown("n_units_l0"))
         \!\[a\|b\](http) n\_units\_l0
     """
@@ -73,7 +73,7 @@ def in_markdown(value: Any) -> str:
 def in_plotly(value: Any) -> str:
     """Return ``value`` escaped for any text of plotly, which interprets TeX and some HTML tags.
 
-    Example:
+    Examples:
         >>> in_plotly("<b>x</b>"), in_plotly("$x$")
         ('&lt;b>x&lt;/b>', '&#36;x&#36;')
     """
@@ -83,7 +83,7 @@ def in_plotly(value: Any) -> str:
 def of_plotly(text: str) -> str:
     """Return a text of plotly as one line, with the escaping of `in_plotly` undone.
 
-    Example:
+    Examples:
         >>> of_plotly("two lines:<br>&lt;b>")
         'two lines: <b>'
     """
@@ -93,7 +93,7 @@ def of_plotly(text: str) -> str:
 def in_matplotlib(value: Any) -> str:
     r"""Return ``value`` escaped for a text of matplotlib, which reads text between dollars as a formula.
 
-    Example:
+    Examples:
         >>> print(in_matplotlib("$x$"))
         \$x\$
     """

@@ -97,7 +97,7 @@ class TRLHPOSampler(BaseSampler):
     Attributes:
         agent: The agent of the current study. It exists from the study's first parameter on.
 
-    Example:
+    Examples:
         >>> import optuna
         >>> study = optuna.create_study(direction="maximize", sampler=TRLHPOSampler(seed=0))
         >>> study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=3)

@@ -73,7 +73,7 @@ class TRLHPOClassifier(ClassifierMixin, BaseEstimator):
         architecture_: Architecture of the chosen network.
         network_: The chosen network, trained.
 
-    Example:
+    Examples:
         >>> from sklearn.datasets import load_iris
         >>> X, y = load_iris(return_X_y=True)
         >>> model = TRLHPOClassifier(n_trials=3, random_state=0).fit(X[::2], y[::2])

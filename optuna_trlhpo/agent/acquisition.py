@@ -76,7 +76,7 @@ def incumbent_gain(
         best_mean: Expected true value of the incumbent.
         best_observed: Noisy value of the incumbent.
 
-    Example:
+    Examples:
         >>> gain = incumbent_gain(np.zeros(2), np.array([1.0, 0.1]), 1.0, 0.0, 1.0)
         >>> bool(gain[0] > gain[1] > 0)
         True
@@ -90,7 +90,7 @@ def incumbent_gain(
 def log_expected_improvement(mean: np.ndarray, deviation: np.ndarray, best: float) -> np.ndarray:
     """Logarithm of the expected improvement over ``best`` under a normal distribution (Mockus, 1975).
 
-    Example:
+    Examples:
         >>> float(np.exp(log_expected_improvement(np.zeros(1), np.ones(1), 0.0))[0].round(3))
         0.399
     """

@@ -57,7 +57,7 @@ class Ensemble:
     Raises:
         ValueError: If ``body`` is unknown.
 
-    Example:
+    Examples:
         >>> features = Features(*np.zeros((3, 1), dtype=np.int64), base=np.zeros(1), mean=np.zeros(1))
         >>> ensemble = Ensemble(AgentConfig())
         >>> ensemble.fit(np.array([[0.0], [1.0], [2.0]]), np.array([-1.0, 0.0, 1.0]), features, steps=30)

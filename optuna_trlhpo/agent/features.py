@@ -30,7 +30,7 @@ _DISTANCE = 2.4
 class FeatureMap:
     """Feature map that gives each parameter its own columns, permanently.
 
-    Example:
+    Examples:
         >>> one = np.zeros((1, 1, 1), dtype=np.int64)
         >>> nothing = np.zeros((1, 0))
         >>> network = Networks(one + 0.5, one, one, one * 0, np.full((1, 1), np.nan), nothing, nothing)

@@ -62,7 +62,7 @@ class GaussianProcess:
         group_weights: Logarithms of the weights of the groups.
         scale: ``[F]`` square roots of the weights of the features, after a fit.
 
-    Example:
+    Examples:
         >>> features = Features(*np.zeros((3, 1), dtype=np.int64), base=np.zeros(1), mean=np.zeros(1))
         >>> posterior = GaussianProcess(n_parts=1)
         >>> posterior.fit(np.array([[0.0], [1.0], [2.0]]), np.array([-1.0, 0.0, 1.0]), features, steps=30)

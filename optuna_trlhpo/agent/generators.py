@@ -11,7 +11,7 @@ _PURPOSES = ("independent", "learn", "noise", "weights", "propose", "chance", "o
 def make_generator(seed: int, purpose: str, *place: int) -> np.random.Generator:
     """Create the generator for a purpose and a place, such as the number of a trial.
 
-    Example:
+    Examples:
         >>> make_generator(0, "noise", 3).random() == make_generator(0, "noise", 3).random()
         True
     """

@@ -158,7 +158,7 @@ def load_priors(path: Path | None = None) -> tuple[LayerPrior, ...]:
 def prefix_of(vocabulary: Vocabulary) -> str:
     """Return what the names of the tensors for a vocabulary begin with in a file.
 
-    Example:
+    Examples:
         >>> prefix_of(TABLE_I), prefix_of(CNN)
         ('', 'cnn.')
     """

@@ -21,7 +21,7 @@ class Occasions:
 
     A study of N trials has about ``log(N)`` of them, so that a new sampler soon catches up.
 
-    Example:
+    Examples:
         >>> occasions = Occasions()
         >>> [n for n in range(300) if occasions.trials_since(n)][-4:]
         [271, 279, 287, 295]

@@ -25,7 +25,7 @@ class NameTable:
             name.
         codes: ``[n + 1, NAME_CODE]`` code of each base name; the last row is for no name.
 
-    Example:
+    Examples:
         >>> names = NameTable()
         >>> names.learn(ParameterSpec("x", 0, 3, categorical=True))
         0

@@ -13,7 +13,7 @@ def ornstein_uhlenbeck(
     It starts at 0, with ``x += -theta x + sigma N(0, 1)`` (Lillicrap et al., 2015, section 3). With equal
     generators a longer path begins with the shorter one.
 
-    Example:
+    Examples:
         >>> path = ornstein_uhlenbeck(np.random.default_rng(0), 3, size=4, theta=0.15, sigma=0.2)
         >>> shorter = ornstein_uhlenbeck(np.random.default_rng(0), 2, size=4, theta=0.15, sigma=0.2)
         >>> np.array_equal(path[:2], shorter)

@@ -16,7 +16,7 @@ class RingBuffer:
         capacity: Largest number of episodes; a further one replaces the oldest.
         filling: Value of empty entries, by the array's name.
 
-    Example:
+    Examples:
         >>> replay = RingBuffer(capacity=2, filling={"reward": np.nan})
         >>> for length in (1, 3, 2):
         ...     replay.add({"reward": np.ones(length)})

@@ -62,7 +62,7 @@ class BananasSampler(PlannedSampler):
     Raises:
         ValueError: If an argument is out of range; when sampling, in a study of several objectives.
 
-    Example:
+    Examples:
         >>> import optuna
         >>> study = optuna.create_study(sampler=BananasSampler(seed=0))
         >>> study.optimize(lambda trial: trial.suggest_float("x", -1, 1) ** 2, n_trials=20)
@@ -123,7 +123,7 @@ class BananasSampler(PlannedSampler):
 def targets_of(scores: Sequence[float]) -> np.ndarray:
     """Targets ``[B]`` of the networks: larger for better trials, with finer differences among good ones.
 
-    Example:
+    Examples:
         >>> targets_of([0.0, 0.9, 0.99, 1.0]).round(2).tolist()
         [-1.46, -0.33, 0.64, 1.16]
     """

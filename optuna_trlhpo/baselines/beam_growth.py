@@ -24,7 +24,7 @@ class BeamGrowthSampler(GrowthSampler):
     Raises:
         ValueError: If an argument is out of range; when sampling, in a study of several objectives.
 
-    Example:
+    Examples:
         >>> import optuna
         >>> def objective(trial):  # the better first step leads to the worse end
         ...     trial.report(first := trial.suggest_categorical("first", [0, 1]), step=0)

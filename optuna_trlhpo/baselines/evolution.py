@@ -28,7 +28,7 @@ class RegularizedEvolutionSampler(PlannedSampler):
     Raises:
         ValueError: If an argument is out of range; when sampling, in a study of several objectives.
 
-    Example:
+    Examples:
         >>> import optuna
         >>> study = optuna.create_study(sampler=RegularizedEvolutionSampler(population_size=5, seed=0))
         >>> study.optimize(lambda trial: trial.suggest_float("x", -1, 1) ** 2, n_trials=30)

@@ -34,7 +34,7 @@ class GreedyGrowthSampler(GrowthSampler):
     Raises:
         ValueError: If an argument is out of range; when sampling, in a study of several objectives.
 
-    Example:
+    Examples:
         >>> import optuna
         >>> def objective(trial):
         ...     value = 0

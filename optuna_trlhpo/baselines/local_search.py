@@ -40,7 +40,7 @@ class LocalSearchSampler(PlannedSampler):
     Raises:
         ValueError: If an argument is out of range; when sampling, in a study of several objectives.
 
-    Example:
+    Examples:
         >>> import optuna
         >>> study = optuna.create_study(sampler=LocalSearchSampler(n_startup_trials=1, seed=0))
         >>> study.optimize(lambda trial: sum(trial.suggest_int(f"x{i}", 0, 2) for i in range(5)), n_trials=30)

@@ -59,7 +59,7 @@ class SMACSampler(PlannedSampler):
         ImportError: If the package ``smac`` is not installed, or does not work.
         ValueError: If an argument is out of range; when sampling, in a study of several objectives.
 
-    Example:
+    Examples:
         >>> import optuna
         >>> sampler = SMACSampler(n_trials=20, seed=0)  # doctest: +SKIP
         >>> study = optuna.create_study(sampler=sampler)  # doctest: +SKIP

@@ -94,7 +94,7 @@ def performance_batches(images: int, rng: np.random.Generator) -> list[np.ndarra
     With fewer than 512 images the batches are smaller. With fewer than 32 images, batches of 16 are drawn
     with replacement.
 
-    Example:
+    Examples:
         >>> [len(batch) for batch in performance_batches(100, np.random.default_rng(0))][:6]
         [4, 4, 4, 4, 3, 3]
     """

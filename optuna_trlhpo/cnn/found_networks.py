@@ -218,10 +218,11 @@ class FoundNetworks:
             ImportError: If the format is ONNX, which is not installed.
             RuntimeError: If the outputs of the written file differ from those of the network.
 
-        Example::
-
+        Examples:
+            ```python
             refit = objective.refit(study.best_trial, epochs=20)
             objective.export(study.best_trial, "digits.onnx", network=refit.network)
+            ```
         """
         if quantize == "auto":
             quantize = self.space.quantize if Path(path).suffix == ".onnx" else None

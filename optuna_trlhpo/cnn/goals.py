@@ -56,7 +56,7 @@ def weighted_product(cost: str, target: float, *, exponent: float = -0.07) -> Go
     Raises:
         ValueError: For an unknown cost, a target that is not positive or a positive exponent.
 
-    Example:
+    Examples:
         >>> goal = weighted_product("macs", 1e6)
         >>> counts = Counts(macs=2_000_000, parameters=1, activation_bytes=1, layers=1)
         >>> round(goal(0.98, counts), 4), goal(0.98, counts._replace(macs=1_000_000))
@@ -84,7 +84,7 @@ def mixture(cost: str, target: float, *, weight: float = 0.9) -> Goal:
     Raises:
         ValueError: For an unknown cost, a target that is not positive or a weight out of range.
 
-    Example:
+    Examples:
         >>> counts = Counts(macs=500_000, parameters=1, activation_bytes=1, layers=1)
         >>> round(mixture("macs", 1e6, weight=0.8)(0.95, counts), 3)
         0.66

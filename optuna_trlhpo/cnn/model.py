@@ -40,7 +40,7 @@ def build_network(
         IllegalNetworkError: If a layer does not accept its input shape.
         ValueError: If ``conv_activation`` is unknown.
 
-    Example:
+    Examples:
         >>> from optuna_trlhpo.layers import parse
         >>> build_network(parse("Conv(8,3,1) > MaxPool(2,2,0)"), (1, 8, 8), 10)
         Sequential(

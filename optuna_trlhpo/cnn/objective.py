@@ -122,8 +122,8 @@ class CNNObjective(FoundNetworks):
         ValueError: For an argument out of range, or data that cannot be used.
         FileNotFoundError: If the dataset's files are missing and ``download`` is off.
 
-    Example::
-
+    Examples:
+        ```python
         objective = CNNObjective("digits")
         study = optuna.create_study(
             direction="maximize",
@@ -135,6 +135,7 @@ class CNNObjective(FoundNetworks):
         confirmed = objective.confirm(study)
         print(confirmed)
         print(objective.refit(confirmed[0]).test_accuracy)
+        ```
 
     Attributes:
         space: The `LayerSpace` that trials grow in.

@@ -42,7 +42,7 @@ def aligned(rows: Sequence[Sequence[str]], *, left: Collection[int]) -> str:
 
     The columns in ``left`` are aligned to the left, the others to the right.
 
-    Example:
+    Examples:
         >>> print(aligned([("layer", "MACs"), ("FCL", "90"), ("Conv", "1,080")], left={0}))
         layer   MACs
         ------------

@@ -13,7 +13,7 @@ class TimingLock:
     Trainings may run concurrently in threads. A measurement waits for them to end, and new trainings wait for
     the measurement.
 
-    Example:
+    Examples:
         >>> machine = TimingLock()
         >>> with machine.training(), machine.training():
         ...     pass

@@ -34,7 +34,7 @@ def merged(note: str, own: str) -> str:
 
     The text of users is kept.
 
-    Example:
+    Examples:
         >>> first = merged("Mine.", "Ours.")
         >>> print(merged(first, "Ours, newer."))
         Mine.
@@ -184,7 +184,7 @@ def _constraints(trials: Sequence[FrozenTrial], shown: Sequence[FrozenTrial]) ->
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, left: Collection[int] = (0,)) -> str:
     """Format a Markdown table. Columns in ``left`` are aligned to the left, the others to the right.
 
-    Example:
+    Examples:
         >>> print(table(("layer", "MACs"), [("FCL", "90")]))
         | layer | MACs |
         | :--- | ---: |
@@ -197,7 +197,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, left: Collectio
 def number(value: object) -> str:
     """Format a number for readers.
 
-    Example:
+    Examples:
         >>> number(1234567), number(0.98765), number(12.3456789), number(None)
         ('1,234,567', '0.9877', '12.35', '')
     """

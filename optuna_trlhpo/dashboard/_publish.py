@@ -79,10 +79,11 @@ def publish(
         ValueError: If ``top`` is negative, or there is an objective and no store.
         Exception: The first error in the creation or storage of a file. Everything else is still published.
 
-    Example::
-
+    Examples:
+        ```python
         store = optuna.artifacts.FileSystemArtifactStore("artifacts")
         publish(study, artifact_store=store, objective=objective)
+        ```
     """
     _check(study, top)
     if objective is not None and artifact_store is None:
@@ -126,9 +127,10 @@ class PublishCallback:
         ImportError: If optuna-dashboard or Plotly is not installed.
         ValueError: If ``every`` is not positive or ``top`` is negative.
 
-    Example::
-
+    Examples:
+        ```python
         study.optimize(objective, n_trials=100, callbacks=[PublishCallback(every=20)])
+        ```
     """
 
     def __init__(self, *, every: int = 10, top: int = 3, artifact_store: ArtifactStore | None = None) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 def bin_of(action: float, n: int) -> int:
     """Bin of an action among ``n``; actions beyond [0, 1] fall into the outermost bins.
 
-    Example:
+    Examples:
         >>> [bin_of(action, 4) for action in (0.0, 0.24, 0.25, 1.0)]
         [0, 0, 1, 3]
     """
@@ -22,7 +22,7 @@ def bins_of(actions: np.ndarray, n: np.ndarray | int) -> np.ndarray:
         actions: Actions of any shape.
         n: Number of values of each, or of all.
 
-    Example:
+    Examples:
         >>> bins_of(np.array([0.0, 0.25, 1.0]), 4).tolist()
         [0.0, 1.0, 3.0]
     """
@@ -32,7 +32,7 @@ def bins_of(actions: np.ndarray, n: np.ndarray | int) -> np.ndarray:
 def middle_of(index: int, n: int) -> float:
     """Middle of a bin: the action that encodes the value.
 
-    Example:
+    Examples:
         >>> middle_of(1, 4)
         0.375
     """
@@ -42,7 +42,7 @@ def middle_of(index: int, n: int) -> float:
 def reflect(action: float) -> float:
     """Reflect an action into [0, 1]: clipping would accumulate values at the ends.
 
-    Example:
+    Examples:
         >>> reflect(-0.25), reflect(1.25), reflect(0.5)
         (0.25, 0.75, 0.5)
     """

@@ -19,7 +19,7 @@ def count_macs(model: nn.Module, input_shape: Sequence[int]) -> int:
         model: Module that takes ``[B, *input_shape]``; it is left as it is.
         input_shape: Shape of one input, without the batch axis.
 
-    Example:
+    Examples:
         >>> from torch import nn
         >>> count_macs(nn.Conv2d(1, 8, kernel_size=3), (1, 8, 8))
         2592

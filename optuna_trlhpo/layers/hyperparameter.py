@@ -29,7 +29,7 @@ class Hyperparameter:
     Raises:
         ValueError: If there are no values, or a value or a label is not allowed.
 
-    Example:
+    Examples:
         >>> Hyperparameter("kernel", (3, 5, 7)).decode(0.99)
         7
         >>> Hyperparameter("rate", (0.1, 0.25), labels=("0.1", "0.25")).decode(0.99)

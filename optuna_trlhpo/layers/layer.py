@@ -35,7 +35,7 @@ class Layer:
     belongs to a `Vocabulary`. By default its costs are counted on its modules; a subclass may compute them
     itself.
 
-    Example:
+    Examples:
         >>> from dataclasses import dataclass
         >>> from optuna_trlhpo.layers import TABLE_I, Conv, Hyperparameter, Vocabulary, parse
         >>> @dataclass(frozen=True)

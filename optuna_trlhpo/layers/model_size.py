@@ -38,7 +38,7 @@ _FEATURE = 32
 def number_bytes(quantize: str | None) -> int:
     """Return the size of a number in bytes.
 
-    Example:
+    Examples:
         >>> number_bytes(None), number_bytes("int8")
         (4, 1)
     """
@@ -59,7 +59,7 @@ def bytes_of_layer(parameters: int, channels: Sequence[int], quantize: str | Non
         channels: C of each of its convolutions, matrices and separate normalisations.
         quantize: One of `QUANTIZED`; None for 32-bit floats.
 
-    Example:
+    Examples:
         >>> bytes_of_layer(80, [8], None), bytes_of_layer(80, [8], "int8")
         (874, 1086)
     """

@@ -13,7 +13,7 @@ from optuna_trlhpo.layers.vocabulary import layer_kinds, unmasked
 def describe(layers: Sequence[Layer]) -> str:
     """Return the network as one line of text. `parse` is the inverse.
 
-    Example:
+    Examples:
         >>> from optuna_trlhpo.layers import FCL, Conv, MaxPool
         >>> describe([Conv(32, 5, 1), MaxPool(2, 2, 0), FCL(128, "relu", True)])
         'Conv(32,5,1) > MaxPool(2,2,0) > FCL(128,relu,bias)'
@@ -27,7 +27,7 @@ def parse(text: str) -> Network:
     Raises:
         ValueError: If a layer is unknown or malformed. The message names the layer and the allowed forms.
 
-    Example:
+    Examples:
         >>> parse("Conv(32,5,1) > FCL(128,relu,bias)")[0].filters
         32
     """
@@ -62,7 +62,7 @@ def network_in(params: Mapping[str, Any]) -> Network:
 
     `LayerSpace.from_params` reads the same network and validates it.
 
-    Example:
+    Examples:
         >>> network_in({"layer1_kind": "Conv", "layer1_conv_filters": 8, "layer1_conv_kernel": 3,
         ...             "layer1_conv_stride": 1, "layer2_kind": "FCL", "lr": 0.1})
         (Conv(filters=8, kernel=3, stride=1),)

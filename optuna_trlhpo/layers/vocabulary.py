@@ -41,7 +41,7 @@ class Vocabulary:
         ValueError: If a name is taken or invalid, or a kind is not a frozen dataclass of at most three
             hyper-parameters.
 
-    Example:
+    Examples:
         >>> from optuna_trlhpo.layers import Conv, MaxPool
         >>> pools_only = Vocabulary("pooling", (Conv, MaxPool), first=(Conv,))
         >>> pools_only.kind.values
@@ -166,7 +166,7 @@ def unmasked(name: str) -> str:
 
     Optuna forbids a name to have two sets of choices, so a masked set has its own name.
 
-    Example:
+    Examples:
         >>> unmasked("layer2_kind_of_pool_fcl"), unmasked("layer2_fcl_bias_of_nobias"), unmasked("lr")
         ('layer2_kind', 'layer2_fcl_bias', 'lr')
     """
@@ -192,7 +192,7 @@ def hyperparameter_of(name: str, distribution: BaseDistribution) -> Hyperparamet
     A masked range is encoded on the scale of the full range, so a 5x5 kernel is the same action in every
     layer. A parameter that has such a name by coincidence is recognised by its values.
 
-    Example:
+    Examples:
         >>> hyperparameter_of("layer2_conv_kernel", IntDistribution(3, 5, step=2)).values
         (3, 5, 7)
         >>> hyperparameter_of("n_units_l0", IntDistribution(4, 128)) is None

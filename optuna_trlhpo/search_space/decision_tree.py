@@ -63,7 +63,7 @@ class TreeNode:
     def decide(self, example: Any, read: Read) -> TreeNode | None:
         """Return the leaf of an example; None if it has a value that was never seen.
 
-        Example:
+        Examples:
             >>> examples = [({"depth": d}, d > 2) for d in (1, 2, 3, 4)]
             >>> read = lambda example, feature: example.get(feature, ABSENT)
             >>> tree = grow_tree([e for e, _ in examples], [label for _, label in examples], ["depth"], read)
@@ -81,7 +81,7 @@ class TreeNode:
         This is the share of such labels at the leaf, smoothed at each node by that of its parent (m-estimate;
         Cestnik, "Estimating probabilities", 1990).
 
-        Example:
+        Examples:
             >>> examples = [({"depth": d}, d > 2) for d in (1, 2, 3, 4)]
             >>> read = lambda example, feature: example.get(feature, ABSENT)
             >>> tree = grow_tree([e for e, _ in examples], [label for _, label in examples], ["depth"], read)

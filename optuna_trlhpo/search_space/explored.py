@@ -71,7 +71,7 @@ class _Node:
 class Explored:
     """The configurations of finished trials, and the planned ones of running trials.
 
-    Example:
+    Examples:
         >>> explored, bit = Explored(), IntDistribution(0, 1)
         >>> explored.add([("a", bit, 0)])
         >>> explored.is_exhausted([], "a", bit, 0), explored.is_exhausted([], "a", bit, 1)
@@ -157,7 +157,7 @@ class Explored:
             path: Names and values of the parameters so far.
             fixed: Fixed values of further parameters, by name.
 
-        Example:
+        Examples:
             >>> explored, bit = Explored(), IntDistribution(0, 1)
             >>> explored.add([("a", bit, 0), ("b", bit, 1)])
             >>> explored.least_open([("a", 0)]), explored.least_open([("a", 1)]), explored.least_open([])

@@ -65,7 +65,7 @@ END = _End()
 class SpaceModel:
     """Learns from paths, and predicts the next parameter.
 
-    Example:
+    Examples:
         >>> from optuna.distributions import IntDistribution
         >>> model, depth, units = SpaceModel(), IntDistribution(1, 8), IntDistribution(4, 64)
         >>> for n in (1, 2, 5):
@@ -267,7 +267,7 @@ class SpaceModel:
     def play(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Return those of ``values`` that a trial would ask for, in its order.
 
-        Example:
+        Examples:
             >>> model, path = SpaceModel(), Path()
             >>> path.push("x", IntDistribution(0, 3), 1)
             >>> model.learn(path, ended=True)

@@ -246,7 +246,7 @@ class Grammar:
         Raises:
             ValueError: If networks almost never meet all limits together, even where each can be met alone.
 
-        Example:
+        Examples:
             >>> len(Grammar().draw(np.random.default_rng(0), depth=2))
             2
         """

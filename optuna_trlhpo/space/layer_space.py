@@ -89,7 +89,7 @@ class LayerSpace(Grammar):
     Raises:
         ValueError: For an argument out of range, or a space without any network.
 
-    Example:
+    Examples:
         >>> from optuna_trlhpo.layers import parse
         >>> space = LayerSpace(input_shape=(1, 28, 28), num_classes=10)
         >>> network = parse("Conv(32,5,1) > MaxPool(2,2,0) > FCL(128,relu,bias)")
@@ -155,7 +155,7 @@ class LayerSpace(Grammar):
     def settings(self) -> dict[str, Any]:
         """Arguments of the space in a form that JSON can store. `from_settings` is the inverse.
 
-        Example:
+        Examples:
             >>> space = LayerSpace(max_layers=3)
             >>> LayerSpace.from_settings(space.settings) == space
             True
@@ -213,7 +213,7 @@ class LayerSpace(Grammar):
             optuna.exceptions.UpdateFinishedTrialError: If another worker has finished the trial meanwhile, as
                 Optuna does with a trial whose heartbeat is missed.
 
-        Example:
+        Examples:
             >>> import optuna
             >>> space, study = LayerSpace(max_layers=2), optuna.create_study(direction="maximize")
             >>> trial = study.ask()
@@ -262,7 +262,7 @@ class LayerSpace(Grammar):
             ValueError: If the study has no complete trial; if it has several objectives and no ``trial`` is
                 given; or if the trial has no layers of this space.
 
-        Example:
+        Examples:
             >>> import optuna
             >>> space, study = LayerSpace(max_layers=3), optuna.create_study(direction="maximize")
             >>> def objective(trial):
@@ -348,7 +348,7 @@ class LayerSpace(Grammar):
         Args:
             actions: ``[S, 4]`` actions as returned by `encode`. Unlike in `decode`, none are corrected.
 
-        Example:
+        Examples:
             >>> space = LayerSpace(max_macs=1e6)
             >>> space.network_descriptor(np.array([[0.1, 0.1, 0.1, 0.1]])).round(2).tolist()
             [0.17, 0.59, 0.81, 0.81, 0.57, 0.98, 0.81, 0.98]
@@ -381,7 +381,7 @@ class LayerSpace(Grammar):
         Args:
             actions: ``[S, 4]`` actions as returned by `encode`.
 
-        Example:
+        Examples:
             >>> LayerSpace().layer_features(np.array([[0.1, 0.1, 0.1, 0.1]])).round(2).tolist()
             [[1.0, 0.0, 0.0, 0.1, 0.1, 0.1, 0.98, 0.57, 0.81, 0.55, 1.0]]
         """

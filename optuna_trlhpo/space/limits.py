@@ -123,7 +123,7 @@ def size_of_classifier(shape: Shape, num_classes: int, measure: str) -> int:
 def least_size(measure: str, vocabulary: Vocabulary, shape: Shape, num_classes: int, more: int) -> int:
     """Return the least size of a classifier behind at most ``more`` layers, these included.
 
-    Example:
+    Examples:
         >>> from optuna_trlhpo.layers import TABLE_I
         >>> [least_size(PARAMETERS, TABLE_I, (8, 32, 32), 10, more) for more in range(3)]
         [81930, 6490, 90]

@@ -65,7 +65,7 @@ def offered(trial: Trial, name: str) -> Callable[..., Any] | None:
 
     None if neither has it.
 
-    Example:
+    Examples:
         >>> import optuna
         >>> offered(optuna.create_study(sampler=optuna.samplers.RandomSampler()).ask(), "worth_training")
     """
@@ -116,7 +116,7 @@ def worth_training(trial: Trial, *, depth: int, max_depth: int) -> bool:
     Raises:
         optuna.exceptions.UpdateFinishedTrialError: If another worker has finished the trial meanwhile.
 
-    Example:
+    Examples:
         >>> import optuna
         >>> worth_training(optuna.create_study().ask(), depth=1, max_depth=8)
         True

@@ -22,7 +22,7 @@ class Announced(NamedTuple):
 def digest_of(params: Mapping[str, Any]) -> str:
     """Return a short text that identifies a configuration in every process.
 
-    Example:
+    Examples:
         >>> digest_of({"a": 1, "b": 2}) == digest_of({"b": 2, "a": 1}) != digest_of({"a": 1.0, "b": 2})
         True
     """

@@ -58,7 +58,7 @@ def finite(value: Any) -> float | None:
 
     True, NaN and integers beyond the range of floats give None.
 
-    Example:
+    Examples:
         >>> finite(3), finite(True), finite(10**400), finite("3"), finite(float("nan"))
         (3.0, None, None, None, None)
     """
@@ -96,7 +96,7 @@ def fixed_params(trial: FrozenTrial) -> dict[str, Any]:
 
     Optuna has no public way to read them.
 
-    Example:
+    Examples:
         >>> import optuna
         >>> study = optuna.create_study()
         >>> study.enqueue_trial({"x": 1})
@@ -118,7 +118,7 @@ def report_marks(trial: FrozenTrial) -> list[tuple[int, int]]:
     A pair (n, step) means that when the trial had n parameters, its last report was that of ``step``. Both
     numbers increase; n is 1 to the number of the trial's parameters, step is 0 or more.
 
-    Example:
+    Examples:
         >>> import optuna
         >>> from optuna.distributions import IntDistribution
         >>> one = dict(params={"x": 1}, distributions={"x": IntDistribution(0, 1)}, value=1)

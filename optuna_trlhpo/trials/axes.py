@@ -58,7 +58,7 @@ class Axis:
 class NumberAxis(Axis):
     """The axis of a number, from ``low`` to ``high``.
 
-    Example:
+    Examples:
         >>> axis = NumberAxis([IntDistribution(1, 4)])
         >>> axis.actions(np.array([1.0, 4.0])).tolist(), axis.value(0.9, IntDistribution(1, 2))
         ([0.125, 0.875], 2)
@@ -125,7 +125,7 @@ class NumberAxis(Axis):
 class LabelAxis(Axis):
     """The axis of a categorical parameter. New labels are appended.
 
-    Example:
+    Examples:
         >>> axis = LabelAxis()
         >>> axis.learn(CategoricalDistribution(("fc", "pool")))
         True
@@ -194,7 +194,7 @@ def family_of(name: str, distribution: CategoricalDistribution) -> str:
     Optuna forbids a name to have two sets of choices. Objectives that mask choices therefore write the
     remaining ones into the name, as in ``op_conv_fc_0`` and ``op_fc_0``: one decision with different masks.
 
-    Example:
+    Examples:
         >>> family_of("op_conv_fc_0", CategoricalDistribution(("conv", "fc"))).replace("\0", "#")
         'op_#'
     """

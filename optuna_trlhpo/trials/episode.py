@@ -77,7 +77,7 @@ class Request:
 def read_episode(trial: FrozenTrial, marks: ReportMarks) -> Episode:
     """Return the steps of ``trial``, finished or running, rebuilt from its parameters and marks alone.
 
-    Example:
+    Examples:
         >>> import optuna
         >>> from optuna.distributions import IntDistribution
         >>> space = {f"n_units_l{i}": IntDistribution(1, 4) for i in range(2)}
@@ -99,7 +99,7 @@ def episode_of(
         max_layers: Largest depth, if the trial is asked for the depth first. None if it is not.
         vocabulary: Kinds of the layers.
 
-    Example:
+    Examples:
         >>> episode = episode_of(np.array([[0.1, 0.1, 0.1, 0.1]]), max_layers=2)
         >>> [slot.base_name for slots in episode.slots for slot in slots][:3], float(episode.actions[0, 0])
         (['n_layers', 'layer_kind', 'layer_conv_filters'], 0.25)
@@ -163,7 +163,7 @@ def infer_report_position(names: Sequence[str], earliest: int) -> int:
     ``names``, which is requested now. Within these bounds the report is assigned to the start of the last
     step.
 
-    Example:
+    Examples:
         >>> infer_report_position(["units_l0", "kind_l1", "units_l1"], earliest=1)
         1
     """
@@ -177,7 +177,7 @@ def infer_report_position(names: Sequence[str], earliest: int) -> int:
 def steps_of(names: Sequence[str], marks: ReportMarks) -> list[list[str]]:
     """Return the names of a trial's parameters, grouped by step.
 
-    Example:
+    Examples:
         >>> steps_of(["n_units_l0", "dropout_l0", "n_units_l1"], marks=[])
         [['n_units_l0', 'dropout_l0'], ['n_units_l1']]
     """
@@ -213,7 +213,7 @@ def continues_step(name: str, step: Sequence[str], *, reported: bool) -> bool:
 
     ``reported`` says whether a report arrived after the last of them.
 
-    Example:
+    Examples:
         >>> continues_step("dropout_l0", ["n_units_l0"], reported=False)
         True
         >>> continues_step("n_units_l1", ["n_units_l0", "dropout_l0"], reported=False)

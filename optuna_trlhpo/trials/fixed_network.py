@@ -36,7 +36,7 @@ def fixed_network(study: Study, trial: FrozenTrial) -> FixedNetwork | None:
         study: The study.
         trial: A running trial of the study.
 
-    Example:
+    Examples:
         >>> import optuna
         >>> from optuna_trlhpo.space.sampler_hooks import frozen
         >>> study = optuna.create_study()

@@ -24,7 +24,7 @@ def marks_by_names(trial: FrozenTrial, *, grows: bool) -> ReportMarks | None:
         trial: A trial with reports whose positions were not recorded.
         grows: Whether other trials of the study reported between their parameters.
 
-    Example:
+    Examples:
         >>> import optuna
         >>> space = {f"units_{i}": optuna.distributions.IntDistribution(1, 4) for i in range(2)}
         >>> trial = optuna.create_trial(params={"units_0": 1, "units_1": 4}, distributions=space, value=0.8,

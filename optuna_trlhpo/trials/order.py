@@ -24,7 +24,7 @@ Derive = Callable[[Mapping[str, Any], Mapping[str, BaseDistribution]], Sequence[
 def order_note(names: Sequence[str]) -> list[int]:
     """Return the stored form of an order.
 
-    Example:
+    Examples:
         >>> order_note(["w", "a", "b"])
         [2, 0, 1]
     """

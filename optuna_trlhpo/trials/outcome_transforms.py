@@ -12,7 +12,7 @@ import numpy as np
 def share_below(known: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Share of the ascending ``known`` ``[N]`` that lies below each value, ties counted half.
 
-    Example:
+    Examples:
         >>> share_below(np.array([1, 2, 3, 4]), np.array([0, 2.5, 4])).tolist()
         [0.0, 0.5, 0.875]
     """
@@ -39,7 +39,7 @@ class EmpiricalCDF:
     def rank(self, values: np.ndarray) -> np.ndarray:
         """Return the fraction of the numbers seen that are lower, ties counted half. NaN stays NaN.
 
-        Example:
+        Examples:
             >>> scale = EmpiricalCDF()
             >>> for value in (1, 2, 3, 4):
             ...     scale.add(value)
@@ -82,7 +82,7 @@ def normal_scores(ranks: np.ndarray) -> np.ndarray:
 def ranks_of_scores(scores: np.ndarray) -> np.ndarray:
     """The inverse of `normal_scores`.
 
-    Example:
+    Examples:
         >>> ranks_of_scores(normal_scores(np.array([0.5, 0.9]))).round(6).tolist()
         [0.5, 0.9]
     """
@@ -107,7 +107,7 @@ class OutcomeTransform:
         lowest: Worst outcome that is distinguished from still worse ones.
         of_errors: Whether ``unit`` is in logarithms of the error.
 
-    Example:
+    Examples:
         >>> scores = OutcomeTransform(np.array([-100.0, 1.0, 2.0, 3.0]))
         >>> scores(np.array([-100.0, 1.5, 3.0])).round(2).tolist()
         [-4.41, 0.0, 1.2]

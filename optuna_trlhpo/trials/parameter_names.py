@@ -21,7 +21,7 @@ class Name(NamedTuple):
     def text(self) -> str:
         """The name as text.
 
-        Example:
+        Examples:
             >>> parse_name("filters_1_2")._replace(places=(1, 3)).text
             'filters_1_3'
         """
@@ -41,7 +41,7 @@ def text_of(template: str, places: tuple[int, ...]) -> str:
 def parse_name(name: str) -> Name:
     """Return the template and the places of a name.
 
-    Example:
+    Examples:
         >>> parse_name("n_units_l12").places, parse_name("x01").places, parse_name("x1").places
         ((12,), (), (1,))
     """

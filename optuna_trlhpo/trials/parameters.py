@@ -95,7 +95,7 @@ def encode(name: str, distribution: BaseDistribution, value: CategoricalChoiceTy
 def decode(name: str, distribution: BaseDistribution, action: float) -> CategoricalChoiceType:
     """Return the value of ``distribution`` that ``action`` encodes, or the nearest one.
 
-    Example:
+    Examples:
         >>> decode("dropout_l0", FloatDistribution(0.0, 0.5), 0.5)
         0.25
     """

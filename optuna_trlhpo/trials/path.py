@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial
 class Path:
     """Parameters of a trial, in the order in which they were asked for.
 
-    Example:
+    Examples:
         >>> from optuna.distributions import IntDistribution
         >>> path = Path()
         >>> path.push("depth", IntDistribution(1, 4), 2)

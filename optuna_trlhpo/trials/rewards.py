@@ -80,7 +80,7 @@ def signs_of(directions: Sequence[StudyDirection]) -> np.ndarray:
 def returns_of(outcomes: np.ndarray) -> np.ndarray:
     """Return the best outcome at or after each step. Axis 1 of ``[B, S, ...]`` is the steps.
 
-    Example:
+    Examples:
         >>> returns_of(np.array([[0.7, 0.9, np.nan, 0.8]]))
         array([[0.9, 0.9, 0.8, 0.8]])
     """
@@ -90,7 +90,7 @@ def returns_of(outcomes: np.ndarray) -> np.ndarray:
 def rewards_of(outcomes: np.ndarray, start: float = 0.0) -> np.ndarray:
     """Return each step's gain, ``[B, S]``, the first over ``start``; 0 for a step without outcome.
 
-    Example:
+    Examples:
         >>> rewards_of(np.array([[0.75, np.nan, 0.5]]))
         array([[ 0.75,  0.  , -0.25]])
     """

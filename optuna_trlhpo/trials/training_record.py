@@ -30,7 +30,7 @@ class Training(NamedTuple):
 def write_training(before: str, training: Training) -> str:
     """Return the attribute ``before`` (initially a key of the setting) with ``training`` appended.
 
-    Example:
+    Examples:
         >>> write_training("1f2e3d4c", Training(0, 0.9125, 2.514, looked_up=False))
         '1f2e3d4c 0:0.9125:2.51'
     """
@@ -77,7 +77,7 @@ class Savings(NamedTuple):
         seconds: Total training time in seconds.
         seconds_saved: Training time in seconds that the reused networks would have taken.
 
-    Example:
+    Examples:
         >>> print(Savings(trained=60, looked_up=20, seconds=30.0, seconds_saved=12.5))
         60 networks trained in 30.0 s; 20 of 80 (25 %) looked up, which saved 12.5 s
     """

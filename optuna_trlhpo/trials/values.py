@@ -20,7 +20,7 @@ MOST_COUNTED = 10**12
 def n_values(distribution: BaseDistribution) -> int:
     """Return how many values a distribution has; 0 if they are continuous or too many to count.
 
-    Example:
+    Examples:
         >>> n_values(IntDistribution(1, 9, step=2)), n_values(FloatDistribution(0, 1))
         (5, 0)
     """
@@ -38,7 +38,7 @@ def n_values(distribution: BaseDistribution) -> int:
 def distinct_choices(distribution: CategoricalDistribution) -> list[Any]:
     """Return the choices that Optuna distinguishes: of equal ones a trial always gets the first.
 
-    Example:
+    Examples:
         >>> distinct_choices(CategoricalDistribution([1, True, "1", 1.0, 0]))
         [1, '1', 0]
     """
@@ -51,7 +51,7 @@ def distinct_choices(distribution: CategoricalDistribution) -> list[Any]:
 def contains(distribution: BaseDistribution, value: Any) -> bool:
     """Return whether ``value`` is in a distribution, on its grid.
 
-    Example:
+    Examples:
         >>> contains(IntDistribution(0, 8, step=4), 4), contains(IntDistribution(0, 8, step=4), 12)
         (True, False)
     """
@@ -68,7 +68,7 @@ def contains(distribution: BaseDistribution, value: Any) -> bool:
 def on_grid(distribution: IntDistribution | FloatDistribution, value: float) -> int | float:
     """Return the value of ``distribution`` nearest to ``value``.
 
-    Example:
+    Examples:
         >>> on_grid(IntDistribution(0, 15_000_000, step=3), 1000.4)
         999
     """
@@ -87,7 +87,7 @@ def fixed_value(fixed: Mapping[str, Any], name: str, distribution: BaseDistribut
 
     The list is empty if the parameter is not fixed or cannot have the value.
 
-    Example:
+    Examples:
         >>> fixed_value({"n": 2.0}, "n", IntDistribution(1, 4)), fixed_value({}, "n", IntDistribution(1, 4))
         ([2], [])
     """
@@ -105,7 +105,7 @@ def value_key(value: Any) -> Any:
     True, 1 and 1.0 have the same key, since a trial gets the first of them. NaN equals itself. A list equals
     the tuple of its members, because storages keep tuples as JSON lists.
 
-    Example:
+    Examples:
         >>> value_key(1) == value_key(True), value_key(math.nan) == value_key(math.nan)
         (True, True)
         >>> value_key([1, [2]]) == value_key((1, (2,))), value_key("1") == value_key(1)

@@ -258,7 +258,7 @@ def plot_agent(study: Study) -> go.Figure:
     Raises:
         ImportError: If Plotly is not installed.
 
-    Example:
+    Examples:
         >>> import optuna
         >>> from optuna_trlhpo import TRLHPOSampler
         >>> from optuna_trlhpo.benchmarks.problems.synthetic import synthetic_layers

@@ -167,7 +167,7 @@ def plot_architecture(
         ImportError: If Plotly is not installed.
         ValueError: If the trial does not exist.
 
-    Example:
+    Examples:
         >>> import optuna
         >>> from optuna_trlhpo.benchmarks.problems.synthetic import synthetic_layers
         >>> study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0))

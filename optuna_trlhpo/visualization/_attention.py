@@ -159,7 +159,7 @@ def plot_attention(study: Study, trial: FrozenTrial | int | None = None) -> go.F
         ImportError: If Plotly is not installed.
         ValueError: If the trial does not exist.
 
-    Example:
+    Examples:
         >>> import optuna
         >>> from optuna_trlhpo import TRLHPOSampler
         >>> from optuna_trlhpo.benchmarks.problems.synthetic import synthetic_layers

@@ -190,7 +190,7 @@ def sentence_of_agreement(found: AffinityOf) -> str:
 def attention_affinity_findings(study: Study, *, objective: int = 0) -> list[str]:
     """Return the content of `plot_attention_affinity` as lines of text.
 
-    Example:
+    Examples:
         >>> import optuna
         >>> attention_affinity_findings(optuna.create_study())
         ['The study has no finished trial.']
@@ -242,7 +242,7 @@ def plot_attention_affinity(study: Study, *, objective: int = 0) -> go.Figure:
         ImportError: If Plotly is not installed.
         ValueError: If the objective does not exist.
 
-    Example:
+    Examples:
         >>> import optuna
         >>> from optuna_trlhpo import TRLHPOSampler
         >>> from optuna_trlhpo.benchmarks.problems.synthetic import synthetic_layers

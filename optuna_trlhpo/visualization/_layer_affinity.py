@@ -95,7 +95,7 @@ def plot_layer_affinity(study: Study, *, objective: int = 0) -> go.Figure:
         ImportError: If Plotly is not installed.
         ValueError: If the objective does not exist.
 
-    Example:
+    Examples:
         >>> import optuna
         >>> from optuna_trlhpo.benchmarks.problems.synthetic import synthetic_layers
         >>> study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0))
@@ -114,7 +114,7 @@ def _beside(share: float) -> str:
 def layer_affinity_findings(study: Study, *, objective: int = 0) -> list[str]:
     """Return the content of `plot_layer_affinity` as text, with one line for each pair.
 
-    Example:
+    Examples:
         >>> import optuna
         >>> layer_affinity_findings(optuna.create_study())
         ['The study has no finished trial.']

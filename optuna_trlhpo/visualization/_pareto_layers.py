@@ -126,7 +126,7 @@ def plot_pareto_layers(
         ImportError: If Plotly is not installed.
         ValueError: If the objective or the cost does not exist.
 
-    Example:
+    Examples:
         >>> import optuna
         >>> from optuna_trlhpo.benchmarks.problems.synthetic import synthetic_layers
         >>> study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0))

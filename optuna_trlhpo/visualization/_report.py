@@ -87,7 +87,7 @@ def write_report(
         ImportError: If Plotly is not installed.
         OSError: If the file cannot be written.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> study = optuna.create_study(direction="maximize")
         >>> with tempfile.TemporaryDirectory() as folder:

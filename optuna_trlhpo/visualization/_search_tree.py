@@ -141,7 +141,7 @@ def plot_search_tree(study: Study, *, objective: int = 0) -> go.Figure:
         ImportError: If Plotly is not installed.
         ValueError: If the objective does not exist.
 
-    Example:
+    Examples:
         >>> import optuna
         >>> from optuna_trlhpo.benchmarks.problems.synthetic import synthetic_layers
         >>> study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0))

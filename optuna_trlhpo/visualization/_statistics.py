@@ -20,7 +20,7 @@ _Z = 1.959964
 def wilson(successes: int, n: int) -> tuple[float, float]:
     """Return the 95 % confidence interval of a proportion (Wilson, 1927) after ``successes`` of ``n``.
 
-    Example:
+    Examples:
         >>> low, high = wilson(8, 10)
         >>> round(low, 3), round(high, 3)
         (0.49, 0.943)

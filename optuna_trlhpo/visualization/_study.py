@@ -222,7 +222,7 @@ def decimal(value: float, *, signed: bool = False) -> str:
     Integers of at least 2 in magnitude have no decimals. Other numbers have four decimals, or four
     significant digits where four decimals would show too few or too many digits.
 
-    Example:
+    Examples:
         >>> decimal(0.98765), decimal(3e-6), decimal(12.3456), decimal(1234567.0), decimal(0.5, signed=True)
         ('0.9877', '3e-06', '12.35', '1,234,567', '+0.5000')
     """

@@ -39,7 +39,7 @@ class Columns:
     Attributes:
         version: Number of changes of axes: actions of different versions must not be compared.
 
-    Example:
+    Examples:
         >>> from optuna.distributions import IntDistribution
         >>> columns = Columns()
         >>> columns.learn("units_0", IntDistribution(1, 4)), columns.learn("units_1", IntDistribution(1, 4))

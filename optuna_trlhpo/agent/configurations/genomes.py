@@ -166,7 +166,7 @@ def loops_of(
         outer: ``[D]`` numbers before the last one.
         counters: By column, the column that counts its places, where one is known.
 
-    Example:
+    Examples:
         >>> (loop,) = loops_of([0, 1, 1], [-1, 0, 1], [(), (), ()], {1: 0})
         >>> loop.counter, sorted(loop.columns)
         (0, [0, 1])

@@ -16,7 +16,7 @@ _AGAIN = 2
 class GivenValues:
     """Latest values that parameters got without asking, with the number of consecutive trials that had them.
 
-    Example:
+    Examples:
         >>> from optuna.distributions import IntDistribution
         >>> given, path = GivenValues(), Path()
         >>> path.push("x", IntDistribution(0, 3), 1)

@@ -41,7 +41,7 @@ def sorts_of(rows: np.ndarray, template: np.ndarray, *, exact: bool = False) -> 
         template: ``[D]``, or longer: the number of each column's template.
         exact: Whether sorts are sets of parameters, see `Sort`.
 
-    Example:
+    Examples:
         >>> rows = np.array([[0.5, 0.1, np.nan], [0.5, 0.1, 0.2]])
         >>> one, other = sorts_of(rows, np.array([0, 1, 1]))
         >>> one == other, sorted(one.members)

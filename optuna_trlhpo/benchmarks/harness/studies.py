@@ -155,7 +155,7 @@ def _guarded(study: Callable[[Any], Row], it: Run) -> Row:
 def mean_text(values: Iterable[float], sign: str = "") -> str:
     """Format mean ± standard error of the mean.
 
-    Example:
+    Examples:
         >>> mean_text([1.0, 2.0, 3.0]), mean_text([0.5], "+")
         ('2.000 ± 0.577', '+0.500')
     """

@@ -45,7 +45,7 @@ def study_of(n_trials: int, *, seed: int = 0) -> Study:
         n_trials: Number of trials.
         seed: Random seed.
 
-    Example:
+    Examples:
         >>> study = study_of(3)
         >>> len(study.trials[0].intermediate_values)
         6

@@ -35,7 +35,7 @@ class Pipeline:
         catch: Exceptions of the objective that do not end the study.
         grows: Whether it reports values before the last parameter. A sampler can then revise its plan.
 
-    Example:
+    Examples:
         >>> PIPELINES["grid-50"].configurations
         50
     """

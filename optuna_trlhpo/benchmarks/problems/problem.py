@@ -112,7 +112,7 @@ class Evaluator:
             network with the best observed value from this number of trainings on.
         seconds: CPU seconds spent in the problem itself.
 
-    Example:
+    Examples:
         >>> class Coins(Problem):  # keys are numbers; every training adds noise in [0, 1)
         ...     name, forms, optimum = "coins", ("terminal",), 1.0
         ...     def true_value(self, network): return float(network) + 0.5

@@ -32,7 +32,7 @@ def signpost(
             of the first layer.
         seed: Random seed of the right choices and of the small noise on the reports.
 
-    Example:
+    Examples:
         >>> import optuna
         >>> study = optuna.create_study(direction="maximize")
         >>> study.optimize(signpost(), n_trials=2)

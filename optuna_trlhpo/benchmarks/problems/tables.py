@@ -313,7 +313,7 @@ def problems(data_root: str | Path | None = None) -> dict[str, Callable[[], Prob
         data_root: Folder that contains ``nas-bench-macro``. None: the folder in the environment variable
             ``TRLHPO_DATA_ROOT``, else ``../shared/data``, else ``data``.
 
-    Example:
+    Examples:
         >>> [name for name in problems() if name.startswith("nb201")]
         ['nb201-cifar10', 'nb201-cifar100', 'nb201-imagenet']
     """

@@ -90,7 +90,7 @@ class _Recorded(Objective):
 def leaders(looks: Iterable[Look], top: int) -> list[str]:
     """Return the ``top`` best observed networks, each the best of its trial. Ties keep their order.
 
-    Example:
+    Examples:
         >>> leaders([Look(0, "a", 0.7, 1), Look(0, "ab", 0.9, 2), Look(1, "b", 0.8, 3)], 5)
         ['ab', 'b']
     """

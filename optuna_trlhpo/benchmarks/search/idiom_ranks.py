@@ -165,7 +165,7 @@ def ranks_by_seed(values: Values, samplers: Sequence[str]) -> dict[str, dict[int
     Returns:
         Mean ranks by sampler and seed.
 
-    Example:
+    Examples:
         >>> values = {"a": {"x": {0: 1.0}, "y": {0: 2.0}}, "b": {"x": {0: 3.0}, "y": {0: 3.0}}}
         >>> ranks_by_seed(values, ["x", "y"])
         {'x': {0: 1.25}, 'y': {0: 1.75}}

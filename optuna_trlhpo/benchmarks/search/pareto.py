@@ -74,7 +74,7 @@ class FrontPoint(NamedTuple):
 def front(points: Iterable[FrontPoint]) -> list[FrontPoint]:
     """Return the points that are not dominated, in ascending order of the MACs, without duplicates.
 
-    Example:
+    Examples:
         >>> points = [FrontPoint(9, 0.1, "a"), FrontPoint(5, 0.2, "b"), FrontPoint(7, 0.3, "c")]
         >>> [point.network for point in front(points)]
         ['b', 'a']
@@ -92,7 +92,7 @@ def hypervolume(points: Iterable[FrontPoint], *, worst: FrontPoint, best: FrontP
     Returns:
         The area relative to the one that ``best`` dominates, 0 to 1.
 
-    Example:
+    Examples:
         >>> worst, best = FrontPoint(100, 1.0, ""), FrontPoint(1, 0.01, "")
         >>> round(hypervolume([FrontPoint(10, 0.1, "a")], worst=worst, best=best), 6)
         0.25

@@ -108,7 +108,7 @@ def refit_errors(name: str, network: str, *, seed: int, refits: int, data_root: 
 def default_form(sampler: str) -> Form:
     """Return the default form for a sampler: progressive for samplers that depend on reports.
 
-    Example:
+    Examples:
         >>> default_form("trlhpo"), default_form("greedy-growth"), default_form("tpe")
         ('progressive', 'progressive', 'terminal')
     """

@@ -64,7 +64,7 @@ AFTER = 20
 def configuration(trial: FrozenTrial) -> frozenset[tuple[str, Any]]:
     """Return all parameters of a trial with their values, in a form that compares equal configurations.
 
-    Example:
+    Examples:
         >>> import optuna
         >>> steps = optuna.distributions.FloatDistribution(0, 1, step=0.1)
         >>> made = [optuna.trial.create_trial(value=0.0, params={"x": x}, distributions={"x": steps})
@@ -92,7 +92,7 @@ def count_repeats(trials: Iterable[FrozenTrial], configurations: int | None = No
         trials: Trials of one study; waiting ones do not count.
         configurations: Number of configurations. None: they do not run out.
 
-    Example:
+    Examples:
         >>> import optuna
         >>> study = optuna.create_study()
         >>> for x in (1, 2, 1, 1):

@@ -189,7 +189,7 @@ class Results:
 def regret_at(curve: Sequence[Sequence[float]], trainings: int) -> float:
     """Return the regret after a number of trainings, or NaN before the first one.
 
-    Example:
+    Examples:
         >>> [regret_at([[1, 9.0], [3, 4.0]], n) for n in (1, 2, 3, 50)]
         [9.0, 9.0, 4.0, 4.0]
     """
@@ -232,7 +232,7 @@ def wilcoxon(a: Cell, b: Cell) -> float:
 def holm(ps: Sequence[float]) -> list[float]:
     """Apply Holm's correction: multiply the k-th smallest of n p by n - k + 1, and keep the order.
 
-    Example:
+    Examples:
         >>> holm([0.04, 0.01, 0.03])
         [0.06, 0.03, 0.06]
     """

@@ -241,7 +241,7 @@ def saved_text(cold: np.ndarray, warm: np.ndarray, n: int) -> str:
         n: Number of trainings of the cold start. The text tells how much earlier the warm start reaches the
             same regret.
 
-    Example:
+    Examples:
         >>> cold, warm = np.array([9.0, 8, 7, 6, 5]), np.array([9.0, 6, 5, 5, 5])
         >>> saved_text(cold, warm, 4), saved_text(warm, cold, 2), saved_text(warm, cold + 1, 5)
         ('+2', '-2', 'not within 5')

@@ -262,7 +262,7 @@ class Ranking:
     def of(cls, values: Sequence[float], whole: Sequence[float]) -> Ranking:
         """Compute the rank correlations between ``values`` and ``whole``, with one value per network.
 
-        Example:
+        Examples:
             >>> Ranking.of([1.0, 2.0, 4.0, 3.0], [0.1, 0.2, 0.3, 0.4]).spearman
             0.8
         """

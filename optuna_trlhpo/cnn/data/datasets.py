@@ -109,7 +109,7 @@ def load_data(
         OSError: If a download fails.
         ImportError: If torchvision or scikit-learn is needed and not installed.
 
-    Example:
+    Examples:
         >>> images = np.zeros((30, 8, 8), dtype=np.uint8)
         >>> data = load_data((images, np.arange(30) % 3), device="cpu")
         >>> data.train_images.shape, len(data.validation_labels), data.num_classes, data.input_shape

@@ -16,7 +16,7 @@ def stratified_split(labels: np.ndarray, sizes: Sequence[int], rng: np.random.Ge
     consecutive range contains each class in proportion, to within one or two images. The parts are
     consecutive ranges.
 
-    Example:
+    Examples:
         >>> train, validation = stratified_split(np.array([0, 1] * 6), [8, 4], np.random.default_rng(0))
         >>> sorted(np.array([0, 1] * 6)[validation].tolist())
         [0, 0, 1, 1]

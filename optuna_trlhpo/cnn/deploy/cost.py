@@ -32,7 +32,7 @@ SECONDS_OF_ENERGY = 0.5
 def count_parameters(model: nn.Module) -> int:
     """Count all weights and biases.
 
-    Example:
+    Examples:
         >>> count_parameters(nn.Linear(3, 2))
         8
     """
@@ -179,7 +179,7 @@ def measure_cost(
     Raises:
         ValueError: If there are no parts, or a number is not positive.
 
-    Example:
+    Examples:
         >>> parts = {"conv": nn.Conv2d(1, 8, 3), "end": nn.Sequential(nn.Flatten(), nn.Linear(288, 10))}
         >>> cost = measure_cost(parts, (1, 8, 8), latency=False)
         >>> cost.macs, cost.model_bytes, cost.peak_activation_bytes, cost.parts[0].output_bytes
@@ -244,7 +244,7 @@ def measure_latency(
         threads: Number of CPU threads.
         seconds: Duration of the measurement.
 
-    Example:
+    Examples:
         >>> measure_latency(nn.Linear(3, 2), (3,), seconds=0.01).median > 0
         True
     """

@@ -17,7 +17,7 @@ class Device:
         flash_bytes: Size of the program memory, which holds the network.
         ram_bytes: Size of the working memory, which holds the activations.
 
-    Example:
+    Examples:
         >>> STM32L432KC.limits()
         {'max_model_bytes': 131072, 'max_activation_bytes': 32768, 'quantize': 'int8'}
     """

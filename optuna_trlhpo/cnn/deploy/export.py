@@ -95,7 +95,7 @@ def export_network(
         RuntimeError: If the outputs of the written file differ from those of the network. The file of floats
             is checked; those of a quantised file always differ a little.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> network = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(288, 10))
         >>> exported = export_network(network, Path(tempfile.mkdtemp()) / "net.py", (1, 8, 8))

@@ -51,7 +51,7 @@ def check_reachable(max_latency: float, measure: Callable[[Network], float], spa
 def cheapest_layer(space: LayerSpace) -> Network:
     """Return the network of one layer with the fewest MACs.
 
-    Example:
+    Examples:
         >>> cheapest_layer(LayerSpace(input_shape=(1, 8, 8)))
         (Conv(filters=8, kernel=7, stride=2),)
     """

@@ -37,7 +37,7 @@ class Budget:
     Raises:
         ValueError: If a limit is negative or not a number.
 
-    Example:
+    Examples:
         >>> Budget(macs=2e6, crossing_bytes=1_000)
         Budget(macs=2000000.0, parameters=None, latency=None, crossing_bytes=1000)
     """

@@ -95,7 +95,7 @@ def augment_key(augment: str | Transform | None) -> str:
     An augmentation that cannot be pickled, such as a lambda, has a key that no other one has, even if it is
     made in the same way: nothing else tells what it does.
 
-    Example:
+    Examples:
         >>> augment_key(None), augment_key("characters")
         ('', 'characters')
         >>> augment_key(lambda images: images) == augment_key(lambda images: images)

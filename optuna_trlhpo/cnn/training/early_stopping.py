@@ -35,7 +35,7 @@ class Curves:
     Args:
         pruner: Any Optuna pruner. A step is an epoch, counted from 1, and the reported value an accuracy.
 
-    Example:
+    Examples:
         >>> curves = Curves(optuna.pruners.MedianPruner(n_startup_trials=1))
         >>> curves.add(depth=2, curve=[0.7, 0.8], stopped=False)
         >>> trial = curves.begin(depth=2)

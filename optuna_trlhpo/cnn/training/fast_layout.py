@@ -59,7 +59,7 @@ def in_fast_order(model: nn.Module) -> nn.Module:
     of k * k comparisons. Flattening also moves before an activation, so that the gradient of the activation
     has the memory layout of its output.
 
-    Example:
+    Examples:
         >>> in_fast_order(nn.Sequential(nn.ReLU(), nn.MaxPool2d(2), nn.Flatten()))
         Sequential(
           (0): MaxPool2d(kernel_size=2, stride=2, padding=0, dilation=1, ceil_mode=False)

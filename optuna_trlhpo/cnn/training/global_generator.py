@@ -17,7 +17,7 @@ def global_generator(seed: int | None = None, device: torch.device | None = None
 
     If the ``device`` is a GPU, the same holds for its generator.
 
-    Example:
+    Examples:
         >>> with global_generator(seed=0):
         ...     first = torch.rand(1)
         >>> with global_generator(seed=0):

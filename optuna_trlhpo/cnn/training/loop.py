@@ -34,7 +34,7 @@ The CPU is up to three times faster if the features of a batch fit its cache.
 def learning_rate_factor(schedule: str, step: int, steps: int) -> float:
     """Return the learning rate of step ``step`` (0 to ``steps - 1``) as a fraction of its peak, in (0, 1].
 
-    Example:
+    Examples:
         >>> [round(learning_rate_factor("one_cycle", step, 8), 2) for step in range(8)]
         [0.5, 1.0, 1.0, 0.83, 0.67, 0.5, 0.33, 0.17]
     """
@@ -79,7 +79,7 @@ def train(
         augment: Called before each epoch with the images, a tensor for the images to train on instead, and
             the number of finished epochs.
 
-    Example:
+    Examples:
         >>> images, labels = torch.tensor([[-1.0], [1.0]] * 50), torch.tensor([0, 1] * 50)
         >>> model, generator = nn.Linear(1, 2), torch.Generator().manual_seed(0)
         >>> train(model, images, labels, epochs=5, batch_size=4, learning_rate=0.1, generator=generator)

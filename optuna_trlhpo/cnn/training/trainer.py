@@ -232,7 +232,7 @@ def layers_key(kinds: Sequence[type[Layer]]) -> str:
     It covers their constants and their methods, as far as the source is available. It is empty if there are
     no such kinds.
 
-    Example:
+    Examples:
         >>> from optuna_trlhpo.layers import TABLE_I
         >>> layers_key(TABLE_I.kinds)
         ''

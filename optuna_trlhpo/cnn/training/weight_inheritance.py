@@ -107,7 +107,7 @@ def inherit(network: nn.Sequential, parent: nn.Sequential, shape: Shape) -> bool
     Returns:
         Whether the classifier was inherited, too.
 
-    Example:
+    Examples:
         >>> from optuna_trlhpo.cnn.model import build_network
         >>> from optuna_trlhpo.layers import parse
         >>> parent = build_network(parse("Conv(8,3,1)"), (1, 8, 8), 3)
