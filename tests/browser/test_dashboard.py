@@ -159,10 +159,10 @@ def test_the_table_of_trials(served: Served, page: Page) -> None:
 
 
 def test_the_report_of_the_study(served: Served, page: Page) -> None:
-    page.set_viewport_size({"width": 1200, "height": 800})
+    page.set_viewport_size({"width": 1200, "height": 1150})
     page.goto(served.report.as_uri())
     page.wait_for_selector("body[data-drawn=true]", timeout=WAIT)
-    page.get_by_role("heading", name="Pareto Front of Layers").evaluate("it => it.scrollIntoView()")
+    page.get_by_role("heading", name="Architecture of Trial").evaluate("it => it.scrollIntoView()")
     page.wait_for_timeout(500)  # until it has come to rest
     page.screenshot(path=REPORT)
     assert REPORT.stat().st_size < 300_000
