@@ -105,7 +105,7 @@ def test_paper_figures(tmp_path: Path) -> None:
     output = run("paper_figures.py", *options, cwd=tmp_path)
     assert "what is found is not about MNIST" in output and "images of digits" in output
     assert "random: 4 trials, best" in output and "paper: 4 trials, best" in output
-    assert "had a negative reward" in output and "actor, attention to the last layer" in output
+    assert "had a negative gain" in output and "actor, attention to the last layer" in output
     written = {path.name for path in (tmp_path / "paper_figures").iterdir()}
     names = ("figure2-random", "figure2-paper", "figure3-paper")
     assert written == {f"{name}.{kind}" for name in names for kind in ("html", "svg")}

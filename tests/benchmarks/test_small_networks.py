@@ -30,7 +30,7 @@ def test_row_and_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert len(row["test_errors"]) == len(row["int8_errors"]) == len(row["int8_losses"]) == 2
     assert row["bytes"] < row["float_bytes"] and row["accuracies"] == sorted(row["accuracies"], reverse=True)
     assert "| digits-2000 | 1 |" in text and row["architecture"] in text
-    assert "0.05 minutes, max_parameters 2000" in text
+    assert "0.05 minutes, limits: max_parameters 2000" in text
     assert main([*arguments, "--minutes", "0.05"]) == 0 and len(read_rows(tmp_path)) == 1
 
 
@@ -59,7 +59,8 @@ def test_failures_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(module.CNNObjective, "confirm", broken)
     (row,) = module.run(["digits-2000"], seeds=[0], minutes=0.02, refits=1, out=tmp_path)
     assert row["error"] == "RuntimeError: no power"
-    assert module.report([row], ["digits-2000"]) == "There is no complete search.\n"
+    text = module.report([row], ["digits-2000"])
+    assert text.startswith("There is no complete search.\n") and "seed 0: RuntimeError: no power" in text
 
 
 @pytest.mark.parametrize(

@@ -79,8 +79,12 @@ class Setting:
     @property
     def text(self) -> str:
         """All arguments, as the field ``form`` of a row."""
-        parts = {**self.limits, **self.search, "leaders": self.leaders, "refit_epochs": self.refit_epochs}
-        return ", ".join(f"{name} {value}" for name, value in parts.items())
+        parts = {"limits": self.limits, "search": self.search, "leaders and refits": self.whole}
+        texts = [
+            f"{part}: {', '.join(f'{name} {value}' for name, value in own.items())}"
+            for part, own in parts.items()
+        ]
+        return "; ".join([*texts, f"{self.leaders} leaders", f"{self.refit_epochs} epochs of a refit"])
 
 
 _MNIST: dict[str, Any] = {
