@@ -31,7 +31,7 @@ VERSIONS :=
 TESTS :=
 
 # Words in the names of folders, files or tests: those that touch a dependency, and Optuna's own of any sampler.
-LOWEST_TESTS := test_export or test_training or test_model or test_data or WithoutStartup or test_publish or test_dependencies or test_tables or test_every_figure or test_gaussian_process or test_layer_prior or old_studies
+LOWEST_TESTS := test_export or test_quantisation or test_training or test_model or test_data or WithoutStartup or test_publish or test_dependencies or test_tables or test_every_figure or test_gaussian_process or test_layer_prior or old_studies
 LOWEST_EXTRAS := cnn,dashboard,export,visualization,bench,dev
 
 WITH_LOWEST := $(MAKE) --no-print-directory VENV='$(LOWEST)' EXTRAS='$(LOWEST_EXTRAS)' VERSIONS=tests/lowest.txt
@@ -39,8 +39,13 @@ WITH_LOWEST := $(MAKE) --no-print-directory VENV='$(LOWEST)' EXTRAS='$(LOWEST_EX
 SMAC := $(BIN)/python -c 'import smac' 2>/dev/null || $(BIN)/python -m pip install --disable-pip-version-check -e ".[smac]"
 NEWEST_ENOUGH := import sys; sys.exit(sys.version_info < (3, 10))
 
+# A study of the wheel alone, whose prior for layers is one of its files.
+IMPORTED := import os, optuna, optuna_trlhpo as it; assert it.__file__.startswith(os.path.abspath('installed')), it.__file__; \
+	space = it.LayerSpace(max_layers=2, min_accuracy=None); study = optuna.create_study(sampler=it.TRLHPOSampler(seed=0)); \
+	study.optimize(lambda trial: float(len(space.suggest(trial))), n_trials=3); assert study.trials[0].user_attrs == {}
+
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long test-all test-lowest install install-lowest test-smac test-browser lint format docs bench bench-full bench-foreign ablate transfer real confirm pareto bench-engine train-less engine-search small repeats reports policy idioms overhead soak clean
+.PHONY: help demo test test-long test-all test-lowest install install-lowest dist test-smac test-browser lint format docs bench bench-full bench-foreign ablate transfer real confirm pareto bench-engine train-less engine-search small repeats reports policy idioms overhead soak clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -71,6 +76,13 @@ test-smac: $(INSTALLED) ## those of SMAC, which is installed if it is missing
 
 test-browser: $(INSTALLED) ## the dashboard and the report in a headless Chromium, which must be installed
 	$(PYTEST) -m browser tests/browser $(ARGS)
+
+dist: $(INSTALLED) ## sdist and wheel in dist/, checked, and the wheel imported from a folder of its own
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation --outdir dist .
+	$(BIN)/python -m twine check --strict dist/*
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target dist/installed dist/*.whl
+	cd dist && PYTHONPATH=installed $(abspath $(BIN))/python -c "$(IMPORTED)"
 
 lint: $(INSTALLED) ## ruff (rules and format) and mypy; changes nothing
 	$(BIN)/ruff check .

@@ -1,0 +1,4 @@
+from ._mnist_layers import Problem
+
+
+__all__ = ["Problem"]
