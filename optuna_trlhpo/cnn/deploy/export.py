@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 
+from optuna_trlhpo.cnn.deploy.folding import folded
 from optuna_trlhpo.cnn.deploy.quantisation import quantised, strip
 from optuna_trlhpo.cnn.deploy.running import Run, runner
 from optuna_trlhpo.layers import blocks
@@ -178,7 +179,7 @@ def _write_onnx(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
-            network,
+            folded(network),  # older exporters cannot write some normalisations
             (inputs,),
             dynamo=True,
             dynamic_shapes=({0: torch.export.Dim("batch")},),
