@@ -178,3 +178,13 @@ def test_the_import_is_silent() -> None:
     program = "import optuna_trlhpo, optuna_trlhpo.cnn, optuna_trlhpo.sklearn, optuna_trlhpo.baselines"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == done.stderr == ""
+
+
+def test_measuring_says_nothing_of_cuda() -> None:
+    """In a new process, for the warning comes with an import."""
+    code = (
+        "from torch import nn; from optuna_trlhpo.cnn.deploy.cost import measure_latency; "
+        "measure_latency(nn.Linear(3, 2), (3,), seconds=0.01)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr == ""

@@ -8,6 +8,7 @@ input. Sizes in bytes are for the number format of the network, which is 32 bits
 
 from __future__ import annotations
 
+import logging
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -309,7 +310,13 @@ def _tensors(model: nn.Module) -> Iterator[Tensor]:
 
 
 def _time(part: Callable[[Tensor], Tensor], inputs: Tensor, threads: int, seconds: float) -> Latency:
-    from torch.utils.benchmark import Timer  # importing it warns where there is no CUDA runtime
+    logger = logging.getLogger("torch.utils.cpp_extension")
+    before = logger.level
+    logger.setLevel(logging.ERROR)  # the import warns where there is no CUDA runtime
+    try:
+        from torch.utils.benchmark import Timer
+    finally:
+        logger.setLevel(before)
 
     timer = Timer("part(inputs)", globals={"part": part, "inputs": inputs}, num_threads=threads)
     measured = timer.blocked_autorange(min_run_time=seconds)  # includes a warm-up and GPU synchronisation
