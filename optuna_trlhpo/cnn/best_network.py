@@ -225,6 +225,7 @@ def metadata(trial: BaseTrial | Confirmed, data: ImageData) -> dict[str, Any]:
         "architecture": network_of(trial)[0],
         "data": data.name,
         "input": "(x - mean) / std, in the pixel scale of the data (0 to 1 where it came as uint8)",
+        **({"classes": list(data.classes)} if data.classes else {}),
         "mean": [float(f"{value:.8g}") for value in data.mean],
         "std": [float(f"{value:.8g}") for value in data.std],
     }

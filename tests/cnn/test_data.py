@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import optuna
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import Dataset, TensorDataset
 
+from optuna_trlhpo.cnn import CNNObjective
 from optuna_trlhpo.cnn.data.datasets import load_data, resolve_device
 from optuna_trlhpo.cnn.data.splitting import stratified_split
 
@@ -232,7 +234,10 @@ _IMAGES, _LABELS = arrays()
         ((_IMAGES, _LABELS[:, None]), r"labels has shape \(60, 1\); it must be \(n,\)"),
         ((_IMAGES, _LABELS / 2), "labels has dtype float64; it must contain integers"),
         ((_IMAGES, _LABELS > 0), "labels has dtype bool; it must contain integers"),
-        ((_IMAGES, _LABELS.astype(str)), "labels has dtype <U21; it must contain numbers"),
+        (
+            (_IMAGES, np.array([0, "a"] * 30, dtype=object)),
+            "labels has dtype object; it must contain numbers",
+        ),
         ((_IMAGES, _LABELS - 1), "labels contain -1; with 2 classes they must be integers from 0 to 1"),
         ((_IMAGES, _LABELS + 1), "the number of images of class 0 is 0; each of the 4 classes"),
         (
@@ -317,3 +322,25 @@ def test_a_missing_extra_is_said(name: str, package: str, monkeypatch: pytest.Mo
     with pytest.raises(ImportError, match=r'pip install "optuna-trlhpo\[cnn\]"'):
         load(name)
     assert load(arrays()).num_classes == 3  # arrays need neither
+
+
+def test_labels_may_be_names() -> None:
+    images = np.random.default_rng(0).random((30, 8, 8))
+    names = np.array(["cat", "dog", "ant"])[np.arange(30) % 3]
+    data = load_data((images, names, images[:4], ["dog", "dog", "ant", "cat"]), device="cpu")
+    assert data.classes == ("ant", "cat", "dog") and data.num_classes == 3
+    assert data.test_labels is not None and data.test_labels.tolist() == [2, 2, 0, 1]
+    numbers = load_data((images, np.array([1, 2, 0])[np.arange(30) % 3]), device="cpu")
+    assert torch.equal(numbers.train_labels, data.train_labels) and numbers.classes == ()
+    with pytest.raises(
+        ValueError, match="test_labels contain 'cow'; the labels have the classes ant, cat, dog"
+    ):
+        load_data((images, names, images[:1], ["cow"]), device="cpu")
+
+
+def test_names_of_classes_are_in_the_file(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).random((60, 8, 8))
+    objective = CNNObjective((images, np.array(["a", "b"])[np.arange(60) % 2]), epochs=1, max_layers=1)
+    trial = optuna.trial.create_trial(value=0.5, user_attrs={"architecture": "Conv(8,3,1)"})
+    objective.export(trial, tmp_path / "a.py")
+    assert '["a", "b"]' in (tmp_path / "a.py").read_text(encoding="utf-8")

@@ -47,6 +47,7 @@ class ImageData:
         std: Standard deviation of the training split per channel or feature; 1 where it is constant.
         fingerprint: Checksum of the training and validation images before standardisation, which is the same
             on every machine. 0 means unknown.
+        classes: Names of the classes in the order of the labels, if the labels were names.
     """
 
     name: str
@@ -60,6 +61,7 @@ class ImageData:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     fingerprint: int = 0
+    classes: tuple[str, ...] = ()
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -89,8 +91,8 @@ def load_data(
     Args:
         data: One of `DATASETS`; ``(images, labels)`` or ``(images, labels, test_images, test_labels)`` as
             arrays or tensors, with images ``[N, H, W]`` or ``[N, C, H, W]`` of uint8 (scaled to 0-1) or
-            floats (unchanged); or a map-style ``Dataset`` of (image, label), where an image is a tensor, an
-            array or a PIL image.
+            floats (unchanged), and labels that are integers from 0 on or names; or a map-style ``Dataset`` of
+            (image, label), where an image is a tensor, an array or a PIL image.
         data_root: Directory of torchvision's files.
         download: Whether torchvision may download missing files.
         train_size: Number of training images. Default: 20,000 for torchvision's datasets, otherwise two
@@ -147,6 +149,7 @@ def load_data(
         mean=tuple(mean.tolist()),
         std=tuple(std.tolist()),
         fingerprint=zlib.crc32(image_bytes(validation_images), zlib.crc32(image_bytes(train_images))),
+        classes=raw.classes,
     )
 
 

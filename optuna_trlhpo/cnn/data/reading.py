@@ -37,6 +37,8 @@ class RawData(NamedTuple):
     labels: Tensor
     test_images: Tensor | None = None
     test_labels: Tensor | None = None
+    classes: tuple[str, ...] = ()
+    """Names of the classes in the order of the labels, if the labels were names."""
 
 
 # Reading --------------------------------------------------------------------------------------------------
@@ -68,10 +70,41 @@ def _read_arrays(data: Any, axes: int) -> RawData:
             f"data is a {type(data).__name__}; a vocabulary for {_INPUTS[axes]} takes a tuple (inputs, "
             "labels) or (inputs, labels, test_inputs, test_labels)"
         )
-    parts = [_as_images(data[0], "images", axes), _as_labels(data[1], "labels")]
-    if len(data) == 4:
-        parts += [_as_images(data[2], "test_images", axes), _as_labels(data[3], "test_labels")]
-    return RawData("arrays", *parts)
+    classes = _names_in(data[1])
+    given = [data[1], *data[3:]]
+    if classes:
+        given = [_numbers_of(labels, classes) for labels in given]
+    raw = RawData(
+        "arrays", _as_images(data[0], "images", axes), _as_labels(given[0], "labels"), classes=classes
+    )
+    if len(data) == 2:
+        return raw
+    test = _as_images(data[2], "test_images", axes), _as_labels(given[1], "test_labels")
+    return raw._replace(test_images=test[0], test_labels=test[1])
+
+
+def _names_in(labels: Any) -> tuple[str, ...]:
+    """Return the different names among labels, in alphabetical order; none if the labels are no names."""
+    if isinstance(labels, Tensor):
+        return ()
+    names = np.asarray(labels, dtype=object).ravel().tolist()
+    return tuple(sorted(set(names))) if names and all(isinstance(name, str) for name in names) else ()
+
+
+def _numbers_of(labels: Any, classes: tuple[str, ...]) -> np.ndarray:
+    """Return the number of each name.
+
+    Raises:
+        ValueError: If a test label is no name, or of a class that is not among the training labels.
+    """
+    names = np.asarray(labels, dtype=object)
+    unknown = [name for name in names.ravel().tolist() if name not in classes]
+    if unknown:
+        raise ValueError(
+            f"test_labels contain {unknown[0]!r}; the labels have the classes {', '.join(classes)}"
+        )
+    numbers = {name: number for number, name in enumerate(classes)}
+    return np.array([numbers[name] for name in names.ravel().tolist()], dtype=np.int64).reshape(names.shape)
 
 
 def _read_digits(rng: np.random.Generator) -> RawData:
