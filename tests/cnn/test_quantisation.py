@@ -330,6 +330,8 @@ def test_devices_have_limits_of_their_data_sheets() -> None:
     assert objective.space.max_model_bytes == 65_536 and objective.space.quantize == "int8"
     with pytest.raises(ValueError, match="share is 0; it must be above 0 and at most 1"):
         Device("mine", 1, 1).limits(0)
+    with pytest.raises(ValueError, match="flash_bytes is '64k'"):
+        Device("mine", "64k", 5)  # type: ignore[arg-type]
 
 
 def test_wide_matrix_is_within_the_count() -> None:

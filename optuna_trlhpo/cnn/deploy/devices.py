@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from optuna_trlhpo._checks import is_number
+from optuna_trlhpo._checks import check_positive_integer, is_number
 
 
 @dataclass(frozen=True)
@@ -17,6 +17,9 @@ class Device:
         flash_bytes: Size of the program memory, which holds the network.
         ram_bytes: Size of the working memory, which holds the activations.
 
+    Raises:
+        ValueError: If a size is not a positive integer.
+
     Examples:
         >>> STM32L432KC.limits()
         {'max_model_bytes': 131072, 'max_activation_bytes': 32768, 'quantize': 'int8'}
@@ -25,6 +28,10 @@ class Device:
     name: str
     flash_bytes: int
     ram_bytes: int
+
+    def __post_init__(self) -> None:
+        check_positive_integer("flash_bytes", self.flash_bytes)
+        check_positive_integer("ram_bytes", self.ram_bytes)
 
     def limits(self, share: float = 0.5) -> dict[str, Any]:
         """Return the limits of a search for int8 networks: ``CNNObjective("mnist", **STM32L432KC.limits())``.
@@ -38,8 +45,8 @@ class Device:
         if not (is_number(share) and 0 < share <= 1):
             raise ValueError(f"share is {share!r}; it must be above 0 and at most 1")
         return {
-            "max_model_bytes": int(share * self.flash_bytes),
-            "max_activation_bytes": int(share * self.ram_bytes),
+            "max_model_bytes": max(int(share * self.flash_bytes), 1),
+            "max_activation_bytes": max(int(share * self.ram_bytes), 1),
             "quantize": "int8",
         }
 
