@@ -168,9 +168,9 @@ def _draw_normalisations(network: nn.Module) -> None:
     """
     generator = torch.Generator().manual_seed(0)
     for module in network.modules():
-        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
-            for tensor in (module.weight, module.bias, module.running_mean, module.running_var):
-                assert tensor is not None
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d):
+            tensors = (module.weight, module.bias, module.running_mean, module.running_var)
+            for tensor in (it for it in tensors if it is not None):
                 with torch.no_grad():
                     tensor.copy_(0.5 + torch.rand(tensor.shape, generator=generator))
 

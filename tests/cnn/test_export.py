@@ -259,3 +259,35 @@ def test_a_bad_path_costs_no_training(
     with pytest.raises(ImportError, match=r'onnxruntime, .*pip install "optuna-trlhpo\[export\]"'):
         objective.export(study.best_trial, tmp_path / "net.onnx")
     assert list(tmp_path.iterdir()) == []
+
+
+class Backwards(nn.Sequential):
+    """Calls its children in another order than they are listed."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        for module in reversed(self):
+            inputs = module(inputs)
+        return inputs
+
+
+@pytest.mark.parametrize(
+    ("network", "shape"),
+    [
+        (nn.Sequential(nn.Conv1d(3, 4, 3), nn.BatchNorm1d(4), nn.ReLU(), nn.BatchNorm1d(4)), (3, 9)),
+        (nn.Sequential(nn.Flatten(), nn.Linear(12, 5), nn.BatchNorm1d(5)), (3, 4)),
+        (nn.Sequential(nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4, affine=False)), (2, 5, 5)),
+        (Backwards(nn.Conv2d(2, 2, 1), nn.BatchNorm2d(2)), (2, 5, 5)),
+    ],
+    ids=["sequence", "features", "without weights", "another order"],
+)
+def test_normalisations_are_folded_wherever_they_stand(
+    network: nn.Module, shape: tuple[int, ...], tmp_path: Path
+) -> None:
+    for part in network.modules():
+        if isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d):
+            assert part.running_mean is not None and part.running_var is not None
+            part.running_mean += torch.linspace(0.1, 1, len(part.running_mean))
+            part.running_var += torch.linspace(0.1, 1, len(part.running_var))
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    assert export_network(network, tmp_path / "a.onnx", shape).difference < 1e-4
+    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())

@@ -1,6 +1,4 @@
-"""Quantisation of an ONNX model to 8-bit integers, and removal of what inference does not need.
-
-onnxruntime quantises.
+"""Quantisation of an ONNX model to 8-bit integers by onnxruntime, and removal of unneeded parts of a model.
 
 Weights and activations become int8 with a scale and a zero point: one for each output channel of a weight,
 one for each tensor of activations (Jacob et al., 2018). The model has QuantizeLinear and DequantizeLinear
