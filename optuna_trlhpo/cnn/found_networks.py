@@ -207,7 +207,7 @@ class FoundNetworks:
                 (readable source, with its weights in a ``.safetensors`` file beside it); see
                 `export_network`.
             network: Trained network, such as ``refit(trial).network``.
-            quantize: ``"int8"`` for 8-bit integers, in ONNX: a quarter of the bytes. The ranges of the
+            quantize: ``"int8"`` for 8-bit integers, in ONNX. The ranges of the
                 activations are those on the validation images, and so are the two accuracies in the result. A
                 loss of more than 0.001 is logged as a warning. None for 32-bit floats. ``"auto"`` for the
                 number format of the objective in ONNX, and floats in other formats.

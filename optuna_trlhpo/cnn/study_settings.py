@@ -39,6 +39,10 @@ def note_settings(study: Study, objective: CNNObjective) -> None:
         )
 
 
+def _text(value: Any) -> str | None:
+    return None if value is None else str(value)
+
+
 def _settings_of(objective: CNNObjective) -> dict[str, Any]:
     """Return the settings of the trainings by their names in words."""
     trainer, data = objective.trainer, objective.data
@@ -50,7 +54,8 @@ def _settings_of(objective: CNNObjective) -> dict[str, Any]:
         "batch size": objective.batch_size,
         "learning rate": float(objective.learning_rate),
         "schedule": objective.schedule,
-        "augmentation": None if trainer.augment is None else str(trainer.augment),
+        # The text of a function holds its address, which is another one in every process.
+        "augmentation": getattr(trainer.augment, "__qualname__", None) or _text(trainer.augment),
         "precision": trainer.precision,
         "inherited epochs": trainer.inherited_epochs if trainer.inherits else None,
         "activation of convolutions": objective.conv_activation,

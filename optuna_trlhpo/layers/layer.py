@@ -61,7 +61,7 @@ class Layer:
     """Prefix of its parameters' names, after ``layer<k>_``, such as ``"conv"``."""
     hyperparameters: ClassVar[tuple[Hyperparameter, ...]]
     repeatable: ClassVar[bool] = True
-    """Whether a layer of this kind may follow another one. A second normalisation, say, does nothing."""
+    """Whether a layer may follow one of the same kind. A second normalisation, for example, does nothing."""
 
     quantizable: ClassVar[bool] = True
     """Whether onnxruntime quantises its weights and activations to 8-bit integers."""
@@ -87,6 +87,8 @@ class Layer:
 
     def model_bytes(self, shape: Shape, quantize: str | None = None) -> int:
         """Return at most how many bytes the layer takes in an ONNX file, for an input of ``shape``.
+
+        By default it is estimated from the modules.
 
         Args:
             shape: Shape of its input.

@@ -1,8 +1,8 @@
 """Size in bytes of a layer in an ONNX file, as 32-bit floats or as 8-bit integers, without writing the file.
 
-Every function returns an upper bound of what `optuna_trlhpo.cnn.export_network` writes: the file of a network
-is never larger than the sum over its layers, the classifier and the frame. The constants were measured on
-written files, and a test compares both on random networks.
+Every function but `bytes_of_modules`, which estimates, returns an upper bound of what `export_network` of
+`optuna_trlhpo.cnn` writes: the file of a network is never larger than the sum over its layers, the classifier
+and the frame. The constants were measured on written files, and a test compares both on random networks.
 
 Notation: C output channels (of a convolution) or features (of a matrix).
 """
