@@ -31,7 +31,7 @@ VERSIONS :=
 TESTS :=
 
 # Words in the names of folders, files or tests: those that touch a dependency, and Optuna's own of any sampler.
-LOWEST_TESTS := test_export or test_quantisation or test_training or test_model or test_data or WithoutStartup or test_publish or test_dependencies or test_tables or test_every_figure or test_gaussian_process or test_layer_prior or old_studies
+LOWEST_TESTS := test_export or test_quantisation or test_model_bytes or test_training or test_model or test_data or WithoutStartup or test_publish or test_dependencies or test_tables or test_every_figure or test_gaussian_process or test_layer_prior or old_studies
 LOWEST_EXTRAS := cnn,dashboard,export,visualization,bench,dev
 
 WITH_LOWEST := $(MAKE) --no-print-directory VENV='$(LOWEST)' EXTRAS='$(LOWEST_EXTRAS)' VERSIONS=tests/lowest.txt
