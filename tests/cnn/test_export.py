@@ -261,6 +261,16 @@ def test_a_bad_path_costs_no_training(
     assert list(tmp_path.iterdir()) == []
 
 
+RELU, NORM = nn.ReLU(), nn.BatchNorm2d(2)
+
+
+class Doubled(nn.BatchNorm2d):
+    """A normalisation that does something else."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return 2 * inputs
+
+
 class Backwards(nn.Sequential):
     """Calls its children in another order than they are listed."""
 
@@ -277,8 +287,12 @@ class Backwards(nn.Sequential):
         (nn.Sequential(nn.Flatten(), nn.Linear(12, 5), nn.BatchNorm1d(5)), (3, 4)),
         (nn.Sequential(nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4, affine=False)), (2, 5, 5)),
         (Backwards(nn.Conv2d(2, 2, 1), nn.BatchNorm2d(2)), (2, 5, 5)),
+        (nn.Sequential(RELU, nn.Conv2d(2, 2, 1), RELU, nn.BatchNorm2d(2)), (2, 5, 5)),
+        (nn.Sequential(NORM, nn.Conv2d(2, 2, 1), NORM, nn.Conv2d(2, 2, 1)), (2, 5, 5)),
+        (nn.BatchNorm2d(2), (2, 5, 5)),
+        (nn.Sequential(nn.Conv2d(2, 2, 1), Doubled(2)), (2, 5, 5)),
     ],
-    ids=["sequence", "features", "without weights", "another order"],
+    ids=["sequence", "features", "no weights", "another order", "ReLU twice", "twice", "alone", "subclass"],
 )
 def test_normalisations_are_folded_wherever_they_stand(
     network: nn.Module, shape: tuple[int, ...], tmp_path: Path

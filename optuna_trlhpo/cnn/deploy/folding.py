@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -29,28 +30,39 @@ class Affine(nn.Module):
 def folded(network: nn.Module) -> nn.Module:
     """Return a copy of a network in evaluation mode whose normalisations are folded.
 
-    One behind a convolution becomes part of it; another becomes an `Affine`.
+    One behind a convolution in an `nn.Sequential` becomes part of it; any other becomes an `Affine`.
 
     Examples:
         >>> network = nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2), nn.ReLU(), nn.BatchNorm2d(2))
         >>> [type(module).__name__ for module in folded(network.eval())]
-        ['Conv2d', 'ReLU', 'Affine']
+        ['Conv2d', 'Identity', 'ReLU', 'Affine']
     """
     network = copy.deepcopy(network).eval()
     # Of other modules it is not known what follows what.
-    sequences = [it for it in network.modules() if isinstance(it, nn.Sequential) and _is_in_order(it)]
-    for parent in sequences:
-        before: tuple[str, nn.Module] | None = None
-        for name, module in list(parent.named_children()):
-            if isinstance(module, _NORMALISATIONS) and module.running_mean is not None:
-                if before is not None and isinstance(before[1], _CONVOLUTIONS):
-                    setattr(parent, before[0], fuse_conv_bn_eval(before[1], module))
-                    delattr(parent, name)
-                    before = None
-                    continue
-                setattr(parent, name, _affine(module))
-            before = (name, module)
-    return network
+    for module in network.modules():
+        if isinstance(module, nn.Sequential) and _is_in_order(module):
+            _fuse(module)
+    # A module that stands in two places is replaced in both.
+    for name, module in list(network.named_modules(remove_duplicate=False)):
+        if name and _is_foldable(module):
+            network.set_submodule(name, _affine(module))
+    return _affine(network) if _is_foldable(network) else network
+
+
+def _fuse(sequence: nn.Sequential) -> None:
+    """Make each normalisation that stands right behind a convolution part of it."""
+    for index in range(1, len(sequence)):
+        before, module = sequence[index - 1], sequence[index]
+        # A subclass may do something else.
+        if type(before) in _CONVOLUTIONS and _is_foldable(module):
+            assert isinstance(before, _CONVOLUTIONS)
+            sequence[index - 1] = fuse_conv_bn_eval(before, module)
+            sequence[index] = nn.Identity()
+
+
+def _is_foldable(module: nn.Module) -> TypeGuard[nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d]:
+    """Return whether this is a normalisation with statistics, and no subclass of one."""
+    return type(module) in _NORMALISATIONS and module.running_mean is not None
 
 
 def _is_in_order(module: nn.Sequential) -> bool:
