@@ -9,6 +9,7 @@ from optuna_trlhpo.agent.config import AgentConfig
 from optuna_trlhpo.layers import FCL, Conv, Layer, MaxPool, describe, parse
 from optuna_trlhpo.space import LayerSpace
 from optuna_trlhpo.space.sampler_hooks import worth_growing, worth_training
+from optuna_trlhpo.stopping import StopWithoutGain
 from optuna_trlhpo.trials.performance import report_performance
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ __all__ = [
     "Layer",
     "LayerSpace",
     "MaxPool",
+    "StopWithoutGain",
     "TRLHPOSampler",
     "describe",
     "parse",

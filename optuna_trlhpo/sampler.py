@@ -22,7 +22,7 @@ from optuna.samplers import BaseSampler, RandomSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from optuna_trlhpo._checks import check_integer, named_only
+from optuna_trlhpo._checks import check_integer, check_positive_number, named_only
 from optuna_trlhpo._threads import isolated
 from optuna_trlhpo.agent.agent import Agent
 from optuna_trlhpo.agent.config import AgentConfig
@@ -87,6 +87,11 @@ class TRLHPOSampler(BaseSampler):
         repeat: Whether a configuration may be suggested again, as where the objective is noisy. False avoids
             this while an untried one is left, unless the reports of equal trials differ and decide what is
             right next. Values that the objective itself rounds cannot be recognised.
+        time_budget: Seconds that the trials of the study may take together, if some take longer than others.
+            The gain expected of a plan is then divided by its expected seconds, to the power of the share of
+            the budget that is left (Lee et al., 2020, arXiv 2003.10870). The sampler does not end the study:
+            pass ``timeout`` to `Study.optimize`. The seconds of a trial are those between its beginning and
+            its end, or its user attribute ``"seconds"`` if it has one. None: all trials count the same.
         warn_independent_sampling: Whether to log a warning when, after the startup phase,
             ``independent_sampler`` samples a parameter that no finished trial had, outside of a `LayerSpace`.
 
@@ -120,6 +125,7 @@ class TRLHPOSampler(BaseSampler):
         warm_start: Iterable[Study] = (),
         layer_prior: bool | str | Path = True,
         repeat: bool = False,
+        time_budget: float | None = None,
         warn_independent_sampling: bool = True,
     ) -> None:
         check_integer("seed", seed, optional=True)
@@ -145,6 +151,7 @@ class TRLHPOSampler(BaseSampler):
         self._independent_sampler = independent_sampler
         self._warn_independent_sampling = warn_independent_sampling
         self._repeat = repeat
+        self._time_budget = self._checked_budget(time_budget)
         self._earlier = [EarlierStudy(study) for study in earlier]
         self._priors: tuple[LayerPrior, ...] = ()
         if layer_prior is not False and self._config.n_candidates:
@@ -337,9 +344,21 @@ class TRLHPOSampler(BaseSampler):
             earlier=self._earlier,
             priors=self._priors,
             repeat=self._repeat,
+            time_budget=self._time_budget,
         )
         self._spaces = {key: space for key, space in self._spaces.items() if key[0] == study.study_name}
         self._is_noted = False
+
+    def _checked_budget(self, seconds: float | None) -> float | None:
+        if seconds is None:
+            return None
+        check_positive_number("time_budget", seconds)
+        if not self._config.n_candidates or self._config.acquisition == "thompson":
+            raise ValueError(
+                f"time_budget is {seconds!r}; it must be None for an agent that expects no gain: the paper's "
+                "actor, and the acquisition function 'thompson'"
+            )
+        return float(seconds)
 
     def _note_trial(self, study: Study, trial: FrozenTrial) -> None:
         """Store with the trial what it does not show itself, and the agent's record of it."""
@@ -370,6 +389,7 @@ class TRLHPOSampler(BaseSampler):
             "n_exploration_trials": self._n_exploration_trials,
             "agent": {name: value for name, value in own.items() if value != getattr(default, name)},
             "layer_prior": bool(self._priors),
+            **({} if self._time_budget is None else {"time_budget": self._time_budget}),
             "warm_start": [earlier.name for earlier in self._earlier],
             "optuna": optuna.__version__,
             "torch": str(torch.__version__),

@@ -38,9 +38,10 @@ ALLOWED: dict[str, set[str]] = {
     "dashboard": {"_checks", "_texts", "layers", "trials", "cnn", "visualization"},
     "benchmarks": {
         *("", "_checks", "_threads", "layers", "space", "trials", "agent", "sampler", "cnn", "baselines"),
-        "visualization",
+        *("stopping", "visualization"),
     },
-    "": {"layers", "space", "trials", "agent", "sampler"},  # the package's own __init__
+    "stopping": {"_checks", "trials"},
+    "": {"layers", "space", "stopping", "trials", "agent", "sampler"},  # the package's own __init__
 }
 # The same between the folders of benchmarks.
 BENCHMARKS: dict[str, set[str]] = {
@@ -60,6 +61,7 @@ TORCH_FREE = {
     "layers",
     "space",
     "trials",
+    "stopping",
     "search_space",
     "baselines",
     "visualization",

@@ -6,6 +6,7 @@ Notation: N networks with a value, C candidates, F features.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -32,6 +33,7 @@ def acquire(
     of_networks: np.ndarray,
     values: np.ndarray,
     rng: np.random.Generator,
+    log_costs: np.ndarray | None = None,
 ) -> np.ndarray:
     """Values ``[C]`` of the acquisition function for candidates.
 
@@ -42,19 +44,24 @@ def acquire(
         of_networks: ``[N]`` predictions of the critic for the networks with a value.
         values: ``[N]`` values of these networks.
         rng: Random generator.
+        log_costs: ``[C]`` logarithms of the costs by which gains are divided, not of those of "thompson",
+            which are no gains; None: costs are equal.
     """
     if kind == "thompson":
         return critic.sample(z, rng)
     mean, deviation = critic.predict(z)
+    costs = np.zeros(len(z)) if log_costs is None else log_costs
     if kind == ASPIRATION:
         level = 0.25 * of_networks.max() + 0.75 * of_networks.min()
-        return log_expected_improvement(mean, deviation, float(level))
+        return log_expected_improvement(mean, deviation, float(level)) - costs
     best = float(of_networks.max()) if len(of_networks) else 0.0
-    improvement = log_expected_improvement(mean, deviation, best)
+    improvement = log_expected_improvement(mean, deviation, best) - costs
     if kind == "expected_improvement" or not len(values):
         return improvement
     k = int(np.argmax(values))
     gain = incumbent_gain(mean, deviation, critic.noise, float(of_networks[k]), float(values[k]))
+    if log_costs is not None:
+        gain = np.where(gain > 0, gain * np.exp(-costs), gain)  # a loss is none the less for its cost
     # Compare gains only among candidates that promise improvement: a surely bad network has a gain of 0,
     # and would win against all good ones once each of these could also have a negative gain.
     return np.where(improvement > improvement.max() - LOG_EI_MARGIN, gain, improvement - BELOW_ALL_GAINS)
@@ -85,6 +92,37 @@ def incumbent_gain(
     u = torch.from_numpy((mean - best_observed) / total)
     density = torch.exp(-0.5 * u.square() - 0.5 * math.log(2 * math.pi)).numpy()
     return (mean - best_mean) * torch.special.ndtr(u).numpy() + deviation**2 / total * density
+
+
+def expected_gain(
+    mean: float,
+    deviation: float,
+    of_known: np.ndarray,
+    values_of: Callable[[np.ndarray], np.ndarray | None],
+) -> float | None:
+    """Expected improvement of one candidate over the best of what is known, in the unit of the objective.
+
+    The best is that by prediction, and not by its observed value, which may be a lucky one.
+
+    Args:
+        mean: Expected score of the candidate.
+        deviation: Its standard deviation.
+        of_known: ``[N]`` predicted scores of all that has a value.
+        values_of: Maps scores to values of the objective; to None with several objectives.
+
+    Returns:
+        A number of 0 or more; None where nothing has a value yet, or a score has no single value.
+
+    Examples:
+        >>> round(expected_gain(0.0, 1.0, np.array([-1.0, 0.0]), lambda scores: 10 * scores), 2)
+        3.99
+    """
+    if not len(of_known):
+        return None
+    best = float(of_known.max())
+    improvement = np.exp(log_expected_improvement(np.array([mean]), np.array([deviation]), best))
+    values = values_of(best + np.append(improvement, 0.0))
+    return None if values is None else abs(float(values[0] - values[1]))
 
 
 def log_expected_improvement(mean: np.ndarray, deviation: np.ndarray, best: float) -> np.ndarray:

@@ -20,6 +20,7 @@ from optuna_trlhpo.agent.config import AgentConfig
 from optuna_trlhpo.agent.configurations.agent import ConfigurationAgent
 from optuna_trlhpo.agent.configurations.memory import read_record
 from optuna_trlhpo.agent.configurations.plan import ConfigurationPlan
+from optuna_trlhpo.agent.configurations.planner import ConfigurationPlanner
 from optuna_trlhpo.agent.configurations.running import PlannedTrial
 from optuna_trlhpo.agent.explain import with_path_plan
 from optuna_trlhpo.agent.generators import make_generator
@@ -27,6 +28,7 @@ from optuna_trlhpo.agent.layer_prior import LayerPrior
 from optuna_trlhpo.agent.network_agent import Course, NetworkAgent, Proposal
 from optuna_trlhpo.agent.prior_knowledge import GrowthContext
 from optuna_trlhpo.agent.sequences import Plan
+from optuna_trlhpo.agent.time_budget import TimeBudget
 from optuna_trlhpo.trials.agent_record import GROWTH, PLAIN, SPACE, AgentRecord, read_agent
 from optuna_trlhpo.trials.announcements import Announced, planned_digest
 from optuna_trlhpo.trials.attributes import MARKS_ATTRIBUTE, report_marks
@@ -57,6 +59,7 @@ class Agent:
         earlier: Earlier studies, for transfer learning.
         priors: Priors for layers, independent of the task, each for another vocabulary.
         repeat: Whether tried configurations may be proposed again.
+        time_budget: Seconds that the study's trials may take together; None: plans are not weighed by time.
 
     Attributes:
         networks: Agent for networks that grow.
@@ -75,9 +78,11 @@ class Agent:
         earlier: Sequence[EarlierStudy] = (),
         priors: Sequence[LayerPrior] = (),
         repeat: bool = False,
+        time_budget: float | None = None,
     ) -> None:
         self._config, self._seed = config, seed
         self._n_startup_trials = n_startup_trials
+        self._budget = TimeBudget(time_budget)
         self.networks = NetworkAgent(
             config,
             directions,
@@ -85,6 +90,7 @@ class Agent:
             n_exploration_trials=n_exploration_trials,
             earlier=earlier,
             priors=priors,
+            budget=self._budget,
         )
         records = [
             (
@@ -93,7 +99,8 @@ class Agent:
             )
             for study in earlier
         ]
-        self.configurations = ConfigurationAgent(config, directions, seed, records, repeat=repeat)
+        planner = ConfigurationPlanner(config, directions, seed, records, self._budget)
+        self.configurations = ConfigurationAgent(planner, directions, repeat=repeat)
         self.courses: dict[int, Course] = {}
         self._asked: set[str] = set()  # what finished and running trials have asked for, see `AgentRecord`
         # Numbers of trials: all, those before the last `observe`, and its trials that can be learned from.
@@ -131,6 +138,7 @@ class Agent:
         self._n_before, self._n_new = self._n_observed, 0
         derive = None if keeps_order else self.configurations.search.model.in_order
         for trial in trials:
+            self._budget.spend(trial)
             trial = in_order(trial, derive)
             if self.courses.pop(trial.number, None) is None:
                 self._catch_up(trial)

@@ -37,7 +37,7 @@ def with_plan(note: AgentRecord, plan: Plan, n_fixed: int, search: Planner) -> A
         plans = (*plans, Forecast(n_fixed, len(plan.names), float(values[0]), low, high))
     attention = {"actor": search.knowledge.attention(plan), "critic": search.attention(plan)}
     attention = {role: rows for role, rows in attention.items() if rows}
-    return replace(note, plans=plans, origin=note.origin or plan.origin, attention=attention)
+    return replace(_of_first_plan(note, plan), plans=plans, attention=attention)
 
 
 def with_path_plan(
@@ -59,7 +59,12 @@ def with_path_plan(
         plans = (*plans, Forecast(n_fixed, n_steps, float(values[0]), low, high))
     rows = search.attention(plan)
     attention = {"critic": rows} if rows else {}
-    return replace(note, plans=plans, origin=note.origin or plan.origin, attention=attention)
+    return replace(_of_first_plan(note, plan), plans=plans, attention=attention)
+
+
+def _of_first_plan(note: AgentRecord, plan: Plan | ConfigurationPlan) -> AgentRecord:
+    """Add to a record without a plan what it has of the first one alone."""
+    return note if note.origin is not None else replace(note, origin=plan.origin, gain=plan.gain)
 
 
 def with_episode(

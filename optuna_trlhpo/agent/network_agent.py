@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution
 from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
 from optuna_trlhpo.agent.config import AgentConfig
 from optuna_trlhpo.agent.configurations.running import PlannedTrial
@@ -25,11 +26,13 @@ from optuna_trlhpo.agent.prior_knowledge import GrowthContext, PriorKnowledge
 from optuna_trlhpo.agent.replay import Replay
 from optuna_trlhpo.agent.sequences import DecisionPoint, Plan
 from optuna_trlhpo.agent.step_encoding import make_noise
+from optuna_trlhpo.agent.time_budget import TimeBudget
 from optuna_trlhpo.agent.transfer import NetworkSource
 from optuna_trlhpo.agent.transitions import Transitions
 from optuna_trlhpo.layers import ACTION_SLOTS
 from optuna_trlhpo.layers.bins import middle_of
 from optuna_trlhpo.trials.agent_record import AgentRecord
+from optuna_trlhpo.trials.durations import seconds_of
 from optuna_trlhpo.trials.earlier_study import EarlierStudy
 from optuna_trlhpo.trials.episode import Episode, ReportMarks, Request, read_episode, read_request
 from optuna_trlhpo.trials.parameters import decode, encode
@@ -101,6 +104,7 @@ class NetworkAgent:
         n_exploration_trials: Number of trials over which the noise of the actor fades; None: it never does.
         earlier: Earlier studies, for transfer learning.
         priors: Priors for layers, independent of the task, each for another vocabulary.
+        budget: Budget in seconds.
 
     Attributes:
         replay: Finished trials as episodes.
@@ -119,6 +123,7 @@ class NetworkAgent:
         n_exploration_trials: int | None = None,
         earlier: Sequence[EarlierStudy] = (),
         priors: Sequence[LayerPrior] = (),
+        budget: TimeBudget,
     ) -> None:
         self._config, self._directions, self._seed = config, directions, seed
         self._n_exploration_trials = n_exploration_trials
@@ -127,7 +132,7 @@ class NetworkAgent:
         names = self.replay.names
         sources = [NetworkSource(config, study, directions, seed, names) for study in earlier]
         self.knowledge = PriorKnowledge(names, self.replay.n_weights, seed, sources, priors)
-        self.planner = Planner(config, self.replay, seed, self.knowledge)
+        self.planner = Planner(config, self.replay, seed, self.knowledge, budget)
         self.ddpg: DDPG | None = None
         if config.n_candidates == 0:
             self.ddpg = DDPG(
@@ -140,7 +145,8 @@ class NetworkAgent:
             for k, source in enumerate(sources):
                 self._learn_source(k, source)
         self._restlessness = 0.0  # scale of the noise that is left after the exploration trials
-        self._waiting: list[tuple[int, Episode, np.ndarray]] = []  # trials that the planner is yet to learn
+        # Arguments of `Replay.add` for the trials that the planner is yet to learn.
+        self._waiting: list[tuple[int, Episode, np.ndarray, float]] = []
         self._losses: tuple[float, float | None] | None = None  # of critic and actor, in the last update
 
     def observe(self, trial: FrozenTrial, marks: ReportMarks) -> bool:
@@ -150,7 +156,8 @@ class NetworkAgent:
         if outcomes is None:
             return False
         if self.ddpg is None:
-            self._waiting.append((trial.number, episode, outcomes))
+            seconds = seconds_of(trial) if trial.state == TrialState.COMPLETE else math.nan
+            self._waiting.append((trial.number, episode, outcomes, seconds))
             return True
         repeats = self.replay.has_tried(episode)
         self._restlessness = (
@@ -171,8 +178,8 @@ class NetworkAgent:
         self.knowledge.enter(context)
         waiting, self._waiting = self._waiting, []
         self._learn_planner()  # even without any trial, something may be known
-        for number, episode, outcomes in waiting:
-            self.replay.add(number, episode, outcomes)
+        for one in waiting:
+            self.replay.add(*one)
             self._learn_planner()
 
     def _learn_planner(self) -> None:

@@ -13,10 +13,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from optuna_trlhpo.agent.acquisition import ASPIRATION, acquire
+from optuna_trlhpo.agent.acquisition import ASPIRATION, acquire, expected_gain
 from optuna_trlhpo.agent.config import AgentConfig
 from optuna_trlhpo.agent.learning import Occasions
 from optuna_trlhpo.agent.neighbourhood import Neighbourhood
+from optuna_trlhpo.agent.network_costs import NetworkCosts
 from optuna_trlhpo.agent.network_critic import NetworkCritic
 from optuna_trlhpo.agent.prior_knowledge import DEPTH, PriorKnowledge
 from optuna_trlhpo.agent.replay import Replay
@@ -33,6 +34,7 @@ from optuna_trlhpo.agent.sequences import (
     network_key,
 )
 from optuna_trlhpo.agent.steering import Steering, surprises
+from optuna_trlhpo.agent.time_budget import TimeBudget
 from optuna_trlhpo.trials.agent_record import ACTOR, CHANCE
 from optuna_trlhpo.trials.outcome_transforms import normal_scores, ranks_of
 
@@ -49,6 +51,7 @@ class Planner:
         replay: Memory of finished trials, which is never changed here.
         seed: Random seed of an ensemble.
         knowledge: Prior knowledge about networks.
+        budget: Budget in seconds.
 
     Attributes:
         features: Features of networks, which the critic reads.
@@ -62,6 +65,7 @@ class Planner:
         replay: Replay,
         seed: int,
         knowledge: PriorKnowledge,
+        budget: TimeBudget,
     ) -> None:
         self._config = config
         self._replay = replay
@@ -70,6 +74,7 @@ class Planner:
         self._forecast = NetworkCritic(config, seed)  # of reports
         self._differs = False  # whether equal networks had different reports
         self._steering = Steering(functools.partial(NetworkCritic, config, seed))
+        self._costs = NetworkCosts(seed, replay, knowledge, budget)
         self._occasions = Occasions()
         self._excluded: set[str] = set()
         self.losses: tuple[float, None] | None = None
@@ -94,6 +99,7 @@ class Planner:
         self.critic.condition(networks, values, n_trials=since)
         if self.critic.evidence is not None:
             self.losses = -self.critic.evidence / max(len(values), 1), None
+        self._costs.learn(templates, since)
         if not self._replay.reports_between or self.critic.evidence is None:
             return
         informed = self._steering.candidate(n_trials)
@@ -147,6 +153,7 @@ class Planner:
             contexts, context = self._contexts(networks, len(prefix_values), at, own)
             networks = networks._replace(context=contexts)
         critic.condition(networks, values, others)
+        self._costs.refresh()
         may_repeat = critic is self._steering.critic and self._differs
         of_networks, values = critic.of_networks, critic.values
         # Trials without a value are templates only: those with a value are among the networks.
@@ -197,9 +204,11 @@ class Planner:
                 candidates = list(unique.values())
             if not candidates:
                 break
-            z = critic.features(self.knowledge.with_prior_features(as_networks(candidates, context)))
+            described = self.knowledge.with_prior_features(as_networks(candidates, context))
+            z = critic.features(described)
             kind = ASPIRATION if len(context) else config.acquisition
-            scores = acquire(kind, critic.surrogate, z, of_networks, values, rng)
+            costs = self._costs.weighed(described)
+            scores = acquire(kind, critic.surrogate, z, of_networks, values, rng, costs)
             order = np.argsort(-scores, kind="stable")
             chosen, score, features = candidates[order[0]], float(scores[order[0]]), z[order[:1]]
             parents = candidates = [candidates[i] for i in order[:_BEST_OF_GENERATION]]
@@ -208,8 +217,9 @@ class Planner:
             features = critic.features(self.knowledge.with_prior_features(as_networks([chosen], context)))
         (mean,), (deviation,) = critic.surrogate.predict(features)
         actions, names, indices = chosen.actions.copy(), chosen.names.copy(), chosen.indices.copy()
+        gain = None if len(context) else expected_gain(mean, deviation, of_networks, self.values_of)
         return Plan(
-            actions, names, indices, score, chosen.key(), float(mean), float(deviation), chosen.origin
+            actions, names, indices, score, chosen.key(), float(mean), float(deviation), chosen.origin, gain
         )
 
     def judged(self, plan: Plan, weights: np.ndarray, rng: np.random.Generator) -> Plan:

@@ -9,6 +9,7 @@ in `Steps` and `Batch` K kinds of a step.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 
@@ -40,6 +41,8 @@ _BATCH_STEPS = 256
 """Largest number of steps in a batch: with long trials a batch has fewer trials, for the same run time."""
 _BEST, _LATEST, _OTHERS = 120, 100, 80
 """Numbers of networks that the critic is conditioned on, where there are more than these together."""
+_MOST_TIMED = 300
+"""Largest number of trials from which the seconds of others are estimated: the latest ones."""
 _MOST_REPORTS = 300
 """Largest number of reports from which others are forecast: those of the latest trials."""
 
@@ -82,6 +85,7 @@ class Replay:
             reports=np.nan,
             performance=np.nan,
             outcomes=np.nan,
+            seconds=np.nan,
             mask=0.0,
         )
         self.n_added = 0
@@ -100,8 +104,15 @@ class Replay:
     def __len__(self) -> int:
         return len(self._ring)
 
-    def add(self, number: int, episode: Episode, outcomes: np.ndarray) -> None:
-        """Remember trial ``number``, with ``outcomes`` ``[S, K]`` from `trials.rewards.signed_outcomes`."""
+    def add(self, number: int, episode: Episode, outcomes: np.ndarray, seconds: float = math.nan) -> None:
+        """Remember trial ``number``.
+
+        Args:
+            number: Number of the trial.
+            episode: The trial.
+            outcomes: ``[S, K]`` outcomes from `trials.rewards.signed_outcomes`.
+            seconds: Seconds that the trial took; NaN where they are unknown, or the trial was cut short.
+        """
         names, indices, n_values = self.names.learn_all(episode)
         best = np.fmax.reduce(outcomes, axis=0)
         for cdf, outcome in zip(self._outcome_cdfs, best, strict=True):
@@ -139,6 +150,7 @@ class Replay:
                 reports=reports,
                 performance=episode.performance.astype(np.float32),
                 outcomes=outcomes,
+                seconds=np.append(np.full(len(episode) - 1, np.nan), seconds),
                 mask=np.tile(mask.astype(np.float32), (len(episode), 1)),
             )
         )
@@ -252,6 +264,14 @@ class Replay:
         if len(rows) > n:
             rows = np.sort(rng.choice(rows, n, replace=False))
         return self._cut(rows, np.full(len(rows), 10**6))
+
+    def timed(self) -> tuple[Networks, np.ndarray]:
+        """Networks of the latest trials whose seconds are known, and these ``[N]``."""
+        if not len(self):
+            return Networks.empty(0, 1), np.zeros(0)
+        seconds = self._ring.rows(np.arange(len(self._ring)), "seconds")["seconds"]
+        trial, step = (places[-_MOST_TIMED:] for places in np.nonzero(~np.isnan(seconds)))
+        return self._cut(trial, step), seconds[trial, step]
 
     def score_report(self, report: float) -> float:
         """Score of a network with that report, on the scale of the last `networks`."""

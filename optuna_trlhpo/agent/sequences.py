@@ -138,6 +138,8 @@ class Plan:
     """Standard deviation of the score, by the critic."""
     origin: str = CHANCE
     """Proposer of the network, see `trials.agent_record.ORIGINS`."""
+    gain: float | None = None
+    """Expected gain, see `acquisition.expected_gain`; None if reports of the trial informed the plan."""
 
     def answers(self, point: DecisionPoint) -> bool:
         """Return whether the plan begins with the fixed steps and continues with the parameter asked for."""

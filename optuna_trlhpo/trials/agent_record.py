@@ -68,6 +68,8 @@ class AgentRecord:
         by: Name of the decision maker: "actor", or the critic that ranked plans: "posterior", "transformer",
             "perceptron".
         origin: Proposer of the trial's first plan, one of `ORIGINS`; None where it is not recorded.
+        gain: Improvement over the best value, 0 or more, that the critic expects of the trial's first plan,
+            in the unit of the study's values; None where no critic ranks plans, and for several objectives.
         plans: One `Forecast` for each plan, in order, of a critic that ranks plans.
         q: ``[S]`` Q(state, action) of each executed step by the paper's critic, the mean over the ensemble,
             in [-1, 1].
@@ -92,6 +94,7 @@ class AgentRecord:
     by: str
     plans: tuple[Forecast, ...] = ()
     origin: str | None = None
+    gain: float | None = None
     q: tuple[float, ...] = ()
     spread: tuple[float, ...] = ()
     bootstrapped: bool = True
@@ -112,6 +115,8 @@ class AgentRecord:
         stored: dict[str, Any] = {"by": self.by}
         if self.origin is not None:
             stored["origin"] = self.origin
+        if self.gain is not None and math.isfinite(self.gain):
+            stored["gain"] = _rounded(self.gain)
         plans = [plan for plan in self.plans if all(map(math.isfinite, plan))]  # JSON has finite numbers only
         if plans:
             last = plans[-_MOST_STEPS:]
@@ -167,6 +172,9 @@ def _read_agent(stored: dict[str, Any]) -> AgentRecord:
     origin = stored.get("origin")
     if origin is not None and origin not in ORIGINS:
         raise ValueError(f"origin must be one of {', '.join(ORIGINS)}")
+    gain = None if stored.get("gain") is None else finite_number(stored["gain"])
+    if gain is not None and gain < 0:
+        raise ValueError("gain must be at least 0")
     asked, corrected, given, excluded = (tuple(stored.get(name, ())) for name in _REPLAYED)
     if not set(asked) <= {PLAIN, SPACE, GROWTH}:
         raise ValueError(f"asked must be some of {PLAIN}, {SPACE}, {GROWTH}")
@@ -177,6 +185,7 @@ def _read_agent(stored: dict[str, Any]) -> AgentRecord:
     return AgentRecord(
         by=by,
         origin=origin,
+        gain=gain,
         plans=tuple(map(_read_plan, stored.get("plans", ()))),
         q=q,
         spread=spread,

@@ -17,6 +17,7 @@ from optuna_trlhpo.agent.planner import Planner
 from optuna_trlhpo.agent.prior_knowledge import GrowthContext, PriorKnowledge
 from optuna_trlhpo.agent.replay import Replay
 from optuna_trlhpo.agent.sequences import DecisionPoint, Networks, Plan, network_key
+from optuna_trlhpo.agent.time_budget import TimeBudget
 from optuna_trlhpo.layers import TABLE_I
 from optuna_trlhpo.trials.episode import Episode, Request
 from optuna_trlhpo.trials.parameters import ParameterSpec
@@ -84,7 +85,11 @@ class Learned(Planner):
 
 def search_of(memory: Replay, **settings: Any) -> Planner:
     return Learned(
-        AgentConfig(**settings), memory, 0, PriorKnowledge(memory.names, memory.n_weights, 0, (), ())
+        AgentConfig(**settings),
+        memory,
+        0,
+        PriorKnowledge(memory.names, memory.n_weights, 0, (), ()),
+        TimeBudget(),
     )
 
 

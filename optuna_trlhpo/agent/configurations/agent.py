@@ -22,9 +22,8 @@ from optuna.distributions import (
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from optuna_trlhpo.agent.config import AgentConfig
 from optuna_trlhpo.agent.configurations.given import GivenValues
-from optuna_trlhpo.agent.configurations.memory import Record, key_of, read_record, row_of
+from optuna_trlhpo.agent.configurations.memory import key_of, read_record, row_of
 from optuna_trlhpo.agent.configurations.plan import ConfigurationPlan
 from optuna_trlhpo.agent.configurations.planner import ConfigurationPlanner
 from optuna_trlhpo.agent.configurations.running import PlannedTrial
@@ -57,26 +56,18 @@ class ConfigurationAgent:
     """Agent that learns from trials of any objective and decides for running ones.
 
     Args:
-        config: Settings of the agent.
+        planner: Planner, which has learned nothing of the study yet.
         directions: Directions of the study's K objectives.
-        seed: Random seed of the critic.
-        earlier: Records of earlier studies, with their directions.
         repeat: Whether tried configurations may be tried again.
     """
 
     def __init__(
-        self,
-        config: AgentConfig,
-        directions: Sequence[StudyDirection],
-        seed: int,
-        earlier: Sequence[tuple[Sequence[Record], Sequence[StudyDirection]]] = (),
-        *,
-        repeat: bool = False,
+        self, planner: ConfigurationPlanner, directions: Sequence[StudyDirection], *, repeat: bool = False
     ) -> None:
         self._directions = directions
         self._repeat = repeat
         self._has_warned = False
-        self.search = ConfigurationPlanner(config, directions, seed, earlier)
+        self.search = planner
         self.explored = Explored()
         self._failed: Counter[str] = Counter()  # by digest: trials that failed before they were complete
         self._given = GivenValues()

@@ -17,6 +17,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from optuna_trlhpo.agent.configurations.columns import Columns, padded
+from optuna_trlhpo.trials.durations import seconds_of
 from optuna_trlhpo.trials.episode import ReportMarks, read_episode
 from optuna_trlhpo.trials.outcome_transforms import (
     OutcomeTransform,
@@ -30,6 +31,8 @@ from optuna_trlhpo.trials.rewards import signed_outcomes, signs_of
 
 _BEST, _LATEST, _OTHERS = 150, 150, 100
 """Numbers of configurations that the critic is conditioned on, where there are more than these together."""
+_MOST_TIMED = 300
+"""Largest number of trials from which the seconds of others are estimated: the latest ones."""
 _PRUNED_QUANTILE = 0.3
 """Quantile of the completed trials' outcomes that limits the outcome of a pruned trial."""
 _SLOPES, _SLOPING_TRIALS = 8, 3
@@ -47,6 +50,7 @@ class Record:
         reports: Pairs of a number of parameters and the report after them; more is better.
         pruned: Whether the last outcome is the last report of a pruned trial.
         value: Value of the trial, more is better; NaN where it has none or several.
+        seconds: Seconds that the trial took; NaN where they are unknown, or the trial was cut short.
     """
 
     path: Path
@@ -55,6 +59,7 @@ class Record:
     reports: tuple[tuple[int, float], ...]
     pruned: bool
     value: float = math.nan
+    seconds: float = math.nan
 
 
 def read_record(trial: FrozenTrial, marks: ReportMarks, directions: Sequence[StudyDirection]) -> Record:
@@ -79,6 +84,7 @@ def read_record(trial: FrozenTrial, marks: ReportMarks, directions: Sequence[Stu
         tuple((ends[k], sign * float(episode.reports[k])) for k in reported),
         pruned,
         sign * trial.values[0] if trial.values and len(trial.values) == 1 else math.nan,
+        seconds_of(trial) if ended else math.nan,
     )
 
 
@@ -121,6 +127,7 @@ class ConfigurationMemory:
         self.entries: list[Entry] = []
         self._valued: dict[bytes, np.ndarray] = {}
         self._reports: list[tuple[tuple[int, float], ...]] = []  # by trial
+        self._seconds: list[float] = []  # by trial
         self._tried: set[bytes] = set()  # keys of the actions of whole trials
         self._version = -1
         self._actions = np.zeros((0, 0))
@@ -188,6 +195,7 @@ class ConfigurationMemory:
                 is_whole = n == last and n == len(path)
                 self.entries.append(Entry(t, n, outcome, is_whole, record.pruned, repeats))
         self._reports.append(record.reports)
+        self._seconds.append(record.seconds)
 
     def _watch_slope(self, record: Record) -> None:
         reports = [report for _, report in record.reports]
@@ -279,6 +287,12 @@ class ConfigurationMemory:
             values,
             trial,
         )
+
+    def timed(self) -> tuple[np.ndarray, np.ndarray]:
+        """Actions ``[N, D]`` of the latest trials whose seconds are known, and these ``[N]``."""
+        seconds = np.array(self._seconds)
+        there = np.flatnonzero(~np.isnan(seconds))[-_MOST_TIMED:]
+        return self.actions()[there], seconds[there]
 
     def _capped(self, entries: Sequence[Entry], prefixes: bool) -> np.ndarray:
         """Outcomes ``[N, K]``, with a limit for pruned trials.

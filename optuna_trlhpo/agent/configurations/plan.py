@@ -22,6 +22,7 @@ class ConfigurationPlan:
         key: Key that identifies the configuration.
         row: ``[D]`` actions of the configuration.
         origin: Proposer of the configuration, see `trials.agent_record.ORIGINS`.
+        gain: Expected gain, see `acquisition.expected_gain`; None if reports of the trial informed the plan.
     """
 
     path: Path
@@ -32,5 +33,6 @@ class ConfigurationPlan:
     key: bytes
     row: np.ndarray = field(repr=False)
     origin: str
+    gain: float | None
     sort: Sort | None = None
     """Sort to which the plan was restricted; None: any."""

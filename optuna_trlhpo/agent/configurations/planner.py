@@ -22,10 +22,11 @@ import numpy as np
 from optuna.distributions import BaseDistribution
 from optuna.study import StudyDirection
 
-from optuna_trlhpo.agent.acquisition import ASPIRATION, acquire
+from optuna_trlhpo.agent.acquisition import ASPIRATION, acquire, expected_gain
 from optuna_trlhpo.agent.config import AgentConfig
 from optuna_trlhpo.agent.configurations.candidates import Asked, Candidates
 from optuna_trlhpo.agent.configurations.columns import Columns, padded
+from optuna_trlhpo.agent.configurations.costs import ConfigurationCosts
 from optuna_trlhpo.agent.configurations.critic import ConfigurationCritic
 from optuna_trlhpo.agent.configurations.memory import ConfigurationMemory, Known, Record, key_of, row_of
 from optuna_trlhpo.agent.configurations.plan import ConfigurationPlan
@@ -33,6 +34,7 @@ from optuna_trlhpo.agent.configurations.sorts import Sort, Tried, sorts_of
 from optuna_trlhpo.agent.configurations.state_critics import StateCritics
 from optuna_trlhpo.agent.configurations.transfer import ConfigurationSource
 from optuna_trlhpo.agent.learning import Occasions
+from optuna_trlhpo.agent.time_budget import TimeBudget
 from optuna_trlhpo.search_space.model import SpaceModel
 from optuna_trlhpo.trials.agent_record import INCUMBENT_NEIGHBOUR
 from optuna_trlhpo.trials.path import Path
@@ -57,6 +59,7 @@ class ConfigurationPlanner:
         directions: Directions of the study's K objectives.
         seed: Random seed of the critic.
         earlier: Records of earlier studies, with their directions.
+        budget: Budget in seconds.
     """
 
     def __init__(
@@ -64,7 +67,8 @@ class ConfigurationPlanner:
         config: AgentConfig,
         directions: Sequence[StudyDirection],
         seed: int,
-        earlier: Sequence[tuple[Sequence[Record], Sequence[StudyDirection]]] = (),
+        earlier: Sequence[tuple[Sequence[Record], Sequence[StudyDirection]]],
+        budget: TimeBudget,
     ) -> None:
         self._config = config
         self.model = SpaceModel()
@@ -85,6 +89,8 @@ class ConfigurationPlanner:
             functools.partial(ConfigurationCritic, config, seed, self.columns, sources), self.memory
         )
         self.critic = self.critics.plain
+        of_costs = ConfigurationCritic(AgentConfig(), seed, self.columns, ())
+        self.costs = ConfigurationCosts(of_costs, self.memory, budget)
         self._occasions = Occasions()
 
     # Learning -----------------------------------------------------------------------------------------
@@ -109,6 +115,7 @@ class ConfigurationPlanner:
             known = self._known(rng, weights)
             if len(known.values) or self.critic.sources:
                 self.critics.learn(known, varies=self.branches, n_trials=since)
+            self.costs.learn(varies=self.branches, n_trials=since)
 
     def _known(self, rng: np.random.Generator, weights: np.ndarray) -> Known:
         return self.memory.known(rng, weights, unit=self.critic.unit, repeats=self.critics.may_repeat)
@@ -197,6 +204,7 @@ class ConfigurationPlanner:
         if not len(known.values) and not self.critic.sources:
             return None
         critic, known, context = self.critics.conditioned(known, own, outcomes, pending, varies=self.branches)
+        self.costs.learn(varies=self.branches)
         of_known, values = critic.of_known
         draw = Candidates(
             self.model,
@@ -262,8 +270,9 @@ class ConfigurationPlanner:
         score, row, z, origin = best
         planned, is_complete = draw.roll(row)
         (mean,), (deviation,) = critic.surrogate.predict(z)
+        gain = None if len(context) else expected_gain(mean, deviation, of_all, self.values_of)
         return ConfigurationPlan(
-            planned, is_complete, score, float(mean), float(deviation), key_of(row), row, origin, sort
+            planned, is_complete, score, float(mean), float(deviation), key_of(row), row, origin, gain, sort
         )
 
     def _without_same_places(self, rows: np.ndarray, draw: Candidates, *, repeat: bool) -> np.ndarray:
@@ -363,7 +372,9 @@ class ConfigurationPlanner:
         parts, owner = draw.prefixes(rows) if self.memory.values_prefixes else (rows, np.arange(len(rows)))
         z = critic.features(parts, np.tile(context, (len(parts), 1)))
         kind = ASPIRATION if len(context) else config.acquisition
-        scores = acquire(kind, critic.surrogate, z, of_known, values, rng)
+        costs = self.costs.weighed(rows)
+        costs = None if costs is None else costs[owner]
+        scores = acquire(kind, critic.surrogate, z, of_known, values, rng, costs)
         best = np.full(len(rows), -np.inf)
         at = np.zeros(len(rows), dtype=np.int64)
         for i, (score, row) in enumerate(zip(scores.tolist(), owner.tolist(), strict=True)):
