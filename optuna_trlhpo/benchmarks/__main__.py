@@ -29,6 +29,12 @@ _COMMANDS: tuple[tuple[str, Callable[[argparse.ArgumentParser], None], str], ...
     ("small", training.add_small, "search networks for small devices, and test them as floats and as int8"),
     ("repeats", search.add_repeats, "count repeated configurations"),
     ("reports", search.add_reports, "measure whether reports inform later choices of the same trial"),
+    ("seconds", search.add_seconds, "measure what a budget in seconds is worth"),
+    (
+        "stopping",
+        search.add_stopping,
+        "measure the regret of studies that stop without expected gain",
+    ),
     ("policy", search.add_policy, "measure how the policy of the paper's agent improves"),
     ("idioms", search.add_idioms, "compare samplers on objectives like Optuna's examples"),
 )

@@ -61,6 +61,14 @@ class ForeignLayers(Problem):
         """Return the value of a network without noise, as ``mnist-layers`` does."""
         return self._inner.true_value(network)
 
+    def seconds(self, network: str) -> float:
+        """Return the seconds of a training, as ``mnist-layers`` does."""
+        return self._inner.seconds(network)
+
+    def median_seconds(self) -> float:
+        """Return the median of the seconds, as ``mnist-layers`` does."""
+        return self._inner.median_seconds()
+
     def play(self, form: Form, trial: Trial, train: Train) -> float:
         """Run one trial in one of the forms."""
         if form == "terminal":

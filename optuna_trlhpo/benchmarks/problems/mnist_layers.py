@@ -194,7 +194,11 @@ class MnistLayers(Problem):
             num_classes=task.num_classes,
             max_macs=task.max_macs,
         )
-        self.surrogate = TableSurrogate(read_table() if table is None else table, self.space)
+        table = read_table() if table is None else table
+        self.surrogate = TableSurrogate(table, self.space)
+        x = np.array([self._costs(parse(row.architecture)) for row in table])
+        self._of_costs = np.linalg.lstsq(x, np.log([row.seconds for row in table]), rcond=None)[0]
+        self._median_seconds = float(np.median([row.seconds for row in table]))
         self._error = functools.lru_cache(maxsize=100_000)(self._log_error_of)
         best = min(self._error(network) for network in self.surrogate.networks)
         self.optimum = 1 - math.exp(best)
@@ -207,6 +211,18 @@ class MnistLayers(Problem):
     def true_value(self, network: str) -> float:
         """Return the accuracy of the surrogate."""
         return 1 - math.exp(self._error(network))
+
+    def seconds(self, network: str) -> float:
+        """Return the seconds of one CPU thread, estimated from the MACs, weights and number of layers."""
+        return math.exp(float(self._costs(parse(network)) @ self._of_costs))
+
+    def median_seconds(self) -> float:
+        """Return the median of the seconds in the table."""
+        return self._median_seconds
+
+    def _costs(self, network: Network) -> np.ndarray:
+        counts = math.log(self.space.macs(network)), math.log(self.space.parameters(network))
+        return np.array([*counts, len(network), 1.0])
 
     def play(self, form: Form, trial: Trial, train: Train) -> float:
         """Run one trial in one of the forms."""

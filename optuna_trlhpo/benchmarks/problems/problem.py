@@ -9,6 +9,7 @@ network with the best observed value so far.
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -69,6 +70,14 @@ class Problem(ABC):
         """
         return 100 * abs(self.optimum - self.true_value(network))
 
+    def seconds(self, network: str) -> float:
+        """Return the seconds of one training of a network; NaN where the problem does not know them."""
+        return math.nan
+
+    def median_seconds(self) -> float:
+        """Return the median of the seconds over the networks; NaN where the problem does not know them."""
+        return math.nan
+
     def regret_of_all(self, seed: int) -> float | None:
         """Return the regret of the incumbent after all networks have been trained.
 
@@ -111,6 +120,7 @@ class Evaluator:
         curve: Pairs ``[trainings, regret]``, one for each change of the incumbent: the true regret of the
             network with the best observed value from this number of trainings on.
         seconds: CPU seconds spent in the problem itself.
+        cost: Seconds that the trainings would have taken; NaN where the problem does not know them.
 
     Examples:
         >>> class Coins(Problem):  # keys are numbers; every training adds noise in [0, 1)
@@ -132,6 +142,7 @@ class Evaluator:
         self.hits = 0
         self.curve: list[list[float]] = []
         self.seconds = 0.0
+        self.cost = 0.0
         self._problem = problem
         self._seed = seed
         self._budget = budget
@@ -158,6 +169,7 @@ class Evaluator:
         value = float(self._problem.observe(network, noise_of(self._seed, network)))
         self._values[network] = value
         self.trainings += 1
+        self.cost += self._problem.seconds(network)
         quality = value if self._problem.direction == "maximize" else -value
         if quality > self._best:
             self._best = quality

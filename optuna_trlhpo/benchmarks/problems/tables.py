@@ -51,10 +51,14 @@ class Table(Problem):
     Args:
         name: Name of the problem.
         values: Values of the trainings of each network, at least one.
+        seconds: Mean seconds of the trainings of each network; None: unknown.
     """
 
-    def __init__(self, name: str, values: Mapping[str, Sequence[float]]) -> None:
+    def __init__(
+        self, name: str, values: Mapping[str, Sequence[float]], seconds: Mapping[str, float] | None = None
+    ) -> None:
         self.name = name
+        self._seconds = seconds
         self._rows = {network: i for i, network in enumerate(values)}
         self._n_values = np.array([len(row) for row in values.values()])
         self._values = np.full((len(values), self._n_values.max()), np.nan)  # [networks, trainings]
@@ -79,6 +83,14 @@ class Table(Problem):
     def true_value(self, network: str) -> float:
         """Return the mean over the network's trainings."""
         return float(self._true[self._rows[network]])
+
+    def seconds(self, network: str) -> float:
+        """Return the mean seconds of the network's trainings."""
+        return math.nan if self._seconds is None else self._seconds[network]
+
+    def median_seconds(self) -> float:
+        """Return the median of the mean seconds over all networks."""
+        return math.nan if self._seconds is None else float(np.median(list(self._seconds.values())))
 
     def regret_of_all(self, seed: int) -> float:
         """Return the regret of the incumbent after all networks have been trained."""
@@ -183,6 +195,7 @@ class HPOTable(_TerminalTable):
         values: Values as in `Table`. A key consists of the indices on the grids, in the order of ``grids``.
         grids: Values of each hyper-parameter, in ascending order if they are numbers.
         order: Names in the order of the suggestions.
+        seconds: Mean seconds of the trainings, as in `Table`.
     """
 
     def __init__(
@@ -191,8 +204,9 @@ class HPOTable(_TerminalTable):
         values: Mapping[str, Sequence[float]],
         grids: Mapping[str, Grid],
         order: Sequence[str],
+        seconds: Mapping[str, float] | None = None,
     ) -> None:
-        super().__init__(name, values)
+        super().__init__(name, values, seconds)
         assert sorted(order) == sorted(grids), "every hyper-parameter is suggested, and no other"
         self.grids = dict(grids)
         self._order = tuple(order)
@@ -273,19 +287,23 @@ def _nb201(dataset: str) -> Problem:
     grids, stored = _stored("NASBench201", dataset)
     # Half of the networks have a third value. Accuracies are in percent.
     values = {key: [value / 100 for value in row["val_acc"]] for key, row in stored.items()}
-    return HPOTable(f"nb201-{dataset}", values, grids, tuple(grids))
+    return HPOTable(f"nb201-{dataset}", values, grids, tuple(grids), _train_times(stored))
 
 
 def _hpolib(dataset: str) -> Problem:
     grids, stored = _stored("HPOLib", dataset)
     values = {key: row["val_loss"] for key, row in stored.items()}
-    return LossTable(f"hpo-{dataset}", values, grids, _HPOLIB_ORDER)
+    return LossTable(f"hpo-{dataset}", values, grids, _HPOLIB_ORDER, _train_times(stored))
 
 
 def _hpobench(dataset: str) -> Problem:
     grids, stored = _stored("HPOBench", dataset)
     values = {key: row["val_acc"] for key, row in stored.items()}
-    return HPOTable(f"hpo-{dataset}", values, grids, _HPOBENCH_ORDER)
+    return HPOTable(f"hpo-{dataset}", values, grids, _HPOBENCH_ORDER, _train_times(stored))
+
+
+def _train_times(stored: Mapping[str, Mapping[str, list[float]]]) -> dict[str, float]:
+    return {key: float(np.mean(row["train_time"])) for key, row in stored.items()}
 
 
 # All problems ------------------------------------------------------------------------------------------

@@ -305,6 +305,54 @@ def _reports(arguments: argparse.Namespace) -> int:
     return reports.handle(arguments)
 
 
+def add_seconds(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``seconds``."""
+    parser.description = (
+        "Run studies of a number of seconds on tables that tell how long each network was trained, with our "
+        "sampler that knows the budget or does not, TPE and random search. Studies with results are not run "
+        "again."
+    )
+    add_samplers(parser, defaults.SECONDS_SAMPLERS)
+    add_choice(parser, "problems", defaults.SECONDS_PROBLEMS)
+    _add_budget(parser, defaults.SECONDS_BUDGET, "seconds of a study, in trainings of median length")
+    add_seeds(parser, defaults.SECONDS_SEEDS)
+    add_common_arguments(parser, out="benchmark-rows/seconds")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="also write the table to this file")
+    parser.set_defaults(handle=_seconds)
+
+
+def _seconds(arguments: argparse.Namespace) -> int:
+    from optuna_trlhpo.benchmarks.search import seconds
+
+    return seconds.handle(arguments)
+
+
+def add_stopping(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``stopping``."""
+    parser.description = (
+        "Run studies to their end, and record what StopWithoutGain sees after each trial. The table tells "
+        "when it stops a study, and the regret then. Studies with results are not run again."
+    )
+    add_choice(parser, "problems", defaults.STOPPING_PROBLEMS)
+    _add_budget(parser, defaults.STOPPING_BUDGET, "trainings of a study")
+    add_seeds(parser, defaults.STOPPING_SEEDS)
+    add_common_arguments(parser, out="benchmark-rows/stopping", holds="the folder nas-bench-macro")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="also write the table to this file")
+    parser.set_defaults(handle=_stopping)
+
+
+def _stopping(arguments: argparse.Namespace) -> int:
+    from optuna_trlhpo.benchmarks.search import stopping
+
+    return stopping.handle(arguments)
+
+
+def _add_budget(parser: argparse.ArgumentParser, default: int, what: str) -> None:
+    parser.add_argument(
+        "--budget", type=positive, default=default, metavar="N", help=f"{what} (default: %(default)s)"
+    )
+
+
 def _add_trials(parser: argparse.ArgumentParser, default: int) -> None:
     parser.add_argument(
         "--trials",

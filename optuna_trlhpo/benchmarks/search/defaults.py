@@ -27,3 +27,20 @@ REPORTS_SEEDS, REPORTS_TRIALS = 7, 150
 
 IDIOMS_SAMPLERS = ("trlhpo", "tpe", "tpe-multivariate", "random")
 IDIOMS_SEEDS, IDIOMS_TRIALS = 20, 50
+
+WEIGHED = "trlhpo-seconds"
+"""Our sampler with a budget in seconds."""
+SECONDS_SAMPLERS = (WEIGHED, "trlhpo", "tpe", "random")
+_NB201 = ("nb201-cifar10", "nb201-cifar100", "nb201-imagenet")
+_HPOLIB = tuple(
+    f"hpo-{name}"
+    for name in ("naval_propulsion", "parkinsons_telemonitoring", "protein_structure", "slice_localization")
+)
+SECONDS_PROBLEMS = ("mnist-layers", "mnist-layers-foreign", *_NB201, *_HPOLIB)
+"""Problems that know the seconds of a training. HPOBench is left out: there the longest training takes a
+hundred thousand times as long as the shortest, so that a study is one training, or thousands."""
+SECONDS_SEEDS, SECONDS_BUDGET = 10, 50
+
+STOPPING_PROBLEMS = ("mnist-layers", "mnist-layers-foreign", "macro", "macro-progressive", *_NB201)
+"""Problems whose regrets are in points of accuracy."""
+STOPPING_SEEDS, STOPPING_BUDGET = 10, 200
