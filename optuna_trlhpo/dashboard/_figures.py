@@ -23,6 +23,7 @@ FIGURES = {
     "trlhpo-architecture": "plot_architecture",
     "trlhpo-layer-rewards": "plot_layer_rewards",
     "trlhpo-layer-affinity": "plot_layer_affinity",
+    "trlhpo-importances": "plot_importances",
     "trlhpo-search-tree": "plot_search_tree",
     "trlhpo-pareto-layers": "plot_pareto_layers",
     "trlhpo-agent": "plot_agent",

@@ -13,9 +13,11 @@ from optuna_trlhpo.visualization._attention_affinity import (
     attention_affinity_findings,
     plot_attention_affinity,
 )
+from optuna_trlhpo.visualization._importances import plot_importances
 from optuna_trlhpo.visualization._layer_affinity import layer_affinity_findings, plot_layer_affinity
 from optuna_trlhpo.visualization._layer_rewards import plot_layer_rewards
 from optuna_trlhpo.visualization._pareto_layers import plot_pareto_layers
+from optuna_trlhpo.visualization._plain_names import with_plain_names
 from optuna_trlhpo.visualization._report import write_report
 from optuna_trlhpo.visualization._search_tree import plot_search_tree
 
@@ -27,9 +29,11 @@ __all__ = [
     "plot_architecture",
     "plot_attention",
     "plot_attention_affinity",
+    "plot_importances",
     "plot_layer_affinity",
     "plot_layer_rewards",
     "plot_pareto_layers",
     "plot_search_tree",
+    "with_plain_names",
     "write_report",
 ]

@@ -26,6 +26,7 @@ from optuna_trlhpo.visualization._agent import plot_agent
 from optuna_trlhpo.visualization._architecture import get_architecture_info, plot_architecture
 from optuna_trlhpo.visualization._attention import plot_attention
 from optuna_trlhpo.visualization._attention_affinity import plot_attention_affinity
+from optuna_trlhpo.visualization._importances import plot_importances
 from optuna_trlhpo.visualization._layer_affinity import plot_layer_affinity
 from optuna_trlhpo.visualization._layer_rewards import plot_layer_rewards
 from optuna_trlhpo.visualization._pareto_layers import plot_pareto_layers
@@ -133,6 +134,7 @@ def _figures(study: Study, space: LayerSpace | None) -> tuple[str, list[str]]:
             "Pairs of neighbouring layers that worsen or improve a network.",
             lambda: plot_layer_affinity(study),
         ),
+        ("Parameters that decide whether a trial is good.", lambda: plot_importances(study)),
         ("Tree of the networks tried, and the path to the best one.", lambda: plot_search_tree(study)),
         ("Diagnostics of the agent, such as expected and realised values.", lambda: plot_agent(study)),
         ("Attention to the earlier layers at each choice.", lambda: plot_attention(study)),

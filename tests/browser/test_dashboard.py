@@ -91,6 +91,7 @@ def test_the_study_opens_with_its_figures(served: Served, page: Page) -> None:
         "trlhpo-architecture": f"Architecture of Trial {served.best.number}",
         "trlhpo-layer-rewards": "Layer Rewards",
         "trlhpo-layer-affinity": "Layer Affinity",
+        "trlhpo-importances": "Parameter Importances",
         "trlhpo-search-tree": "Search Tree",
         "trlhpo-pareto-layers": "Pareto Front of Layers",
         "trlhpo-agent": "Agent",

@@ -78,7 +78,7 @@ def test_the_report_opens_without_a_network(page: Any, tmp_path: Path) -> None:
     assert (said, errors) == ([], [])
     assert [url for url in asked if not url.startswith(("blob:", "data:"))] == [path.as_uri()]
     assert page.locator(".js-plotly-plot .main-svg").count() >= 8
-    assert page.locator(".js-plotly-plot").count() == page.locator(".figure").count() == 9
+    assert page.locator(".js-plotly-plot").count() == page.locator(".figure").count() == 10
     assert "The best network" in page.inner_text("body")
     page.locator(".updatemenu-header").click()  # the menu of heads
     page.locator(".updatemenu-dropdown-button").nth(1).click()

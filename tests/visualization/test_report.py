@@ -80,7 +80,7 @@ def test_what_the_page_says(make: Callable[[str], Study], tmp_path: Path) -> Non
     ):
         assert said in page.text
     assert f"{study.best_value:.4f}" in page.text
-    assert len(json.loads(unpacked(page.scripts["data"]))) == 9
+    assert len(json.loads(unpacked(page.scripts["data"]))) == 10
 
 
 def test_names_are_text_and_no_html(tmp_path: Path) -> None:
