@@ -1,4 +1,4 @@
-"""Public names of the vocabularies beyond Table I and their kinds of layer (defined in `layers.kinds`)."""
+"""Public names of the vocabularies beyond Table I and their kinds of layer (defined in `layers`)."""
 
 from optuna_trlhpo.layers.kinds import (
     CNN,
@@ -13,9 +13,11 @@ from optuna_trlhpo.layers.kinds import (
     SameConv,
     SeparableConv,
 )
+from optuna_trlhpo.layers.sequences import CNN1D, SeparableSequenceConv, SequenceConv
 
 __all__ = [
     "CNN",
+    "CNN1D",
     "LSTM",
     "MLP",
     "AvgPool",
@@ -26,4 +28,6 @@ __all__ = [
     "Residual",
     "SameConv",
     "SeparableConv",
+    "SeparableSequenceConv",
+    "SequenceConv",
 ]

@@ -95,8 +95,8 @@ class CNNObjective(FoundNetworks):
             ``"parameters"``, ``"activation_bytes"``, ``"layers"`` and ``"latency"``, to be minimised. With
             more than ``"accuracy"``, a network is suggested whole and trained once.
         vocabulary: The kinds of layer: `TABLE_I`, `kinds.CNN` for images, `kinds.MLP` for data ``(rows,
-            labels)``, `kinds.LSTM` for ``(sequences, labels)``, or another vocabulary. Default: `kinds.CNN`
-            within a limit (a ``max_`` argument but for the layers), `TABLE_I` without one.
+            labels)``, `kinds.CNN1D` or `kinds.LSTM` for ``(sequences, labels)``, or another one. Default:
+            `kinds.CNN` within a limit (a ``max_`` argument but for the layers), `TABLE_I` without one.
         train_prefixes: Prefixes of a network to train: ``"all"``, an integer for every so many layers, or
             ``"auto"`` to let the sampler decide; see `LayerSpace`.
         inherit: Whether a network inherits the weights of the previous network of its trial, and where

@@ -46,6 +46,13 @@ class Mean(nn.Module):
         return f"axes={self.axes}"
 
 
+class SwapAxes(nn.Module):
+    """Exchange of steps and features: ``[B, T, F]`` to ``[B, F, T]`` or back."""
+
+    def forward(self, sequences: Tensor) -> Tensor:
+        return sequences.transpose(1, 2)
+
+
 class SeededDropout(nn.Module):
     """Dropout with its own random generator, so that the mask depends on nothing else in the process.
 

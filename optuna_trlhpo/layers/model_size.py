@@ -29,6 +29,8 @@ _MATRIX = {None: 260, "int8": 640}
 """Bytes of a convolution or a matrix beside its numbers: the operation, and in int8 those that scale."""
 _CHANNEL = {None: 8, "int8": 17}
 """Bytes of an output channel beside its weights. In int8: three scales and offsets, and a bias of 32 bits."""
+_SWAPS = {None: 300, "int8": 300}
+"""Bytes of the two exchanges of axes around a layer."""
 _FRAME = {None: 1400, "int8": 1900}
 """Bytes of a file without layers."""
 _FEATURE = 32
@@ -65,6 +67,11 @@ def bytes_of_layer(parameters: int, channels: Sequence[int], quantize: str | Non
     """
     beside = _MATRIX[quantize] * len(channels) + _CHANNEL[quantize] * sum(channels)
     return number_bytes(quantize) * parameters + beside + _LAYER[quantize]
+
+
+def bytes_of_swaps(quantize: str | None) -> int:
+    """Return the bytes of an exchange of axes before a layer and of one behind it."""
+    return _SWAPS[quantize]
 
 
 def bytes_of_modules(modules: Sequence[nn.Module], quantize: str | None) -> int:

@@ -8,7 +8,7 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 from optuna.study import Study
 
-import optuna_trlhpo.layers.kinds  # noqa: F401  registers its vocabularies
+import optuna_trlhpo.layers.sequences  # noqa: F401  registers the vocabularies
 from optuna_trlhpo.layers import Hyperparameter, unmasked
 from optuna_trlhpo.layers.vocabulary import hyperparameter_of
 

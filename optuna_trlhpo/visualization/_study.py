@@ -16,7 +16,7 @@ import optuna
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-import optuna_trlhpo.layers.kinds  # noqa: F401  registers its vocabularies
+import optuna_trlhpo.layers.sequences  # noqa: F401  registers the vocabularies
 from optuna_trlhpo.layers import Layer, Network, network_in
 from optuna_trlhpo.space import LayerSpace
 from optuna_trlhpo.space.growth import SPACE_ATTRIBUTE

@@ -19,6 +19,7 @@ from optuna_trlhpo.cnn.model import build_network
 from optuna_trlhpo.layers import Vocabulary, describe, parse
 from optuna_trlhpo.layers.counting import count_macs
 from optuna_trlhpo.layers.kinds import CNN, LSTM, MLP
+from optuna_trlhpo.layers.sequences import CNN1D
 from optuna_trlhpo.space import LayerSpace
 
 
@@ -89,8 +90,8 @@ def test_counts_by_hand() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("vocabulary", "shape", "n"),
-    [(CNN, (1, 8, 8), 100), (MLP, (20,), 100), (LSTM, (12, 3), 30)],  # an LSTM takes long
-    ids=["cnn", "mlp", "lstm"],
+    [(CNN, (1, 8, 8), 100), (MLP, (20,), 100), (LSTM, (12, 3), 30), (CNN1D, (12, 3), 50)],
+    ids=["cnn", "mlp", "lstm", "sequences"],
 )
 def test_peaks_are_what_the_space_limits(vocabulary: Vocabulary, shape: tuple[int, ...], n: int) -> None:
     labels = np.arange(20) % 3

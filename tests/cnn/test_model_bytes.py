@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import nn
 
-from optuna_trlhpo import TRLHPOSampler
+from optuna_trlhpo import TRLHPOSampler, kinds
 from optuna_trlhpo.cnn import CNNObjective, Device, build_network, devices, export_network
 from optuna_trlhpo.layers import (
     FCL,
@@ -25,7 +25,6 @@ from optuna_trlhpo.layers import (
     Shape,
     Vocabulary,
     describe,
-    kinds,
     parse,
 )
 from optuna_trlhpo.space import LayerSpace
@@ -42,7 +41,14 @@ INPUTS = {3: (2, 17, 17), 2: (9, 4), 1: (12,)}
         (kinds.CNN, "int8"),
         *(
             pytest.param(*case, marks=pytest.mark.slow)
-            for case in [(TABLE_I, None), (kinds.CNN, None), (kinds.MLP, "int8"), (kinds.LSTM, None)]
+            for case in [
+                (TABLE_I, None),
+                (kinds.CNN, None),
+                (kinds.CNN1D, None),
+                (kinds.CNN1D, "int8"),
+                (kinds.MLP, "int8"),
+                (kinds.LSTM, None),
+            ]
         ),
     ],
 )

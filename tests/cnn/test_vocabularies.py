@@ -11,6 +11,7 @@ from optuna_trlhpo.cnn import CNNObjective
 from optuna_trlhpo.cnn.data.datasets import load_data
 from optuna_trlhpo.layers import Vocabulary
 from optuna_trlhpo.layers.kinds import CNN, LSTM, MLP
+from optuna_trlhpo.layers.sequences import CNN1D
 from tests.cnn.test_objective import stripes
 
 
@@ -33,8 +34,8 @@ def rhythms(n: int) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("vocabulary", "data"),
-    [(CNN, stripes(150)), (MLP, rows(150)), (LSTM, rhythms(150))],
-    ids=["cnn", "mlp", "lstm"],
+    [(CNN, stripes(150)), (MLP, rows(150)), (LSTM, rhythms(150)), (CNN1D, rhythms(150))],
+    ids=["cnn", "mlp", "lstm", "sequences"],
 )
 def test_any_vocabulary_is_searched_trained_and_refitted(
     vocabulary: Vocabulary, data: tuple[np.ndarray, np.ndarray]
