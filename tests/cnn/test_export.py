@@ -20,7 +20,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from optuna_trlhpo.cnn import CNNObjective, build_network, export_network
-from optuna_trlhpo.cnn.deploy import export as writing
+from optuna_trlhpo.cnn.deploy import source
 from optuna_trlhpo.layers import ACTIVATIONS, FCL, TABLE_I, Conv, Layer, MaxPool, Vocabulary, kinds, parse
 
 SHAPES = {3: (2, 19, 19), 2: (7, 5), 1: (6,)}
@@ -184,8 +184,8 @@ def test_what_cannot_be_source_is_told(module: nn.Module, tmp_path: Path) -> Non
 
 
 def test_wrong_numbers_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    right = writing.constructor_call
-    monkeypatch.setattr(writing, "constructor_call", lambda it: right(it).replace("ReLU", "Tanh"))
+    right = source.constructor_call
+    monkeypatch.setattr(source, "constructor_call", lambda it: right(it).replace("ReLU", "Tanh"))
     with pytest.raises(
         RuntimeError, match="differ from those of the network by up to .*; do not use the file"
     ):
