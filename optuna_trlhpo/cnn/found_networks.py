@@ -14,7 +14,7 @@ from optuna_trlhpo.cnn import best_network, confirmation
 from optuna_trlhpo.cnn.checks import check_directions
 from optuna_trlhpo.cnn.data import ImageData
 from optuna_trlhpo.cnn.deploy.cost import Cost
-from optuna_trlhpo.cnn.deploy.export import Exported, check_format, export_network
+from optuna_trlhpo.cnn.deploy.export import QUANTISABLE, Exported, check_format, export_network
 from optuna_trlhpo.cnn.deploy.latency import Latencies
 from optuna_trlhpo.cnn.deploy.partition import Budget, Partition
 from optuna_trlhpo.cnn.deploy.running import accuracy_of_file
@@ -203,19 +203,19 @@ class FoundNetworks:
 
         Args:
             trial: A trial, such as ``study.best_trial``, or a row of the result of `confirm`.
-            path: Path whose suffix selects the format: ``.onnx``, ``.pt2`` (`torch.export`) or ``.py``
-                (readable source, with its weights in a ``.safetensors`` file beside it); see
-                `export_network`.
+            path: Path whose suffix selects the format: ``.onnx``, ``.pte`` (ExecuTorch), ``.pt2``
+                (`torch.export`) or ``.py`` (readable source, with its weights in a ``.safetensors`` file
+                beside it); see `export_network`.
             network: Trained network, such as ``refit(trial).network``.
-            quantize: ``"int8"`` for 8-bit integers, in ONNX. The ranges of the
+            quantize: ``"int8"`` for 8-bit integers, in ONNX or ExecuTorch. The ranges of the
                 activations are those on the validation images, and so are the two accuracies in the result. A
                 loss of more than 0.001 is logged as a warning. None for 32-bit floats. ``"auto"`` for the
-                number format of the objective in ONNX, and floats in other formats.
+                number format of the objective in ONNX and ExecuTorch, and floats in other formats.
 
         Raises:
             ValueError: For another suffix, a trial without the user attribute ``architecture``, or a network
                 of another architecture.
-            ImportError: If the format is ONNX, which is not installed.
+            ImportError: If the format is ONNX or ExecuTorch, which is not installed.
             RuntimeError: If the outputs of the written file differ from those of the network.
 
         Examples:
@@ -225,7 +225,7 @@ class FoundNetworks:
             ```
         """
         if quantize == "auto":
-            quantize = self.space.quantize if Path(path).suffix == ".onnx" else None
+            quantize = self.space.quantize if Path(path).suffix in QUANTISABLE else None
         check_format(path, quantize)
         trained = self._trained_network(trial, network)
         images, labels = self.data.validation_images, self.data.validation_labels

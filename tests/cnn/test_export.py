@@ -253,11 +253,15 @@ def test_a_bad_path_costs_no_training(
 ) -> None:
     objective, study = found
     monkeypatch.setattr(CNNObjective, "refit", lambda *_, **__: pytest.fail("it was trained"))
-    with pytest.raises(ValueError, match=r"'net.tflite'; it must end in .onnx \(ONNX\), .pt2"):
+    with pytest.raises(
+        ValueError, match=r"'net.tflite'; it must end in .onnx \(ONNX\), .pte \(ExecuTorch\), .pt2"
+    ):
         objective.export(study.best_trial, "net.tflite")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ImportError, match=r'onnxruntime, .*pip install "optuna-trlhpo\[export\]"'):
         objective.export(study.best_trial, tmp_path / "net.onnx")
+    with pytest.raises(ImportError, match=r'needs executorch; .*pip install "optuna-trlhpo\[executorch\]"'):
+        objective.export(study.best_trial, tmp_path / "net.pte")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -97,7 +97,11 @@ def test_loss_is_said(
 @pytest.mark.parametrize(
     ("path", "how", "error"),
     [
-        ("a.py", {"quantize": "int8"}, r"path is '.*a.py'; with quantize='int8' it must end in .onnx"),
+        (
+            "a.py",
+            {"quantize": "int8"},
+            r"path is '.*a.py'; with quantize='int8' it must end in .onnx or .pte",
+        ),
         ("a.onnx", {"quantize": "int4"}, "quantize is 'int4'; it must be one of int8, or None"),
         ("a.onnx", {"quantize": "int8"}, "calibration is NoneType; to quantise, it must be finite numbers"),
         (

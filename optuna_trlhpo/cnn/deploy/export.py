@@ -1,7 +1,8 @@
 """Export of a trained network to a file that can be used without this package.
 
-The formats are ONNX, `torch.export` and Python source. Each file is read back and run for a check: its
-outputs must equal those of the network. All formats accept any batch size.
+The formats are ONNX, ExecuTorch, `torch.export` and Python source. Each file is read back and run for a
+check: its outputs must equal those of the network. All formats accept any batch size, but for ExecuTorch,
+whose programs take one input at a time.
 
 Notation: B inputs in a batch.
 """
@@ -19,22 +20,27 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from optuna_trlhpo.cnn.deploy.executorch_program import executorch_program, unwritable
 from optuna_trlhpo.cnn.deploy.folding import folded
 from optuna_trlhpo.cnn.deploy.quantisation import quantised, strip
-from optuna_trlhpo.cnn.deploy.running import Run, runner
+from optuna_trlhpo.cnn.deploy.running import Run, executorch_runner, runner
 from optuna_trlhpo.cnn.deploy.source import write_source
 from optuna_trlhpo.layers.model_size import check_quantize
 
 TOLERANCE = 1e-4
 """Maximum difference between the outputs of a file and of its network, for outputs of the order of 1."""
 
-FORMATS = {".onnx": "ONNX", ".pt2": "torch.export", ".py": "Python source"}
+FORMATS = {".onnx": "ONNX", ".pte": "ExecuTorch", ".pt2": "torch.export", ".py": "Python source"}
 """Formats by the suffix of the path."""
+
+QUANTISABLE = (".onnx", ".pte")
+"""Suffixes of the formats that hold 8-bit integers."""
+
+_NEEDED = {".onnx": ("export", "onnx", "onnxruntime", "onnxscript"), ".pte": ("executorch", "executorch")}
+"""The extra and the packages that a format needs."""
 
 _COMPARED = 100
 """Number of inputs of the calibration on which a quantised file and its network are compared."""
-
-_EXTRA = 'install them with pip install "optuna-trlhpo[export]"'
 
 
 class Exported(NamedTuple):
@@ -73,6 +79,8 @@ def export_network(
     """Write a trained network to a file in the format of the suffix of ``path``, and check it.
 
     - ``.onnx``: for onnxruntime and other ONNX readers. The input is named ``"input"``; there is one output.
+    - ``.pte``: an ExecuTorch program for a telephone or a board, on the CPU by XNNPACK. Its method
+      ``forward`` takes one input ``[1, *input_shape]``; its method ``metadata`` returns the metadata as JSON.
     - ``.pt2``: a `torch.export` program, for ``torch.export.load(path).module()``.
     - ``.py``: readable source that needs only PyTorch and safetensors. It has a class ``Network`` and a
       function ``load()``, which loads the weights from the ``.safetensors`` file beside it. The network can
@@ -85,14 +93,15 @@ def export_network(
         input_shape: Shape of one input without the batch axis.
         output: Name of the output in ONNX.
         metadata: Additional metadata for the file, serialisable as JSON.
-        quantize: ``"int8"`` for 8-bit integers in ONNX: one scale for each output channel of a weight, and
-            for each tensor of activations. Inputs and outputs stay floats. None for 32-bit floats.
+        quantize: ``"int8"`` for 8-bit integers in ONNX or ExecuTorch: one scale for each output channel of a
+            weight, and for each tensor of activations. Inputs and outputs stay floats. None for 32-bit
+            floats.
         calibration: Inputs ``[N, *input_shape]`` that fix the ranges of the activations in int8.
 
     Raises:
         ValueError: For another suffix, if the network cannot be written in this format, or if it is to be
-            quantised in another format than ONNX or without ``calibration``.
-        ImportError: If the format is ONNX, which is not installed.
+            quantised in a format without 8-bit integers or without ``calibration``.
+        ImportError: If the format is ONNX or ExecuTorch, which is not installed.
         RuntimeError: If the outputs of the written file differ from those of the network. The file of floats
             is checked; those of a quantised file always differ a little.
 
@@ -118,7 +127,12 @@ def export_network(
     generator = torch.Generator().manual_seed(0)
     batches = [torch.randn(size, *input_shape, generator=generator) for size in (2, 1, 5)]
     path.parent.mkdir(parents=True, exist_ok=True)
-    write = {".onnx": _write_onnx, ".pt2": _write_program, ".py": _write_source}[path.suffix]
+    write = {
+        ".onnx": _write_onnx,
+        ".pte": _write_executorch,
+        ".pt2": _write_program,
+        ".py": _write_source,
+    }[path.suffix]
     files, run = write(reference, path, batches[0], output, notes)
     with torch.inference_mode():
         difference = max(_difference(run(batch), reference(batch)) for batch in batches)
@@ -130,7 +144,7 @@ def export_network(
             f"{difference:.2g}; do not use the file"
         )
     if calibration is not None and quantize is not None:
-        run = _quantise(path, calibration)
+        run = _quantise(reference, path, calibration, notes)
         with torch.inference_mode():
             difference = _difference(run(calibration[:_COMPARED]), reference(calibration[:_COMPARED]))
     size = sum(file.stat().st_size for file in files)
@@ -144,12 +158,16 @@ def check_format(path: str | Path, quantize: str | None = None) -> None:
     if suffix not in FORMATS:
         known = ", ".join(f"{ending} ({name})" for ending, name in FORMATS.items())
         raise ValueError(f"path is {str(path)!r}; it must end in {known}")
-    if quantize is not None and suffix != ".onnx":
-        raise ValueError(f"path is {str(path)!r}; with quantize={quantize!r} it must end in .onnx")
-    needed = ("onnx", "onnxruntime", "onnxscript") if suffix == ".onnx" else ()
+    if quantize is not None and suffix not in QUANTISABLE:
+        endings = " or ".join(QUANTISABLE)
+        raise ValueError(f"path is {str(path)!r}; with quantize={quantize!r} it must end in {endings}")
+    extra, *needed = _NEEDED.get(suffix, ("",))
     missing = [name for name in needed if importlib.util.find_spec(name) is None]
     if missing:
-        raise ImportError(f"the export to {str(path)!r} needs {', '.join(missing)}; {_EXTRA}")
+        raise ImportError(
+            f"the export to {str(path)!r} needs {', '.join(missing)}; "
+            f'install with pip install "optuna-trlhpo[{extra}]"'
+        )
 
 
 def _difference(found: Tensor, wanted: Tensor) -> float:
@@ -210,16 +228,39 @@ def _checked_calibration(calibration: Any, input_shape: tuple[int, ...]) -> Tens
     return inputs
 
 
-def _quantise(path: Path, calibration: Tensor) -> Run:
-    """Replace an ONNX file by the quantised one."""
-    import onnx
-
+def _quantise(network: nn.Module, path: Path, calibration: Tensor, notes: Mapping[str, str]) -> Run:
+    """Replace a file of floats by the quantised one."""
     try:
+        if path.suffix == ".pte":
+            return _save_executorch(network, path, calibration.shape[1:], notes, calibration)
+        import onnx
+
         onnx.save(quantised(onnx.load(str(path)), calibration), str(path))
     except BaseException:
         path.unlink()  # it holds floats, which nobody asked for
         raise
     return runner(path)
+
+
+def _write_executorch(
+    network: nn.Module, path: Path, inputs: Tensor, output: str, notes: Mapping[str, str]
+) -> tuple[tuple[Path, ...], Run]:
+    return (path,), _save_executorch(network, path, inputs.shape[1:], notes)
+
+
+def _save_executorch(
+    network: nn.Module,
+    path: Path,
+    input_shape: Sequence[int],
+    notes: Mapping[str, str],
+    calibration: Tensor | None = None,
+) -> Run:
+    path.write_bytes(executorch_program(network, input_shape, notes, calibration))
+    try:
+        return executorch_runner(path)
+    except RuntimeError as error:  # an operation for which the runtime has no kernel
+        path.unlink()
+        raise unwritable(error) from error
 
 
 def _write_program(
