@@ -222,6 +222,7 @@ class FoundNetworks:
             ```python
             refit = objective.refit(study.best_trial, epochs=20)
             objective.export(study.best_trial, "digits.onnx", network=refit.network)
+            objective.export(study.best_trial, "digits.pte", network=refit.network)
             ```
         """
         if quantize == "auto":
