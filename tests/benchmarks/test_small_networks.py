@@ -63,10 +63,25 @@ def test_failures_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert text.startswith("There is no complete search.\n") and "seed 0: RuntimeError: no power" in text
 
 
+@pytest.mark.parametrize("name", ["mnist1d-8000", "cancer-1000"])
+def test_other_kinds_of_data_are_searched_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    setting = module.SETTINGS[name]
+    brief = replace(setting, search={**setting.search, "epochs": 1}, whole={**setting.whole, "epochs": 2})
+    monkeypatch.setitem(module.SETTINGS, name, replace(brief, leaders=1, refit_epochs=2))
+    (row,) = module.run([name], seeds=[2000], minutes=0.05, refits=1, out=tmp_path)
+    assert "error" not in row
+    assert row["parameters"] <= setting.limits["max_parameters"] and row["bytes"] < row["float_bytes"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
-        (["--settings", "mnist"], "unknown setting mnist; there are mnist-8000, mnist-33000, digits-2000"),
+        (
+            ["--settings", "mnist"],
+            "unknown setting mnist; there are mnist-8000, mnist-33000, digits-2000",
+        ),
         (["--sampler", "mine"], "unknown sampler mine"),
         (["--minutes", "0"], "minutes is 0; it must be positive"),
         (["--refits", "0"], "refits is 0; it must be at least 1"),

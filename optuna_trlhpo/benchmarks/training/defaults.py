@@ -9,5 +9,5 @@ SEARCH_ARMS = ("plain", "engine")
 """Names of the two objectives of ``engine-search``; see `engine_search`."""
 SEARCH_TRIALS, SEARCH_IMAGES, SEARCH_REFITS = 200, 2000, 3
 
-SMALL_SETTINGS = ("mnist-8000", "mnist-33000", "digits-2000")
+SMALL_SETTINGS = ("mnist-8000", "mnist-33000", "digits-2000", "mnist1d-8000", "cancer-1000")
 """Names of the settings of ``small``; see `small_networks`."""

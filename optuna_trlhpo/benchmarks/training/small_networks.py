@@ -10,7 +10,7 @@ The study of a search is kept in a file beside the rows, so that an interrupted 
 outcome of one search:
 
 ==================== =====================================================================================
-``problem`` ...      name of the `Setting`, with ``form`` (its arguments), ``sampler``, ``seed``, ``refits``
+``problem`` ...      name in `SETTINGS`, with ``form`` (its arguments), ``sampler``, ``seed``, ``refits``
 ``architecture``     the network that was found, with its ``parameters`` and ``macs``
 ``accuracies``       validation accuracies of the leaders after their longer training, best first
 ``test_errors``      errors of the refits, as shares of the test images
@@ -52,62 +52,9 @@ from optuna_trlhpo.benchmarks.harness.studies import (
     table,
 )
 from optuna_trlhpo.benchmarks.training.defaults import SMALL_SETTINGS
+from optuna_trlhpo.benchmarks.training.small_settings import SETTINGS, inputs_of
 from optuna_trlhpo.cnn import CNNObjective, savings
 from optuna_trlhpo.cnn.deploy.running import accuracy_of_file
-
-
-@dataclass(frozen=True)
-class Setting:
-    """The arguments of a search and of the trainings behind it.
-
-    Attributes:
-        data: Name of the data.
-        limits: Limits of the networks, as arguments of `CNNObjective`.
-        search: Sizes of the splits and number of epochs of the search, as arguments of `CNNObjective`.
-        whole: Those of the longer trainings, with their learning rate.
-        leaders: Number of networks that are trained for longer.
-        refit_epochs: Number of epochs of a refit.
-    """
-
-    data: str
-    limits: dict[str, Any]
-    search: dict[str, Any]
-    whole: dict[str, Any]
-    leaders: int
-    refit_epochs: int
-
-    @property
-    def text(self) -> str:
-        """All arguments, as the field ``form`` of a row."""
-        parts = {"limits": self.limits, "search": self.search, "leaders and refits": self.whole}
-        texts = [
-            f"{part}: {', '.join(f'{name} {value}' for name, value in own.items())}"
-            for part, own in parts.items()
-        ]
-        return "; ".join([*texts, f"{self.leaders} leaders", f"{self.refit_epochs} epochs of a refit"])
-
-
-_MNIST: dict[str, Any] = {
-    "data": "mnist",
-    "search": {"train_size": 10_000, "validation_size": 10_000, "epochs": 4},
-    "whole": {"train_size": 50_000, "validation_size": 10_000, "epochs": 6, "learning_rate": 0.01},
-    "leaders": 6,
-    "refit_epochs": 30,
-}
-SETTINGS = {
-    "mnist-8000": Setting(limits={"max_parameters": 8_000, "max_macs": 2e6}, **_MNIST),
-    "mnist-33000": Setting(limits={"max_parameters": 33_000, "max_macs": 2e6}, **_MNIST),
-    "digits-2000": Setting(
-        data="digits",
-        limits={"max_parameters": 2_000, "max_macs": 1e5},
-        search={"epochs": 10},
-        whole={"epochs": 40},
-        leaders=6,
-        refit_epochs=100,
-    ),
-}
-"""Settings by name. Their numbers were chosen on validation images alone."""
-assert tuple(SETTINGS) == SMALL_SETTINGS
 
 
 @dataclass(frozen=True)
@@ -172,8 +119,11 @@ def run(
 
 def _searched(it: _Search) -> Row:
     setting = SETTINGS[it.problem]
-    how: dict[str, Any] = {"data_root": it.data_root, "seed": it.seed, "device": "cpu"}
-    objective = CNNObjective(setting.data, **setting.limits, **setting.search, **how)
+    how: dict[str, Any] = {"data_root": it.data_root, "seed": it.seed, "device": "cpu", **setting.limits}
+    if setting.vocabulary is not None:
+        how["vocabulary"] = setting.vocabulary
+    inputs = inputs_of(setting.data)
+    objective = CNNObjective(inputs, **setting.search, **how)
     study = _study_of(it)
     seconds = sum(trial.duration.total_seconds() for trial in study.trials if trial.duration is not None)
     while seconds < 60 * it.minutes:
@@ -182,7 +132,7 @@ def _searched(it: _Search) -> Row:
         seconds += time.perf_counter() - begun
 
     begun = time.perf_counter()
-    longer = CNNObjective(setting.data, augment="characters", **setting.limits, **setting.whole, **how)
+    longer = CNNObjective(inputs, augment=setting.augment, **setting.whole, **how)
     confirmed = longer.confirm(study, top=setting.leaders, repeats=1)
     best, leader_seconds = confirmed[0], time.perf_counter() - begun
 
