@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 from optuna_trlhpo._checks import check_positive_integer
 from optuna_trlhpo._threads import cpu_threads
 from optuna_trlhpo.cnn.objective import CNNObjective
-from optuna_trlhpo.layers import TABLE_I, Vocabulary
+from optuna_trlhpo.layers import Vocabulary
 from optuna_trlhpo.layers.kinds import MLP
 from optuna_trlhpo.sampler import TRLHPOSampler
 from optuna_trlhpo.space import LayerSpace
@@ -34,6 +34,8 @@ except ImportError as error:
 
 _STEPS = 300
 """Approximate number of training steps for the default number of epochs."""
+_LAYERS = 4
+"""Largest number of layers by default, but within limits."""
 _EPOCHS = 5, 100
 """Minimum and maximum of the default number of epochs."""
 
@@ -47,10 +49,16 @@ class TRLHPOClassifier(ClassifierMixin, BaseEstimator):
     Args:
         n_trials: Number of trials of the search. None means as many as the ``timeout`` allows.
         timeout: Maximum duration of the search in seconds. At least one trial is run.
-        vocabulary: The kinds of layer. Default: Table I for images, fully connected layers for rows.
-        max_layers: Maximum number of layers of a network.
+        vocabulary: The kinds of layer. Default: for images `kinds.CNN` within a limit (a ``max_`` argument
+            but for the layers), else Table I; for rows `kinds.MLP`.
+        max_layers: Maximum number of layers of a network. Default: 4; 8 where `kinds.CNN` is the default.
         max_macs: Maximum MACs of a network for one input. None means no limit.
         max_parameters: Maximum number of weights and biases of a network. None means no limit.
+        max_activation_bytes: Maximum size in bytes of the input and output of one layer together. None means
+            no limit.
+        max_model_bytes: Maximum size of the network's ONNX file in bytes. None means no limit.
+        quantize: ``"int8"`` if both limits in bytes are meant for 8-bit integers, see `CNNObjective`.
+        augment: Random transformations of training images, see `CNNObjective`.
         epochs: Number of epochs of a training. Default: 5 to 100, for about 300 steps.
         batch_size: Number of inputs in a step.
         learning_rate: Peak learning rate of Adam.
@@ -87,9 +95,13 @@ class TRLHPOClassifier(ClassifierMixin, BaseEstimator):
         n_trials: int | None = 50,
         timeout: float | None = None,
         vocabulary: Vocabulary | None = None,
-        max_layers: int = 4,
+        max_layers: int | None = None,
         max_macs: float | None = None,
         max_parameters: int | None = None,
+        max_activation_bytes: int | None = None,
+        max_model_bytes: int | None = None,
+        quantize: str | None = None,
+        augment: Any = None,
         epochs: int | None = None,
         batch_size: int = 32,
         learning_rate: float = 3e-3,
@@ -108,6 +120,10 @@ class TRLHPOClassifier(ClassifierMixin, BaseEstimator):
         self.max_layers = max_layers
         self.max_macs = max_macs
         self.max_parameters = max_parameters
+        self.max_activation_bytes = max_activation_bytes
+        self.max_model_bytes = max_model_bytes
+        self.quantize = quantize
+        self.augment = augment
         self.epochs = epochs
         self.batch_size = batch_size
         self.learning_rate = learning_rate
@@ -217,9 +233,18 @@ class TRLHPOClassifier(ClassifierMixin, BaseEstimator):
         return copy
 
     def _objective(self, X: np.ndarray, labels: np.ndarray) -> CNNObjective:
-        vocabulary = self.vocabulary
-        if vocabulary is None:
-            vocabulary = MLP if X.ndim == 2 else TABLE_I
+        limits: dict[str, Any] = {
+            "max_macs": self.max_macs,
+            "max_parameters": self.max_parameters,
+            "max_activation_bytes": self.max_activation_bytes,
+            "max_model_bytes": self.max_model_bytes,
+        }
+        vocabulary, max_layers = self.vocabulary, self.max_layers
+        is_free = all(limit is None for limit in limits.values())
+        if vocabulary is None and X.ndim == 2:
+            vocabulary = MLP
+        if max_layers is None and (vocabulary is not None or is_free):
+            max_layers = _LAYERS
         n = len(labels)
         validation = min(max(round(self.validation_fraction * n), 1), n - 1)
         epochs = self.epochs
@@ -231,9 +256,10 @@ class TRLHPOClassifier(ClassifierMixin, BaseEstimator):
             epochs=epochs,
             batch_size=self.batch_size,
             learning_rate=self.learning_rate,
-            max_layers=self.max_layers,
-            max_macs=self.max_macs,
-            max_parameters=self.max_parameters,
+            max_layers=max_layers,
+            **limits,
+            quantize=self.quantize,
+            augment=self.augment,
             min_accuracy=None,  # with many classes, even a good network may have a low accuracy
             vocabulary=vocabulary,
             device=self.device,

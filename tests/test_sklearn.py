@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import pickle
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import optuna
 import pytest
+import torch
 
 pytest.importorskip("sklearn", reason="the extra cnn is not installed")
 
@@ -19,9 +21,11 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
+from optuna_trlhpo.cnn import export_network
 from optuna_trlhpo.cnn.objective import CNNObjective
-from optuna_trlhpo.layers import parse
+from optuna_trlhpo.layers import Vocabulary, parse
 from optuna_trlhpo.layers.kinds import CNN, LSTM
+from optuna_trlhpo.layers.sequences import CNN1D
 from optuna_trlhpo.sklearn import TRLHPOClassifier
 
 QUICK: dict[str, Any] = dict(n_trials=2, confirm=1, epochs=20, random_state=0, device="cpu")
@@ -91,11 +95,39 @@ def test_limits_and_vocabularies_are_those_that_are_named() -> None:
     assert "layer1_cnn_kind_of_conv_sameconv_sepconv_residual" in names or "layer1_cnn_kind" in names
 
 
+def test_limits_in_bytes_hold_in_the_file(tmp_path: Path) -> None:
+    X, y = digits(200)
+    limits: dict[str, Any] = dict(max_model_bytes=16_000, max_activation_bytes=4_000, quantize="int8")
+    model = TRLHPOClassifier(**QUICK, **limits).fit(X, y)
+    images = torch.from_numpy(X[:50, None].astype(np.float32))
+    file = tmp_path / "net.onnx"
+    exported = export_network(model.network_, file, (1, 8, 8), quantize="int8", calibration=images)
+    assert exported.bytes <= 16_000
+    names = {name for trial in model.study_.trials for name in trial.params}
+    assert any(name.startswith("layer1_cnn_kind") for name in names)
+
+
+def test_rows_have_limits_too() -> None:
+    X, y = load_iris(return_X_y=True)
+    model = TRLHPOClassifier(**QUICK, max_parameters=400).fit(X, y)
+    assert sum(parameter.numel() for parameter in model.network_.parameters()) <= 400
+
+
 @pytest.mark.slow
-def test_sequences_are_classified() -> None:
+def test_training_images_are_augmented() -> None:
+    X, y = digits(200)
+    model, plain = (TRLHPOClassifier(**QUICK, augment=augment).fit(X, y) for augment in ("characters", None))
+    assert (model.predict_proba(X) != plain.predict_proba(X)).any()
+    with pytest.raises(ValueError, match="augment is 'mirror'"):
+        TRLHPOClassifier(**QUICK, augment="mirror").fit(X, y)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("vocabulary", [LSTM, CNN1D])
+def test_sequences_are_classified(vocabulary: Vocabulary) -> None:
     y = np.arange(120) % 2
     X = np.random.default_rng(0).standard_normal((120, 10, 2)) + np.where(y, 1, -1)[:, None, None]
-    model = TRLHPOClassifier(**QUICK, vocabulary=LSTM).fit(X, y)
+    model = TRLHPOClassifier(**QUICK, vocabulary=vocabulary).fit(X, y)
     assert model.score(X, y) > 0.9
 
 
