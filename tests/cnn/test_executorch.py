@@ -15,12 +15,13 @@ from optuna_trlhpo.cnn import CNNObjective, build_network, export_network
 from optuna_trlhpo.cnn.deploy import export as writing
 from optuna_trlhpo.cnn.deploy.running import executorch_runner
 from optuna_trlhpo.layers import ACTIVATIONS, FCL, TABLE_I, Conv, Layer, Vocabulary, kinds, parse
+from optuna_trlhpo.layers.sequences import CNN1D
 from tests.cnn.conftest import disturbed
 from tests.cnn.test_export import apart, kinds_of, network_with
 
 pytest.importorskip("executorch", reason="the extra executorch is not installed")
 
-FEED_FORWARD = (TABLE_I, kinds.CNN, kinds.MLP)
+FEED_FORWARD = (TABLE_I, kinds.CNN, kinds.MLP, CNN1D)
 EVERYTHING = (
     "SameConv(8,3,1) > SeparableConv(8,3,1) > Residual(16,3,2) > MaxPool(2,2,0) > Dropout(20) > "
     "BatchNorm() > GlobalPool() > FCL(16,relu,bias)"
