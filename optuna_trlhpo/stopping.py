@@ -19,10 +19,9 @@ class StopWithoutGain:
     """Callback for `Study.optimize` that stops a study when no worthwhile gain is expected any more.
 
     `TRLHPOSampler` stores with each trial that it plans the gain that it expects of it: the expected
-    improvement over the best value, in the unit of the objective. It is the most that one further trial
-    promises, for the sampler plans the trial that promises most. The study stops when each of the latest
-    planned trials promised less than ``min_gain``. The gain is the critic's estimate and no bound: a sort of
-    solution that no trial has shown is not part of it.
+    improvement over the best value, in the unit of the objective. The study stops when each of the latest
+    planned trials promised less than ``min_gain``. The gain is that of one more trial, and many more bring
+    more. It is the critic's estimate and no bound: what no trial has hinted at is not part of it.
 
     The callback keeps no state. It may be used in several processes, and in a study that goes on.
 

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from optuna_trlhpo.benchmarks.training.defaults import SMALL_SETTINGS
-from optuna_trlhpo.kinds import CNN1D, MLP
 from optuna_trlhpo.layers import Vocabulary
+from optuna_trlhpo.layers.kinds import MLP
+from optuna_trlhpo.layers.sequences import CNN1D
 
 _TEST_SHARE = 5
 """One in so many rows of a table without a test split is a test row."""
