@@ -22,10 +22,11 @@ from optuna_trlhpo.agent.configurations.memory import read_record
 from optuna_trlhpo.agent.configurations.plan import ConfigurationPlan
 from optuna_trlhpo.agent.configurations.planner import ConfigurationPlanner
 from optuna_trlhpo.agent.configurations.running import PlannedTrial
+from optuna_trlhpo.agent.course import Course, Proposal
 from optuna_trlhpo.agent.explain import with_path_plan
 from optuna_trlhpo.agent.generators import make_generator
 from optuna_trlhpo.agent.layer_prior import LayerPrior
-from optuna_trlhpo.agent.network_agent import Course, NetworkAgent, Proposal
+from optuna_trlhpo.agent.network_agent import NetworkAgent
 from optuna_trlhpo.agent.prior_knowledge import GrowthContext
 from optuna_trlhpo.agent.sequences import Plan
 from optuna_trlhpo.agent.time_budget import TimeBudget

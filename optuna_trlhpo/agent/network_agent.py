@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
 
 import numpy as np
 import optuna
@@ -15,7 +13,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from optuna_trlhpo.agent.config import AgentConfig
-from optuna_trlhpo.agent.configurations.running import PlannedTrial
+from optuna_trlhpo.agent.course import Course, Proposal
 from optuna_trlhpo.agent.ddpg import DDPG
 from optuna_trlhpo.agent.explain import with_episode, with_plan
 from optuna_trlhpo.agent.generators import make_generator
@@ -51,47 +49,6 @@ _RISE, _FALL, _LEAST = 1.5, 0.9, 0.02
 """Factors of the noise after a trial that repeats a network, and after another; and its least value."""
 _MINIMUM_TRIALS = 2
 """Number of finished trials before the first update."""
-
-
-class Proposal(NamedTuple):
-    """Proposed value.
-
-    Attributes:
-        value: The value, which may be None as a category.
-        is_decided: Whether the agent has decided; if not, the parameter is sampled independently.
-        is_new: Whether nothing is known of the parameter.
-    """
-
-    value: Any
-    is_decided: bool = True
-    is_new: bool = False
-
-
-@dataclass
-class Course:
-    """State of a running trial that the agent keeps.
-
-    Attributes:
-        configuration: The trial as a configuration, with the plan for it.
-        plan: Planned network, where the trial grows one.
-        n_marks: Number of reports that the plan was made with.
-        deeper: Plan of a deeper network, made when the objective asked whether to grow.
-        explores: Whether the network of the trial is drawn from the pretrained actor.
-        drawn: The plan that was drawn, which reports do not change. What comes behind it is planned as usual.
-        record: Record to be stored with the trial; None until the agent has made a decision.
-        excluded: Digests of plans that the objective did not offer.
-        asked: What the trial has asked for, see `AgentRecord`.
-    """
-
-    configuration: PlannedTrial
-    plan: Plan | None = None
-    n_marks: int = 0
-    deeper: Plan | None = None
-    explores: bool = False
-    drawn: Plan | None = None
-    record: AgentRecord | None = None
-    excluded: list[str] = field(default_factory=list)
-    asked: set[str] = field(default_factory=set)
 
 
 class NetworkAgent:

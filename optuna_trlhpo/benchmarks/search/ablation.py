@@ -18,9 +18,9 @@ import torch
 
 from optuna_trlhpo._threads import making_modules
 from optuna_trlhpo.agent.agent import Agent
+from optuna_trlhpo.agent.course import Course
 from optuna_trlhpo.agent.layer_policy import LayerPolicy, PolicyTransformer
 from optuna_trlhpo.agent.layer_prior import LayerPrior
-from optuna_trlhpo.agent.network_agent import Course
 from optuna_trlhpo.agent.prior_knowledge import GrowthContext
 from optuna_trlhpo.benchmarks.harness.command_line import (
     print_outcome,
