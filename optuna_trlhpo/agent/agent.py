@@ -28,10 +28,10 @@ from optuna_trlhpo.agent.generators import make_generator
 from optuna_trlhpo.agent.layer_prior import LayerPrior
 from optuna_trlhpo.agent.network_agent import NetworkAgent
 from optuna_trlhpo.agent.prior_knowledge import GrowthContext
-from optuna_trlhpo.agent.sequences import Plan
 from optuna_trlhpo.agent.time_budget import TimeBudget
+from optuna_trlhpo.agent.workers import Workers
 from optuna_trlhpo.trials.agent_record import GROWTH, PLAIN, SPACE, AgentRecord, read_agent
-from optuna_trlhpo.trials.announcements import Announced, planned_digest
+from optuna_trlhpo.trials.announcements import Announced, digest_of, planned_digest
 from optuna_trlhpo.trials.attributes import MARKS_ATTRIBUTE, report_marks
 from optuna_trlhpo.trials.earlier_study import EarlierStudy
 from optuna_trlhpo.trials.episode import ReportMarks
@@ -282,8 +282,8 @@ class Agent:
             return Proposal(None, is_decided=False)
         found = None
         if self.grows(context):
-            marks, pending = reading.running.marks, self._pending(trial.number)
-            found = self.networks.propose(trial, marks, course, name, distribution, context, pending)
+            marks, workers = reading.running.marks, self._workers(reading)
+            found = self.networks.propose(trial, marks, course, name, distribution, context, workers)
         else:
             found = self._propose_value(reading, name, distribution)
         if found is not None:
@@ -311,7 +311,7 @@ class Agent:
             value,
             make_generator(self._seed, "open", trial.number, len(trial.params)),
             lambda: self._announced(reading),
-            reading.announce,
+            lambda values: reading.announce(digest_of(values)),
         )
         mine.answer = name, distribution, value
         return value
@@ -322,7 +322,7 @@ class Agent:
         mine = course.configuration
 
         def announce(plan: ConfigurationPlan) -> None:
-            reading.announce(plan.path.values)
+            reading.announce(digest_of(plan.path.values))
 
         before = mine.n_plans
         known, value = self.configurations.propose(
@@ -356,10 +356,8 @@ class Agent:
         path = course.configuration.expected(other)
         return with_params(other, path.values, dict(zip(path.names, path.distributions, strict=True)))
 
-    def _pending(self, number: int) -> list[Plan]:
-        """Planned networks of other running trials of this process."""
-        others = (course.plan for other, course in self.courses.items() if other != number)
-        return [plan for plan in others if plan is not None]
+    def _workers(self, reading: Reading) -> Workers:
+        return Workers(reading, self.courses, self.networks.replay, self.networks.knowledge)
 
     # Questions of an objective that grows networks ----------------------------------------------------
 
@@ -374,7 +372,7 @@ class Agent:
         trial, marks, course = reading.trial, reading.running.marks, self.follow(reading)
         self._note_asked(course, GROWTH)
         self._enter(course, context)
-        return self.networks.worth_growing(trial, marks, course, context, self._pending(trial.number))
+        return self.networks.worth_growing(trial, marks, course, context, self._workers(reading))
 
     def record(self, reading: Reading) -> AgentRecord | None:
         """Record to be stored with a trial that ends; None if there is nothing to store."""

@@ -27,6 +27,7 @@ from optuna_trlhpo.agent.step_encoding import make_noise
 from optuna_trlhpo.agent.time_budget import TimeBudget
 from optuna_trlhpo.agent.transfer import NetworkSource
 from optuna_trlhpo.agent.transitions import Transitions
+from optuna_trlhpo.agent.workers import Workers
 from optuna_trlhpo.layers import ACTION_SLOTS
 from optuna_trlhpo.layers.bins import middle_of
 from optuna_trlhpo.trials.agent_record import AgentRecord
@@ -45,6 +46,8 @@ _ROUNDING = 1e-6
 """Largest rounding difference between a planned action and the same action as carried out."""
 _MOST_PENDING = 32
 """Largest number of plans of other running trials whose outcome is predicted: the latest ones."""
+_ATTEMPTS = 3
+"""Largest number of plans made where other workers note the same one."""
 _RISE, _FALL, _LEAST = 1.5, 0.9, 0.02
 """Factors of the noise after a trial that repeats a network, and after another; and its least value."""
 _MINIMUM_TRIALS = 2
@@ -176,7 +179,7 @@ class NetworkAgent:
         name: str,
         distribution: BaseDistribution,
         context: GrowthContext | None,
-        pending: Sequence[Plan],
+        workers: Workers,
     ) -> Proposal | None:
         """Propose a value for the parameter that a running trial asks for; None if nothing is known of it.
 
@@ -187,7 +190,7 @@ class NetworkAgent:
             name: Name of the parameter.
             distribution: Distribution of the parameter.
             context: Space from which the trial grows layers, if it does.
-            pending: Plans of other running trials.
+            workers: Other running trials.
         """
         request = read_request(trial, marks, name, distribution)
         if not self.knowledge.has_prior(context) and not self.replay.knows(request.slots):
@@ -208,7 +211,7 @@ class NetworkAgent:
             self._exclude(plan, course)
             plan = None
         if course.explores and course.drawn is None:
-            course.drawn = self._explore(trial.number, point)
+            course.drawn = self._explore(trial.number, point, workers)
             if course.drawn is not None:
                 plan = course.plan = course.drawn
                 record = AgentRecord("actor", losses=self.planner.losses)
@@ -216,7 +219,7 @@ class NetworkAgent:
         if plan is None or (course.n_marks != len(marks) and plan is not course.drawn):
             plan, course.deeper = course.deeper, None
             if plan is None or not plan.answers(point):
-                plan = self._plan(trial, point, request.before.reports, pending)
+                plan = self._plan(trial, point, request.before.reports, workers)
             course.plan = plan
             course.n_marks = len(marks)
             if plan is not None:
@@ -254,7 +257,7 @@ class NetworkAgent:
         marks: ReportMarks,
         course: Course,
         context: GrowthContext | None,
-        pending: Sequence[Plan],
+        workers: Workers,
     ) -> bool:
         """Return whether a deeper network promises at least as much as the best plan of a new trial."""
         if course.plan is None:
@@ -267,8 +270,8 @@ class NetworkAgent:
             reports[-1] = trial.intermediate_values[max(trial.intermediate_values)]
         grown = self.replay.decision_point(Request(episode, (), np.empty(0)))
         anything = self.replay.decision_point(Request(episode.first(0), (), np.empty(0)))
-        another = self._plan(trial, anything, reports, pending, running=grown)
-        deeper = course.deeper = self._plan(trial, grown, reports, pending)
+        another = self._plan(trial, anything, reports, workers, running=grown)
+        deeper = course.deeper = self._plan(trial, grown, reports, workers)
         return deeper is not None and another is not None and deeper.score >= another.score
 
     def record(self, trial: FrozenTrial, marks: ReportMarks, record: AgentRecord) -> AgentRecord:
@@ -285,7 +288,7 @@ class NetworkAgent:
         """Return whether networks can be drawn from the pretrained actor."""
         return self.knowledge.has_policy(context)
 
-    def _explore(self, number: int, point: DecisionPoint) -> Plan | None:
+    def _explore(self, number: int, point: DecisionPoint, workers: Workers) -> Plan | None:
         """Network drawn from the pretrained actor, untried if possible; None behind its first step.
 
         What the trial has before stays as it is: other parameters, and a first kind that is the only one.
@@ -295,8 +298,9 @@ class NetworkAgent:
         rng = make_generator(self._seed, "explore", number)
         plans = [plan.behind(point) for plan in self.knowledge.proposals(_DRAWN, rng)]
         plans = [plan for plan in plans if plan.answers(point)]
-        untried = [plan for plan in plans if not self.replay.has_value(plan.key)]
-        plan = next(iter(untried or plans), None)
+        taken = {plan.key for plan in workers.plans()}
+        untried = [plan for plan in plans if not self.replay.has_value(plan.key) and plan.key not in taken]
+        plan = next((plan for plan in untried if workers.claim(plan)), next(iter(untried or plans), None))
         return None if plan is None else self.planner.judged(plan, self.weights(number), rng)
 
     def _plan(
@@ -304,23 +308,30 @@ class NetworkAgent:
         trial: FrozenTrial,
         point: DecisionPoint,
         reports: np.ndarray,
-        pending: Sequence[Plan],
+        workers: Workers,
         *,
         running: DecisionPoint | None = None,
     ) -> Plan | None:
-        """Plan the network that the trial should become.
+        """Plan the network that the trial should become, and that no other worker is about to try.
 
         ``reports`` ``[steps]`` belong to the trial's steps, or to those of ``running`` if the plan need not
         continue them.
         """
-        return self.planner.plan(
-            point,
-            reports,
-            self.weights(trial.number),
-            make_generator(self._seed, "propose", trial.number, len(trial.params)),
-            pending[-_MOST_PENDING:],
-            running,
-        )
+        plan = None
+        for attempt in range(_ATTEMPTS):
+            place = (trial.number, len(trial.params), *([attempt] if attempt else []))
+            plan = self.planner.plan(
+                point,
+                reports,
+                self.weights(trial.number),
+                make_generator(self._seed, "propose", *place),
+                workers.plans()[-_MOST_PENDING:],
+                running,
+                workers.values(),
+            )
+            if plan is None or running is not None or workers.claim(plan):
+                break
+        return plan
 
     def _act(self, trial: FrozenTrial, request: Request, point: DecisionPoint) -> np.ndarray:
         """Action ``[A]`` of the actor, with noise."""

@@ -121,6 +121,7 @@ class Planner:
         rng: np.random.Generator,
         pending: Sequence[Plan],
         running: DecisionPoint | None = None,
+        elsewhere: tuple[Networks, np.ndarray] | None = None,
     ) -> Plan | None:
         """Plan the network to try next; None if nothing is known of the parameter that is asked for.
 
@@ -131,6 +132,7 @@ class Planner:
             rng: Random generator.
             pending: Plans of other running trials; the expectation replaces their outcome.
             running: Trial that has reported ``own``, if the plan need not continue it.
+            elsewhere: Networks that running trials of other workers have reported on, with their scores.
         """
         replay, config = self._replay, self._config
         if not len(self.critic.features):
@@ -138,16 +140,21 @@ class Planner:
         networks, values = self._networks(rng, weights)
         at = point if running is None else running
         prefixes, prefix_values = self._prefixes(at, own)
-        networks = self.knowledge.with_prior_features(joined([networks, prefixes]))
-        values = np.concatenate([values, prefix_values])
+        # A plan that need not continue the trial is for another one, about which nothing was reported.
+        is_informed = running is None and not np.isnan(own).all() and self._steering.acts
+        known, known_values = [networks], [values]
+        if elsewhere is not None and not is_informed:
+            known.append(elsewhere[0])
+            known_values.append(elsewhere[1])
+        networks = self.knowledge.with_prior_features(joined([*known, prefixes]))
+        values = np.concatenate([*known_values, prefix_values])
         templates, n_trials = self._templates(rng)
         others = None
         if pending:
             plans = [as_one(plan, np.zeros_like(plan.names)) for plan in pending]
             others = self.knowledge.with_prior_features(joined(plans))
         critic, context = self.critic, np.zeros(0)
-        # A plan that need not continue the trial is for another one, about which nothing was reported.
-        if running is None and not np.isnan(own).all() and self._steering.acts:
+        if is_informed:
             assert self._steering.critic is not None
             critic = self._steering.critic
             contexts, context = self._contexts(networks, len(prefix_values), at, own)
@@ -182,10 +189,9 @@ class Planner:
             return None
         candidates = neighbourhood.resample(rng, config.n_candidates // 2) + self._untried(parents)
         excluded = {network_key(p.names, p.indices, p.actions) for p in pending}
-        excluded.update(
-            network_key(n, i, a)
-            for n, i, a in zip(prefixes.names, prefixes.indices, prefixes.actions, strict=True)
-        )
+        for some in [prefixes, *([] if elsewhere is None else [elsewhere[0]])]:
+            rows = zip(some.names, some.indices, some.actions, some.lengths.tolist(), strict=True)
+            excluded.update(network_key(n[:k], i[:k], a[:k]) for n, i, a, k in rows)
         chosen, score, features = None, -np.inf, np.zeros((0, 0))
         for _ in range(config.n_generations):
             if config.mutations:

@@ -6,6 +6,7 @@ Notation: N networks, X expectations.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -150,7 +151,7 @@ class PriorKnowledge:
             episodes = self._proposed(_N_SPACE_SAMPLES, rng)
             while len(episodes) < _N_SPACE_SAMPLES:
                 episodes.append(self._as_episode(context.space.draw_actions(rng)))
-            self.space_samples = joined([self._as_network(episode) for episode in episodes])
+            self.space_samples = joined([self.network_of(episode) for episode in episodes])
         for source in self.sources:
             source.learn(
                 self._with_descriptors(source.networks),
@@ -186,12 +187,25 @@ class PriorKnowledge:
 
     def proposals(self, n: int, rng: np.random.Generator) -> list[Plan]:
         """About ``n`` networks that the pretrained actor proposes."""
-        plans = []
-        for episode in self._proposed(n, rng):
-            names, indices, _ = self._names.learn_all(episode)
-            key = network_key(names, indices, episode.actions)
-            plans.append(Plan(episode.actions, names, indices, 0.0, key, origin=ACTOR))
-        return plans
+        return [replace(self.plan_of(episode), origin=ACTOR) for episode in self._proposed(n, rng)]
+
+    def plan_of(self, episode: Episode) -> Plan:
+        """The steps of a trial as a plan."""
+        names, indices, _ = self._names.learn_all(episode)
+        key = network_key(names, indices, episode.actions)
+        return Plan(episode.actions, names, indices, 0.0, key)
+
+    def plan_of_layers(self, layers: np.ndarray) -> Plan:
+        """A network of the space with actions ``layers`` ``[S, 4]`` as a plan for a trial that grows it."""
+        return self.plan_of(self._as_episode(layers))
+
+    def layers_of(self, plan: Plan) -> np.ndarray | None:
+        """Actions ``[S, 4]`` of the layers that a plan has; None if they are no network of the space."""
+        if self.context is None:
+            return None
+        (layers,) = self._layers(as_one(plan, np.zeros_like(plan.names)))
+        layers = np.nan_to_num(layers)
+        return layers if len(layers) and self.contains(layers) else None
 
     def _proposed(self, n: int, rng: np.random.Generator) -> list[Episode]:
         prior = self._active_prior(self.context)
@@ -295,6 +309,7 @@ class PriorKnowledge:
         """Return whether the space contains a network with actions ``layers`` ``[S, 4]``."""
         return self._descriptor(np.ascontiguousarray(layers)) is not None
 
-    def _as_network(self, episode: Episode) -> Networks:
+    def network_of(self, episode: Episode) -> Networks:
+        """The steps of a trial as one network."""
         names, indices, n_values = self._names.learn_all(episode)
         return as_one(Plan(episode.actions, names, indices, 0.0, b""), n_values)

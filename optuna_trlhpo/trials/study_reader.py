@@ -6,7 +6,7 @@ and which report came before which of them. It stores both, for other processes 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -15,7 +15,7 @@ import optuna
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from optuna_trlhpo.trials.announcements import PLAN_ATTRIBUTE, digest_of
+from optuna_trlhpo.trials.announcements import PLAN_ATTRIBUTE
 from optuna_trlhpo.trials.attributes import MARKS_ATTRIBUTE, fixed_params, report_marks, write_to_trial
 from optuna_trlhpo.trials.episode import new_mark
 from optuna_trlhpo.trials.order import ORDER_ATTRIBUTE, in_order, keeps_order, order_note, reordered
@@ -48,8 +48,8 @@ class Reading(NamedTuple):
     """The parameters that the trial has got since the last call without asking the sampler."""
     others: Callable[[], list[FrozenTrial]]
     """Reads the trials that are running now, or have ended since the last reading."""
-    announce: Callable[[Mapping[str, Any]], None]
-    """Announces the planned parameters of the trial to other processes."""
+    announce: Callable[[Any], None]
+    """Notes the plan of the trial for other processes, as JSON."""
 
 
 class StudyReader:
@@ -103,7 +103,7 @@ class StudyReader:
             keeps_order(study),
             given,
             lambda: self._others(study, trial.number),
-            lambda params: self._write(study, trial, PLAN_ATTRIBUTE, digest_of(params)),
+            lambda note: self._write(study, trial, PLAN_ATTRIBUTE, note),
         )
 
     def close(self, study: Study, trial: FrozenTrial) -> Reading | None:

@@ -78,9 +78,10 @@ class Learned(Planner):
         rng: np.random.Generator,
         pending: Sequence[Plan],
         running: DecisionPoint | None = None,
+        elsewhere: tuple[Networks, np.ndarray] | None = None,
     ) -> Plan | None:
         self.learn(self._replay.n_added, weights, np.random.default_rng(0))
-        return super().plan(point, own, weights, rng, pending, running)
+        return super().plan(point, own, weights, rng, pending, running, elsewhere)
 
 
 def search_of(memory: Replay, **settings: Any) -> Planner:
