@@ -96,7 +96,7 @@ def _get_plot(info: ImportancesInfo) -> go.Figure:
             x=shares,
             y=[in_plotly(name) for name in names],
             orientation="h",
-            text=[f"{share:.2f}" if share >= 0.01 else "<0.01" for share in shares],
+            text=[f"{share:.2f}" for share in shares],
             textposition="outside",
             cliponaxis=False,
             hovertemplate="%{y}<br>importance %{x:.3f}<extra></extra>",

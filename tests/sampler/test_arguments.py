@@ -122,7 +122,7 @@ def test_learning_never_raises_where_catch_does_not_help(make_sampler, monkeypat
 
 OURS = (
     "seed, n_startup_trials, n_exploration_trials, agent, independent_sampler, warm_start, layer_prior, "
-    "repeat, warn_independent_sampling"
+    "repeat, time_budget, warn_independent_sampling"
 )
 SAMPLERS = [getattr(optuna.samplers, name) for name in optuna.samplers.__all__ if name.endswith("Sampler")]
 THEIRS = {name for sampler in SAMPLERS for name in inspect.signature(sampler).parameters} - {"args", "kwargs"}
