@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 import optuna
@@ -26,7 +26,13 @@ from optuna_trlhpo.trials.running_trial import RunningTrial
 _logger = optuna.logging.get_logger("optuna.trlhpo.sampler")
 
 _MOST_RUNNING = 200
-"""Largest number of other running trials that are read. Older ones may have been abandoned."""
+"""Largest number of other running trials that are read: the latest ones."""
+_ABANDONED = 20
+"""A trial that runs so many times as long as the longest that has finished is taken for abandoned."""
+_LEAST_AGE = timedelta(minutes=1)
+"""Age that an abandoned trial has at least."""
+_FEW = 5
+"""Number of finished trials before any is taken for abandoned."""
 
 
 class Reading(NamedTuple):
@@ -69,6 +75,7 @@ class StudyReader:
         self._read: dict[int, datetime | None] = {}  # number of a finished trial -> its start time
         self._n_done = 0  # all trials of lower numbers have been read
         self._running: dict[int, RunningTrial] = {}
+        self._longest = timedelta()  # that a finished trial took
 
     def read(self, study: Study, trial: FrozenTrial, name: str | None = None) -> Reading:
         """Read the current state of the study.
@@ -102,7 +109,7 @@ class StudyReader:
             finished,
             keeps_order(study),
             given,
-            lambda: self._others(study, trial.number),
+            lambda: self._others(study, trial),
             lambda note: self._write(study, trial, PLAN_ATTRIBUTE, note),
         )
 
@@ -144,6 +151,7 @@ class StudyReader:
                 continue
             self._running.pop(trial.number, None)
             self._read[trial.number] = trial.datetime_start
+            self._longest = max(self._longest, trial.duration or timedelta())
             finished.append(trial)
         while self._n_done in self._read:
             self._n_done += 1
@@ -186,11 +194,29 @@ class StudyReader:
             self._write(study, trial, MARKS_ATTRIBUTE, running.marks)
             running.n_written = len(running.marks)
 
-    def _others(self, study: Study, number: int) -> list[FrozenTrial]:
+    def _others(self, study: Study, trial: FrozenTrial) -> list[FrozenTrial]:
         states = (TrialState.RUNNING, TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
         trials = study.get_trials(deepcopy=False, states=states)
-        others = (other for other in trials if other.number != number and other.number not in self._read)
-        return list(others)[-_MOST_RUNNING:]
+        others = [
+            other
+            for other in trials
+            if other.number != trial.number
+            and other.number not in self._read
+            and not self._is_abandoned(other, trial)
+        ]
+        return others[-_MOST_RUNNING:]
+
+    def _is_abandoned(self, other: FrozenTrial, trial: FrozenTrial) -> bool:
+        """Return whether a trial still seems to run, though its process must be gone.
+
+        Its age is that at which this trial began, by the clocks of two machines. With heartbeats Optuna marks
+        such a trial as failed itself.
+        """
+        if other.state != TrialState.RUNNING or len(self._read) < _FEW:
+            return False
+        if other.datetime_start is None or trial.datetime_start is None:
+            return False
+        return trial.datetime_start - other.datetime_start > max(_ABANDONED * self._longest, _LEAST_AGE)
 
     @staticmethod
     def _write(study: Study, trial: FrozenTrial, name: str, value: Any) -> None:

@@ -1,0 +1,187 @@
+"""Several workers on one study: none tries what another is about to try, and each learns from all."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+import numpy as np
+import optuna
+import pytest
+from optuna import Study, Trial
+from optuna.storages import BaseStorage, InMemoryStorage
+from optuna.trial import TrialState
+
+from optuna_trlhpo import LayerSpace, TRLHPOSampler, describe
+from optuna_trlhpo.layers import Network, network_in
+from optuna_trlhpo.trials.announcements import PLAN_ATTRIBUTE, layers_note, planned_layers
+from optuna_trlhpo.trials.attributes import write_to_trial
+
+SPACE = LayerSpace(max_layers=4, min_accuracy=None, min_improvement=None)
+
+
+def accuracy_of(layers: Network) -> float:
+    actions = SPACE.encode(layers)
+    return 0.5 + 0.1 * len(layers) - 0.015 * len(layers) ** 2 - 0.2 * abs(float(actions[:, 1:3].mean()) - 0.4)
+
+
+def grown(trial: Trial) -> float:
+    best = 0.0
+    for layers in SPACE.grow(trial):
+        trial.report(accuracy_of(layers), step=len(layers) - 1)
+        best = max(best, accuracy_of(layers))
+    return best
+
+
+def suggested(trial: Trial) -> float:
+    return accuracy_of(SPACE.suggest(trial))
+
+
+def loop(trial: Trial) -> float:
+    return float(sum(trial.suggest_int(f"w{i}", 1, 4) for i in range(trial.suggest_int("depth", 1, 3))))
+
+
+def workers(n: int, *, seed: int | None = None, **arguments: Any) -> list[Study]:
+    """Studies with samplers of their own on one storage, as in processes that know nothing of each other."""
+    storage: BaseStorage = InMemoryStorage()
+    return [
+        optuna.create_study(
+            study_name="shared",
+            storage=storage,
+            load_if_exists=True,
+            direction="maximize",
+            sampler=TRLHPOSampler(seed=k if seed is None else seed, **arguments),
+        )
+        for k in range(n)
+    ]
+
+
+@pytest.mark.parametrize("same_seed", [False, True])
+@pytest.mark.parametrize("play", [suggested, pytest.param(grown, marks=pytest.mark.slow)])
+def test_no_worker_tries_a_network_that_another_is_about_to_try(play: Any, same_seed: bool) -> None:
+    studies = workers(4, seed=7 if same_seed else None)
+    networks = []
+    for _ in range(6):
+        trials = [study.ask() for study in studies]
+        values = [play(trial) for trial in trials]  # all before any of them ends
+        networks += [describe(network_in(trial.params)) for trial in trials]
+        for study, trial, value in zip(studies, trials, values, strict=True):
+            study.tell(trial, value)
+    assert len(set(networks)) == len(networks)
+
+
+def test_nor_a_configuration() -> None:
+    studies = workers(4)
+    configurations = []
+    for _ in range(15):
+        trials = [study.ask() for study in studies]
+        values = [loop(trial) for trial in trials]
+        configurations += [tuple(sorted(trial.params.items())) for trial in trials]
+        for study, trial, value in zip(studies, trials, values, strict=True):
+            study.tell(trial, value)
+    assert len(set(configurations)) == len(configurations)  # 60 of 84
+
+
+@pytest.mark.parametrize("play", [suggested, loop])
+def test_a_batch_that_is_asked_at_once_is_spread_out(play: Any) -> None:
+    (study,) = workers(1)
+    study.optimize(play, n_trials=12)
+    trials = [study.ask() for _ in range(8)]
+    for trial in trials:
+        play(trial)
+    assert len({tuple(sorted(trial.params.items())) for trial in trials}) == 8
+
+
+def test_reports_of_trials_that_still_run_elsewhere_are_learned() -> None:
+    one, other = workers(2)
+    one.optimize(grown, n_trials=8)
+    running = one.ask()
+    growth = SPACE.grow(running)
+    layers = next(growth)
+    running.report(0.3, step=len(layers) - 1)  # worse than any
+    other.optimize(grown, n_trials=2)  # the first one explores
+    assert isinstance(other.sampler, TRLHPOSampler)
+    planner = other.sampler.agent.networks.planner
+    values = planner.values_of(planner.critic.values)
+    finished = {value for trial in one.trials for value in trial.intermediate_values.values() if trial.values}
+    assert values is not None
+    # The worst that has finished is as low as a score can be, see `OutcomeTransform`.
+    assert np.isclose(values, min(finished), atol=1e-6).sum() == 2
+
+
+def test_the_plan_is_noted_as_layers_and_is_what_comes() -> None:
+    (study,) = workers(1)
+    study.optimize(suggested, n_trials=10)
+    noted = [(planned_layers(trial), network_in(trial.params)) for trial in study.trials]
+    planned = [(layers, network) for layers, network in noted if layers is not None]
+    assert len(planned) >= 5
+    same = [
+        len(layers) == len(network) and np.allclose(layers, SPACE.encode(network), atol=1e-3)
+        for layers, network in planned
+    ]
+    assert sum(same) >= 0.8 * len(planned)
+
+
+@pytest.mark.parametrize(
+    "note",
+    [
+        *(None, 3, "x", [], {}, {"layers": 3}, {"layers": []}, {"layers": [[]]}, {"layers": [[0.1] * 3]}),
+        *({"layers": [[0.1, 0.2, "x", 0.3]]}, {"layers": [[2.0] * 4]}, {"layers": [[0.5] * 4] * 65}),
+        {"layers": [[0.5, None, 0.5, 0.5]]},
+    ],
+    ids=repr,
+)
+def test_a_damaged_note_counts_as_none(note: Any) -> None:
+    one, other = workers(2)
+    one.optimize(suggested, n_trials=3)
+    running = one.ask()
+    write_to_trial(one, one.trials[running.number], PLAN_ATTRIBUTE, note)
+    other.optimize(suggested, n_trials=2)
+    assert planned_layers(one.trials[running.number]) is None
+    assert all(trial.state == TrialState.COMPLETE for trial in other.trials if trial.number != running.number)
+
+
+def test_layers_outside_of_the_space_count_as_none() -> None:
+    one, other = workers(2)
+    one.optimize(suggested, n_trials=3)
+    running = one.ask()
+    beyond = np.full((5, 4), 0.99)  # deeper than the space allows
+    write_to_trial(one, one.trials[running.number], PLAN_ATTRIBUTE, layers_note(beyond))
+    other.optimize(suggested, n_trials=2)
+    assert all(trial.state == TrialState.COMPLETE for trial in other.trials if trial.number != running.number)
+
+
+def last_of(hours: float) -> list[dict[str, Any]]:
+    """What a worker tries last, while a trial runs that began so many hours before, and claims the best."""
+    storage = InMemoryStorage()
+    study = optuna.create_study(
+        storage=storage, study_name="s", direction="maximize", sampler=TRLHPOSampler(seed=1)
+    )
+    study.optimize(suggested, n_trials=10)
+    best = network_in(study.best_trial.params)
+    running = optuna.create_trial(
+        state=TrialState.RUNNING, system_attrs={PLAN_ATTRIBUTE: layers_note(SPACE.encode(best))}
+    )
+    running.datetime_start = datetime.now() - timedelta(hours=hours)
+    study.add_trial(running)
+    study.optimize(suggested, n_trials=6)
+    return [trial.params for trial in study.trials[11:]]
+
+
+def test_a_trial_that_has_run_for_ever_is_taken_for_abandoned() -> None:
+    assert last_of(hours=24) == last_of(hours=240)
+    assert last_of(hours=0) != last_of(hours=24)
+
+
+def test_of_two_that_note_the_same_the_lower_number_keeps_it() -> None:
+    one, other = workers(2, seed=5)
+    one.optimize(suggested, n_trials=10)
+    first, second = one.ask(), other.ask()
+    mine = SPACE.suggest(second)
+    # As if the other had noted it at the same time, unseen.
+    write_to_trial(one, one.trials[first.number], PLAN_ATTRIBUTE, layers_note(SPACE.encode(mine)))
+    assert SPACE.suggest(other.ask()) != mine  # a later trial gives way
+    theirs = SPACE.suggest(first)
+    notes = [planned_layers(one.trials[trial.number]) for trial in (first, second)]
+    assert notes[1] is not None and np.allclose(notes[1], SPACE.encode(mine), atol=1e-3)
+    assert theirs != mine  # what it had noted was replaced by its own plan, which counts the others
