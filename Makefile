@@ -45,7 +45,7 @@ IMPORTED := import os, optuna, optuna_trlhpo as it; assert it.__file__.startswit
 	study.optimize(lambda trial: float(len(space.suggest(trial))), n_trials=3); assert study.trials[0].user_attrs == {}
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long test-all test-lowest install install-lowest dist test-smac test-browser lint format docs bench bench-full bench-foreign ablate transfer real confirm pareto bench-engine train-less engine-search small repeats reports seconds stopping policy idioms overhead soak clean
+.PHONY: help demo test test-long test-all test-lowest install install-lowest dist test-smac test-workers soak-workers test-browser lint format docs bench bench-full bench-foreign ablate transfer real confirm pareto bench-engine train-less engine-search small repeats reports seconds stopping policy idioms overhead soak clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -57,10 +57,10 @@ test: $(INSTALLED) ## tests and doctests, but for the long ones; minutes on two 
 	$(PYTEST) $(PARALLEL) $(TESTS) $(ARGS)
 
 test-all: $(INSTALLED) ## the long ones too, with all their cases
-	TRLHPO_ALL_CASES=1 $(PYTEST) $(PARALLEL) -m "not (smac or browser)" $(ARGS)
+	TRLHPO_ALL_CASES=1 $(PYTEST) $(PARALLEL) -m "not (smac or browser or workers)" $(ARGS)
 
 test-long: $(INSTALLED) ## the long ones alone, a quarter of their cases, and those that need data
-	$(PYTEST) $(PARALLEL) -m "(slow or data) and not (smac or browser)" $(ARGS)
+	$(PYTEST) $(PARALLEL) -m "(slow or data) and not (smac or browser or workers)" $(ARGS)
 
 test-lowest: ## a part, in an environment with the lowest versions of all that is needed (tests/lowest.txt)
 	@$(WITH_LOWEST) test TESTS='-k "$(LOWEST_TESTS)"'
@@ -73,6 +73,12 @@ install-lowest: ## that of test-lowest alone
 test-smac: $(INSTALLED) ## those of SMAC, which is installed if it is missing
 	@$(SMAC)
 	$(PYTEST) $(PARALLEL) -m smac tests/baselines $(ARGS)
+
+test-workers: $(INSTALLED) ## several processes on one study, in each kind of storage, some of them killed
+	$(PYTEST) -m workers tests/workers $(ARGS)
+
+soak-workers: $(INSTALLED) ## the same with 8 processes of 50 trials, and 200 deaths; hours
+	TRLHPO_WORKERS=8 TRLHPO_WORKER_TRIALS=50 TRLHPO_DEATHS=200 $(PYTEST) -m workers tests/workers $(ARGS)
 
 test-browser: $(INSTALLED) ## the dashboard and the report in a headless Chromium, which must be installed
 	$(PYTEST) -m browser tests/browser $(ARGS)
@@ -158,7 +164,7 @@ overhead: $(INSTALLED) ## time the sampler takes per trial
 	$(BENCHMARKS) overhead
 
 soak: $(INSTALLED) ## many more random objectives than `make test` plays, and longer studies of them; an hour
-	TRLHPO_PROGRAMS=500 $(PYTEST) $(PARALLEL) -m "not (smac or browser)" tests/properties/test_programs.py $(ARGS)
+	TRLHPO_PROGRAMS=500 $(PYTEST) $(PARALLEL) -m "not (smac or browser or workers)" tests/properties/test_programs.py $(ARGS)
 
 clean: ## remove caches and what was built; environments and studies stay
 	rm -rf build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis
