@@ -45,7 +45,7 @@ IMPORTED := import os, optuna, optuna_trlhpo as it; assert it.__file__.startswit
 	study.optimize(lambda trial: float(len(space.suggest(trial))), n_trials=3); assert study.trials[0].user_attrs == {}
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long test-all test-lowest install install-lowest dist test-smac test-workers soak-workers test-browser lint format docs bench bench-full bench-foreign ablate transfer real confirm pareto bench-engine train-less engine-search small repeats reports seconds stopping policy idioms overhead soak clean
+.PHONY: help demo test test-long test-all test-lowest install install-lowest dist test-smac test-workers soak-workers test-browser lint format docs bench bench-full bench-foreign ablate transfer real confirm pareto bench-engine train-less engine-search small repeats reports seconds stopping parallel policy idioms overhead soak clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -150,6 +150,9 @@ seconds: $(INSTALLED) ## what a budget in seconds is worth; half an hour
 
 stopping: $(INSTALLED) ## when a study without expected gain stops, and its regret then; half an hour
 	$(BENCHMARKS) stopping --jobs $(JOBS) --out $(ROWS)/stopping
+
+parallel: $(INSTALLED) ## what it costs that workers decide at the same time; two hours
+	$(BENCHMARKS) parallel --jobs $(JOBS) --out $(ROWS)/parallel
 
 reports: $(INSTALLED) ## whether reports inform later choices of the same trial; an hour
 	$(BENCHMARKS) reports --jobs $(JOBS) --out $(ROWS)/reports

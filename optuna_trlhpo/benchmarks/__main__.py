@@ -35,6 +35,7 @@ _COMMANDS: tuple[tuple[str, Callable[[argparse.ArgumentParser], None], str], ...
         search.add_stopping,
         "measure the regret of studies that stop without expected gain",
     ),
+    ("parallel", search.add_parallel, "measure what it costs that workers decide at the same time"),
     ("policy", search.add_policy, "measure how the policy of the paper's agent improves"),
     ("idioms", search.add_idioms, "compare samplers on objectives like Optuna's examples"),
 )

@@ -347,6 +347,35 @@ def _stopping(arguments: argparse.Namespace) -> int:
     return stopping.handle(arguments)
 
 
+def add_parallel(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``parallel``."""
+    parser.description = (
+        "Run studies that several workers share, which decide at the same time, and studies of one worker, "
+        "by our sampler and TPE with its constant liar. Studies with results are not run again."
+    )
+    add_samplers(parser, defaults.PARALLEL_SAMPLERS)
+    add_choice(parser, "problems", defaults.PARALLEL_PROBLEMS)
+    parser.add_argument(
+        "--workers",
+        type=positive,
+        nargs="+",
+        default=list(defaults.PARALLEL_WORKERS),
+        metavar="N",
+        help="numbers of workers (default: 1 8)",
+    )
+    _add_budget(parser, defaults.PARALLEL_BUDGET, "trainings of a study, of all workers together")
+    add_seeds(parser, defaults.PARALLEL_SEEDS)
+    add_common_arguments(parser, out="benchmark-rows/parallel", holds="the folder nas-bench-macro")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="also write the table to this file")
+    parser.set_defaults(handle=_parallel)
+
+
+def _parallel(arguments: argparse.Namespace) -> int:
+    from optuna_trlhpo.benchmarks.search import parallel
+
+    return parallel.handle(arguments)
+
+
 def _add_budget(parser: argparse.ArgumentParser, default: int, what: str) -> None:
     parser.add_argument(
         "--budget", type=positive, default=default, metavar="N", help=f"{what} (default: %(default)s)"

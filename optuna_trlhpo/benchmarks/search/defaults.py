@@ -44,3 +44,8 @@ SECONDS_SEEDS, SECONDS_BUDGET = 10, 50
 STOPPING_PROBLEMS = ("mnist-layers", "mnist-layers-foreign", "macro", "macro-progressive", *_NB201)
 """Problems whose regrets are in points of accuracy."""
 STOPPING_SEEDS, STOPPING_BUDGET = 10, 200
+
+PARALLEL_PROBLEMS = ("mnist-layers", "mnist-layers-foreign", "nb201-cifar10")
+PARALLEL_SAMPLERS = ("trlhpo", "tpe-constant-liar")
+PARALLEL_WORKERS = (1, 8)
+PARALLEL_SEEDS, PARALLEL_BUDGET = 20, 96
