@@ -54,7 +54,9 @@ def test_all_latest_planned_trials_must_promise_less() -> None:
     assert stop.expected_gain(told([0.001] * 5, TrialState.FAIL)) == 0.001  # they were planned all the same
 
 
-@pytest.mark.parametrize("play", [loop, branch, pytest.param(grown, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "play", [loop, *(pytest.param(play, marks=pytest.mark.slow) for play in (branch, grown))]
+)
 def test_a_study_stops_when_it_has_found_what_there_is(play: Any) -> None:
     study = optuna.create_study(sampler=TRLHPOSampler(seed=0))
     study.optimize(play, n_trials=150, callbacks=[StopWithoutGain(0.002)])
@@ -89,18 +91,18 @@ def test_several_objectives_are_refused() -> None:
     assert all(trial.state == TrialState.COMPLETE for trial in study.trials)
 
 
-@pytest.mark.parametrize("sampler", [optuna.samplers.RandomSampler(seed=0), TRLHPOSampler.paper(seed=0)])
+@pytest.mark.parametrize("make", [optuna.samplers.RandomSampler, TRLHPOSampler.paper])
 def test_with_a_sampler_that_expects_nothing_it_says_once_that_it_does_not_stop(
-    sampler: optuna.samplers.BaseSampler, caplog: pytest.LogCaptureFixture
+    make: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     optuna.logging.enable_propagation()
-    study = optuna.create_study(sampler=sampler)
+    study = optuna.create_study(sampler=make(seed=0))
     with caplog.at_level(logging.WARNING):
-        study.optimize(loop, n_trials=12, callbacks=[StopWithoutGain(1e9, min_trials=10)])
+        study.optimize(loop, n_trials=6, callbacks=[StopWithoutGain(1e9, min_trials=4)])
     optuna.logging.disable_propagation()
     said = [record.message for record in caplog.records if "StopWithoutGain" in record.message]
-    assert len(study.trials) == 12 and len(set(said)) == 1
-    assert said[0].startswith("None of the 10 finished trials has an expected gain")
+    assert len(study.trials) == 6 and len(set(said)) == 1
+    assert said[0].startswith("None of the 4 finished trials has an expected gain")
 
 
 @pytest.mark.parametrize(

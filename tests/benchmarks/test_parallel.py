@@ -20,12 +20,12 @@ def row_of(workers: int, seed: int, curve: list[list[float]]) -> Row:
 
 def test_workers_repeat_nothing_and_a_study_is_not_run_again(tmp_path):
     arguments: dict[str, Any] = dict(
-        **dict(seeds=[2000], budget=24, samplers=["trlhpo"], problems=["nb201-cifar10"]),
+        **dict(seeds=[2000], budget=16, samplers=["trlhpo"], problems=["nb201-cifar10"]),
         **dict(workers=[1, 4], out=tmp_path),
     )
     rows = parallel.run(**arguments)
     assert [row["workers"] for row in rows] == [1, 4]
-    assert all(row["hits"] == 0 and row["curve"][-1][0] <= 24 for row in rows)
+    assert all(row["hits"] == 0 and row["curve"][-1][0] <= 16 for row in rows)
     assert parallel.run(**arguments) == []
 
 

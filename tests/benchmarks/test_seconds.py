@@ -54,6 +54,7 @@ def test_unknown_names_are_refused(tmp_path):
         seconds.run(seeds=[0], budget=3, out=tmp_path, samplers=["nothing"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SECONDS_PROBLEMS)
 def test_each_problem_knows_the_seconds_of_its_networks(name):
     problem = tables.load(name)

@@ -63,6 +63,7 @@ def test_failures_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert text.startswith("There is no complete search.\n") and "seed 0: RuntimeError: no power" in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mnist1d-8000", "cancer-1000"])
 def test_other_kinds_of_data_are_searched_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str

@@ -44,12 +44,14 @@ def spent(play: Any, budget: float | None, seed: int) -> float:
     return sum(trial.user_attrs["seconds"] for trial in study.trials[10:])
 
 
-@pytest.mark.parametrize("play", [depth_costs, switch_costs, layers_cost])
+@pytest.mark.parametrize(
+    "play", [depth_costs, switch_costs, pytest.param(layers_cost, marks=pytest.mark.slow)]
+)
 def test_with_much_time_left_trials_take_less(play: Any) -> None:
     assert spent(play, 1e9, 0) < 0.7 * spent(play, None, 0)
 
 
-@pytest.mark.parametrize("play", [depth_costs, layers_cost])
+@pytest.mark.parametrize("play", [depth_costs, pytest.param(layers_cost, marks=pytest.mark.slow)])
 def test_a_budget_that_is_spent_changes_nothing(play: Any) -> None:
     def played(**arguments: Any) -> list[dict[str, Any]]:
         study = optuna.create_study(sampler=TRLHPOSampler(seed=4, **arguments))

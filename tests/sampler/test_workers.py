@@ -56,7 +56,7 @@ def workers(n: int, *, seed: int | None = None, **arguments: Any) -> list[Study]
     ]
 
 
-@pytest.mark.parametrize("same_seed", [False, True])
+@pytest.mark.parametrize("same_seed", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("play", [suggested, pytest.param(grown, marks=pytest.mark.slow)])
 def test_no_worker_tries_a_network_that_another_is_about_to_try(play: Any, same_seed: bool) -> None:
     studies = workers(4, seed=7 if same_seed else None)
