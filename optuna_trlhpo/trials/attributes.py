@@ -109,6 +109,18 @@ def fixed_params(trial: FrozenTrial) -> dict[str, Any]:
     return {name: value for name, value in fixed.items() if isinstance(name, str)}
 
 
+def retry_history(trial: FrozenTrial) -> list[int]:
+    """Return the numbers of the trials that ``trial`` is a retry of, the first one first.
+
+    `optuna.storages.RetryHeartbeatStaleTrialCallback` writes them. Its method that reads them is experimental
+    and warns.
+    """
+    history = trial.system_attrs.get("retry_history")
+    if not isinstance(history, list) or not all(is_integer(number, least=0) for number in history):
+        return []
+    return history
+
+
 # Reports ------------------------------------------------------------------------------------------------
 
 

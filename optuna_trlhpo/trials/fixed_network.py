@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
 from optuna_trlhpo.layers import unmasked
-from optuna_trlhpo.trials.attributes import fixed_params
+from optuna_trlhpo.trials.attributes import fixed_params, retry_history
 
 
 class FixedNetwork(NamedTuple):
@@ -60,8 +60,8 @@ def fixed_network(study: Study, trial: FrozenTrial) -> FixedNetwork | None:
 
 def _retried(study: Study, trial: FrozenTrial) -> list[FrozenTrial]:
     """Return the failed trials that `optuna.storages.RetryHeartbeatStaleTrialCallback` retries here."""
-    history: Any = trial.system_attrs.get("retry_history")
-    if not isinstance(history, list) or not history:
+    history = retry_history(trial)
+    if not history:
         return []
     return [other for other in study.get_trials(deepcopy=False) if other.number in history]
 

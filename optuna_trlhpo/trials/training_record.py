@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from optuna.study import Study
 from optuna.trial import BaseTrial, FrozenTrial
 
-from optuna_trlhpo.trials.attributes import finite
+from optuna_trlhpo.trials.attributes import finite, retry_history
 
 TRAININGS_ATTRIBUTE = "trainings"
 
@@ -68,6 +69,23 @@ def _training(entry: str) -> Training | None:
     return Training(int(step), float(accuracy), float(seconds), bool(mark), curve, bool(stopped))
 
 
+def own_trainings(trials: Sequence[FrozenTrial]) -> list[list[Training]]:
+    """Return the trainings of each trial.
+
+    A retry begins with the record of the trial that it retries, whose trainings are not its own.
+
+    Args:
+        trials: All trials of a study, or some.
+    """
+    records = {trial.number: read_trainings(trial)[1] for trial in trials}
+    found = []
+    for trial in trials:
+        own = records[trial.number]
+        before = next((records[n] for n in reversed(retry_history(trial)) if n in records), [])
+        found.append(own[len(before) :] if own[: len(before)] == before else own)
+    return found
+
+
 class Savings(NamedTuple):
     """Training time saved by reusing earlier trainings in a study.
 
@@ -102,7 +120,7 @@ class Savings(NamedTuple):
 
 def savings(study: Study) -> Savings:
     """Return the number and time of trained and reused networks over all trials of a study."""
-    entries = [entry for trial in study.get_trials(deepcopy=False) for entry in read_trainings(trial)[1]]
+    entries = [entry for own in own_trainings(study.get_trials(deepcopy=False)) for entry in own]
     trained = [entry.seconds for entry in entries if not entry.looked_up]
     saved = [entry.seconds for entry in entries if entry.looked_up]
     return Savings(len(trained), len(saved), sum(trained), sum(saved))

@@ -14,7 +14,7 @@ from optuna_trlhpo.trials.attributes import report_marks
 from optuna_trlhpo.trials.episode import read_episode
 from optuna_trlhpo.trials.outcome_transforms import HIGHEST_SCORE, EmpiricalCDF, normal_scores
 from optuna_trlhpo.trials.rewards import returns_of, rewards_of, signed_outcomes
-from optuna_trlhpo.trials.training_record import read_trainings
+from optuna_trlhpo.trials.training_record import own_trainings
 from optuna_trlhpo.visualization._plotly import DOTTED, GREY, draw_figure, import_plotly, panels
 from optuna_trlhpo.visualization._study import NO_FINISHED_TRIAL, all_failed
 
@@ -161,8 +161,7 @@ def _origins(records: dict[int, AgentRecord]) -> list[Series]:
 def _cache(trials: list[FrozenTrial]) -> list[Series]:
     """Return the cumulative fraction of looked-up networks over the trials."""
     numbers, shares, hits, n = [], [], 0, 0
-    for trial in trials:
-        trainings = read_trainings(trial)[1]
+    for trial, trainings in zip(trials, own_trainings(trials), strict=True):
         hits, n = hits + sum(one.looked_up for one in trainings), n + len(trainings)
         if trainings:
             numbers.append(trial.number)

@@ -21,7 +21,7 @@ from optuna_trlhpo.layers import Network, describe
 from optuna_trlhpo.space import LayerSpace
 from optuna_trlhpo.space.growth import SPACE_ATTRIBUTE
 from optuna_trlhpo.trials.attributes import SAMPLER_ATTRIBUTE, finite, read_from_study
-from optuna_trlhpo.trials.training_record import read_trainings
+from optuna_trlhpo.trials.training_record import own_trainings
 from optuna_trlhpo.visualization._agent import plot_agent
 from optuna_trlhpo.visualization._architecture import get_architecture_info, plot_architecture
 from optuna_trlhpo.visualization._attention import plot_attention
@@ -188,7 +188,7 @@ def _summary(study: Study, layered: Layered) -> list[tuple[str, str]]:
         rows.append(
             ("Constraints", f"{', '.join(limits)}: {within:,} of {len(finished):,} trials satisfy all")
         )
-    trainings = [training for trial in trials for training in read_trainings(trial)[1]]
+    trainings = [training for own in own_trainings(trials) for training in own]
     if trainings:
         looked_up = sum(training.looked_up for training in trainings)
         seconds = sum(training.seconds for training in trainings if not training.looked_up)

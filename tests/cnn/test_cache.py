@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import linecache
 import pickle
 from dataclasses import dataclass
@@ -10,13 +11,14 @@ from typing import Any
 
 import optuna
 import pytest
+from optuna.storages import RetryHeartbeatStaleTrialCallback
 from torch import nn
 
 from optuna_trlhpo.cnn import CNNObjective, savings
 from optuna_trlhpo.cnn.training import trainer
 from optuna_trlhpo.cnn.training.trainer import layers_key
 from optuna_trlhpo.layers import Conv, Layer, Vocabulary, parse
-from optuna_trlhpo.trials.training_record import TRAININGS_ATTRIBUTE
+from optuna_trlhpo.trials.training_record import TRAININGS_ATTRIBUTE, own_trainings
 from tests.cnn.test_objective import THREE, make, make_params, run, stripes
 
 TWO_AND_ANOTHER = "Conv(8,3,1) > MaxPool(2,2,0) > FCL(24,relu,bias)"
@@ -74,6 +76,22 @@ def test_what_was_saved_is_told(trained: list[int]) -> None:
     entries = [entry.split(":") for entry in study.trials[0].user_attrs[TRAININGS_ATTRIBUTE].split()[1:]]
     assert second.seconds_saved == pytest.approx(sum(float(seconds) for *_, seconds in entries[:2]))
     assert "2 of 6 (33 %) looked up" in str(second)
+
+
+@pytest.mark.parametrize("inherits", [False, True])
+def test_what_a_retry_has_taken_over_is_no_training_of_its_own(trained: list[int], inherits: bool) -> None:
+    objective, again = make(), RetryHeartbeatStaleTrialCallback(inherit_intermediate_values=inherits)
+    study = run(objective, network=THREE)
+    for expected in range(1, 3):  # a retry, and a retry of the retry
+        dead = copy.deepcopy(study.trials[-1])
+        dead.state, dead.values = optuna.trial.TrialState.FAIL, None
+        again(study, dead)
+        study.optimize(objective, n_trials=1)
+        assert savings(study).trained == len(trained) == 3
+        assert len(study.trials) == expected + 1
+        assert study.trials[-1].values == study.trials[0].values
+    told = [sum(not one.looked_up for one in own) for own in own_trainings(study.trials)]
+    assert told == [3, 0, 0]
 
 
 def test_another_process_finds_it_after_a_restart(trained: list[int], tmp_path: Path) -> None:
