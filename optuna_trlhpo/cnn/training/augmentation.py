@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from optuna_trlhpo.cnn.memory import is_out_of_memory
 from optuna_trlhpo.cnn.training.global_generator import global_generator
 
 Transform = Callable[[Tensor], Tensor]
@@ -77,6 +78,8 @@ class Augmentation:
         try:
             found = self._transform(pixels)
         except Exception as error:  # of any kind, from somebody else's code
+            if is_out_of_memory(error):
+                raise  # no fault of that code: the trial fails, and the study goes on
             raise ValueError(
                 f"augment failed on images of shape {tuple(pixels.shape)}: {type(error).__name__}: {error}"
             ) from error

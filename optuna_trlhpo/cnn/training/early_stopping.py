@@ -139,7 +139,8 @@ class Watch:
         if epoch == self._epochs:
             return False
         correct = predict_correct(network, self._images, self._labels)
-        self.curve.append(round(float(correct.to(torch.float64).mean()), 4))
+        # On the CPU, because not every GPU has 64 bits.
+        self.curve.append(round(float(correct.cpu().to(torch.float64).mean()), 4))
         self._trial.report(self.curve[-1], step=epoch)
         self.stopped = bool(self._trial.should_prune())
         return self.stopped

@@ -14,11 +14,13 @@ from dataclasses import dataclass, field
 from types import FunctionType
 
 import numpy as np
+import optuna
 import torch
 from torch import Tensor, nn
 
 from optuna_trlhpo._threads import cpu_threads
 from optuna_trlhpo.cnn.data.datasets import ImageData
+from optuna_trlhpo.cnn.memory import is_out_of_memory
 from optuna_trlhpo.cnn.model import build_network, output_shape_of
 from optuna_trlhpo.cnn.timing_lock import TIMING_LOCK
 from optuna_trlhpo.cnn.training.augmentation import Augmentation, Transform, augment_key
@@ -29,6 +31,8 @@ from optuna_trlhpo.cnn.training.weight_inheritance import Lineage, LineageStep, 
 from optuna_trlhpo.layers import Layer, Network, describe
 from optuna_trlhpo.layers.blocks import seed_dropout
 from optuna_trlhpo.space import LayerSpace
+
+_logger = optuna.logging.get_logger("optuna.trlhpo.cnn")
 
 Watch = Callable[[int, nn.Module], bool]
 """Function of the number of finished epochs and the network that returns whether to stop."""
@@ -103,9 +107,10 @@ class Trainer:
                     stopped = getattr(watch, "epochs_until_stopped", None)
                     self.weight_cache.keep((*lineage, LineageStep(layers, stopped)), network)
                 return correct.cpu().numpy()
-        except RuntimeError as error:
-            if not _is_out_of_memory(error):
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
                 raise
+            _logger.info(f"{type(error).__name__}: {error}".splitlines()[0])
         # Outside the except clause, because the traceback refers to the tensors that are to be freed.
         if data.device.type == "cuda":
             torch.cuda.empty_cache()
@@ -294,8 +299,3 @@ def measured_threads(
     while 2 * chosen in seconds and seconds[2 * chosen] < _MAX_RELATIVE_TIME * seconds[chosen]:
         chosen *= 2
     return chosen
-
-
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    # The CPU allocator raises a plain RuntimeError.
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
