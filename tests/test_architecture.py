@@ -74,6 +74,8 @@ TORCH_SEEDING = {"manual_seed", "manual_seed_all", "seed", "seed_all", "set_rng_
 # What begins with an underscore and is used all the same: of named tuples, and of Optuna, which has no other.
 NOT_PRIVATE = {"_asdict", "_replace", "_fields", "_make"}
 OPTUNAS = {"_storage", "_study_id", "_trial_id", "_contains", "_base_sampler"}
+# Of PyTorch: what ends a failed capture of a graph.
+PYTORCHS = {"_C", "_cuda_endAllocateToPool", "_cuda_endAllocateCurrentStreamToPool", "_cuda_releasePool"}
 
 TOP_LEVEL = {
     "optuna_trlhpo",
@@ -240,7 +242,7 @@ def private_names(source: str) -> list[str]:
         elif isinstance(node, ast.Call) and dotted(node.func)[-1:] in (["setattr"], ["getattr"]):
             texts = [argument.value for argument in node.args[:2] if isinstance(argument, ast.Constant)]
             found += [text.rpartition(".")[2] for text in texts if isinstance(text, str)]
-    known = NOT_PRIVATE | OPTUNAS
+    known = NOT_PRIVATE | OPTUNAS | PYTORCHS
     return [name for name in found if name.startswith("_") and not name.endswith("__") and name not in known]
 
 

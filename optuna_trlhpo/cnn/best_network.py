@@ -88,14 +88,12 @@ def refit(
     labels = torch.cat([data.train_labels, data.validation_labels])
     with TIMING_LOCK.training(), cpu_threads(trainer.threads):
         network = trainer.train(layers, images, labels, epochs=epochs, seed=seed, augment=augment)
-    if data.device.type == "cuda":
-        torch.cuda.synchronize(data.device)
     seconds = time.perf_counter() - start
     test_accuracy = None
     if data.test_images is not None and data.test_labels is not None:
         with cpu_threads(trainer.threads):
             correct = predict_correct(network, data.test_images, data.test_labels)
-        test_accuracy = float(correct.double().mean())
+        test_accuracy = float(correct.cpu().double().mean())  # not every GPU has 64 bits
     return Refit(
         network=network.eval(),
         architecture=architecture,

@@ -138,6 +138,13 @@ def test_a_keyboard_interrupt_ends_the_study(monkeypatch: pytest.MonkeyPatch) ->
         run(make())
 
 
+def test_a_trained_network_holds_no_gradients() -> None:
+    objective = make(inherit=True)
+    trial = run(objective, network="Conv(8,3,1) > Conv(8,3,1)").best_trial
+    network = objective.refit(trial).network
+    assert [parameter.grad for parameter in network.parameters()] == [None] * 4
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_network_that_does_not_fit_on_the_gpu_is_survived() -> None:
     free, _ = torch.cuda.mem_get_info()

@@ -14,6 +14,7 @@ from optuna_trlhpo._threads import cpu_threads
 from optuna_trlhpo.cnn.model import build_network
 from optuna_trlhpo.cnn.training.cuda_graphs import CapturedSteps
 from optuna_trlhpo.cnn.training.fast_layout import FastOrder, in_fast_order, place
+from optuna_trlhpo.cnn.training.graph_capture import own_stream
 from optuna_trlhpo.cnn.training.loop import learning_rate_factor, predict_correct, train
 from optuna_trlhpo.layers import parse
 
@@ -302,6 +303,7 @@ def test_a_captured_training_ends_where_the_plain_one_does(text: str) -> None:
         patch.setattr(CapturedSteps, "try_to_capture", lambda *_: None)
         train(plain, images, labels, generator=generator(0, "cuda"), **setting)  # type: ignore[arg-type]
     torch.testing.assert_close(captured.state_dict(), plain.state_dict(), rtol=1e-3, atol=1e-4)
+    assert all(parameter.grad is None for parameter in captured.parameters())
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -313,10 +315,11 @@ def test_what_cannot_be_captured_is_trained_step_by_step() -> None:
         def loss(batch: torch.Tensor, model: nn.Module = model) -> torch.Tensor:
             return F.cross_entropy(model(images[batch]), labels[batch])
 
-        steps = CapturedSteps(model, loss, 16)
         before = [parameter.clone() for parameter in model.parameters()]
-        for batch in torch.arange(64, device="cuda").split(16):
-            steps(batch, 0.01)
+        with own_stream(images.device):  # the default stream cannot be captured
+            steps = CapturedSteps(model, loss, 16)
+            for batch in torch.arange(64, device="cuda").split(16):
+                steps(batch, 0.01)
         assert (steps.graph is not None) == captured == (steps.reason == "")
         assert not any(a.equal(b) for a, b in zip(before, model.parameters(), strict=True))
 

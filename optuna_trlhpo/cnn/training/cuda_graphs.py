@@ -6,39 +6,20 @@ launches all of them at once. The caller, `optuna_trlhpo.cnn.training.loop.train
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
+import optuna
 import torch
 from torch import Tensor, nn
 
+from optuna_trlhpo.cnn.training import graph_capture
 from optuna_trlhpo.layers.blocks import SeededDropout
+
+_logger = optuna.logging.get_logger("optuna.trlhpo.cnn")
 
 _WARM_UP = 3
 """Number of steps before a capture. PyTorch requires them, because libraries choose their kernels in them."""
-
-_CAPTURING = threading.Lock()
-"""Lock that allows one capture at a time. Other threads may compute meanwhile."""
-
-
-@contextlib.contextmanager
-def own_stream(device: torch.device) -> Iterator[None]:
-    """Run the computations of the calling thread on a separate GPU stream, which overlaps with other threads.
-
-    The stream is synchronised at the end of the context. On a CPU nothing is done.
-    """
-    if device.type != "cuda":
-        yield
-        return
-    stream = torch.cuda.Stream(device)
-    stream.wait_stream(torch.cuda.current_stream(device))
-    try:
-        with torch.cuda.stream(stream):
-            yield
-    finally:
-        stream.synchronize()
 
 
 class CapturedSteps:
@@ -48,7 +29,7 @@ class CapturedSteps:
     change the weights, the buffers and the optimiser.
 
     Args:
-        model: Model on a GPU.
+        model: Model on a GPU. The steps must be taken within `graph_capture.own_stream`.
         loss_of: Returns the loss on the images with the given indices, ``[B]`` on that GPU.
         batch_size: Size of a full batch.
 
@@ -89,35 +70,38 @@ class CapturedSteps:
         self._optimizer.step()
 
     def try_to_capture(self, batch: Tensor) -> None:
-        """Record a step as a graph if it can be, and else the reason why not."""
+        """Record a step as a graph if it can be, and else the reason why not.
+
+        Raises:
+            RuntimeError: If memory runs out in an eager step.
+        """
         if any(isinstance(part, SeededDropout) for part in self._model.modules()):
             self.reason = "it draws from its own random generator"
             return
         self._batch.copy_(batch)
         before = copy.deepcopy(self._model.state_dict())
         moments = copy.deepcopy(self._optimizer.state_dict()["state"])
-        graph = torch.cuda.CUDAGraph()
-        try:
-            with _CAPTURING:
-                for _ in range(_WARM_UP):
-                    self._step(self._batch)
-                self._optimizer.zero_grad()
-                # Other threads may allocate while this one captures.
-                with torch.cuda.graph(
-                    graph,
-                    stream=torch.cuda.current_stream(self._rate.device),
-                    capture_error_mode="thread_local",
-                ):
-                    self._loss_of(self._batch).backward()
-                    self._optimizer.step()
+        with graph_capture.undisturbed():
+            # Errors of these steps are raised: an eager step would fail in the same way.
+            for _ in range(_WARM_UP):
+                self._step(self._batch)
+            self._optimizer.zero_grad()  # so that the graph has gradients of its own
+            try:
+                self.graph = graph_capture.capture(self._record, self._rate.device)
+            except Exception as error:  # from CUDA, or from an operation that cannot be captured
+                # Also if memory ran out: a graph needs memory of its own, and eager steps may do with less.
+                self.reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        if self.graph is None:
+            _logger.info(f"A training is not captured as a CUDA graph and is slower for it: {self.reason}")
+            self._optimizer.zero_grad()
+        else:
             self._gradients = [parameter.grad for parameter in self._model.parameters()]
-            self.graph = graph
-        except torch.OutOfMemoryError:
-            raise
-        except RuntimeError as error:  # from CUDA, or from an operation that cannot be captured
-            self.reason = str(error).splitlines()[0]
         self._model.load_state_dict(before)  # in place, because the graph refers to these tensors
         self._restore(moments)
+
+    def _record(self) -> None:
+        self._loss_of(self._batch).backward()
+        self._optimizer.step()
 
     def _restore(self, moments: dict[int, dict[str, Tensor]]) -> None:
         """Restore the state of the optimiser in place. State that the capture created is set to zero."""

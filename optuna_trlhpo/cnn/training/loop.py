@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from optuna_trlhpo.cnn.training.cuda_graphs import CapturedSteps, own_stream
+from optuna_trlhpo.cnn.training.cuda_graphs import CapturedSteps
 from optuna_trlhpo.cnn.training.fast_layout import FastOrder
+from optuna_trlhpo.cnn.training.graph_capture import own_stream
 
 SCHEDULES = ("one_cycle", "constant")
 """Learning-rate schedules: linear warm-up and decay, or a constant rate as in the paper."""
@@ -102,7 +103,7 @@ def train(
         if device.type == "cuda":
             take_step = CapturedSteps(model, loss_of, batch_size)
         else:
-            take_step = _Steps(model, loss_of)
+            take_step = EagerSteps(model, loss_of)
         step = 0
         for epoch in range(epochs):
             model.train()
@@ -114,10 +115,12 @@ def train(
                     take_step(batch, rates[step])
                     step += 1
             if after_epoch is not None and after_epoch(epoch + 1):
-                return
+                break
+    # Gradients take as much memory as the weights, and those of a graph would keep its memory pool alive.
+    model.zero_grad()
 
 
-class _Steps:
+class EagerSteps:
     """Training steps with Adam, one per call."""
 
     def __init__(self, model: nn.Module, loss_of: Callable[[Tensor], Tensor]) -> None:
@@ -127,6 +130,7 @@ class _Steps:
         self._loss_of = loss_of
 
     def __call__(self, batch: Tensor, rate: float) -> None:
+        """Take a step on the images with the indices ``batch`` at the learning rate ``rate``."""
         for group in self._optimizer.param_groups:
             group["lr"] = rate
         loss = self._loss_of(batch)

@@ -26,6 +26,7 @@ from optuna_trlhpo.cnn.timing_lock import TIMING_LOCK
 from optuna_trlhpo.cnn.training.augmentation import Augmentation, Transform, augment_key
 from optuna_trlhpo.cnn.training.fast_layout import place
 from optuna_trlhpo.cnn.training.global_generator import global_generator
+from optuna_trlhpo.cnn.training.graph_capture import free_cached_memory
 from optuna_trlhpo.cnn.training.loop import predict_correct, train
 from optuna_trlhpo.cnn.training.weight_inheritance import Lineage, LineageStep, WeightCache, inherit
 from optuna_trlhpo.layers import Layer, Network, describe
@@ -112,8 +113,7 @@ class Trainer:
                 raise
             _logger.info(f"{type(error).__name__}: {error}".splitlines()[0])
         # Outside the except clause, because the traceback refers to the tensors that are to be freed.
-        if data.device.type == "cuda":
-            torch.cuda.empty_cache()
+        free_cached_memory(data.device)
         return None
 
     def train(
@@ -290,11 +290,11 @@ def measured_threads(
                 threads=threads,
                 seed=0,
             )
-            start = time.perf_counter()
-            with cpu_threads(threads):
+            with TIMING_LOCK.measuring(), cpu_threads(threads):
+                start = time.perf_counter()
                 for network in networks:
                     trainer.train(network, images, labels, seed=0)
-            seconds[threads] = min(seconds[threads], time.perf_counter() - start)
+                seconds[threads] = min(seconds[threads], time.perf_counter() - start)
     chosen = 1
     while 2 * chosen in seconds and seconds[2 * chosen] < _MAX_RELATIVE_TIME * seconds[chosen]:
         chosen *= 2
