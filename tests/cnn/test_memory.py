@@ -12,6 +12,7 @@ import torch
 from optuna.trial import TrialState
 from torch import Tensor, nn
 
+from optuna_trlhpo.cnn.data.datasets import load_data, resolve_device
 from optuna_trlhpo.cnn.memory import is_out_of_memory
 from optuna_trlhpo.cnn.training import trainer
 from tests.cnn.test_objective import make, run
@@ -143,6 +144,64 @@ def test_a_trained_network_holds_no_gradients() -> None:
     trial = run(objective, network="Conv(8,3,1) > Conv(8,3,1)").best_trial
     network = objective.refit(trial).network
     assert [parameter.grad for parameter in network.parameters()] == [None] * 4
+
+
+# Data that do not fit
+
+
+def images(n: int = 60) -> tuple[np.ndarray, np.ndarray]:
+    return np.zeros((n, 3, 8, 8), dtype=np.uint8), np.arange(n) % 3
+
+
+@pytest.mark.parametrize("error", [OUT_OF_MEMORY[0], OUT_OF_MEMORY[17], MemoryError()], ids=repr)
+def test_data_that_do_not_fit_are_explained(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(Tensor, "to", full)
+    # (60 + 30) * 3 * 8 * 8 numbers of 4 bytes
+    message = (
+        r"the 90 inputs of shape \(3, 8, 8\) take 6.91e-05 GB as float32, which do not fit in the memory of "
+        "cpu; choose a smaller train_size and validation_size, smaller inputs$"
+    )
+    with pytest.raises(ValueError, match=message):
+        load_data((*images(), *images(30)), device="cpu")
+
+
+def test_what_is_free_on_the_gpu_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    class Module:
+        @staticmethod
+        def mem_get_info(device: torch.device) -> tuple[int, int]:
+            return 10**9, 8 * 10**9
+
+    monkeypatch.setattr("optuna_trlhpo.cnn.data.datasets.resolve_device", torch.device)
+    monkeypatch.setattr(torch, "get_device_module", lambda _: Module)
+    monkeypatch.setattr(Tensor, "to", full)
+    with pytest.raises(ValueError, match=r"of cuda:1 \(1 of 8 GB are free\); choose .*, or device='cpu'$"):
+        load_data(images(), device="cuda:1")
+
+
+def test_other_errors_of_the_data_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any, **__: Any) -> None:
+        raise RuntimeError("CUDA error: invalid device ordinal")
+
+    monkeypatch.setattr(Tensor, "to", broken)
+    with pytest.raises(RuntimeError, match="invalid device ordinal"):
+        load_data(images(), device="cpu")
+
+
+def test_a_full_device_is_not_called_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be reported later")
+
+    monkeypatch.setattr(torch, "zeros", full)
+    with pytest.raises(
+        ValueError, match=r"device is 'cuda', which has no memory left \(CUDA error: out of memory\); free"
+    ):
+        resolve_device("cuda")
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

@@ -11,6 +11,8 @@ used only in `CNNObjective.refit`, never to choose a network.
 
 from __future__ import annotations
 
+import contextlib
+import math
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +25,7 @@ from torch import Tensor
 from optuna_trlhpo._checks import is_integer
 from optuna_trlhpo.cnn.data.reading import TORCHVISION, RawData, image_bytes, read_data, scaled
 from optuna_trlhpo.cnn.data.splitting import split_sizes, stratified_split
+from optuna_trlhpo.cnn.memory import is_out_of_memory
 
 PAPER_SIZES = (20_000, 10_000)
 """Numbers of training and validation images in the paper. They are the default for torchvision's datasets."""
@@ -106,7 +109,8 @@ def load_data(
             a table, ``[N, F]``.
 
     Raises:
-        ValueError: If the data cannot be used. The message names what was found and what is allowed.
+        ValueError: If the data cannot be used, or do not fit in the memory of the device. The message names
+            what was found and what is allowed.
         FileNotFoundError: If the files are not under ``data_root`` and ``download`` is off.
         OSError: If a download fails.
         ImportError: If torchvision or scikit-learn is needed and not installed.
@@ -127,7 +131,25 @@ def load_data(
     default = PAPER_SIZES if raw.name in TORCHVISION else None
     sizes = split_sizes(len(raw.labels), train_size, validation_size, default)
     train, validation = stratified_split(raw.labels.numpy(), sizes, rng)
+    try:
+        return _placed(raw, train, validation, num_classes, device, axes)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+    # Outside the except clause, because the traceback refers to what has been placed.
+    test = 0 if raw.test_labels is None else len(raw.test_labels)
+    raise ValueError(_no_room(len(train) + len(validation) + test, tuple(raw.images.shape[1:]), device))
 
+
+def _placed(
+    raw: RawData,
+    train: np.ndarray,
+    validation: np.ndarray,
+    num_classes: int,
+    device: torch.device,
+    axes: int,
+) -> ImageData:
+    """Standardise the inputs and move them to the device."""
     train_images, validation_images = scaled(raw.images[train]), scaled(raw.images[validation])
     over = {3: (0, 2, 3), 2: (0, 1), 1: (0,)}[axes]
     std, mean = torch.std_mean(train_images, dim=over, correction=0)
@@ -157,19 +179,41 @@ def resolve_device(device: str | torch.device | None) -> torch.device:
     """Return the requested device. None means the GPU if there is one, otherwise the CPU.
 
     Raises:
-        ValueError: If the device is not available.
+        ValueError: If the device is not available, or its memory is full.
     """
     if device is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         resolved = torch.device(device)
         torch.zeros(1, device=resolved)
-    except (AssertionError, NotImplementedError, RuntimeError, TypeError):
+    except (AssertionError, NotImplementedError, RuntimeError, TypeError) as error:
+        if is_out_of_memory(error):  # of a GPU that other processes fill
+            reason = str(error).partition("\n")[0]
+            raise ValueError(
+                f"device is {str(device)!r}, which has no memory left ({reason}); free some, or choose "
+                "another device, such as 'cpu'"
+            ) from error
         resolved = torch.device("meta")
     if resolved.type == "meta":  # it stores no numbers, so it means "no device" here
         available = "'cpu' or 'cuda'" if torch.cuda.is_available() else "'cpu', because no GPU is available"
         raise ValueError(f"device is {str(device)!r}; it must be {available}")
     return resolved
+
+
+def _no_room(inputs: int, shape: tuple[int, ...], device: torch.device) -> str:
+    """Return the message that so many inputs do not fit in the memory of the device."""
+    memory = f"the memory of {device}"
+    measure = getattr(torch.get_device_module(device), "mem_get_info", None)
+    if measure is not None:
+        with contextlib.suppress(RuntimeError):
+            free, total = measure(device)
+            memory += f" ({free / 1e9:.3g} of {total / 1e9:.3g} GB are free)"
+    elsewhere = "" if device.type == "cpu" else ", or device='cpu'"
+    return (
+        f"the {inputs} inputs of shape {shape} take {4 * inputs * math.prod(shape) / 1e9:.3g} GB as float32, "
+        f"which do not fit in {memory}; choose a smaller train_size and validation_size, smaller inputs"
+        f"{elsewhere}"
+    )
 
 
 # Checking -------------------------------------------------------------------------------------------------
