@@ -111,8 +111,9 @@ class CNNObjective(FoundNetworks):
             that it has reached, and looked up like others. This accuracy depends on the earlier trainings.
             `confirm` and `refit` never stop early. None trains every network to the end.
         device: Device of the data and networks. Default: the GPU if there is one.
-        precision: ``"float32"``, or ``"bfloat16"`` for matrix products and convolutions in 16 bits, which may
-            be faster on a GPU (``make bench-engine`` measures where). Weights stay in 32 bits.
+        precision: ``"float32"`` (without TF32 in convolutions), or ``"bfloat16"`` for matrix products and
+            convolutions in 16 bits, which may be faster on a GPU (``make bench-engine`` measures where).
+            Weights stay in 32 bits.
         threads: Number of CPU threads of one training. ``"auto"`` measures now how many are worthwhile. More
             than one helps only large networks, on idle cores; to use several cores, run several trials at
             once. Another number of threads may change the rounding of values.

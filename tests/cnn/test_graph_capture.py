@@ -132,8 +132,8 @@ def cuda(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Fak
     monkeypatch.setattr(torch.cuda, "graph", fake.graph)
     monkeypatch.setattr(torch.cuda, "empty_cache", fake.empty_cache)
     monkeypatch.setattr(torch.cuda, "default_generators", (FakeGenerator(),))
-    monkeypatch.setattr(torch._C, "_cuda_endAllocateToPool", fake.end_allocate_to_pool)
-    monkeypatch.setattr(torch._C, "_cuda_releasePool", fake.release_pool)
+    monkeypatch.setattr(torch._C, "_cuda_endAllocateToPool", fake.end_allocate_to_pool, raising=False)
+    monkeypatch.setattr(torch._C, "_cuda_releasePool", fake.release_pool, raising=False)
     return fake
 
 
@@ -221,6 +221,7 @@ def test_the_private_function_is_found_by_either_name(
     assert cuda.recording == set()
 
 
+@pytest.mark.skipif(torch.version.cuda is None, reason="PyTorch is built without CUDA")
 def test_pytorch_still_has_the_private_functions() -> None:
     assert hasattr(torch._C, "_cuda_endAllocateToPool") or hasattr(
         torch._C, "_cuda_endAllocateCurrentStreamToPool"

@@ -10,10 +10,10 @@ The time excludes the transfer to the device, which happens once in a study, and
 
 *Limit*: the highest number of 32-bit floating-point operations per second that the device reaches with this
 number of threads, for the product of two large square matrices or a 3x3 convolution from 128 to 128 channels.
-Both have PyTorch's default settings, which allow TF32 in convolutions on recent NVIDIA GPUs. The *share* of a
-network is the number of operations per second in its training, relative to the limit.
-`torch.utils.flop_counter` counts the operations of the forward and backward pass. The share excludes
-evaluation.
+Like our loop, both compute without TF32; the loop of the tutorial has PyTorch's default settings, which allow
+TF32 in convolutions on recent NVIDIA GPUs. The *share* of a network is the number of operations per second in
+its training, relative to the limit. `torch.utils.flop_counter` counts the operations of the forward and
+backward pass. The share excludes evaluation.
 
 *Gain of the layout*: speed of our training relative to training with the other memory layout of the weights,
 channels last or contiguous.
@@ -52,6 +52,7 @@ from optuna_trlhpo.benchmarks.training.plain_loop import (
 from optuna_trlhpo.cnn.deploy.cost import count_parameters
 from optuna_trlhpo.cnn.model import build_network
 from optuna_trlhpo.cnn.training.fast_layout import fastest_layout, place
+from optuna_trlhpo.cnn.training.full_precision import full_precision
 from optuna_trlhpo.cnn.training.loop import PRECISIONS, predict_correct, train
 from optuna_trlhpo.layers import parse
 
@@ -115,7 +116,7 @@ def measure_limit(device: torch.device, clock: Callable[[], float]) -> dict[str,
     }
     rates = {}
     for name, (operation, flops) in operations.items():
-        with torch.no_grad():
+        with torch.no_grad(), full_precision(device):
             operation()
             rates[name] = flops / min(_seconds(operation, device, clock) for _ in range(10))
     return rates
@@ -173,14 +174,14 @@ def measure(
         plain_loop(model, (train_part[0][:n], train_part[1][:n]), few)
 
     def together(precision: str) -> None:
-        models = [place(copy.deepcopy(initial), device) for _ in range(_AT_ONCE)]
+        models = [place(copy.deepcopy(initial), device, precision) for _ in range(_AT_ONCE)]
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             list(pool.map(lambda model: ours(images, model, precision), models))
 
     precisions = PRECISIONS if device.type == "cuda" else PRECISIONS[:1]
     plain(2 * BATCH_SIZE, copy.deepcopy(initial).to(device))
     for precision in precisions:
-        ours(2 * BATCH_SIZE, place(copy.deepcopy(initial), device), precision)
+        ours(2 * BATCH_SIZE, place(copy.deepcopy(initial), device, precision), precision)
 
     def timed(work: Callable[..., object], *arguments: Any) -> float:
         return _seconds(lambda: work(*arguments), device, clock)
@@ -192,7 +193,7 @@ def measure(
     for _ in range(rounds):
         plain_seconds.append(timed(plain, images, copy.deepcopy(initial).to(device)))
         for precision in precisions:
-            model = place(copy.deepcopy(initial), device)
+            model = place(copy.deepcopy(initial), device, precision)
             training[precision].append(timed(ours, images, model, precision))
         if device.type == "cpu":
             other_layout.append(timed(ours, images, _in_other_layout(initial), "float32"))

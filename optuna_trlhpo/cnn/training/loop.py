@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from optuna_trlhpo.cnn.training.cuda_graphs import CapturedSteps
 from optuna_trlhpo.cnn.training.fast_layout import FastOrder
+from optuna_trlhpo.cnn.training.full_precision import full_precision
 from optuna_trlhpo.cnn.training.graph_capture import own_stream
 
 SCHEDULES = ("one_cycle", "constant")
@@ -23,7 +24,10 @@ WARM_UP = 0.25
 """Fraction of all steps in which "one_cycle" rises to the peak."""
 
 PRECISIONS = ("float32", "bfloat16")
-"""Precisions of a network: 32 bits throughout, or 16 bits where `torch.autocast` uses them."""
+"""Precisions of a network: 32 bits, or 16 bits where `torch.autocast` uses them.
+
+In both, cuDNN does not round to TF32; see `full_precision`.
+"""
 
 _EVALUATION_BATCH = {"cpu": 100}
 """Number of images in an evaluation pass, by device type. The default is 1,000.
@@ -90,7 +94,7 @@ def train(
     device, n = images.device, len(images)
     steps = epochs * math.ceil(n / batch_size)
     rates = [learning_rate * learning_rate_factor(schedule, step, steps) for step in range(steps)]
-    fast = FastOrder(model)
+    fast = FastOrder(model, precision)
     shown = images if augment is None else torch.empty_like(images)  # one tensor, which a graph can refer to
 
     def loss_of(batch: Tensor) -> Tensor:
@@ -98,7 +102,7 @@ def train(
             logits = fast.model(shown[batch])
         return F.cross_entropy(logits.float(), labels[batch])
 
-    with own_stream(device):
+    with full_precision(device), own_stream(device):
         take_step: Callable[[Tensor, float], None]
         if device.type == "cuda":
             take_step = CapturedSteps(model, loss_of, batch_size)
@@ -146,5 +150,5 @@ def predict_correct(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
     fast = FastOrder(model)
     size = _EVALUATION_BATCH.get(images.device.type, 1000)
     batches = zip(images.split(size), labels.split(size), strict=True)
-    with fast.by_pixel():
+    with full_precision(images.device), fast.by_pixel():
         return torch.cat([fast.model(batch).argmax(dim=1) == truth for batch, truth in batches])

@@ -194,7 +194,7 @@ class Trainer:
                 layers, self.data.input_shape, self.data.num_classes, conv_activation=self.conv_activation
             )
         seed_dropout(network, seed)
-        place(network, self.data.device)
+        place(network, self.data.device, self.precision)
         return network
 
     @functools.cached_property
