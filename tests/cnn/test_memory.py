@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import optuna
@@ -12,6 +12,7 @@ import torch
 from optuna.trial import TrialState
 from torch import Tensor, nn
 
+from optuna_trlhpo.cnn import best_network
 from optuna_trlhpo.cnn.data.datasets import load_data, resolve_device
 from optuna_trlhpo.cnn.memory import is_out_of_memory
 from optuna_trlhpo.cnn.training import trainer
@@ -128,6 +129,28 @@ def test_an_augmentation_that_runs_out_of_memory_fails_the_trial() -> None:
     study = run(make(augment=greedy))
     assert study.trials[0].state == TrialState.FAIL
     assert study.trials[0].user_attrs["failed"].startswith("out of memory while training")
+
+
+@pytest.mark.parametrize("setting", [{"max_latency": 1.0}, {"objectives": ("accuracy", "latency")}])
+def test_a_latency_that_memory_is_too_short_to_measure(
+    setting: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    objective = make(**setting)
+
+    def full(*_: Any, **__: Any) -> None:
+        raise RuntimeError("CUDA error: out of memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(best_network, "latency_of", full)
+        patch.setattr(trainer, "train", full)
+        both: list[Literal["maximize", "minimize"]] = ["maximize", "minimize"]
+        directions = both[: len(objective.objectives)]
+        study = optuna.create_study(directions=directions, sampler=optuna.samplers.RandomSampler(seed=0))
+        study.optimize(objective, n_trials=1)
+        assert study.trials[0].state == TrialState.FAIL
+        assert study.trials[0].user_attrs["failed"].startswith("out of memory while training")
+    study.optimize(objective, n_trials=1)  # it is measured again
+    assert study.trials[1].state == TrialState.COMPLETE
 
 
 def test_a_keyboard_interrupt_ends_the_study(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 
+from optuna_trlhpo.cnn.memory import is_out_of_memory
 from optuna_trlhpo.cnn.timing_lock import TIMING_LOCK
 from optuna_trlhpo.layers import Network, describe
 from optuna_trlhpo.space import LayerSpace
@@ -22,12 +23,20 @@ class Latencies:
         self._known: dict[str, float] = {}
 
     def __call__(self, layers: Network) -> float:
-        """Return the latency of a network in seconds, measured once."""
+        """Return the latency of a network in seconds, measured once.
+
+        It is NaN if memory ran out. The training of the network needs more, so it will fail the trial.
+        """
         key = describe(layers)
         if key not in self._known:
             with TIMING_LOCK.measuring():
                 if key not in self._known:  # another thread may have measured it meanwhile
-                    self._known[key] = self._measure(layers)
+                    try:
+                        self._known[key] = self._measure(layers)
+                    except (RuntimeError, MemoryError) as error:
+                        if not is_out_of_memory(error):
+                            raise
+                        return math.nan  # not kept: other trials may have left more memory
         return self._known[key]
 
     def __reduce__(self) -> tuple[type[Latencies], tuple[Callable[[Network], float]]]:
