@@ -51,7 +51,7 @@ def own_stream(device: torch.device) -> Iterator[None]:
         finally:
             with _CHANGED:
                 _IN_USE.discard(stream)
-                _CHANGED.notify()
+                _CHANGED.notify_all()  # they may wait for streams of different GPUs
 
 
 def _reserved_stream(device: torch.device) -> torch.cuda.Stream:
