@@ -7,6 +7,7 @@ networks.
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +20,9 @@ from optuna_trlhpo.agent.actor import Actor, Noise
 from optuna_trlhpo.agent.config import AgentConfig
 from optuna_trlhpo.agent.critic import Critic
 from optuna_trlhpo.agent.tokens import Steps
+
+_MOST_SIZE = 10_000
+"""Largest number of slots, performance values and objectives of networks that are restored."""
 
 
 class Batch(NamedTuple):
@@ -154,7 +158,29 @@ class DDPG:
         return (batch.rewards + self.config.gamma * (1 - batch.done) * of_next).clamp(-1, 1)
 
     def __reduce__(self) -> tuple[Any, ...]:  # weights as safetensors: reading them executes no code
-        return _restore, (self.config, self._arguments, self._n_updates, save(self._tensors()))
+        return DDPG.restored, (self.config, self._arguments, self._n_updates, save(self._tensors()))
+
+    @classmethod
+    def restored(
+        cls, config: AgentConfig, arguments: Mapping[str, int], n_updates: int, weights: bytes
+    ) -> DDPG:
+        """Actor and critic as they were after ``n_updates``.
+
+        Args:
+            config: Settings of the agent.
+            arguments: The other arguments of the class.
+            n_updates: Number of updates.
+            weights: Weights, and the state of the optimisers, in the format of safetensors.
+
+        Raises:
+            ValueError: If they are not those of such networks.
+        """
+        sizes = [arguments[name] for name in ("n_slots", "n_performance", "n_weights")]
+        if not all(0 <= size <= _MOST_SIZE for size in sizes):
+            raise ValueError(f"the sizes of the networks are {sizes}; they must be at most {_MOST_SIZE}")
+        ddpg = cls(config, **arguments)
+        ddpg.restore(n_updates, weights)
+        return ddpg
 
     def restore(self, n_updates: int, weights: bytes) -> None:
         """Set the weights, and the state of the optimisers, as they were after ``n_updates``."""
@@ -183,12 +209,6 @@ class DDPG:
     @staticmethod
     def _behind(state: Steps, n: int) -> Tensor:
         return torch.full((n,), state.actions.shape[1])
-
-
-def _restore(config: AgentConfig, arguments: dict[str, int], n_updates: int, weights: bytes) -> DDPG:
-    agent = DDPG(config, **arguments)
-    agent.restore(n_updates, weights)
-    return agent
 
 
 def _under(name: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

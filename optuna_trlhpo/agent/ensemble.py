@@ -16,10 +16,12 @@ disagree less.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from optuna_trlhpo._threads import cpu_threads, making_modules
@@ -84,6 +86,64 @@ class Ensemble:
         self._scale = self._mean = torch.zeros(0)
         self._noise = _NOISE
         self._known = np.zeros((0, 0))
+        self._features: Features | None = None  # of the last fit
+
+    def __reduce__(self) -> tuple[Any, ...]:  # weights as safetensors: reading them executes no code
+        weights = {f"body.{key}": tensor for key, tensor in self.body.state_dict().items()}
+        weights |= {f"prior.{key}": tensor for key, tensor in self.prior.state_dict().items()}
+        state = self._features, self._known, self._noise, dict(self._batches.bit_generator.state)
+        body = "perceptron" if isinstance(self.body, Perceptrons) else "transformer"
+        return Ensemble.restored, (self._config, body, self._seed, *state, save(weights))
+
+    @classmethod
+    def restored(
+        cls,
+        config: AgentConfig,
+        body: str,
+        seed: int,
+        features: Features | None,
+        known: np.ndarray,
+        noise: float,
+        batches: Mapping[str, Any],
+        weights: bytes,
+    ) -> Ensemble:
+        """Ensemble as it was after its last fit.
+
+        Args:
+            config: Settings of the agent.
+            body: As in the class.
+            seed: As in the class.
+            features: Features of the last fit; None before the first one.
+            known: ``[N, F]`` networks of the last fit.
+            noise: Noise that it has learned.
+            batches: State of the generator of batches.
+            weights: Weights in the format of safetensors.
+
+        Raises:
+            ValueError: If they are not those of such an ensemble.
+        """
+        stored = load(weights)
+        ensemble = cls(config, body=body, seed=seed)
+        ensemble._batches.bit_generator.state = batches
+        if features is not None:
+            ensemble._prepare(known, features, most=max(map(len, stored.values()), default=0))
+        ensemble._noise = noise
+        for name, module in (("body", ensemble.body), ("prior", ensemble.prior)):
+            mine = {key.removeprefix(f"{name}."): stored[key] for key in stored if key.startswith(f"{name}.")}
+            module.load_state_dict(mine)
+        return ensemble
+
+    def _prepare(self, x: np.ndarray, features: Features, *, most: int | None = None) -> None:
+        """Grow the networks to the features; ``most`` is the largest number of them, columns and groups."""
+        if most is not None:
+            largest = [int(numbers.max(initial=-1)) for numbers in features[1:3]]
+            if max(len(features.column), *largest) > most or min(map(int, features.column), default=0) < 0:
+                raise ValueError(f"features are numbered up to {max(largest)}; at most {most} are known")
+        self._known, self._features = x, features
+        self._scale = torch.from_numpy(np.exp(0.5 * features.base)).float()
+        self._mean = torch.from_numpy(features.mean).float()
+        self.body.grow(features)
+        self.prior.grow(features)
 
     @cpu_threads(1)
     def fit(self, x: np.ndarray, y: np.ndarray, features: Features, *, steps: int) -> None:
@@ -93,11 +153,7 @@ class Ensemble:
         determines the members that learn from it. The meaning of columns and groups must not change between
         calls, but there may be more of them.
         """
-        self._known = x
-        self._scale = torch.from_numpy(np.exp(0.5 * features.base)).float()
-        self._mean = torch.from_numpy(features.mean).float()
-        self.body.grow(features)
-        self.prior.grow(features)
+        self._prepare(x, features)
         if steps and len(x):
             self._learn(self._scaled(x), torch.from_numpy(y).float(), steps)
 
