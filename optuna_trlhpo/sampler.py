@@ -27,8 +27,9 @@ from optuna_trlhpo._threads import isolated
 from optuna_trlhpo.agent.agent import Agent
 from optuna_trlhpo.agent.config import AgentConfig
 from optuna_trlhpo.agent.generators import make_generator
-from optuna_trlhpo.agent.layer_prior import LayerPrior, load_priors
+from optuna_trlhpo.agent.layer_prior import load_priors
 from optuna_trlhpo.agent.prior_knowledge import GrowthContext, NetworkSpace
+from optuna_trlhpo.checkpoints.checkpointed_sampler import CheckpointedSampler, learned_anew_on_error
 from optuna_trlhpo.space import sampler_hooks
 from optuna_trlhpo.trials.agent_record import AGENT_ATTRIBUTE
 from optuna_trlhpo.trials.attributes import (
@@ -54,7 +55,7 @@ _INSTEAD = {
 """Advice for arguments that Optuna's samplers have and this one does not."""
 
 
-class TRLHPOSampler(BaseSampler):
+class TRLHPOSampler(CheckpointedSampler):
     """A sampler that grows a network layer by layer and learns from the report after each layer.
 
     A critic, a Gaussian process, learns from every network that has a value: each reported prefix, and the
@@ -110,7 +111,6 @@ class TRLHPOSampler(BaseSampler):
         3
     """
 
-    agent: Agent
     _agent_type: type[Agent] = Agent  # an ablation has another one
 
     @named_only(_INSTEAD)
@@ -153,7 +153,7 @@ class TRLHPOSampler(BaseSampler):
         self._repeat = repeat
         self._time_budget = self._checked_budget(time_budget)
         self._earlier = [EarlierStudy(study) for study in earlier]
-        self._priors: tuple[LayerPrior, ...] = ()
+        self._priors = ()
         if layer_prior is not False and self._config.n_candidates:
             with isolated():
                 self._priors = load_priors(None if layer_prior is True else Path(layer_prior))
@@ -202,6 +202,7 @@ class TRLHPOSampler(BaseSampler):
     ) -> dict[str, Any]:
         return {}
 
+    @learned_anew_on_error
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
@@ -256,6 +257,7 @@ class TRLHPOSampler(BaseSampler):
         with self._lock:
             self._spaces[study.study_name, number] = GrowthContext(space, depth_first)
 
+    @learned_anew_on_error
     def worth_training(self, study: Study, trial: FrozenTrial, *, depth: int, max_depth: int) -> bool:
         """Return whether to train the network that the running ``trial`` has grown to.
 
@@ -279,6 +281,7 @@ class TRLHPOSampler(BaseSampler):
             reading = self._read(study, trial)
             return self.agent.worth_training(reading)
 
+    @learned_anew_on_error
     def worth_growing(self, study: Study, trial: FrozenTrial) -> bool:
         """Return whether to train a deeper network in the running ``trial``, after its last report.
 
@@ -347,7 +350,7 @@ class TRLHPOSampler(BaseSampler):
             time_budget=self._time_budget,
         )
         self._spaces = {key: space for key, space in self._spaces.items() if key[0] == study.study_name}
-        self._is_noted = False
+        self._is_noted = self._is_restored = False
 
     def _checked_budget(self, seconds: float | None) -> float | None:
         if seconds is None:

@@ -73,14 +73,14 @@ def read(place: PathPosition, feature: Feature) -> Any:
     return value
 
 
-class _Choices(tuple[Any, ...]):
+class Choices(tuple[Any, ...]):
     """Choices of any type, made comparable and hashable."""
 
     def __hash__(self) -> int:
         return hash(tuple(map(value_key, self)))
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Choices) and [*map(value_key, self)] == [*map(value_key, other)]
+        return isinstance(other, Choices) and [*map(value_key, self)] == [*map(value_key, other)]
 
     def __ne__(self, other: object) -> bool:
         return not self == other
@@ -289,7 +289,7 @@ def _is_pure(node: TreeNode) -> bool:
 def range_label(distribution: BaseDistribution) -> tuple[Any, ...]:
     """Return a distribution as a hashable label."""
     if isinstance(distribution, CategoricalDistribution):
-        return "categorical", _Choices(distribution.choices)
+        return "categorical", Choices(distribution.choices)
     assert isinstance(distribution, IntDistribution | FloatDistribution)
     kind = "int" if isinstance(distribution, IntDistribution) else "float"
     return kind, distribution.low, distribution.high, distribution.step, distribution.log

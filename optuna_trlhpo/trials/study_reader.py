@@ -77,6 +77,16 @@ class StudyReader:
         self._running: dict[int, RunningTrial] = {}
         self._longest = timedelta()  # that a finished trial took
 
+    def finished_numbers(self, study: Study) -> list[int] | None:
+        """Return the numbers of the finished trials that were read; None if those of another study were."""
+        is_mine = (study.study_name, tuple(study.directions)) == self._study
+        return sorted(self._read) if is_mine else None
+
+    def resume(self, study: Study, finished: Sequence[FrozenTrial]) -> None:
+        """Begin with a study of which these trials were read before."""
+        self._begin(study)
+        self._read = {trial.number: trial.datetime_start for trial in finished}
+
     def read(self, study: Study, trial: FrozenTrial, name: str | None = None) -> Reading:
         """Read the current state of the study.
 
