@@ -5,6 +5,7 @@
 #   make test ARGS="-k layers"      arguments for pytest
 #   make test WORKERS=0             tests in one process, as a debugger needs it; else one a core, 8 at most
 #   make test-lowest LOWEST=DIR     another environment for the lowest versions, which are never put into VENV
+#   make fuzz FUZZ=1000             more examples
 #   make bench-full JOBS=16         processes of a benchmark; ROWS=DIR keeps its rows elsewhere
 
 PYTHON ?= python3
@@ -14,6 +15,7 @@ ARGS ?=
 WORKERS ?= logical
 DEMO_ARGS ?=
 JOBS ?= 2
+FUZZ ?= 100
 ROWS ?= benchmark-rows
 
 BIN := $(VENV)/bin
@@ -45,7 +47,7 @@ IMPORTED := import os, optuna, optuna_trlhpo as it; assert it.__file__.startswit
 	study.optimize(lambda trial: float(len(space.suggest(trial))), n_trials=3); assert study.trials[0].user_attrs == {}
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long test-all test-lowest install install-lowest dist test-smac test-workers soak-workers test-browser lint format docs bench bench-full bench-foreign ablate transfer real confirm pareto bench-engine train-less engine-search small repeats reports seconds stopping parallel policy idioms overhead soak clean
+.PHONY: help demo test test-long test-all test-lowest install install-lowest dist test-smac test-workers soak-workers test-browser lint format docs bench bench-full bench-foreign ablate transfer real confirm pareto bench-engine train-less engine-search small repeats reports seconds stopping parallel policy idioms overhead soak fuzz clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -168,6 +170,9 @@ overhead: $(INSTALLED) ## time the sampler takes per trial
 
 soak: $(INSTALLED) ## many more random objectives than `make test` plays, and longer studies of them; an hour
 	TRLHPO_PROGRAMS=500 $(PYTEST) $(PARALLEL) -m "not (smac or browser or workers)" tests/properties/test_programs.py $(ARGS)
+
+fuzz: $(INSTALLED) ## damaged checkpoints, pickles, studies, notes and networks, FUZZ times as many as the tests have
+	TRLHPO_ALL_CASES=1 TRLHPO_FUZZ=$(FUZZ) $(PYTEST) $(PARALLEL) -m "not (smac or browser)" tests/properties/test_damage.py $(ARGS)
 
 clean: ## remove caches and what was built; environments and studies stay
 	rm -rf build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -212,7 +212,7 @@ class TRLHPOSampler(CheckpointedSampler):
             context = self._spaces.get((study.study_name, trial.number))
             proposal = self.agent.propose(reading, param_name, param_distribution, context)
             if proposal.is_decided:
-                return proposal.value
+                return self._allowed(param_distribution, proposal.value)
             # In a `LayerSpace` a new kind of layer is no surprise.
             if proposal.is_new and context is None and self._warn_independent_sampling:
                 _logger.warning(

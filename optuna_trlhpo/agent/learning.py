@@ -34,7 +34,7 @@ class Occasions:
         """Number of trials since the critics learned, if they are to learn after trial ``n``; else 0."""
         if n < self._next:
             return 0
-        since = n - self._last
+        since = min(n - self._last, n + 1)
         self._last, self._next = n, n + max(1, int(_SPACING * n))
         return since
 
@@ -44,10 +44,13 @@ class StepBudget:
 
     Args:
         per_trial: Steps per finished trial, while there are few values.
+
+    Attributes:
+        per_trial: As above.
     """
 
     def __init__(self, per_trial: int) -> None:
-        self._per_trial = per_trial
+        self.per_trial = per_trial
         self._has_begun = False
         self._owed = 0.0  # steps that are still due, with a fraction
 
@@ -66,7 +69,8 @@ class StepBudget:
         if not self._has_begun:
             self._has_begun = True
             return _FIRST_STEPS
-        self._owed += n_trials * self._per_trial * (2 if fully else min(1.0, _MANY / n_values) ** 2)
-        steps = int(self._owed)
-        self._owed -= steps
+        # Less than one step is due from before; a checkpoint may say otherwise.
+        due = self._owed % 1 + n_trials * self.per_trial * (2 if fully else min(1.0, _MANY / n_values) ** 2)
+        steps = int(due)
+        self._owed = due - steps
         return steps

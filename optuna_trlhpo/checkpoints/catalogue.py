@@ -118,7 +118,17 @@ class Externals:
         self.by_name |= self._configs
 
     def name_of(self, value: Any) -> str | None:
-        """Name of an object; None if it is none of them."""
+        """Return the name of an object; None if it is none of them."""
         if isinstance(value, AgentConfig):  # several objects are equal
             return next((name for name, config in self._configs.items() if config == value), None)
         return self._names.get(id(value))
+
+    def check(self, value: Any) -> None:
+        """Check an object that was read.
+
+        Raises:
+            ValueError: If it would learn for another time than the settings say.
+        """
+        allowed = {config.fit_steps for config in self._configs.values()}
+        if isinstance(value, StepBudget) and value.per_trial not in allowed:
+            raise ValueError(f"the steps per trial are {value.per_trial!r}; they must be in {allowed}")

@@ -11,6 +11,7 @@ from dataclasses import asdict
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import optuna
+from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
 from optuna.study import Study
 
@@ -22,6 +23,7 @@ from optuna_trlhpo.checkpoints.catalogue import Externals
 from optuna_trlhpo.checkpoints.study_checkpoints import describe, digest_of, keep, restore
 from optuna_trlhpo.trials.earlier_study import EarlierStudy
 from optuna_trlhpo.trials.study_reader import StudyReader
+from optuna_trlhpo.trials.values import still_holds
 
 _logger = optuna.logging.get_logger("optuna.trlhpo.sampler")
 _P = ParamSpec("_P")
@@ -62,6 +64,12 @@ class CheckpointedSampler(BaseSampler):
         }
         settings: dict[str, Any] = json.loads(json.dumps(self.settings | more))
         return settings
+
+    def _allowed(self, distribution: BaseDistribution, value: Any) -> Any:
+        """Return a proposed value; an error where the agent of a checkpoint proposes what is not allowed."""
+        if self._is_restored and not still_holds(distribution, value):
+            raise ValueError(f"it proposes {value!r}, which is not in {distribution!r}")
+        return value
 
     def save_checkpoint(self, study: Study, store: Any) -> str | None:
         """Save what the sampler has learned as an artifact of the study.

@@ -46,9 +46,9 @@ def read_graph(graph: Graph, externals: Externals) -> Any:
         raise
     # What the parts of a damaged graph raise where they do not fit, of the containers, NumPy and PyTorch.
     except (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError) as error:
-        raise DamagedError(str(error)) from error
+        raise DamagedError(f"its content is damaged: {error!r}") from error
     except (MemoryError, TypeError, ValueError) as error:
-        raise DamagedError(str(error)) from error
+        raise DamagedError(f"its content is damaged: {error!r}") from error
 
 
 class _Reader:
@@ -86,6 +86,7 @@ class _Reader:
                 self._set(position, self._late(node))
         for position, node in steps["o"]:
             self._set_attributes(self._objects[position], node)
+            self._externals.check(self._objects[position])
         for position, node in steps["s"]:
             (state,) = self._values(node[2:])
             self._objects[position].__setstate__(state)

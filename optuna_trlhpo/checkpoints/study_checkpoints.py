@@ -136,9 +136,10 @@ def _restore(
     ):
         raise DamagedError("it is of a study with other trials")
     agent = read_graph(checkpoint.graph, externals)
-    if not isinstance(agent, Agent) or not isinstance(agent.courses, dict):
+    running = getattr(agent, "courses", None)
+    if not isinstance(agent, Agent) or not isinstance(running, dict):
         raise DamagedError("it holds no agent")
-    agent.courses = {number: Course(PlannedTrial(RunningTrial(number))) for number in agent.courses}
+    agent.courses = {number: Course(PlannedTrial(RunningTrial(number))) for number in running}
     return Restored(agent, finished)
 
 

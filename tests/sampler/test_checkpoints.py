@@ -250,7 +250,7 @@ def test_an_agent_that_fails_learns_anew(saved: Any) -> None:
     assert [t.params for t in study.trials] == [t.params for t in expected.trials]
 
 
-LAYOUTS = {"1": "c2d1c7fc81cdf55d"}
+LAYOUTS = {"1": "2999b7bc1dbf6f28"}
 """Digests of the attributes of the stored classes, by the version of the format."""
 
 
