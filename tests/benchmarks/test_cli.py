@@ -37,6 +37,11 @@ def test_help_is_printed_without_pytorch():
 
 
 @pytest.mark.slow
+def test_overhead_measures_a_restart(capsys):
+    main(["overhead", "--restart", "--trials", "12"])
+    assert capsys.readouterr().out.splitlines()[-1].split()[0] == "12"
+
+
 def test_overhead_prints_a_row_per_length(capsys, monkeypatch):
     monkeypatch.setattr(overhead, "WINDOW", 2)
     main(["overhead", "--trials", "5", "12"])
