@@ -86,6 +86,7 @@ class StudyReader:
         """Begin with a study of which these trials were read before."""
         self._begin(study)
         self._read = {trial.number: trial.datetime_start for trial in finished}
+        self._longest = max((trial.duration or timedelta() for trial in finished), default=timedelta())
 
     def read(self, study: Study, trial: FrozenTrial, name: str | None = None) -> Reading:
         """Read the current state of the study.
