@@ -41,6 +41,7 @@ from optuna_trlhpo.agent.ring_buffer import RingBuffer
 from optuna_trlhpo.agent.sequences import Networks
 from optuna_trlhpo.agent.steering import Steering
 from optuna_trlhpo.agent.time_budget import LogSeconds, TimeBudget
+from optuna_trlhpo.agent.transfer import NetworkSource
 from optuna_trlhpo.agent.transitions import Transitions
 from optuna_trlhpo.search_space.decision_tree import ABSENT, TreeNode
 from optuna_trlhpo.search_space.explored import Explored
@@ -72,7 +73,7 @@ OBJECTS = _by_name(
     *(Transitions, FeatureMap, GaussianProcess, Occasions, StepBudget, Steering, TimeBudget, LogSeconds),
     *(ConfigurationAgent, ConfigurationPlanner, ConfigurationMemory, ConfigurationCritic, ConfigurationCosts),
     *(ConfigurationSource, StateCritics, Columns, Layout, GivenValues, SpaceModel, Question, TreeNode),
-    *(LabelAxis, NumberAxis, Path, ParameterSpec, Episode, EmpiricalCDF, OutcomeTransform),
+    *(NetworkSource, LabelAxis, NumberAxis, Path, ParameterSpec, Episode, EmpiricalCDF, OutcomeTransform),
     *(FloatDistribution, IntDistribution, CategoricalDistribution),
 )
 """Classes whose objects are built without a call, from their attributes alone."""

@@ -20,6 +20,10 @@ _KEPT_RANGES = 20
 """Number of latest ranges of a parameter that its axis covers, where its range follows from values."""
 
 
+_UNDOING = frozenset({"_remove_column", "_remove_id", "_remove_name", "_set_axis", "_set_ranges", "_shorten"})
+"""Methods that undo a tentative change."""
+
+
 class Places(NamedTuple):
     """Properties of the columns."""
 
@@ -74,6 +78,8 @@ class Columns:
         """Forget what was learned tentatively, and learn permanently from now on."""
         calls, self._undo = self._undo or [], None
         for method, arguments in reversed(calls):
+            if method not in _UNDOING:  # the name may come from a checkpoint
+                raise ValueError(f"{method!r} undoes nothing; what does is {', '.join(sorted(_UNDOING))}")
             getattr(self, method)(*arguments)
 
     def _note_undo(self, method: str, *arguments: Any) -> None:
