@@ -59,6 +59,9 @@ def started(program: str, *args: str, cwd: Path) -> Iterator[subprocess.Popen[st
     try:
         yield process
     finally:
+        process.terminate()  # and not killed, or the workers of local.py would go on
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=60)
         process.kill()
         process.wait()
 
@@ -70,16 +73,16 @@ def free_port() -> int:
         return port
 
 
-def wait_for_parameters(storage: str, seconds: float = 60) -> FrozenTrial:
-    """The first trial, as soon as it runs and has a parameter."""
+def wait_for_trials(storage: str, number: int, seconds: float = 60) -> None:
+    """Wait until so many trials have begun and have a parameter."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         with contextlib.suppress(Exception):  # there is no study yet
             trials = optuna.load_study(study_name=STUDY, storage=storage).trials
-            if trials and trials[0].params:
-                return trials[0]
+            if sum(bool(trial.params) for trial in trials) >= number:
+                return
         time.sleep(0.05)
-    raise AssertionError("no trial began")
+    raise AssertionError(f"{number} trials did not begin")
 
 
 # Storages -----------------------------------------------------------------------------------------------
@@ -162,13 +165,14 @@ def test_workers_that_start_at_once_share_postgresql(tmp_path: Path, postgres: s
 
 
 @pytest.mark.slow
-def test_a_worker_finishes_its_trial_before_it_stops(tmp_path: Path) -> None:
+def test_workers_finish_their_trials_before_they_stop(tmp_path: Path) -> None:
     storage = f"sqlite:///{tmp_path}/digits.db"
-    with started("worker.py", "--storage", storage, "--trials", "1000", cwd=tmp_path) as process:
-        wait_for_parameters(storage)
+    with started("local.py", "--storage", storage, "--trials", "1000", cwd=tmp_path) as process:
+        wait_for_trials(storage, 2)
         process.send_signal(signal.SIGTERM)
         output, _ = process.communicate(timeout=120)
-    assert process.returncode == 0 and "worker 0 on " in output
+    assert process.returncode == 0
+    assert "worker 0 on " in output and "worker 1 on " in output
     assert {trial.state for trial in optuna.load_study(study_name=STUDY, storage=storage).trials} == {
         TrialState.COMPLETE
     }
@@ -179,7 +183,7 @@ def test_the_trial_of_a_killed_worker_is_tried_again(tmp_path: Path) -> None:
     storage = f"sqlite:///{tmp_path}/digits.db"
     options = ["--storage", storage, "--heartbeat", "1"]
     with started("worker.py", *options, "--trials", "1", cwd=tmp_path) as process:
-        wait_for_parameters(storage)
+        wait_for_trials(storage, 1)
         process.kill()
     time.sleep(4)  # it counts as dead after three heartbeats
     run("distributed/worker.py", *options, "--trials", "1", cwd=tmp_path)

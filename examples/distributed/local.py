@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     signal.signal(signal.SIGINT, stop)
     signal.signal(signal.SIGTERM, stop)
-    return max(process.wait() for process in processes)
+    return int(any([process.wait() for process in processes]))
 
 
 if __name__ == "__main__":
