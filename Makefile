@@ -47,7 +47,7 @@ IMPORTED := import os, optuna, optuna_trlhpo as it; assert it.__file__.startswit
 	study.optimize(lambda trial: float(len(space.suggest(trial))), n_trials=3); assert study.trials[0].user_attrs == {}
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long test-all test-lowest install install-lowest dist test-smac test-workers soak-workers test-browser lint format docs bench bench-full bench-foreign ablate transfer real confirm pareto bench-engine train-less engine-search small repeats reports seconds stopping parallel policy idioms overhead soak fuzz clean
+.PHONY: help demo test test-long test-all test-lowest install install-lowest dist test-smac test-workers soak-workers test-browser lint format docs bench bench-full bench-foreign ablate transfer real confirm pareto bench-engine train-less engine-search small repeats reports seconds stopping parallel policy idioms overhead workers-cost soak fuzz clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -167,6 +167,9 @@ idioms: $(INSTALLED) ## what samplers find in ten objectives such as Optuna's ex
 
 overhead: $(INSTALLED) ## time the sampler takes per trial
 	$(BENCHMARKS) overhead
+
+workers-cost: $(INSTALLED) ## calls, bytes and seconds a trial for up to 64 workers, simulated; a quarter of an hour
+	$(BENCHMARKS) workers-cost --out $(ROWS)/workers-cost
 
 soak: $(INSTALLED) ## many more random objectives than `make test` plays, and longer studies of them; an hour
 	TRLHPO_PROGRAMS=500 $(PYTEST) $(PARALLEL) -m "not (smac or browser or workers)" tests/properties/test_programs.py $(ARGS)

@@ -18,6 +18,7 @@ _COMMANDS: tuple[tuple[str, Callable[[argparse.ArgumentParser], None], str], ...
     ("transfer", search.add_transfer, "measure the trainings that an earlier study saves"),
     ("figures", overhead.add_figures, "measure the time of the figures of a long study"),
     ("overhead", overhead.add_overhead, "measure the time of the sampler as a study grows"),
+    ("workers-cost", overhead.add_workers_cost, "measure what a trial costs each of many workers"),
     ("train", layer_prior.add_train, "train networks for a table such as that of mnist-layers"),
     ("pretrain", layer_prior.add_pretrain, "train a prior for layers on the tables of tasks"),
     ("real", search.add_real, "compare samplers with real trainings"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 
 import numpy as np
 from optuna.trial import Trial
@@ -68,14 +68,46 @@ def synthetic_layers(seed: int = 0) -> Callable[[Trial], float]:
     Args:
         seed: Random seed of the small noise on the reports.
     """
-    space = LayerSpace(min_improvement=None, min_accuracy=None)
+    play = synthetic_turns(seed)
 
     def objective(trial: Trial) -> float:
+        return played(play(trial))
+
+    return objective
+
+
+def played(turns: Generator[None, None, float]) -> float:
+    """Play the turns that are left, and return the value of the trial."""
+    while True:
+        try:
+            next(turns)
+        except StopIteration as end:
+            return float(end.value)
+
+
+def synthetic_turns(seed: int = 0) -> Callable[[Trial], Generator[None, None, float]]:
+    """Create the objective of `synthetic_layers` as a generator that pauses where a network would be trained.
+
+    So many workers of one study can take turns in one thread.
+
+    Args:
+        seed: Random seed of the small noise on the reports.
+
+    Examples:
+        >>> import optuna
+        >>> play = synthetic_turns()
+        >>> len(list(play(optuna.create_study(direction="maximize").ask())))
+        6
+    """
+    space = LayerSpace(min_improvement=None, min_accuracy=None)
+
+    def play(trial: Trial) -> Generator[None, None, float]:
         rng = np.random.default_rng((seed, trial.number))
         accuracy = 0.5
         for layers in space.grow(trial):
+            yield
             accuracy += 0.07 * float(space.encode(layers)[-1].mean()) + 0.01 * float(rng.random())
             trial.report(accuracy, step=len(layers) - 1)
         return accuracy
 
-    return objective
+    return play
