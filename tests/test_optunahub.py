@@ -30,6 +30,8 @@ def test_sampler_is_ours() -> None:
     assert study.best_value < 1
 
 
+@pytest.mark.slow
+@pytest.mark.every_case
 def test_benchmark_in_both_forms() -> None:
     problem = load("benchmarks/mnist_layers").Problem(seed=0)
     study = optuna.create_study(

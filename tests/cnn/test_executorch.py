@@ -79,6 +79,7 @@ def test_int8_program_is_small_and_as_accurate(
     assert notes["architecture"] == trial.user_attrs["architecture"]
 
 
+@pytest.mark.slow
 def test_weights_are_a_byte_each(tmp_path: Path) -> None:
     network = build_network((FCL(256, "relu", True),), (128,), 4).eval()
     weights = 128 * 256 + 256 * 4

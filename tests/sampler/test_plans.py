@@ -145,9 +145,9 @@ def test_a_deeper_network_is_weighed_against_all_but_the_one_that_it_grows_from(
         grow(study, SPACE)
     plan = type(sampler.agent.networks.planner).plan
 
-    def noted(search, point, own, *more):
-        found = plan(search, point, own, *more)
-        asked.append((point, own, more[-1], found))
+    def noted(search, point, own, weights, rng, pending, running, *more):
+        found = plan(search, point, own, weights, rng, pending, running, *more)
+        asked.append((point, own, running, found))
         return found
 
     monkeypatch.setattr(type(sampler.agent.networks.planner), "plan", noted)

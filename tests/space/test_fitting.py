@@ -105,7 +105,9 @@ def one_by_one(cls: type[Layer], chosen: tuple[Any, ...], position: Position) ->
     return tuple(longest)
 
 
-@pytest.mark.parametrize("name", SPACES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name == "many" else []) for name in SPACES]
+)
 def test_all_at_once_is_as_one_by_one(name: str) -> None:
     space, rng = LayerSpace(**SPACES[name]), np.random.default_rng(0)
     compared = 0
@@ -126,6 +128,8 @@ def test_all_at_once_is_as_one_by_one(name: str) -> None:
     assert compared > 3
 
 
+@pytest.mark.slow
+@pytest.mark.every_case
 def test_costs_beyond_64_bits_are_beyond_a_limit() -> None:
     with pytest.raises(ValueError, match="the cheapest first layer with a classifier takes"):
         LayerSpace(input_shape=(1, 10**6, 10**6), num_classes=10**6, max_macs=1e15, vocabulary=CNN)
