@@ -256,6 +256,7 @@ def test_parameters_before_the_layers_do_not_keep_the_actor_away() -> None:
     assert record is not None and record.by == "actor"
 
 
+@pytest.mark.slow
 def test_reports_do_not_change_the_network_that_was_drawn() -> None:
     space = LayerSpace(max_macs=1e6, min_accuracy=None, min_improvement=None, train_prefixes="all")
 

@@ -20,6 +20,7 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(module.SETTINGS, "digits-2000", replace(brief, refit_epochs=2))
 
 
+@pytest.mark.slow
 def test_row_and_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["small", "--settings", "digits-2000", "--searches", "1", "--refits", "2"]
     arguments += ["--out", str(tmp_path)]

@@ -60,6 +60,7 @@ def test_program_computes_what_the_network_computes(tmp_path: Path) -> None:
     assert b"aten::" not in (tmp_path / "net.pte").read_bytes()
 
 
+@pytest.mark.slow
 def test_int8_program_is_small_and_as_accurate(
     found: tuple[CNNObjective, optuna.Study], tmp_path: Path
 ) -> None:

@@ -84,6 +84,7 @@ class Tuned(Layer):
         return [nn.Conv2d(shape[0], self.filters, 1), nn.Sigmoid(), nn.BatchNorm2d(self.filters), nn.ReLU()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("quantize", [None, "int8"])
 def test_kind_of_ones_own_is_counted_on_its_modules(tmp_path: Path, quantize: str | None) -> None:
     mine = Vocabulary("bytesofonesown", (Conv, Tuned, FCL), first=(Conv,))
@@ -112,6 +113,7 @@ def test_cost_says_what_the_file_weighs(found: tuple[CNNObjective, optuna.Study]
     assert objective.cost(study.best_trial, latency=False, quantize=None).quantised is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "network",
     [
