@@ -5,13 +5,10 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
-import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +22,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from tests.test_examples import EXAMPLES, ROOT, percentages, run
+from tests.workers.servers import free_port, served
 
 FOLDER = EXAMPLES / "distributed"
 STUDY = "digits-distributed"
@@ -64,13 +62,6 @@ def started(program: str, *args: str, cwd: Path) -> Iterator[subprocess.Popen[st
             process.wait(timeout=60)
         process.kill()
         process.wait()
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port: int = one.getsockname()[1]
-        return port
 
 
 def wait_for_trials(storage: str, number: int, seconds: float = 60) -> None:
@@ -119,38 +110,10 @@ def test_two_workers_share_a_proxy(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def postgres() -> Iterator[str]:
-    """The URL of a new PostgreSQL server; it is not run as root, which it refuses."""
-    needs("psycopg2")
-    folders = [os.path.dirname(shutil.which("initdb") or "")]
-    folders += sorted(map(str, Path("/usr/lib/postgresql").glob("*/bin")), reverse=True)
-    bin = next((Path(folder) for folder in folders if folder and (Path(folder) / "initdb").exists()), None)
-    if bin is None:
-        pytest.skip("needs the programs of PostgreSQL")
-    user = "postgres" if os.geteuid() == 0 else None
-    if user is not None and user not in {entry.pw_name for entry in pwd.getpwall()}:
-        pytest.skip("needs a user postgres, as root may not run the server")
-
-    def call(program: str, *args: str) -> None:
-        # Into a file and not a pipe, which the server would inherit and keep open.
-        with (folder / "output").open("a") as output:
-            command = [str(bin / program), *args]
-            subprocess.run(command, check=True, user=user, cwd=folder, stdout=output, stderr=output)
-
-    folder = Path(tempfile.mkdtemp(prefix="postgres-"))
-    try:
-        if user is not None:
-            shutil.chown(folder, user)
-        port = free_port()
-        data, options = str(folder / "data"), f"-p {port} -h 127.0.0.1 -k {folder}"
-        call("initdb", "-D", data, "-A", "trust", "-U", "optuna")
-        call("pg_ctl", "-D", data, "-w", "-o", options, "-l", str(folder / "log"), "start")
-        try:
-            yield f"postgresql+psycopg2://optuna@127.0.0.1:{port}/postgres"
-        finally:
-            call("pg_ctl", "-D", data, "-m", "immediate", "stop")
-    finally:
-        shutil.rmtree(folder)
+def postgres(tmp_path: Path) -> Iterator[str]:
+    """The URL of a new PostgreSQL server."""
+    with served("postgresql", tmp_path / "server") as server:
+        yield server.place
 
 
 @pytest.mark.slow

@@ -18,17 +18,10 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-def _steps(shape: Shape, filters: int, stride: int) -> Shape | None:
-    """Return the output shape of a convolution with "same" padding; None if the input is not a sequence."""
-    return ((shape[0] - 1) // stride + 1, filters) if len(shape) == 2 else None
-
-
 @dataclass(frozen=True)
-class SequenceConv(Layer):
-    """A convolution over the steps with "same" padding, batch normalisation and ReLU."""
+class _OverSteps(Layer):
+    """A convolution over the steps with "same" padding."""
 
-    kind = "Conv1d"
-    prefix = "seqconv"
     hyperparameters = Conv.hyperparameters
 
     filters: int
@@ -37,7 +30,19 @@ class SequenceConv(Layer):
 
     def output_shape(self, shape: Shape) -> Shape | None:
         """Return the shape of the output sequence; None if the input is not a sequence."""
-        return _steps(shape, self.filters, self.stride)
+        return (self._steps(shape), self.filters) if len(shape) == 2 else None
+
+    def _steps(self, shape: Shape) -> int:
+        """Return the number of steps of the output."""
+        return (shape[0] - 1) // self.stride + 1
+
+
+@dataclass(frozen=True)
+class SequenceConv(_OverSteps):
+    """A convolution over the steps with "same" padding, batch normalisation and ReLU."""
+
+    kind = "Conv1d"
+    prefix = "seqconv"
 
     def modules(self, shape: Shape) -> list[nn.Module]:
         """Return the convolution, batch normalisation and ReLU, between exchanges of steps and features."""
@@ -52,7 +57,7 @@ class SequenceConv(Layer):
 
     def macs(self, shape: Shape) -> int:
         """Return the MACs of the convolution."""
-        return ((shape[0] - 1) // self.stride + 1) * self.filters * shape[1] * self.kernel
+        return self._steps(shape) * self.filters * shape[1] * self.kernel
 
     def parameters(self, shape: Shape) -> int:
         """Return the weights of the convolution, and two numbers per channel of the normalisation."""
@@ -64,7 +69,7 @@ class SequenceConv(Layer):
 
 
 @dataclass(frozen=True)
-class SeparableSequenceConv(Layer):
+class SeparableSequenceConv(_OverSteps):
     """A depthwise and a pointwise convolution over the steps, each with batch normalisation and ReLU.
 
     It is the layer of MobileNets (Howard et al., 2017) for sequences.
@@ -72,15 +77,6 @@ class SeparableSequenceConv(Layer):
 
     kind = "SeparableConv1d"
     prefix = "seqsepconv"
-    hyperparameters = Conv.hyperparameters
-
-    filters: int
-    kernel: int
-    stride: int
-
-    def output_shape(self, shape: Shape) -> Shape | None:
-        """Return the shape of the output sequence; None if the input is not a sequence."""
-        return _steps(shape, self.filters, self.stride)
 
     def modules(self, shape: Shape) -> list[nn.Module]:
         """Return the two convolutions, between exchanges of steps and features."""
@@ -104,7 +100,7 @@ class SeparableSequenceConv(Layer):
 
     def macs(self, shape: Shape) -> int:
         """Return the MACs of both convolutions."""
-        return ((shape[0] - 1) // self.stride + 1) * shape[1] * (self.kernel + self.filters)
+        return self._steps(shape) * shape[1] * (self.kernel + self.filters)
 
     def parameters(self, shape: Shape) -> int:
         """Return the parameters of both convolutions and both normalisations."""
