@@ -79,7 +79,7 @@ class TRLHPOSampler(CheckpointedSampler):
             trials that grow layers of a `LayerSpace`, one in ten where a pretrained actor explores in turn,
             and one in ten others that differ in which parameters they have (`AgentConfig.random_interval`);
             parameters that no finished trial had; and most of those of a trial whose plans repeatedly failed.
-            None: uniform, reproducible for each trial.
+            None: uniform, reproducible for each trial; `LayerSpace.suggest` gets an untried network.
         warm_start: Earlier studies of this objective or a similar one, such as one on another or a smaller
             dataset. Their predictions are trusted as far as this study confirms them. They are read now.
         layer_prior: Whether to propose and judge networks of a `LayerSpace` from the first trial on by an
@@ -255,7 +255,8 @@ class TRLHPOSampler(CheckpointedSampler):
             depth_first: Whether the trial is asked for the depth first (`LayerSpace.suggest`).
         """
         with self._lock:
-            self._spaces[study.study_name, number] = GrowthContext(space, depth_first)
+            draws_whole = depth_first and self._independent_sampler is None
+            self._spaces[study.study_name, number] = GrowthContext(space, depth_first, draws_whole)
 
     @learned_anew_on_error
     def worth_training(self, study: Study, trial: FrozenTrial, *, depth: int, max_depth: int) -> bool:

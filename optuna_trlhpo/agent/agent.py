@@ -279,7 +279,10 @@ class Agent:
         self._enter(course, context)
         self.configurations.meet(course.configuration, name, distribution)
         if self._is_random(course, trial.number, context):
-            return Proposal(None, is_decided=False)
+            if context is None:
+                return Proposal(None, is_decided=False)
+            workers = self._workers(reading)
+            return self.networks.random(trial, course, name, distribution, context, workers)
         found = None
         if self.grows(context):
             marks, workers = reading.running.marks, self._workers(reading)

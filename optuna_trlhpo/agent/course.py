@@ -35,6 +35,7 @@ class Course:
         deeper: Plan of a deeper network, made when the objective asked whether to grow.
         explores: Whether the network of the trial is drawn from the pretrained actor.
         drawn: The plan that was drawn, which reports do not change. What comes behind it is planned as usual.
+        random: Parameters of the random network of the trial, where it has drawn a whole one.
         record: Record to be stored with the trial; None until the agent has made a decision.
         excluded: Digests of plans that the objective did not offer.
         asked: What the trial has asked for, see `AgentRecord`.
@@ -46,6 +47,7 @@ class Course:
     deeper: Plan | None = None
     explores: bool = False
     drawn: Plan | None = None
+    random: dict[str, Any] | None = None
     record: AgentRecord | None = None
     excluded: list[str] = field(default_factory=list)
     asked: set[str] = field(default_factory=set)

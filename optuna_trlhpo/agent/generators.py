@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 
-_PURPOSES = ("independent", "learn", "noise", "weights", "propose", "chance", "open", "explore", "kernel")
+_PURPOSES = (
+    "independent",
+    "learn",
+    "noise",
+    "weights",
+    "propose",
+    "chance",
+    "open",
+    "explore",
+    "kernel",
+    "draw",
+)
 """Purposes. Seeds depend on their order, so that studies of earlier versions remain reproducible."""
 
 

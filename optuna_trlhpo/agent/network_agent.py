@@ -21,6 +21,7 @@ from optuna_trlhpo.agent.layer_prior import LayerPrior
 from optuna_trlhpo.agent.noise import ornstein_uhlenbeck
 from optuna_trlhpo.agent.planner import Planner
 from optuna_trlhpo.agent.prior_knowledge import GrowthContext, PriorKnowledge
+from optuna_trlhpo.agent.random_networks import draw_untried
 from optuna_trlhpo.agent.replay import Replay
 from optuna_trlhpo.agent.sequences import DecisionPoint, Plan
 from optuna_trlhpo.agent.step_encoding import make_noise
@@ -37,6 +38,7 @@ from optuna_trlhpo.trials.episode import Episode, ReportMarks, Request, read_epi
 from optuna_trlhpo.trials.parameters import decode, encode
 from optuna_trlhpo.trials.performance import PERFORMANCE_VALUES
 from optuna_trlhpo.trials.rewards import signed_outcomes
+from optuna_trlhpo.trials.values import still_holds
 
 _logger = optuna.logging.get_logger("optuna.trlhpo.sampler")
 
@@ -46,7 +48,7 @@ _ROUNDING = 1e-6
 """Largest rounding difference between a planned action and the same action as carried out."""
 _MOST_PENDING = 32
 """Largest number of plans of other running trials whose outcome is predicted: the latest ones."""
-_ATTEMPTS = 3
+_ATTEMPTS = 5
 """Largest number of plans made where other workers note the same one."""
 _RISE, _FALL, _LEAST = 1.5, 0.9, 0.02
 """Factors of the noise after a trial that repeats a network, and after another; and its least value."""
@@ -300,7 +302,9 @@ class NetworkAgent:
         plans = [plan for plan in plans if plan.answers(point)]
         taken = {plan.key for plan in workers.plans()}
         untried = [plan for plan in plans if not self.replay.has_value(plan.key) and plan.key not in taken]
-        plan = next((plan for plan in untried if workers.claim(plan)), next(iter(untried or plans), None))
+        plan = next(
+            (plan for plan in untried if self._is_mine(plan, workers)), next(iter(untried or plans), None)
+        )
         return None if plan is None else self.planner.judged(plan, self.weights(number), rng)
 
     def _plan(
@@ -329,9 +333,40 @@ class NetworkAgent:
                 running,
                 workers.values(),
             )
-            if plan is None or running is not None or workers.claim(plan):
+            if plan is None or running is not None or self._is_mine(plan, workers):
                 break
         return plan
+
+    def _is_mine(self, plan: Plan, workers: Workers) -> bool:
+        """Note a plan for other workers; return whether none of them has planned or tried the same."""
+        return workers.claim(self.knowledge.layers_of(plan))
+
+    def random(
+        self,
+        trial: FrozenTrial,
+        course: Course,
+        name: str,
+        distribution: BaseDistribution,
+        context: GrowthContext,
+        workers: Workers,
+    ) -> Proposal:
+        """Value of a random trial. It is decided where the trial draws a whole network.
+
+        Args:
+            trial: The trial, with its parameters in order.
+            course: State of the trial; its random network is updated.
+            name: Name of the parameter.
+            distribution: Distribution of the parameter.
+            context: Space from which the trial grows layers.
+            workers: Other running trials.
+        """
+        if context.draws_whole and course.random is None:
+            rng = make_generator(self._seed, "draw", trial.number)
+            course.random = draw_untried(trial.params, name, rng, self.replay, self.knowledge, workers)
+        drawn = course.random or {}
+        if name in drawn and still_holds(distribution, drawn[name]):
+            return Proposal(drawn[name])
+        return Proposal(None, is_decided=False)
 
     def _act(self, trial: FrozenTrial, request: Request, point: DecisionPoint) -> np.ndarray:
         """Action ``[A]`` of the actor, with noise."""

@@ -20,6 +20,7 @@ from optuna_trlhpo.agent.neighbourhood import Neighbourhood
 from optuna_trlhpo.agent.network_costs import NetworkCosts
 from optuna_trlhpo.agent.network_critic import NetworkCritic
 from optuna_trlhpo.agent.prior_knowledge import DEPTH, PriorKnowledge
+from optuna_trlhpo.agent.random_networks import untried_networks
 from optuna_trlhpo.agent.replay import Replay
 from optuna_trlhpo.agent.sequences import (
     INCUMBENT,
@@ -207,7 +208,7 @@ class Planner:
                 and not (self._excluded and digest_of_key(k) in self._excluded)
             ]
             if not candidates:
-                candidates = list(unique.values())
+                candidates = self._left(point, excluded, rng) or list(unique.values())
             if not candidates:
                 break
             described = self.knowledge.with_prior_features(as_networks(candidates, context))
@@ -286,6 +287,21 @@ class Planner:
     def _untried(self, parents: list[Candidate]) -> list[Candidate]:
         """Networks of earlier studies and of the space, which are candidates unchanged."""
         return parents[:_BEST_OF_GENERATION] if self.knowledge.has_prior(self.knowledge.context) else []
+
+    def _left(self, point: DecisionPoint, excluded: set[bytes], rng: np.random.Generator) -> list[Candidate]:
+        """A network of the space that is left where all variations of the networks known have been tried."""
+        if self.knowledge.context is None:
+            return []
+        for _, actions in untried_networks(rng, self._replay, self.knowledge, excluded):
+            layers = self.knowledge.candidate_of_layers(actions)
+            begins = point.names[:, 0] == layers.names[0, 0]
+            n_before = int(begins.argmax()) if begins.any() else point.step  # steps of other parameters
+            before = Candidate(*(getattr(point, name)[:n_before] for name in Candidate.ARRAYS))
+            one = before.then(layers)
+            plan = Plan(one.actions, one.names, one.indices, 0.0, one.key())
+            if plan.answers(point) and plan.digest not in self._excluded:
+                return [one]
+        return []
 
     # Critic -------------------------------------------------------------------------------------------
 

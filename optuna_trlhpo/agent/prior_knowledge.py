@@ -5,15 +5,16 @@ Notation: N networks, X expectations.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from optuna_trlhpo.agent.layer_prior import EMBEDDING, LayerPrior
 from optuna_trlhpo.agent.name_table import NameTable
 from optuna_trlhpo.agent.sequences import (
+    Candidate,
     DecisionPoint,
     Networks,
     Plan,
@@ -22,7 +23,7 @@ from optuna_trlhpo.agent.sequences import (
     network_key,
 )
 from optuna_trlhpo.agent.transfer import TRANSFER_OFFSET_STD, TRANSFER_WEIGHT_STD, NetworkSource
-from optuna_trlhpo.layers import Vocabulary
+from optuna_trlhpo.layers import Network, Vocabulary
 from optuna_trlhpo.trials.agent_record import ACTOR
 from optuna_trlhpo.trials.episode import Episode, episode_of
 from optuna_trlhpo.trials.parameters import ParameterSpec
@@ -59,8 +60,17 @@ class NetworkSpace(Protocol):
     def layer_features(self, actions: np.ndarray) -> np.ndarray | None:
         """Features ``[S, O]`` of the layers with actions ``[S, 4]``; None if they are not of the space."""
 
-    def draw_actions(self, rng: np.random.Generator) -> np.ndarray:
-        """Actions ``[S, 4]`` of a random network."""
+    def draw(self, rng: np.random.Generator) -> Network:
+        """A random network."""
+
+    def every_network(self, rng: np.random.Generator) -> Iterator[Network]:
+        """The networks of the space in random order, some of them more than once."""
+
+    def encode(self, layers: Network) -> np.ndarray:
+        """Actions ``[S, 4]`` of a network."""
+
+    def to_params(self, layers: Network) -> dict[str, Any]:
+        """Parameters of a trial that grows a network, by name."""
 
     def draw_from(
         self,
@@ -77,6 +87,8 @@ class GrowthContext(NamedTuple):
     space: NetworkSpace
     depth_first: bool
     """Whether the trial first asks for the depth."""
+    draws_whole: bool = False
+    """Whether a random trial draws its network as a whole, in place of one parameter after the other."""
 
 
 class _Known(NamedTuple):
@@ -150,7 +162,7 @@ class PriorKnowledge:
             rng = np.random.default_rng((self._seed, context.depth_first))
             episodes = self._proposed(_N_SPACE_SAMPLES, rng)
             while len(episodes) < _N_SPACE_SAMPLES:
-                episodes.append(self._as_episode(context.space.draw_actions(rng)))
+                episodes.append(self._as_episode(context.space.encode(context.space.draw(rng))))
             self.space_samples = joined([self.network_of(episode) for episode in episodes])
         for source in self.sources:
             source.learn(
@@ -198,6 +210,18 @@ class PriorKnowledge:
     def plan_of_layers(self, layers: np.ndarray) -> Plan:
         """A network of the space with actions ``layers`` ``[S, 4]`` as a plan for a trial that grows it."""
         return self.plan_of(self._as_episode(layers))
+
+    def key_of_layers(self, layers: np.ndarray) -> bytes | None:
+        """Key of a network with actions ``layers`` ``[S, 4]``; None if a parameter of it is not known yet."""
+        episode = self._as_episode(layers)
+        if any(self._names.number(slot) < 0 for slots in episode.slots for slot in slots):
+            return None
+        return self.plan_of(episode).key
+
+    def candidate_of_layers(self, layers: np.ndarray) -> Candidate:
+        """A network of the space with actions ``layers`` ``[S, 4]`` as a candidate for a plan."""
+        episode = self._as_episode(layers)
+        return Candidate(episode.actions, *self._names.learn_all(episode))
 
     def layers_of(self, plan: Plan) -> np.ndarray | None:
         """Actions ``[S, 4]`` of the layers that a plan has; None if they are no network of the space."""

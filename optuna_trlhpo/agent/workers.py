@@ -57,20 +57,31 @@ class Workers:
         running = [other for other in self.others if other.state == TrialState.RUNNING]
         return [*plans, *(plan for other in running if (plan := self._plan_of(other)) is not None)]
 
-    def claim(self, plan: Plan) -> bool:
-        """Note a plan with the trial; return whether no trial of another process has noted the same before.
+    def claim(self, layers: np.ndarray | None) -> bool:
+        """Note planned layers with the trial; return whether no other process has planned or tried the same.
 
-        Of two that note the same at the same time, the trial with the lower number keeps it.
+        Of two trials that note the same, the one that looks last sees both notes and cannot tell whether the
+        other has seen its own. So it gives way, and where both look last, both do.
+
+        Args:
+            layers: ``[S, 4]`` actions; None for a plan that is no network of the space, which is not noted.
         """
-        layers = self._knowledge.layers_of(plan)
         if layers is None:
             return True
         self._reading.announce(layers_note(layers))
         self._others = None
         return not any(
-            theirs is not None and theirs.shape == layers.shape and np.allclose(theirs, layers, atol=1e-3)
-            for theirs in (planned_layers(other) for other in self.others if other.number < self._number)
+            theirs is not None and theirs.shape == layers.shape and np.allclose(theirs, layers)
+            for theirs in map(self._layers_of, self.others)
         )
+
+    def _layers_of(self, other: FrozenTrial) -> np.ndarray | None:
+        """Layers that another trial has noted, or else those that it has ended with."""
+        noted = planned_layers(other)
+        if noted is not None or other.state == TrialState.RUNNING:
+            return noted
+        plan = self._plan_of(other)
+        return None if plan is None else self._knowledge.layers_of(plan)
 
     def values(self) -> tuple[Networks, np.ndarray] | None:
         """Networks that others have reported a value of, and their scores ``[N]``; None if there are none."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -266,6 +266,39 @@ class Grammar:
             allowed = self.allowed(before, cls, *values)
             values.append(allowed[rng.integers(len(allowed))])
         return cls(*values)
+
+    def every_network(self, rng: np.random.Generator) -> Iterator[Network]:
+        """Yield the networks of the space in random order; some come more than once.
+
+        Those of one depth follow one another. The first of all is distributed as by `draw`.
+
+        Examples:
+            >>> grammar = Grammar(max_layers=1, max_parameters=30_000)
+            >>> len(set(grammar.every_network(np.random.default_rng(0))))
+            20
+        """
+        for depth in (1 + rng.permutation(self.max_layers)).tolist():
+            yield from self._every_network((), depth, rng)
+
+    def _every_network(self, layers: Network, depth: int, rng: np.random.Generator) -> Iterator[Network]:
+        """Yield the networks that begin with ``layers`` and have ``depth`` layers, as far as they fit."""
+        fits = bool(layers) and self.fits(layers)
+        kinds = () if fits and len(layers) >= depth else self.kinds(layers)
+        if not kinds and fits:
+            yield layers
+        for k in rng.permutation(len(kinds)).tolist():
+            for layer in self._every_layer(layers, kinds[k], (), rng):
+                yield from self._every_network((*layers, layer), depth, rng)
+
+    def _every_layer(
+        self, before: Network, cls: type[Layer], chosen: tuple[Any, ...], rng: np.random.Generator
+    ) -> Iterator[Layer]:
+        if len(chosen) == len(cls.hyperparameters):
+            yield cls(*chosen)
+            return
+        allowed = self.allowed(before, cls, *chosen)
+        for k in rng.permutation(len(allowed)).tolist():
+            yield from self._every_layer(before, cls, (*chosen, allowed[k]), rng)
 
     def _raise_empty_space(self) -> None:
         """Raise a ``ValueError`` that names a limit which no network meets, and its least feasible value."""

@@ -299,10 +299,6 @@ class LayerSpace(Grammar):
         """
         return encoding.decode(self, actions)
 
-    def draw_actions(self, rng: np.random.Generator) -> np.ndarray:
-        """Return ``[S, 4]`` actions of a random network."""
-        return self.encode(self.draw(rng))
-
     @property
     def space_features(self) -> np.ndarray:
         """``[F]`` features of the space of about [0, 1]: logarithms of the input's width and of limits.

@@ -42,12 +42,12 @@ _MOST_LAYERS = 64
 
 
 def layers_note(layers: np.ndarray) -> dict[str, Any]:
-    """Return planned layers as they are noted with a running trial.
+    """Return planned layers as they are noted with a running trial: exactly, since they identify a network.
 
     Args:
         layers: ``[S, 4]`` actions in [0, 1].
     """
-    return {"layers": [[round(float(action), 4) for action in row] for row in layers[:_MOST_LAYERS]]}
+    return {"layers": [[float(action) for action in row] for row in layers[:_MOST_LAYERS]]}
 
 
 def planned_layers(trial: FrozenTrial) -> np.ndarray | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ from optuna_trlhpo.agent.prior_knowledge import GrowthContext, PriorKnowledge
 from optuna_trlhpo.agent.replay import Replay
 from optuna_trlhpo.agent.sequences import DecisionPoint, Networks, Plan, network_key
 from optuna_trlhpo.agent.time_budget import TimeBudget
-from optuna_trlhpo.layers import TABLE_I
+from optuna_trlhpo.layers import TABLE_I, Network
 from optuna_trlhpo.trials.episode import Episode, Request
 from optuna_trlhpo.trials.parameters import ParameterSpec
 from optuna_trlhpo.trials.performance import PERFORMANCE_VALUES
@@ -408,10 +408,19 @@ class Sizes:
         return np.zeros(2)
 
     def draw_from(self, policy: Any, n: int, rng: np.random.Generator) -> list[np.ndarray]:
-        return [self.draw_actions(rng) for _ in range(n)]
-
-    def draw_actions(self, rng: np.random.Generator) -> np.ndarray:
         raise AssertionError("only a prior asks for it")
+
+    def draw(self, rng: np.random.Generator) -> Network:
+        raise AssertionError("only a prior and a random trial ask for it")
+
+    def every_network(self, rng: np.random.Generator) -> Iterator[Network]:
+        return iter(())
+
+    def encode(self, layers: Network) -> np.ndarray:
+        raise AssertionError("only a prior and a random trial ask for it")
+
+    def to_params(self, layers: Network) -> dict[str, Any]:
+        raise AssertionError("only a random trial asks for it")
 
 
 def planned_sizes(search: Planner, memory: Replay, space: Sizes) -> list[float]:

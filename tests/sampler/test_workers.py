@@ -41,9 +41,11 @@ def loop(trial: Trial) -> float:
     return float(sum(trial.suggest_int(f"w{i}", 1, 4) for i in range(trial.suggest_int("depth", 1, 3))))
 
 
-def workers(n: int, *, seed: int | None = None, **arguments: Any) -> list[Study]:
+def workers(
+    n: int, *, seed: int | None = None, storage: BaseStorage | None = None, **arguments: Any
+) -> list[Study]:
     """Studies with samplers of their own on one storage, as in processes that know nothing of each other."""
-    storage: BaseStorage = InMemoryStorage()
+    storage = storage or InMemoryStorage()
     return [
         optuna.create_study(
             study_name="shared",
@@ -68,6 +70,85 @@ def test_no_worker_tries_a_network_that_another_is_about_to_try(play: Any, same_
         for study, trial, value in zip(studies, trials, values, strict=True):
             study.tell(trial, value)
     assert len(set(networks)) == len(networks)
+
+
+class Late(InMemoryStorage):
+    """A storage in which another worker is faster: it acts before a plan is noted."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.faster: Any = None
+        self.noted: list[Any] = []
+
+    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
+        if key == PLAN_ATTRIBUTE:
+            faster, self.faster = self.faster, None
+            if faster is not None:
+                faster()
+            self.noted.append(value)
+        super().set_trial_system_attr(trial_id, key, value)
+
+
+@pytest.mark.parametrize("prior", [True, False])
+@pytest.mark.parametrize("faster_is_first", [True, False])
+def test_the_worker_that_notes_a_plan_later_gives_way(faster_is_first: bool, prior: bool) -> None:
+    storage = Late()
+    space = LayerSpace(max_layers=1, max_parameters=60_000, min_accuracy=None, min_improvement=None)
+
+    def suggested(trial: Trial) -> float:
+        return accuracy_of(space.suggest(trial))
+
+    # The same seed, and a space of 47 networks, so that both often plan the same.
+    slow, fast = workers(2, seed=7, storage=storage, layer_prior=prior, n_startup_trials=2)
+    for study in (slow, fast):
+        study.optimize(suggested, n_trials=2)
+    networks = [describe(network_in(trial.params)) for trial in slow.trials]
+    conflicts = 0
+    for _ in range(18):
+        first = (fast if faster_is_first else slow).ask()
+        second = (slow if faster_is_first else fast).ask()
+        mine, theirs = (second, first) if faster_is_first else (first, second)
+        storage.noted = []
+        storage.faster = lambda trial=theirs: suggested(trial)
+        suggested(mine)
+        storage.faster = None
+        conflicts += len(storage.noted) > len({str(note) for note in storage.noted})
+        for study, trial in ((slow, mine), (fast, theirs)):
+            layers = network_in(trial.params)
+            networks.append(describe(layers))
+            study.tell(trial, accuracy_of(layers))
+    assert conflicts > 0
+    assert len(set(networks)) == len(networks)
+
+
+@pytest.mark.parametrize("n_workers", [1, 4])
+def test_random_networks_do_not_repeat_either(n_workers: int) -> None:
+    """Of the 47 networks with one convolution, 40 are drawn."""
+    space = LayerSpace(max_layers=1, max_parameters=60_000, min_accuracy=None, min_improvement=None)
+
+    def whole(trial: Trial) -> float:
+        return float(len(space.suggest(trial)))
+
+    studies = workers(n_workers, layer_prior=False, n_startup_trials=100)
+    networks = []
+    for _ in range(40 // n_workers):
+        trials = [study.ask() for study in studies]
+        values = [whole(trial) for trial in trials]
+        networks += [describe(network_in(trial.params)) for trial in trials]
+        for study, trial, value in zip(studies, trials, values, strict=True):
+            study.tell(trial, value)
+    assert len(set(networks)) == len(networks)
+
+
+def test_a_sampler_of_ones_own_draws_its_networks_itself() -> None:
+    (study,) = workers(
+        1, layer_prior=False, n_startup_trials=100, independent_sampler=optuna.samplers.RandomSampler(seed=5)
+    )
+    (other,) = workers(1)
+    other.sampler = optuna.samplers.RandomSampler(seed=5)
+    for one in (study, other):
+        one.optimize(suggested, n_trials=3)
+    assert [trial.params for trial in study.trials] == [trial.params for trial in other.trials]
 
 
 def test_nor_a_configuration() -> None:

@@ -752,7 +752,7 @@ def test_drawn_networks_are_of_the_space(space: LayerSpace) -> None:
     assert len(set(drawn)) > 75
     if space.max_macs is None:
         assert {len(layers) for layers in drawn} == set(range(1, space.max_layers + 1))
-    actions = space.draw_actions(rng)
+    actions = space.encode(space.draw(rng))
     assert_valid(space, space.decode(actions))
     np.testing.assert_array_equal(space.encode(space.decode(actions)), actions)
     assert space.draw(np.random.default_rng(1)) == space.draw(np.random.default_rng(1))
