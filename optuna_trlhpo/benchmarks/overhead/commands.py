@@ -17,6 +17,7 @@ from optuna_trlhpo.benchmarks.harness.samplers import SAMPLERS
 def add_overhead(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``overhead``."""
     parser.add_argument("--trials", type=positive, nargs="+", default=[100, 1000, 5000], metavar="N")
+    parser.add_argument("--objective", choices=("layers", "depths"), default="layers")
     parser.add_argument("--restart", action="store_true", help="measure a new sampler with a checkpoint")
     parser.set_defaults(handle=_overhead)
 

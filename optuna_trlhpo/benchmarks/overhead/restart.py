@@ -14,9 +14,10 @@ import torch
 from optuna.artifacts import FileSystemArtifactStore
 from optuna.samplers import RandomSampler
 from optuna.study import Study
-from optuna.trial import Trial, TrialState
+from optuna.trial import TrialState
 
 from optuna_trlhpo.benchmarks.harness.rows import this_machine
+from optuna_trlhpo.benchmarks.problems.synthetic import depths
 from optuna_trlhpo.sampler import TRLHPOSampler
 
 
@@ -33,20 +34,11 @@ class Restart(NamedTuple):
     """Size of the checkpoint."""
 
 
-def objective(trial: Trial) -> float:
-    """Return a value of a depth and two parameters for each layer."""
-    n = trial.suggest_int("depth", 1, 4)
-    sizes = [
-        trial.suggest_int(f"width_{i}", 1, 64) * trial.suggest_float(f"share_{i}", 0, 1) for i in range(n)
-    ]
-    return sum(sizes) / n
-
-
 def measure_restart(n_trials: int, *, seed: int = 0) -> Restart:
     """Measure a restart in a study of ``n_trials`` random trials."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(sampler=RandomSampler(seed))
-    study.optimize(objective, n_trials=n_trials)
+    study.optimize(depths, n_trials=n_trials)
     with tempfile.TemporaryDirectory() as folder:
         store = FileSystemArtifactStore(folder)
         sampler = TRLHPOSampler(seed=seed)

@@ -111,3 +111,12 @@ def synthetic_turns(seed: int = 0) -> Callable[[Trial], Generator[None, None, fl
         return accuracy
 
     return play
+
+
+def depths(trial: Trial) -> float:
+    """Return the mean of products of a width and a share, one for each of one to four layers."""
+    n = trial.suggest_int("depth", 1, 4)
+    sizes = [
+        trial.suggest_int(f"width_{i}", 1, 64) * trial.suggest_float(f"share_{i}", 0, 1) for i in range(n)
+    ]
+    return sum(sizes) / n
