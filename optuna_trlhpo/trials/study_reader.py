@@ -28,11 +28,10 @@ _logger = optuna.logging.get_logger("optuna.trlhpo.sampler")
 _MOST_RUNNING = 200
 """Largest number of other running trials that are read: the latest ones."""
 _ABANDONED = 20
-"""A trial that runs so many times as long as the longest that has finished is taken for abandoned."""
+"""A trial is taken for abandoned that runs so many times as long as the longest that has finished, while so
+many later trials have finished for each that runs."""
 _LEAST_AGE = timedelta(minutes=1)
 """Age that an abandoned trial has at least."""
-_FEW = 5
-"""Number of finished trials before any is taken for abandoned."""
 
 
 class Reading(NamedTuple):
@@ -207,27 +206,27 @@ class StudyReader:
 
     def _others(self, study: Study, trial: FrozenTrial) -> list[FrozenTrial]:
         states = (TrialState.RUNNING, TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
-        trials = study.get_trials(deepcopy=False, states=states)
-        others = [
+        trials = [
             other
-            for other in trials
-            if other.number != trial.number
-            and other.number not in self._read
-            and not self._is_abandoned(other, trial)
+            for other in study.get_trials(deepcopy=False, states=states)
+            if other.number != trial.number and other.number not in self._read
         ]
+        n_running = sum(other.state == TrialState.RUNNING for other in trials)
+        others = [other for other in trials if not self._is_abandoned(other, trial, n_running)]
         return others[-_MOST_RUNNING:]
 
-    def _is_abandoned(self, other: FrozenTrial, trial: FrozenTrial) -> bool:
+    def _is_abandoned(self, other: FrozenTrial, trial: FrozenTrial, n_running: int) -> bool:
         """Return whether a trial still seems to run, though its process must be gone.
 
-        Its age is that at which this trial began, by the clocks of two machines. With heartbeats Optuna marks
-        such a trial as failed itself.
+        Its age is that at which this trial began. The clocks of two machines may differ, so the number of
+        trials that have finished since must agree. With heartbeats Optuna marks such a trial as failed.
         """
-        if other.state != TrialState.RUNNING or len(self._read) < _FEW:
+        if other.state != TrialState.RUNNING or other.datetime_start is None or trial.datetime_start is None:
             return False
-        if other.datetime_start is None or trial.datetime_start is None:
+        age = trial.datetime_start - other.datetime_start
+        if age <= max(_ABANDONED * self._longest, _LEAST_AGE):
             return False
-        return trial.datetime_start - other.datetime_start > max(_ABANDONED * self._longest, _LEAST_AGE)
+        return len(self._read) - other.number >= _ABANDONED * n_running
 
     @staticmethod
     def _write(study: Study, trial: FrozenTrial, name: str, value: Any) -> None:

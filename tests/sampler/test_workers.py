@@ -232,8 +232,11 @@ def test_layers_outside_of_the_space_count_as_none() -> None:
     assert all(trial.state == TrialState.COMPLETE for trial in other.trials if trial.number != running.number)
 
 
-def last_of(hours: float) -> list[dict[str, Any]]:
-    """What a worker tries last, while a trial runs that began so many hours before, and claims the best."""
+def last_of(hours: float, *, later: int = 25) -> list[dict[str, Any]]:
+    """What a worker tries last, while a trial runs that began so many hours before, and claims the best.
+
+    So many trials have finished since.
+    """
     storage = InMemoryStorage()
     study = optuna.create_study(
         storage=storage, study_name="s", direction="maximize", sampler=TRLHPOSampler(seed=1)
@@ -245,8 +248,11 @@ def last_of(hours: float) -> list[dict[str, Any]]:
     )
     running.datetime_start = datetime.now() - timedelta(hours=hours)
     study.add_trial(running)
-    study.optimize(suggested, n_trials=6)
-    return [trial.params for trial in study.trials[11:]]
+    elsewhere = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=1))
+    elsewhere.optimize(suggested, n_trials=later)
+    study.add_trials(elsewhere.trials)
+    study.optimize(suggested, n_trials=4)
+    return [trial.params for trial in study.trials[-4:]]
 
 
 def test_a_trial_that_has_run_for_ever_is_taken_for_abandoned() -> None:
@@ -254,7 +260,60 @@ def test_a_trial_that_has_run_for_ever_is_taken_for_abandoned() -> None:
     assert last_of(hours=0) != last_of(hours=24)
 
 
-def test_of_two_that_note_the_same_the_lower_number_keeps_it() -> None:
+def test_a_clock_that_is_wrong_makes_no_trial_look_abandoned() -> None:
+    assert last_of(hours=24, later=5) == last_of(hours=0, later=5) == last_of(hours=-24, later=5)
+
+
+class Unsteady(InMemoryStorage):
+    """A storage that fails at some calls, as a database does that is away for a minute."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fails = iter(())
+
+    def _perhaps(self) -> None:
+        if next(self.fails, False):
+            raise ConnectionError("the storage is away")
+
+    def get_all_trials(self, *arguments: Any, **named: Any) -> Any:
+        self._perhaps()
+        return super().get_all_trials(*arguments, **named)
+
+    def set_trial_system_attr(self, *arguments: Any, **named: Any) -> None:
+        self._perhaps()
+        super().set_trial_system_attr(*arguments, **named)
+
+    def set_study_system_attr(self, *arguments: Any, **named: Any) -> None:
+        self._perhaps()
+        super().set_study_system_attr(*arguments, **named)
+
+
+@pytest.mark.parametrize("play", [suggested, grown, loop])
+def test_a_storage_that_is_away_for_a_while_costs_no_more_than_the_trials_of_this_while(play: Any) -> None:
+    storage = Unsteady()
+    (study,) = workers(1, storage=storage)
+    study.optimize(play, n_trials=8)
+    rng = np.random.default_rng(2000)
+    storage.fails = iter(rng.random(60) < 0.3)
+    n_failures = 0
+    for _ in range(20):
+        try:
+            study.optimize(play, n_trials=1)
+        except ConnectionError:
+            n_failures += 1
+    storage.fails = iter(())
+    study.optimize(play, n_trials=4)
+    assert n_failures >= 5
+    assert [trial.state for trial in study.trials[-4:]] == [TrialState.COMPLETE] * 4
+    # What it goes on with is what a new sampler knows.
+    before = study.trials[:-1]
+    again = optuna.create_study(direction="maximize", sampler=TRLHPOSampler(seed=0))
+    again.add_trials(before)
+    again.optimize(play, n_trials=1)
+    assert again.trials[-1].params == study.trials[-1].params
+
+
+def test_a_network_that_another_has_noted_is_given_up() -> None:
     one, other = workers(2, seed=5)
     one.optimize(suggested, n_trials=10)
     first, second = one.ask(), other.ask()

@@ -10,6 +10,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -32,6 +33,10 @@ class Server:
 
     def stop(self) -> None:
         """Kill the server."""
+
+    def close(self) -> None:
+        """Stop for good, and remove what is left."""
+        self.stop()
 
 
 def free_port() -> int:
@@ -60,25 +65,24 @@ def _program(name: str) -> str | None:
 
 
 class PostgreSQL(Server):
-    """A PostgreSQL server in a folder of its own."""
+    """A PostgreSQL server in a folder of its own.
 
-    def __init__(self, folder: Path) -> None:
+    It is no folder of pytest's: these are closed to other users whenever another session begins.
+    """
+
+    def __init__(self) -> None:
         if _program("initdb") is None or _program("pg_ctl") is None:
             pytest.skip("PostgreSQL is not installed")
         if importlib.util.find_spec("psycopg2") is None:
             pytest.skip("psycopg2 is not installed")
-        self._data, self._port = folder / "data", free_port()
         # The server refuses to run as root.
         self._user = "postgres" if os.geteuid() == 0 else None
         if self._user is not None and self._user not in {entry.pw_name for entry in pwd.getpwall()}:
             pytest.skip("needs a user postgres, because root may not run the server")
-        folder.mkdir(parents=True)
+        self._folder = Path(tempfile.mkdtemp(prefix="postgresql-"))
+        self._data, self._port = self._folder / "data", free_port()
         if self._user is not None:
-            for parent in (folder, *folder.parents):
-                if parent == Path("/tmp"):
-                    break
-                parent.chmod(0o755)
-            shutil.chown(folder, self._user)
+            shutil.chown(self._folder, self._user)
         self._run("initdb", "-D", str(self._data), "-U", "optuna", "-A", "trust", "--no-sync")
         self._start()
         super().__init__(f"postgresql+psycopg2://optuna@127.0.0.1:{self._port}/postgres")
@@ -93,7 +97,7 @@ class PostgreSQL(Server):
 
     def _start(self) -> None:
         options = f"-p {self._port} -k '' -c listen_addresses=127.0.0.1 -c fsync=off"
-        log = str(self._data.parent / "log")
+        log = str(self._folder / "log")
         self._run("pg_ctl", "-D", str(self._data), "-l", log, "-o", options, "-w", "start")
 
     def kill(self) -> None:
@@ -102,6 +106,10 @@ class PostgreSQL(Server):
 
     def stop(self) -> None:
         self._run("pg_ctl", "-D", str(self._data), "-m", "immediate", "-w", "stop")
+
+    def close(self) -> None:
+        self.stop()
+        shutil.rmtree(self._folder)
 
 
 # gRPC -----------------------------------------------------------------------------------------------------
@@ -145,10 +153,10 @@ def served(kind: str, folder: Path) -> Iterator[Server]:
     server = {
         "journal": lambda: Server(f"journal:{folder}/study.log"),
         "sqlite": lambda: Server(f"sqlite:///{folder}/study.db"),
-        "postgresql": lambda: PostgreSQL(folder / kind),
+        "postgresql": PostgreSQL,
         "grpc": lambda: Proxy(folder / kind),
     }[kind]()
     try:
         yield server
     finally:
-        server.stop()
+        server.close()
