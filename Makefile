@@ -79,8 +79,8 @@ test-smac: $(INSTALLED) ## those of SMAC, which is installed if it is missing
 test-workers: $(INSTALLED) ## several processes on one study, in each kind of storage, some of them killed
 	$(PYTEST) -m workers tests/workers $(ARGS)
 
-soak-workers: $(INSTALLED) ## the same with 8 processes of 50 trials, and 200 deaths; hours
-	TRLHPO_WORKERS=8 TRLHPO_WORKER_TRIALS=50 TRLHPO_DEATHS=200 $(PYTEST) -m workers tests/workers $(ARGS)
+soak-workers: $(INSTALLED) ## the same with 8 processes of 50 trials, 200 deaths, and 10,000 trials of 4 workers; hours
+	TRLHPO_WORKERS=8 TRLHPO_WORKER_TRIALS=50 TRLHPO_DEATHS=200 TRLHPO_SOAK=10000 $(PYTEST) -m workers tests/workers $(ARGS)
 
 test-browser: $(INSTALLED) ## the dashboard and the report in a headless Chromium, which must be installed
 	$(PYTEST) -m browser tests/browser $(ARGS)

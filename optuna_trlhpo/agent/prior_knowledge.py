@@ -30,6 +30,8 @@ from optuna_trlhpo.trials.parameters import ParameterSpec
 
 DEPTH = ParameterSpec("n_layers", 0, 0, False)
 """First parameter that `LayerSpace.suggest` asks for."""
+_MOST_KNOWN = 20_000
+"""Number of networks whose knowledge is kept, for plans judge many again; then it is computed anew."""
 _N_SPACE_SAMPLES = 150
 """Number of networks of a space that serve as templates, where there are expectations for networks
 that no trial has tried."""
@@ -308,6 +310,8 @@ class PriorKnowledge:
         """Knowledge from space and prior about layers ``[S, 4]``; None for layers outside the space."""
         assert self.context is not None
         space = self.context.space
+        if len(self._known) > _MOST_KNOWN:
+            self._known.clear()
         keys = [layers.tobytes() for layers in some]
         new = {key: layers for key, layers in zip(keys, some, strict=True) if key not in self._known}
         valid = {key: layers for key, layers in new.items() if self._descriptor(layers) is not None}
@@ -325,6 +329,8 @@ class PriorKnowledge:
     def _descriptor(self, layers: np.ndarray) -> np.ndarray | None:
         assert self.context is not None
         key = layers.tobytes()
+        if len(self._descriptors) > _MOST_KNOWN:
+            self._descriptors.clear()
         if key not in self._descriptors:
             self._descriptors[key] = self.context.space.network_descriptor(layers)
         return self._descriptors[key]

@@ -14,6 +14,7 @@ have no mark: they may be the epochs of a training, not the values of layers.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -194,8 +195,8 @@ def _read_steps(trial: FrozenTrial, steps: Sequence[Sequence[str]], marks: Repor
     reported_at = dict(marks)
     actions = np.full((len(steps), ACTION_SLOTS), np.nan)
     reports = np.full(len(steps), np.nan)
-    performance = np.full((len(steps), PERFORMANCE_VALUES), np.nan)
     batches = read_performance(trial)
+    performance = _no_performance(len(steps)).copy() if batches else _no_performance(len(steps))
     end = 0
     for k, names in enumerate(steps):
         end += len(names)
@@ -203,9 +204,18 @@ def _read_steps(trial: FrozenTrial, steps: Sequence[Sequence[str]], marks: Repor
             actions[k, i] = encode(name, trial.distributions[name], trial.params[name])
         if end in reported_at:
             reports[k] = trial.intermediate_values.get(reported_at[end], np.nan)
-            performance[k] = batches.get(reported_at[end], np.nan)
+            if batches:
+                performance[k] = batches.get(reported_at[end], np.nan)
     slots = tuple(tuple(parameter_spec(name, trial.distributions[name]) for name in names) for names in steps)
     return Episode(slots, actions, reports, performance, last_reported=max(reported_at.values(), default=-1))
+
+
+@functools.lru_cache(maxsize=64)
+def _no_performance(n_steps: int) -> np.ndarray:
+    """Return ``[S, P]`` values of steps without any; most trials share them, for they take much memory."""
+    performance = np.full((n_steps, PERFORMANCE_VALUES), np.nan)
+    performance.flags.writeable = False
+    return performance
 
 
 def continues_step(name: str, step: Sequence[str], *, reported: bool) -> bool:

@@ -53,17 +53,30 @@ def parameter_spec(name: str, distribution: BaseDistribution) -> ParameterSpec:
         layer, _, part = unmasked(name).removeprefix("layer").partition("_")
         n = len(hyperparameter.values)
         if not isinstance(distribution, CategoricalDistribution):
-            return ParameterSpec(f"layer_{part}", int(layer), n, categorical=False)
+            return _spec(f"layer_{part}", int(layer), n, False)
         allowed = tuple(map(hyperparameter.values.index, distribution.choices))
-        return ParameterSpec(f"layer_{part}", int(layer), n, True, allowed=allowed)
+        return _spec(f"layer_{part}", int(layer), n, True, None, allowed)
     base_name, places = parse_name(name)
     index = functools.reduce(lambda index, place: 1000 * index + place, places, 0)
     if isinstance(distribution, CategoricalDistribution):
-        return ParameterSpec(base_name, index, len(distribution.choices), True)
+        return _spec(base_name, index, len(distribution.choices), True)
     log_range = None
     if isinstance(distribution, IntDistribution) and distribution.log:
         log_range = distribution.low, distribution.high
-    return ParameterSpec(base_name, index, _n_values(distribution), False, log_range)
+    return _spec(base_name, index, _n_values(distribution), False, log_range)
+
+
+@functools.lru_cache(maxsize=65536)
+def _spec(
+    base_name: str,
+    index: int,
+    n_values: int,
+    categorical: bool,
+    log_range: tuple[int, int] | None = None,
+    allowed: tuple[int, ...] | None = None,
+) -> ParameterSpec:
+    """Return the same object for the same specification: a long study has many of each."""
+    return ParameterSpec(base_name, index, n_values, categorical, log_range, allowed)
 
 
 def encode(name: str, distribution: BaseDistribution, value: CategoricalChoiceType) -> float:

@@ -5,6 +5,7 @@ The short form runs with the tests. The long one, `make soak-workers`, has more 
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import subprocess
@@ -29,6 +30,8 @@ WORKERS = int(os.environ.get("TRLHPO_WORKERS", "3"))
 TRIALS = int(os.environ.get("TRLHPO_WORKER_TRIALS", "8"))
 """Trials of each worker."""
 DEATHS = int(os.environ.get("TRLHPO_DEATHS", "3"))
+SOAK = int(os.environ.get("TRLHPO_SOAK", "80"))
+"""Trials of four workers together whose memory is watched."""
 PATIENCE = 60 + 30 * WORKERS + 3 * WORKERS * TRIALS
 STORAGES = ("journal", "sqlite", "postgresql", "grpc")
 
@@ -46,7 +49,8 @@ def start(server: Server, objective: str, seed: int, n_trials: int = TRIALS) -> 
     command = [sys.executable, "-m", "tests.workers.worker"]
     command += [server.place, objective, str(n_trials), str(seed)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-    return subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=pipe, stderr=pipe, text=True)
 
 
 def study_of(server: Server) -> Study:
@@ -104,6 +108,20 @@ def test_whoever_is_killed_what_has_finished_stays_and_the_study_goes_on(server:
         assert trial.values[0] == value_of(trial.params)
         assert AGENT_ATTRIBUTE not in trial.system_attrs or read_agent(trial) is not None
     assert len({tuple(sorted(trial.params.items())) for trial in trials}) == len(trials)
+
+
+@pytest.mark.parametrize("server", ["sqlite"], indirect=True)
+def test_workers_hold_what_they_need_and_no_more(server: Server) -> None:
+    workers = [start(server, "layers", seed, n_trials=SOAK // 4) for seed in range(4)]
+    said = [worker.communicate(timeout=PATIENCE + SOAK)[0] for worker in workers]
+    for worker, lines in zip(workers, said, strict=True):
+        assert worker.returncode == 0
+        used = [json.loads(line) for line in lines.splitlines()]
+        print(*used, sep="\n")
+        assert len(used) == 10
+        half, end = used[4], used[-1]
+        assert end["files"] <= half["files"] and end["threads"] <= half["threads"]
+        assert end["megabytes"] - half["megabytes"] < 50 + 0.02 * SOAK  # the trials themselves take some
 
 
 def finished(server: Server) -> list[optuna.trial.FrozenTrial]:

@@ -1,12 +1,17 @@
-"""One worker of a shared study: ``python -m tests.workers.worker STORAGE OBJECTIVE TRIALS SEED``."""
+"""One worker of a shared study: ``python -m tests.workers.worker STORAGE OBJECTIVE TRIALS SEED``.
+
+It prints what it uses after each tenth of its trials, as JSON: megabytes, files and threads.
+"""
 
 from __future__ import annotations
 
+import json
 import random
 import sys
 import time
 
 import optuna
+import psutil
 from optuna import Trial
 from optuna.storages import BaseStorage, GrpcStorageProxy, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
@@ -60,7 +65,16 @@ def main() -> None:
     study = optuna.load_study(
         study_name=NAME, storage=storage_of(place), sampler=TRLHPOSampler(seed=int(seed))
     )
-    study.optimize({"loop": loop, "layers": layers}[objective], n_trials=int(n_trials))
+    play, process = {"loop": loop, "layers": layers}[objective], psutil.Process()
+    for tenth in range(10):
+        n = int(n_trials) * (tenth + 1) // 10 - int(n_trials) * tenth // 10
+        study.optimize(play, n_trials=n)
+        used = {
+            "megabytes": process.memory_info().rss / 1e6,
+            "files": process.num_fds(),
+            "threads": process.num_threads(),
+        }
+        print(json.dumps(used), flush=True)
 
 
 if __name__ == "__main__":
