@@ -34,7 +34,7 @@ ALLOWED: dict[str, set[str]] = {
     "sampler": {"_checks", "_threads", "space", "trials", "agent", "checkpoints"},
     "cnn": {"_checks", "_texts", "_threads", "layers", "space", "trials"},
     "sklearn": {"_checks", "_threads", "layers", "space", "trials", "cnn", "sampler"},
-    "baselines": {"_checks", "trials", "search_space"},
+    "baselines": {"_checks", "layers", "space", "trials", "search_space"},
     "visualization": {"_texts", "layers", "space", "trials"},
     "dashboard": {"_checks", "_texts", "layers", "trials", "cnn", "visualization"},
     "benchmarks": {

@@ -13,6 +13,8 @@ from optuna_trlhpo.baselines.beam_growth import BeamGrowthSampler
 from optuna_trlhpo.baselines.evolution import RegularizedEvolutionSampler
 from optuna_trlhpo.baselines.greedy_growth import GreedyGrowthSampler
 from optuna_trlhpo.baselines.local_search import LocalSearchSampler
+from optuna_trlhpo.baselines.q_learning.metaqnn import MetaQNNSampler
+from optuna_trlhpo.baselines.q_learning.metaqnn_space import MetaQNNSpace
 from optuna_trlhpo.baselines.smac import SMACSampler
 
 if TYPE_CHECKING:
@@ -23,6 +25,8 @@ __all__ = [
     "BeamGrowthSampler",
     "GreedyGrowthSampler",
     "LocalSearchSampler",
+    "MetaQNNSampler",
+    "MetaQNNSpace",
     "RegularizedEvolutionSampler",
     "SMACSampler",
 ]

@@ -134,6 +134,14 @@ class PlannedSampler(BaseSampler):
     def _make_plan(self, history: History, trial: FrozenTrial) -> RivalPlan:
         raise NotImplementedError
 
+    def _new_plan(self, study: Study, trial: FrozenTrial) -> RivalPlan:
+        """Plan of a trial that has none yet. A subclass that needs no `History` overrides this."""
+        return self._make_plan(History(study, trial), trial)
+
+    def _check_study(self, study: Study) -> None:
+        """Raise a `ValueError` if the sampler does not support the study."""
+        check_single_objective(self, study)
+
     def _answer(
         self, study: Study, trial: FrozenTrial, plan: RivalPlan, name: str, distribution: BaseDistribution
     ) -> Any:
@@ -145,19 +153,19 @@ class PlannedSampler(BaseSampler):
     # Methods that Optuna calls ------------------------------------------------------------------------
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        check_single_objective(self, study)
+        self._check_study(study)
         return {}
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        check_single_objective(self, study)
+        self._check_study(study)
         return {}
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        check_single_objective(self, study)
+        self._check_study(study)
         with self._lock:
             return self._answer(study, trial, self._plan_of(study, trial), param_name, param_distribution)
 
@@ -181,7 +189,7 @@ class PlannedSampler(BaseSampler):
     def _plan_of(self, study: Study, trial: FrozenTrial) -> RivalPlan:
         key = _key(study, trial)
         if key not in self._plans:
-            plan = self._make_plan(History(study, trial), trial)
+            plan = self._new_plan(study, trial)
             self._plans[key] = plan
             if plan.note:
                 self._write_note(study, trial, plan)

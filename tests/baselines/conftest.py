@@ -7,6 +7,7 @@ from optuna_trlhpo.baselines import (
     BeamGrowthSampler,
     GreedyGrowthSampler,
     LocalSearchSampler,
+    MetaQNNSampler,
     RegularizedEvolutionSampler,
 )
 
@@ -20,6 +21,7 @@ MAKERS = {
     "local-search-whole": lambda **more: LocalSearchSampler(
         n_startup_trials=1, whole_neighbourhood=True, **more
     ),
+    "metaqnn": lambda **more: MetaQNNSampler(n_trials=20, n_replays=8, **more),
 }
 
 

@@ -7,6 +7,7 @@ from optuna_trlhpo.baselines import (
     BeamGrowthSampler,
     GreedyGrowthSampler,
     LocalSearchSampler,
+    MetaQNNSampler,
     RegularizedEvolutionSampler,
 )
 
@@ -22,6 +23,8 @@ from optuna_trlhpo.baselines import (
         (LocalSearchSampler, "n_startup_trials", 1),
         (LocalSearchSampler, "n_restart_trials", 1),
         (LocalSearchSampler, "n_numeric_neighbours", 1),
+        (MetaQNNSampler, "n_replays", 1),
+        (MetaQNNSampler, "n_bins", 1),
         (RegularizedEvolutionSampler, "population_size", 1),
         (RegularizedEvolutionSampler, "tournament_size", 1),
     ],

@@ -15,6 +15,7 @@ from optuna_trlhpo.baselines import (
     BeamGrowthSampler,
     GreedyGrowthSampler,
     LocalSearchSampler,
+    MetaQNNSampler,
     RegularizedEvolutionSampler,
     SMACSampler,
 )
@@ -42,6 +43,12 @@ class TestLocalSearch(BasicSamplerTestCase, SingleOnlySamplerTestCase):
     @pytest.fixture
     def sampler(self) -> Callable[[], BaseSampler]:
         return lambda: LocalSearchSampler(n_startup_trials=1)
+
+
+class TestMetaQNN(BasicSamplerTestCase, SingleOnlySamplerTestCase):
+    @pytest.fixture
+    def sampler(self) -> Callable[[], BaseSampler]:
+        return lambda: MetaQNNSampler(n_trials=4)
 
 
 class TestRegularizedEvolution(BasicSamplerTestCase, SingleOnlySamplerTestCase):

@@ -73,6 +73,13 @@ def _smac(*, seed: int, budget: int) -> BaseSampler:
     return SMACSampler(seed=seed, n_trials=budget)  # the size of its initial design depends on the budget
 
 
+def _scheduled(name: str, *, seed: int, budget: int) -> BaseSampler:
+    """Create a baseline that explores less towards the end of the budget."""
+    baselines = importlib.import_module("optuna_trlhpo.baselines")
+    sampler: BaseSampler = getattr(baselines, name)(seed=seed, n_trials=budget)
+    return sampler
+
+
 # All samplers have their default settings except for those named here and for warnings, which are off.
 OPTUNA_SAMPLERS: dict[str, SamplerFactory] = {
     "random": optuna.samplers.RandomSampler,
@@ -90,6 +97,7 @@ BASELINES: dict[str, SamplerFactory] = {
     "beam-growth": functools.partial(_baseline, "BeamGrowthSampler"),
     "bananas": functools.partial(_baseline, "BananasSampler"),
     "smac": _smac,
+    "metaqnn": functools.partial(_scheduled, "MetaQNNSampler"),
 }
 OURS: dict[str, SamplerFactory] = {
     "trlhpo": functools.partial(ours, layer_prior=False),
