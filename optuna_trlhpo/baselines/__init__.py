@@ -13,6 +13,7 @@ from optuna_trlhpo.baselines.beam_growth import BeamGrowthSampler
 from optuna_trlhpo.baselines.evolution import RegularizedEvolutionSampler
 from optuna_trlhpo.baselines.greedy_growth import GreedyGrowthSampler
 from optuna_trlhpo.baselines.local_search import LocalSearchSampler
+from optuna_trlhpo.baselines.q_learning.layerwise import LayerwiseQSampler
 from optuna_trlhpo.baselines.q_learning.metaqnn import MetaQNNSampler
 from optuna_trlhpo.baselines.q_learning.metaqnn_space import MetaQNNSpace
 from optuna_trlhpo.baselines.smac import SMACSampler
@@ -24,6 +25,7 @@ __all__ = [
     "BananasSampler",
     "BeamGrowthSampler",
     "GreedyGrowthSampler",
+    "LayerwiseQSampler",
     "LocalSearchSampler",
     "MetaQNNSampler",
     "MetaQNNSpace",

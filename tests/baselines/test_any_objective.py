@@ -84,8 +84,8 @@ def test_enqueued_added_and_fixed(make):
     assert {trial.params["kind"] for trial in study.trials[-5:]} == {"a"}
 
 
-def test_several_objectives_are_refused_with_a_sentence(make):
-    study = optuna.create_study(directions=["minimize"] * 2, sampler=make())
+def test_several_objectives_are_refused_with_a_sentence(make_single):
+    study = optuna.create_study(directions=["minimize"] * 2, sampler=make_single())
     with pytest.raises(ValueError, match="the study has 2 objectives; .*Sampler supports one"):
         study.optimize(lambda trial: (trial.suggest_float("x", 0, 1), 0.0), n_trials=1)
 

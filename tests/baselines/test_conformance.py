@@ -6,6 +6,7 @@ import pytest
 from optuna.samplers import BaseSampler
 from optuna.testing.pytest_samplers import (
     BasicSamplerTestCase,
+    MultiObjectiveSamplerTestCase,
     RelativeSamplerTestCase,
     SingleOnlySamplerTestCase,
 )
@@ -14,6 +15,7 @@ from optuna_trlhpo.baselines import (
     BananasSampler,
     BeamGrowthSampler,
     GreedyGrowthSampler,
+    LayerwiseQSampler,
     LocalSearchSampler,
     MetaQNNSampler,
     RegularizedEvolutionSampler,
@@ -37,6 +39,12 @@ class TestGreedyGrowth(BasicSamplerTestCase, SingleOnlySamplerTestCase):
     @pytest.fixture
     def sampler(self) -> Callable[[], BaseSampler]:
         return GreedyGrowthSampler
+
+
+class TestLayerwiseQ(BasicSamplerTestCase, MultiObjectiveSamplerTestCase):
+    @pytest.fixture
+    def sampler(self) -> Callable[[], BaseSampler]:
+        return lambda: LayerwiseQSampler(n_trials=4)
 
 
 class TestLocalSearch(BasicSamplerTestCase, SingleOnlySamplerTestCase):

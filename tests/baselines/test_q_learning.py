@@ -6,14 +6,17 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from optuna_trlhpo import LayerSpace
-from optuna_trlhpo.baselines import MetaQNNSampler
+from optuna_trlhpo.baselines import LayerwiseQSampler, MetaQNNSampler
 from optuna_trlhpo.baselines.q_learning.actions import action_of, actions_of, value_of
 from optuna_trlhpo.baselines.q_learning.position import TrialPosition
 from optuna_trlhpo.baselines.q_learning.q_sampler import EpsilonSchedule
 from optuna_trlhpo.baselines.q_learning.q_table import greedy_action
 from optuna_trlhpo.baselines.q_learning.rewards import accuracies_or_ranks, global_rewards, violations_of
 
-MAKERS = {"metaqnn": lambda **more: MetaQNNSampler(n_trials=20, n_replays=8, **more)}
+MAKERS = {
+    "layerwise-q": lambda **more: LayerwiseQSampler(n_trials=20, n_replays=8, **more),
+    "metaqnn": lambda **more: MetaQNNSampler(n_trials=20, n_replays=8, **more),
+}
 
 
 @pytest.fixture(params=list(MAKERS))

@@ -25,6 +25,7 @@ from optuna_trlhpo.baselines._planned import PlannedSampler, RivalPlan
 from optuna_trlhpo.baselines._values import random_value
 from optuna_trlhpo.baselines.q_learning.actions import value_of
 from optuna_trlhpo.baselines.q_learning.position import TrialPosition
+from optuna_trlhpo.trials.attributes import write_to_trial
 from optuna_trlhpo.trials.order import ORDER_ATTRIBUTE, in_order, keeps_order, order_note
 from optuna_trlhpo.trials.values import value_key
 
@@ -134,7 +135,7 @@ class QSampler(PlannedSampler):
                 plan.position.catch_up(trial)
                 note = order_note(list(plan.position.values))
                 try:  # an exception would end the study
-                    study._storage.set_trial_system_attr(trial._trial_id, ORDER_ATTRIBUTE, note)
+                    write_to_trial(study, trial, ORDER_ATTRIBUTE, note)
                 except Exception as error:
                     _logger.warning(
                         f"The order of the parameters of trial {trial.number} was not stored: {error!r}"

@@ -97,6 +97,7 @@ BASELINES: dict[str, SamplerFactory] = {
     "beam-growth": functools.partial(_baseline, "BeamGrowthSampler"),
     "bananas": functools.partial(_baseline, "BananasSampler"),
     "smac": _smac,
+    "layerwise-q": functools.partial(_scheduled, "LayerwiseQSampler"),
     "metaqnn": functools.partial(_scheduled, "MetaQNNSampler"),
 }
 OURS: dict[str, SamplerFactory] = {
