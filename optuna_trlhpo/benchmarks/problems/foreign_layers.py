@@ -20,11 +20,10 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-import numpy as np
 from optuna.trial import Trial
 
-from optuna_trlhpo.benchmarks.problems.mnist_layers import MnistLayers
-from optuna_trlhpo.benchmarks.problems.problem import Form, Problem, Train
+from optuna_trlhpo.benchmarks.problems.mnist_layers import MnistLayersVariant
+from optuna_trlhpo.benchmarks.problems.problem import Form, Train
 from optuna_trlhpo.layers import ACTIVATIONS, FCL, Conv, Layer, MaxPool, Network, describe
 
 _OPERATIONS: dict[str, type[Layer]] = {"conv": Conv, "fc": FCL, "pool": MaxPool}
@@ -33,41 +32,16 @@ _LEAST_GAIN = 0.001
 _LEAST_ACCURACY = 0.60
 
 
-class ForeignLayers(Problem):
+class ForeignLayers(MnistLayersVariant):
     """``mnist-layers`` without a `LayerSpace` in the objective, in both forms.
 
     In the terminal form, the depth comes first, then the layers, and the network is trained once. In the
     progressive form, every prefix is trained and reported. Growth ends when a layer adds less than .001 to
     the accuracy, when the accuracy is below .60, or when no layer can follow. The sampler suggests parameters
     and nothing else. The value is the best accuracy of the trial.
-
-    Args:
-        inner: Problem that provides the networks and their values. None creates one, which takes seconds.
     """
 
     name = "mnist-layers-foreign"
-    forms: tuple[Form, ...] = ("progressive", "terminal")
-
-    def __init__(self, inner: MnistLayers | None = None) -> None:
-        self._inner = MnistLayers() if inner is None else inner
-        self.space = self._inner.space
-        self.optimum = self._inner.optimum
-
-    def observe(self, network: str, rng: np.random.Generator) -> float:
-        """Return a noisy value of a network, as ``mnist-layers`` does."""
-        return self._inner.observe(network, rng)
-
-    def true_value(self, network: str) -> float:
-        """Return the value of a network without noise, as ``mnist-layers`` does."""
-        return self._inner.true_value(network)
-
-    def seconds(self, network: str) -> float:
-        """Return the seconds of a training, as ``mnist-layers`` does."""
-        return self._inner.seconds(network)
-
-    def median_seconds(self) -> float:
-        """Return the median of the seconds, as ``mnist-layers`` does."""
-        return self._inner.median_seconds()
 
     def play(self, form: Form, trial: Trial, train: Train) -> float:
         """Run one trial in one of the forms."""

@@ -239,6 +239,37 @@ class MnistLayers(Problem):
         return self.surrogate(parse(network))
 
 
+class MnistLayersVariant(Problem):
+    """The networks of ``mnist-layers`` with their values, noise and optimum, asked for in another way.
+
+    Args:
+        inner: Problem that provides the networks and their values. None creates one, which takes seconds.
+    """
+
+    forms: tuple[Form, ...] = ("progressive", "terminal")
+
+    def __init__(self, inner: MnistLayers | None = None) -> None:
+        self._inner = MnistLayers() if inner is None else inner
+        self.space = self._inner.space
+        self.optimum = self._inner.optimum
+
+    def observe(self, network: str, rng: np.random.Generator) -> float:
+        """Return a noisy value of a network, as ``mnist-layers`` does."""
+        return self._inner.observe(network, rng)
+
+    def true_value(self, network: str) -> float:
+        """Return the value of a network without noise, as ``mnist-layers`` does."""
+        return self._inner.true_value(network)
+
+    def seconds(self, network: str) -> float:
+        """Return the seconds of a training, as ``mnist-layers`` does."""
+        return self._inner.seconds(network)
+
+    def median_seconds(self) -> float:
+        """Return the median of the seconds, as ``mnist-layers`` does."""
+        return self._inner.median_seconds()
+
+
 def _log_error(accuracy: float) -> float:
     return math.log(max(1 - accuracy, 1e-3))
 

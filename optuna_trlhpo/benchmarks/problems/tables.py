@@ -321,6 +321,12 @@ def _foreign_layers() -> Problem:
     return problem
 
 
+def _box_layers() -> Problem:
+    module = importlib.import_module("optuna_trlhpo.benchmarks.problems.box_layers")
+    problem: Problem = module.BoxLayers(load("mnist-layers"))
+    return problem
+
+
 def problems(data_root: str | Path | None = None) -> dict[str, Callable[[], Problem]]:
     """Return the factories of the problems by name.
 
@@ -340,6 +346,7 @@ def problems(data_root: str | Path | None = None) -> dict[str, Callable[[], Prob
         "macro-progressive": lambda: MacroProgressive("macro-progressive", _macro_values(data_root)),
         "mnist-layers": _mnist_layers,
         "mnist-layers-foreign": _foreign_layers,
+        "mnist-layers-box": _box_layers,
         **{f"nb201-{dataset}": functools.partial(_nb201, dataset) for dataset in _NB201},
         **{f"hpo-{dataset}": functools.partial(_hpolib, dataset) for dataset in _HPOLIB},
         **{f"hpo-{dataset}": functools.partial(_hpobench, dataset) for dataset in _HPOBENCH},
