@@ -14,9 +14,9 @@ from packaging.version import Version
 tomllib = pytest.importorskip("tomllib" if sys.version_info >= (3, 11) else "tomli")
 
 ROOT = Path(__file__).resolve().parents[1]
-OTHER_EXTRAS = {"executorch", "smac", "docs", "dev", "all"}
+OTHER_EXTRAS = {"executorch", "smac", "hub", "docs", "dev", "all"}
 """`make test-smac` installs SMAC anew, and ExecuTorch asks for a newer torch than the rest; of what only this
-repository needs, the newest is good enough."""
+repository needs, and its comparison with OptunaHub, the newest is good enough."""
 
 
 def project():

@@ -1,6 +1,7 @@
 """The benchmarks' command line, at its smallest, and what it says to wrong arguments."""
 
 import functools
+import logging
 import subprocess
 import sys
 
@@ -8,6 +9,7 @@ import pytest
 from optuna.samplers import RandomSampler
 
 from optuna_trlhpo.benchmarks.__main__ import main
+from optuna_trlhpo.benchmarks.harness import samplers
 from optuna_trlhpo.benchmarks.harness.rows import read_rows
 from optuna_trlhpo.benchmarks.overhead import sampler as overhead
 from optuna_trlhpo.benchmarks.problems import tables
@@ -71,6 +73,18 @@ def test_run_and_report(toy, tmp_path, capsys):
     assert main(["report", "--out", str(tmp_path / "rows"), "--reference", "random"]) == 0
     out = capsys.readouterr().out
     assert "## toy" in out and "Against random" in out
+
+
+def test_a_failing_study_is_said_in_one_line(toy, tmp_path, capsys, caplog, monkeypatch):
+    class Broken(RandomSampler):
+        def sample_independent(self, *arguments):
+            raise ZeroDivisionError("broken")
+
+    monkeypatch.setitem(samplers.SAMPLERS, "broken", Broken)
+    monkeypatch.setattr(logging.getLogger("optuna"), "propagate", True)  # to caplog
+    assert main(["run", "--out", str(tmp_path), "--samplers", "broken", "--seeds", "1", "--budget", "5"]) == 1
+    assert "toy (terminal), broken, seed 0: ZeroDivisionError: broken\n" in capsys.readouterr().out
+    assert caplog.text == ""
 
 
 def test_the_report_ends_with_a_line_per_problem(toy, tmp_path, capsys):

@@ -1,4 +1,4 @@
-"""Samplers in the benchmarks, by name: ours, those of Optuna and the baselines.
+"""Samplers in the benchmarks, by name: ours, those of Optuna and OptunaHub, and the baselines.
 
 The module is imported without PyTorch; a factory imports it with the sampler.
 """
@@ -26,6 +26,9 @@ number of trainings of the study. It must be picklable, because it is sent to ot
 _DIGITS_PRIOR = Path(__file__).parents[1] / "data" / "digits-prior.safetensors"
 PRIOR = _DIGITS_PRIOR if _DIGITS_PRIOR.exists() else False
 """Prior for layers in the benchmarks. It is trained on digits alone, since ``mnist-layers`` uses MNIST."""
+
+_REGISTRY = "ee680199100edbd95e0000eb20696c3ec5505973"
+"""Commit of OptunaHub's registry, of 2026-08-21: its main branch changes."""
 
 
 def ours(
@@ -80,6 +83,39 @@ def _scheduled(name: str, *, seed: int, budget: int) -> BaseSampler:
     return sampler
 
 
+def _from_hub(package: str, name: str, *, seed: int) -> BaseSampler:
+    """Create a sampler of OptunaHub, which downloads its package at the first use and keeps it.
+
+    Raises:
+        ImportError: If optunahub is not installed.
+        RuntimeError: If the package cannot be loaded, or fails with the installed Optuna.
+    """
+    try:
+        optunahub = importlib.import_module("optunahub")
+    except ImportError as error:
+        raise ImportError(
+            f'{name} is a sampler of OptunaHub, which is an optional extra: pip install "optuna-trlhpo[hub]"'
+        ) from error
+    try:
+        module = optunahub.load_module(f"samplers/{package}", ref=_REGISTRY)
+    except Exception as error:  # of git, GitHub, the file system, or the package itself
+        raise RuntimeError(
+            f"{name} cannot be loaded from OptunaHub, which takes a network the first time: {_line(error)}"
+        ) from error
+    try:
+        sampler: BaseSampler = getattr(module, name)(seed=seed)
+    except Exception as error:  # the packages use private parts of Optuna
+        raise RuntimeError(
+            f"{name} of OptunaHub does not work with Optuna {optuna.__version__}: {_line(error)}"
+        ) from error
+    return sampler
+
+
+def _line(error: Exception) -> str:
+    """Return the kind and the first line of an error."""
+    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+
+
 # All samplers have their default settings except for those named here and for warnings, which are off.
 OPTUNA_SAMPLERS: dict[str, SamplerFactory] = {
     "random": optuna.samplers.RandomSampler,
@@ -100,6 +136,12 @@ BASELINES: dict[str, SamplerFactory] = {
     "layerwise-q": functools.partial(_scheduled, "LayerwiseQSampler"),
     "metaqnn": functools.partial(_scheduled, "MetaQNNSampler"),
 }
+# hierarchical_tpe is missing: with Optuna 5.0.0 it cannot be created (docs/benchmarks.md).
+HUB_SAMPLERS: dict[str, SamplerFactory] = {
+    "tpe-union-multivariate": functools.partial(
+        _from_hub, "tpe_union_multivariate", "TPEUnionMultivariateSampler"
+    ),
+}
 OURS: dict[str, SamplerFactory] = {
     "trlhpo": functools.partial(ours, layer_prior=False),
     "trlhpo-prior": ours,
@@ -107,6 +149,6 @@ OURS: dict[str, SamplerFactory] = {
 }
 REFERENCE = "trlhpo"
 """Sampler that reports compare the others with."""
-SAMPLERS: dict[str, SamplerFactory] = {**OURS, **OPTUNA_SAMPLERS, **BASELINES}
+SAMPLERS: dict[str, SamplerFactory] = {**OURS, **OPTUNA_SAMPLERS, **BASELINES, **HUB_SAMPLERS}
 if not PRIOR:
     del SAMPLERS["trlhpo-prior"]

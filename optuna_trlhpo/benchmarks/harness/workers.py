@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import multiprocessing
 import os
 import signal
@@ -78,12 +79,19 @@ def one_thread() -> Iterator[None]:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Turn off the messages of Optuna below warnings, and its warnings of experimental features."""
+    """Turn off the messages of Optuna below warnings, and its warnings of experimental features.
+
+    A failed trial is no message either: Optuna logs its traceback, and the row of the study has its error.
+    """
     verbosity = optuna.logging.get_verbosity()
+    trials = logging.getLogger("optuna.study")
+    level = trials.level
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    trials.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             yield
     finally:
+        trials.setLevel(level)
         optuna.logging.set_verbosity(verbosity)
