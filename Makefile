@@ -47,7 +47,7 @@ IMPORTED := import os, optuna, optuna_trlhpo as it; assert it.__file__.startswit
 	study.optimize(lambda trial: float(len(space.suggest(trial))), n_trials=3); assert study.trials[0].user_attrs == {}
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long test-all test-lowest install install-lowest dist test-smac test-workers soak-workers test-browser lint format docs bench bench-full bench-foreign ablate transfer real confirm pareto bench-engine train-less engine-search small repeats reports seconds stopping parallel policy idioms overhead workers-cost soak fuzz clean
+.PHONY: help demo test test-long test-all test-lowest install install-lowest dist test-smac test-workers soak-workers test-browser lint format docs bench bench-full bench-foreign ablate transfer real confirm pareto bench-engine train-less engine-search small repeats reports seconds stopping parallel policy table2 table2-night idioms overhead workers-cost soak fuzz clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -161,6 +161,12 @@ reports: $(INSTALLED) ## whether reports inform later choices of the same trial;
 
 policy: $(INSTALLED) ## how the policy of the paper's agent improves on a synthetic problem; five minutes
 	$(BENCHMARKS) policy --jobs $(JOBS) --out $(ROWS)/policy
+
+table2: $(INSTALLED) ## Table II of the paper with real trainings, at its smallest scale; twenty minutes
+	$(BENCHMARKS) table2 --jobs $(JOBS) --out $(ROWS)/table2
+
+table2-night: $(INSTALLED) ## the same with more images, trainings and seeds; a night
+	$(BENCHMARKS) table2 --scale night --jobs $(JOBS) --out $(ROWS)/table2
 
 idioms: $(INSTALLED) ## what samplers find in ten objectives such as Optuna's examples have; twenty minutes
 	$(BENCHMARKS) idioms --jobs $(JOBS) --out $(ROWS)/idioms

@@ -52,6 +52,7 @@ BENCHMARKS: dict[str, set[str]] = {
     "training": {"problems", "harness", "layer_prior"},
     "overhead": {"problems", "harness"},
     "search": {"problems", "harness", "layer_prior", "training"},
+    "reproduction": {"problems", "harness", "search"},
 }
 # What is imported without PyTorch: it is loaded where a layer becomes a module, or a sampler is made.
 TORCH_FREE = {

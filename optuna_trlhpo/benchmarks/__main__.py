@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from optuna_trlhpo.benchmarks.layer_prior import commands as layer_prior
 from optuna_trlhpo.benchmarks.overhead import commands as overhead
+from optuna_trlhpo.benchmarks.reproduction import commands as reproduction
 from optuna_trlhpo.benchmarks.search import commands as search
 from optuna_trlhpo.benchmarks.training import commands as training
 
@@ -22,6 +23,7 @@ _COMMANDS: tuple[tuple[str, Callable[[argparse.ArgumentParser], None], str], ...
     ("train", layer_prior.add_train, "train networks for a table such as that of mnist-layers"),
     ("pretrain", layer_prior.add_pretrain, "train a prior for layers on the tables of tasks"),
     ("real", search.add_real, "compare samplers with real trainings"),
+    ("table2", reproduction.add_table2, "repeat Table II of the paper with real trainings"),
     ("confirm", search.add_confirm, "measure the benefit of confirming the leaders"),
     ("pareto", search.add_pareto, "compare Pareto fronts of error and MACs"),
     ("engine", training.add_engine, "time the training loop against that of a PyTorch tutorial"),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -152,3 +153,14 @@ REFERENCE = "trlhpo"
 SAMPLERS: dict[str, SamplerFactory] = {**OURS, **OPTUNA_SAMPLERS, **BASELINES, **HUB_SAMPLERS}
 if not PRIOR:
     del SAMPLERS["trlhpo-prior"]
+
+
+def create_sampler(factory: SamplerFactory, *, seed: int, budget: int) -> BaseSampler:
+    """Create a sampler for a study of ``budget`` trainings.
+
+    Examples:
+        >>> type(create_sampler(SAMPLERS["random"], seed=0, budget=10)).__name__
+        'RandomSampler'
+    """
+    takes_budget = "budget" in inspect.signature(factory).parameters
+    return factory(seed=seed, budget=budget) if takes_budget else factory(seed=seed)

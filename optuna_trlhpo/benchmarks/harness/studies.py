@@ -13,11 +13,13 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from optuna_trlhpo.benchmarks.harness.rows import Row, check_names, failure_text, read_rows, row_file
-from optuna_trlhpo.benchmarks.harness.samplers import SAMPLERS, SamplerFactory
+from optuna_trlhpo.benchmarks.harness.samplers import SAMPLERS, SamplerFactory, create_sampler
 from optuna_trlhpo.benchmarks.harness.workers import execute, quiet
 from optuna_trlhpo.benchmarks.problems.tables import DATA_ROOT_VARIABLE
 
 _DATA_ROOTS = ("../shared/data", "data")
+_ANY_BUDGET = 100
+"""Budget of a sampler that is only created to see whether it can be."""
 
 
 class Run(Protocol):
@@ -123,7 +125,7 @@ def check_samplers(
         samplers = {name: SAMPLERS[name] for name in samplers}
     with quiet():
         for factory in samplers.values():
-            factory(seed=0)
+            create_sampler(factory, seed=0, budget=_ANY_BUDGET)
     return dict(samplers)
 
 

@@ -52,7 +52,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from optuna_trlhpo.benchmarks.harness.command_line import print_report, select
 from optuna_trlhpo.benchmarks.harness.rows import Row, check_names, read_rows, this_machine, versions
-from optuna_trlhpo.benchmarks.harness.samplers import SAMPLERS
+from optuna_trlhpo.benchmarks.harness.samplers import SAMPLERS, create_sampler
 from optuna_trlhpo.benchmarks.harness.studies import (
     check_positive,
     collect,
@@ -254,7 +254,7 @@ def run(
 @functools.lru_cache(maxsize=1)
 def _learned(name: str, seed: int, trials: int) -> _Snapshot:
     """Return a study of so many random trials, with one more of a sampler that has learned them."""
-    storage, sampler = InMemoryStorage(), SAMPLERS[name](seed=seed)
+    storage, sampler = InMemoryStorage(), create_sampler(SAMPLERS[name], seed=seed, budget=trials)
     study = optuna.create_study(
         study_name=_STUDY, storage=storage, direction="maximize", sampler=RandomSampler(seed)
     )

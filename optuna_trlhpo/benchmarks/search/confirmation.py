@@ -39,7 +39,7 @@ import numpy as np
 from optuna.trial import Trial
 
 from optuna_trlhpo.benchmarks.harness.rows import Row, check_names, read_rows, this_machine
-from optuna_trlhpo.benchmarks.harness.samplers import SamplerFactory
+from optuna_trlhpo.benchmarks.harness.samplers import SamplerFactory, create_sampler
 from optuna_trlhpo.benchmarks.harness.studies import (
     check_positive,
     check_samplers,
@@ -212,7 +212,7 @@ def _study(it: _ConfirmationRun) -> Row:
     problem = tables.load(it.problem, it.data_root)
     budget = max(it.totals)
     objective = _Recorded(problem, it.form, Evaluator(problem, it.seed, budget))
-    measured = runner.measure(objective, it.factory(seed=it.seed), budget)
+    measured = runner.measure(objective, create_sampler(it.factory, seed=it.seed, budget=budget), budget)
     regrets = []
     for total in it.totals:
         searched = [look for look in objective.looks if look.trainings <= total]

@@ -32,7 +32,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from optuna_trlhpo.benchmarks.harness.command_line import print_report, select
 from optuna_trlhpo.benchmarks.harness.rows import Row, check_names, read_rows, this_machine, versions
-from optuna_trlhpo.benchmarks.harness.samplers import REFERENCE, SAMPLERS, SamplerFactory
+from optuna_trlhpo.benchmarks.harness.samplers import REFERENCE, SAMPLERS, SamplerFactory, create_sampler
 from optuna_trlhpo.benchmarks.harness.studies import (
     check_positive,
     check_samplers,
@@ -116,7 +116,9 @@ def _study(it: _IdiomRun) -> Row:
 
     start = time.perf_counter()
     study = optuna.create_study(
-        direction=idiom.direction, sampler=it.factory(seed=it.seed), pruner=idiom.pruner()
+        direction=idiom.direction,
+        sampler=create_sampler(it.factory, seed=it.seed, budget=it.trials),
+        pruner=idiom.pruner(),
     )
     study.optimize(lambda trial: idiom.play(trial, watch), n_trials=it.trials, callbacks=[follow])
     seconds = time.perf_counter() - start

@@ -29,7 +29,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
-from optuna_trlhpo.benchmarks.harness.samplers import SamplerFactory
+from optuna_trlhpo.benchmarks.harness.samplers import SamplerFactory, create_sampler
 from optuna_trlhpo.benchmarks.harness.workers import one_thread, quiet
 from optuna_trlhpo.benchmarks.problems.pipelines import PIPELINES, Pipeline
 
@@ -43,7 +43,7 @@ Mode = Callable[[Pipeline, SamplerFactory, int, int], list[FrozenTrial]]
 
 def one(pipeline: Pipeline, factory: SamplerFactory, seed: int, n_trials: int) -> list[FrozenTrial]:
     """Run a study in one process, in memory."""
-    study = _create(pipeline, InMemoryStorage(), factory(seed=seed))
+    study = _create(pipeline, InMemoryStorage(), create_sampler(factory, seed=seed, budget=n_trials))
     play(study, pipeline, n_trials)
     return study.get_trials(deepcopy=False)
 
@@ -52,9 +52,9 @@ def restart(pipeline: Pipeline, factory: SamplerFactory, seed: int, n_trials: in
     """Run a study with a restart half-way: all objects are new, and only the journal file remains."""
     with _folder() as folder:
         path = folder / "journal"
-        study = _create(pipeline, _journal(path), factory(seed=seed))
+        study = _create(pipeline, _journal(path), create_sampler(factory, seed=seed, budget=n_trials))
         play(study, pipeline, n_trials // 2)
-        study = _load(pipeline, _journal(path), factory(seed=seed))
+        study = _load(pipeline, _journal(path), create_sampler(factory, seed=seed, budget=n_trials))
         play(study, pipeline, n_trials - n_trials // 2)
         return study.get_trials(deepcopy=False)
 
@@ -62,8 +62,8 @@ def restart(pipeline: Pipeline, factory: SamplerFactory, seed: int, n_trials: in
 def alternating(pipeline: Pipeline, factory: SamplerFactory, seed: int, n_trials: int) -> list[FrozenTrial]:
     """Run a study in which two sampler objects with different seeds alternate."""
     storage = InMemoryStorage()
-    one = _create(pipeline, storage, factory(seed=seed_of(seed, 0)))
-    other = _load(pipeline, storage, factory(seed=seed_of(seed, 1)))
+    one = _create(pipeline, storage, create_sampler(factory, seed=seed_of(seed, 0), budget=n_trials))
+    other = _load(pipeline, storage, create_sampler(factory, seed=seed_of(seed, 1), budget=n_trials))
     for number in range(n_trials):
         play(other if number % 2 else one, pipeline, 1)
     return one.get_trials(deepcopy=False)
@@ -75,7 +75,10 @@ def grpc(pipeline: Pipeline, factory: SamplerFactory, seed: int, n_trials: int) 
 
     storage = GrpcStorageProxy(host="127.0.0.1", port=_server())
     study = optuna.create_study(
-        storage=storage, direction=pipeline.direction, sampler=factory(seed=seed), pruner=pipeline.pruner()
+        storage=storage,
+        direction=pipeline.direction,
+        sampler=create_sampler(factory, seed=seed, budget=n_trials),
+        pruner=pipeline.pruner(),
     )
     play(study, pipeline, n_trials)
     return study.get_trials(deepcopy=False)
@@ -165,7 +168,7 @@ def _workers(
     shares = [n_trials // WORKERS + (worker < n_trials % WORKERS) for worker in range(WORKERS)]
     with _folder() as folder:
         path = folder / "study"
-        study = _create(pipeline, open_storage(path), factory(seed=seed))
+        study = _create(pipeline, open_storage(path), create_sampler(factory, seed=seed, budget=n_trials))
         with one_thread():
             tasks = [
                 _pool().submit(
@@ -224,7 +227,9 @@ def _work(
     n_trials: int,
 ) -> None:
     with quiet():
-        study = _load(PIPELINES[pipeline], open_storage(path), factory(seed=seed))
+        study = _load(
+            PIPELINES[pipeline], open_storage(path), create_sampler(factory, seed=seed, budget=n_trials)
+        )
         with contextlib.suppress(threading.BrokenBarrierError):
             _barrier.wait()  # otherwise the first worker could finish before the last one starts
         play(study, PIPELINES[pipeline], n_trials)

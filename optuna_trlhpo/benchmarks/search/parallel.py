@@ -33,7 +33,7 @@ from optuna.trial import Trial, TrialState
 
 from optuna_trlhpo.benchmarks.harness.command_line import print_report, select
 from optuna_trlhpo.benchmarks.harness.rows import Row, check_names, read_rows, this_machine, versions
-from optuna_trlhpo.benchmarks.harness.samplers import SAMPLERS
+from optuna_trlhpo.benchmarks.harness.samplers import SAMPLERS, create_sampler
 from optuna_trlhpo.benchmarks.harness.studies import (
     check_positive,
     collect,
@@ -108,10 +108,10 @@ def run(
     return collect(_study, runs, out=out, jobs=jobs, progress=progress)
 
 
-def _sampler(name: str, seed: int) -> BaseSampler:
+def _sampler(name: str, seed: int, budget: int) -> BaseSampler:
     if name == "tpe-constant-liar":
         return TPESampler(seed=seed, constant_liar=True)
-    return SAMPLERS[name](seed=seed)
+    return create_sampler(SAMPLERS[name], seed=seed, budget=budget)
 
 
 def _study(it: _ParallelRun) -> Row:
@@ -126,7 +126,7 @@ def _study(it: _ParallelRun) -> Row:
             study_name="shared",
             load_if_exists=True,
             direction=problem.direction,
-            sampler=_sampler(it.sampler, 1000 * it.seed + worker),
+            sampler=_sampler(it.sampler, 1000 * it.seed + worker, it.budget),
         )
         for worker in range(it.workers)
     ]

@@ -40,7 +40,7 @@ import optuna
 from optuna.trial import FrozenTrial, Trial
 
 from optuna_trlhpo.benchmarks.harness.rows import Row, read_rows, this_machine, versions
-from optuna_trlhpo.benchmarks.harness.samplers import REFERENCE, SamplerFactory
+from optuna_trlhpo.benchmarks.harness.samplers import REFERENCE, SamplerFactory, create_sampler
 from optuna_trlhpo.benchmarks.harness.studies import (
     check_positive,
     check_samplers,
@@ -191,7 +191,10 @@ def _study(it: _ParetoRun) -> Row:
             study.stop()
 
     start = time.process_time()
-    study = optuna.create_study(directions=["minimize", "minimize"], sampler=it.factory(seed=it.seed))
+    study = optuna.create_study(
+        directions=["minimize", "minimize"],
+        sampler=create_sampler(it.factory, seed=it.seed, budget=it.budget),
+    )
     study.optimize(objective, n_trials=runner.TRIALS_PER_TRAINING * it.budget, callbacks=[stop])
     seconds = time.process_time() - start - evaluator.seconds
     return {

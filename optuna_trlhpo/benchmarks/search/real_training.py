@@ -39,7 +39,7 @@ import numpy as np
 import torch
 
 from optuna_trlhpo.benchmarks.harness.rows import Row, check_names, read_rows, this_machine
-from optuna_trlhpo.benchmarks.harness.samplers import REFERENCE, SamplerFactory
+from optuna_trlhpo.benchmarks.harness.samplers import REFERENCE, SamplerFactory, create_sampler
 from optuna_trlhpo.benchmarks.harness.studies import (
     check_positive,
     check_samplers,
@@ -190,7 +190,9 @@ def run(
 def _study(it: _TrainingRun) -> Row:
     problem = RealTraining(it.problem, load_task(it.problem, it.data_root))
     objective = problem.objective(it.form, it.seed, it.budget)
-    measured = runner.measure(objective, it.factory(seed=it.seed), it.budget)
+    measured = runner.measure(
+        objective, create_sampler(it.factory, seed=it.seed, budget=it.budget), it.budget
+    )
     incumbents = _incumbents(problem.trained)
     _, found = incumbents[-1]
     start = time.process_time()

@@ -26,7 +26,7 @@ import optuna
 
 from optuna_trlhpo.benchmarks.harness.command_line import print_report
 from optuna_trlhpo.benchmarks.harness.rows import Row, read_rows, this_machine, versions
-from optuna_trlhpo.benchmarks.harness.samplers import SAMPLERS
+from optuna_trlhpo.benchmarks.harness.samplers import SAMPLERS, create_sampler
 from optuna_trlhpo.benchmarks.harness.studies import (
     check_positive,
     check_samplers,
@@ -126,7 +126,9 @@ def _play(run: _SignpostRun) -> Row:
         reports_are_values=it.reports_are_values,
         seed=run.seed,
     )
-    study = optuna.create_study(direction="maximize", sampler=SAMPLERS[run.sampler](seed=run.seed))
+    study = optuna.create_study(
+        direction="maximize", sampler=create_sampler(SAMPLERS[run.sampler], seed=run.seed, budget=run.trials)
+    )
     start = time.perf_counter()
     study.optimize(objective, n_trials=run.trials)
     values = [trial.values[0] for trial in study.get_trials(deepcopy=False)]

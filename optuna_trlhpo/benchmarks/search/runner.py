@@ -18,7 +18,6 @@ A row is the outcome of one study: one problem in one form, one sampler, one see
 from __future__ import annotations
 
 import argparse
-import inspect
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -35,7 +34,7 @@ from optuna_trlhpo.benchmarks.harness.rows import (
     row_identity,
     versions,
 )
-from optuna_trlhpo.benchmarks.harness.samplers import SAMPLERS, SamplerFactory
+from optuna_trlhpo.benchmarks.harness.samplers import SAMPLERS, SamplerFactory, create_sampler
 from optuna_trlhpo.benchmarks.harness.studies import collect
 from optuna_trlhpo.benchmarks.harness.workers import quiet
 from optuna_trlhpo.benchmarks.problems import tables
@@ -176,8 +175,7 @@ def _study(it: _SearchRun) -> Row:
 
 
 def _sampler(it: _SearchRun) -> BaseSampler:
-    takes_budget = "budget" in inspect.signature(it.factory).parameters
-    return it.factory(seed=it.seed, budget=it.budget) if takes_budget else it.factory(seed=it.seed)
+    return create_sampler(it.factory, seed=it.seed, budget=it.budget)
 
 
 def measure(objective: Objective, sampler: BaseSampler, budget: int) -> Row:

@@ -31,7 +31,7 @@ from optuna.trial import TrialState
 
 from optuna_trlhpo.benchmarks.harness.command_line import print_report, select
 from optuna_trlhpo.benchmarks.harness.rows import Row, check_names, read_rows, this_machine, versions
-from optuna_trlhpo.benchmarks.harness.samplers import SAMPLERS
+from optuna_trlhpo.benchmarks.harness.samplers import SAMPLERS, create_sampler
 from optuna_trlhpo.benchmarks.harness.studies import (
     check_positive,
     collect,
@@ -98,9 +98,9 @@ def run(
     return collect(_study, runs, out=out, jobs=jobs, progress=progress)
 
 
-def _sampler(name: str, seed: int, seconds: float) -> BaseSampler:
+def _sampler(name: str, seed: int, budget: int, seconds: float) -> BaseSampler:
     if name != WEIGHED:
-        return SAMPLERS[name](seed=seed)
+        return create_sampler(SAMPLERS[name], seed=seed, budget=budget)
     from optuna_trlhpo.sampler import TRLHPOSampler
 
     return TRLHPOSampler(seed=seed, layer_prior=False, time_budget=seconds, warn_independent_sampling=False)
@@ -111,7 +111,9 @@ def _study(it: _TimedRun) -> Row:
     limit = it.budget * problem.median_seconds()
     objective = problem.objective(problem.forms[0], it.seed, 10**9)
     evaluator = objective.evaluator
-    study = optuna.create_study(direction=problem.direction, sampler=_sampler(it.sampler, it.seed, limit))
+    study = optuna.create_study(
+        direction=problem.direction, sampler=_sampler(it.sampler, it.seed, it.budget, limit)
+    )
     clock = own = 0.0
     curve: list[list[float]] = []
     while True:
