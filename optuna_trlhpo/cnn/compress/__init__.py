@@ -1,0 +1,1 @@
+"""Compression of existing networks: narrower layers and smaller kernels, chosen by a plain Optuna trial."""
