@@ -84,7 +84,7 @@ def check_directions(study: Study, objectives: tuple[str, ...] = ("accuracy",)) 
         return
     if len(wanted) == 1:
         raise ValueError(
-            "the study does not maximise one value; CNNObjective returns an accuracy, so create the "
+            "the study does not maximise one value; the objective returns an accuracy, so create the "
             'study with direction="maximize"'
         )
     directions = [direction.name.lower() for direction in wanted]

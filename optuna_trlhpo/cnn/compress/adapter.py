@@ -16,7 +16,7 @@ import torch
 from optuna.trial import BaseTrial
 from torch import nn
 
-from optuna_trlhpo._checks import is_number
+from optuna_trlhpo._checks import is_integer, is_number
 from optuna_trlhpo.cnn.compress.narrowing import narrow, with_kernel
 from optuna_trlhpo.cnn.compress.tracing import CONVOLUTIONS, TracedLayer, trace
 
@@ -39,6 +39,15 @@ class IntegerRange(NamedTuple):
     def suggest(self, trial: BaseTrial, name: str) -> int:
         """Return a value that the trial suggests under the name."""
         return trial.suggest_int(name, self.low, self.high, step=self.step, log=self.log)
+
+    def nearest(self, value: float) -> int:
+        """Return the nearest integer of the range.
+
+        Examples:
+            >>> IntegerRange(1, 7, step=2).nearest(4.1), IntegerRange(4, 64, log=True).nearest(0.3)
+            (5, 4)
+        """
+        return min(range(self.low, self.high + 1, self.step), key=lambda it: abs(it - value))
 
 
 class Adapter(ABC):
@@ -79,6 +88,24 @@ class Adapter(ABC):
     def original(self) -> dict[str, int]:
         """Return the values of the original network, the highest ones."""
         return {name: allowed.high for name, allowed in self.ranges.items()}
+
+    def scaled(self, share: float) -> dict[str, int]:
+        """Return values with this share of each of the original ones, as far as the ranges allow.
+
+        Such networks, which have one width multiplier (MobileNets, Howard et al., 2017, arXiv:1704.04861,
+        section 3.3), are a good start of a search: ``study.enqueue_trial(objective.adapter.scaled(0.25))``.
+        """
+        return {name: allowed.nearest(share * allowed.high) for name, allowed in self.ranges.items()}
+
+    def check(self, values: Mapping[str, object]) -> None:
+        """Raise a ``ValueError`` unless there is a value in its range for each parameter."""
+        for name, allowed in self.ranges.items():
+            value = values.get(name)
+            if not (is_integer(value) and value in range(allowed.low, allowed.high + 1, allowed.step)):
+                raise ValueError(
+                    f"{name} is {value!r}; it must be an integer from {allowed.low} to {allowed.high}"
+                    + (f" in steps of {allowed.step}" if allowed.step > 1 else "")
+                )
 
 
 class NarrowingAdapter(Adapter):
@@ -158,6 +185,11 @@ class NarrowingAdapter(Adapter):
     def build(self, values: Mapping[str, int]) -> nn.Module:
         """Return the module with these widths and kernels, and with weights of the original."""
         return self.inherit(self._module, values)
+
+    def scaled(self, share: float) -> dict[str, int]:
+        """Return this share of each width, with the original kernels; see `Adapter.scaled`."""
+        kernels = {name: it.high for name, it in self.ranges.items() if name.endswith(".kernel")}
+        return {**super().scaled(share), **kernels}
 
     def inherit(self, original: nn.Module, values: Mapping[str, int]) -> nn.Module:
         """Return a network with these values and weights of the trained original.

@@ -100,7 +100,7 @@ def trace(module: nn.Module, input_shape: Sequence[int]) -> Traced:
     _check_parameters(module)
     shadow = copy.deepcopy(module).to("meta")  # nothing is computed, only shapes are worked out
     try:
-        graph = fx.GraphModule(shadow, _Tracer().trace(shadow.train()))
+        graph = fx.GraphModule(shadow, _LayerTracer().trace(shadow.train()))
     except Exception as error:  # of any kind, from the module's own code
         raise ValueError(
             f"the {kind} cannot be traced by torch.fx ({_first_line(error)}); pass an Adapter that builds it "
@@ -113,16 +113,16 @@ def trace(module: nn.Module, input_shape: Sequence[int]) -> Traced:
         raise ValueError(
             f"the {kind} does not accept inputs of shape {tuple(input_shape)} ({_first_line(error)})"
         ) from error
-    return _Reader(graph).read(kind)
+    return _LayoutReader(graph).read(kind)
 
 
-class _Tracer(fx.Tracer):
+class _LayerTracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         known = (*CONVOLUTIONS, *TRANSPOSED, *NORMS, *_KEEPING_MODULES, nn.Linear, nn.PReLU)
         return isinstance(m, known) or super().is_leaf_module(m, module_qualified_name)
 
 
-class _Reader:
+class _LayoutReader:
     """Walks the graph of a module and collects its layers and groups."""
 
     def __init__(self, graph: fx.GraphModule) -> None:

@@ -50,7 +50,7 @@ def read_data(data: Any, data_root: Path, download: bool, rng: np.random.Generat
         return _read_arrays(data, axes)
     if isinstance(data, str):
         if data == "digits":
-            return _read_digits(rng)
+            return read_digits(rng)
         if data in TORCHVISION:
             return _read_torchvision(data, data_root, download)
         raise ValueError(f"data is {data!r}; the datasets known by name are {', '.join(DATASETS)}")
@@ -107,14 +107,15 @@ def _numbers_of(labels: Any, classes: tuple[str, ...]) -> np.ndarray:
     return np.array([numbers[name] for name in names.ravel().tolist()], dtype=np.int64).reshape(names.shape)
 
 
-def _read_digits(rng: np.random.Generator) -> RawData:
+def read_digits(rng: np.random.Generator) -> RawData:
+    """Read scikit-learn's digits, 0-1, of which a fifth becomes the test split."""
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
         raise ImportError(f"the dataset 'digits' needs scikit-learn; {_EXTRA}") from error
     pixels, labels = load_digits(return_X_y=True)
     images = torch.from_numpy(pixels.reshape(-1, 1, 8, 8) / 16.0)
-    # The dataset has no test split of its own, so a fifth is held out.
+    # The dataset has no test split of its own.
     fifth = len(labels) // 5
     test, rest = stratified_split(labels, [fifth, len(labels) - fifth], rng)
     targets = torch.from_numpy(labels).long()

@@ -77,8 +77,9 @@ def in_fast_order(model: nn.Module) -> nn.Module:
           (2): ReLU()
         )
     """
-    if not isinstance(model, nn.Sequential):
+    if not _is_sequence(model):
         return model
+    assert isinstance(model, nn.Sequential)
     parts = list(model)
     for k in range(1, len(parts)):
         before, part = parts[k - 1], parts[k]
@@ -88,6 +89,11 @@ def in_fast_order(model: nn.Module) -> nn.Module:
     if any(parameter.device.type != "cpu" for parameter in model.parameters()):
         return nn.Sequential(*parts)
     return nn.Sequential(*(_in_two_passes(part) if _is_large(part) else part for part in parts))
+
+
+def _is_sequence(model: nn.Module) -> bool:
+    """Return whether the model calls its modules one after the other, and does nothing else."""
+    return isinstance(model, nn.Sequential) and type(model).forward is nn.Sequential.forward
 
 
 def _is_large(part: nn.Module) -> bool:
@@ -132,10 +138,11 @@ class FastOrder:
         self._linear: nn.Linear | None = None
         device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
         layout = fastest_layout(model, device, precision)
-        if isinstance(self.model, nn.Sequential) and layout == torch.channels_last:
+        if _is_sequence(self.model) and layout == torch.channels_last:
             self._find_linear(self.model)
 
-    def _find_linear(self, model: nn.Sequential) -> None:
+    def _find_linear(self, model: nn.Module) -> None:
+        assert isinstance(model, nn.Sequential)
         parts = list(model)
         k = next((k for k, part in enumerate(parts) if isinstance(part, nn.Flatten)), None)
         if k is None or (parts[k].start_dim, parts[k].end_dim) != (1, -1):

@@ -113,6 +113,17 @@ def test_widths_are_named_after_layers_and_tied_ones_come_once() -> None:
     assert "gate.channels" not in ranges and "end.channels" not in ranges
 
 
+def test_all_widths_are_scaled_at_once() -> None:
+    adapter = NarrowingAdapter(vgg(), SHAPE)
+    assert adapter.scaled(1) == adapter.original()
+    assert adapter.scaled(0.5) == {
+        **{"features.0.channels": 2, "features.0.kernel": 3, "features.4.channels": 3},
+        **{"features.4.kernel": 3, "features.7.channels": 3, "features.7.kernel": 3},
+        "classifier.0.channels": 4,
+    }
+    assert set(adapter.scaled(0.001).values()) == {1, 3}
+
+
 def test_smaller_kernels_keep_their_centres() -> None:
     module = nn.Sequential(nn.Conv2d(1, 2, 5, padding=4, dilation=2, padding_mode="reflect"))
     adapter = NarrowingAdapter(nn.Sequential(*module, nn.Flatten(), nn.Linear(128, 3)), SHAPE)
