@@ -18,9 +18,10 @@ from optuna_trlhpo.agent.configurations.agent import ConfigurationAgent
 from optuna_trlhpo.agent.configurations.columns import Columns
 from optuna_trlhpo.agent.configurations.costs import ConfigurationCosts
 from optuna_trlhpo.agent.configurations.critic import ConfigurationCritic
+from optuna_trlhpo.agent.configurations.entries import Entries
 from optuna_trlhpo.agent.configurations.given import GivenValues
 from optuna_trlhpo.agent.configurations.layout import Layout
-from optuna_trlhpo.agent.configurations.memory import ConfigurationMemory, Entry
+from optuna_trlhpo.agent.configurations.memory import ConfigurationMemory
 from optuna_trlhpo.agent.configurations.planner import ConfigurationPlanner
 from optuna_trlhpo.agent.configurations.state_critics import StateCritics
 from optuna_trlhpo.agent.configurations.transfer import ConfigurationSource
@@ -72,14 +73,24 @@ OBJECTS = _by_name(
     ),
     *(Transitions, FeatureMap, GaussianProcess, Occasions, StepBudget, Steering, TimeBudget, LogSeconds),
     *(ConfigurationAgent, ConfigurationPlanner, ConfigurationMemory, ConfigurationCritic, ConfigurationCosts),
-    *(ConfigurationSource, StateCritics, Columns, Layout, GivenValues, SpaceModel, Question, TreeNode),
+    *(
+        ConfigurationSource,
+        StateCritics,
+        Columns,
+        Entries,
+        Layout,
+        GivenValues,
+        SpaceModel,
+        Question,
+        TreeNode,
+    ),
     *(NetworkSource, LabelAxis, NumberAxis, Path, ParameterSpec, Episode, EmpiricalCDF, OutcomeTransform),
     *(FloatDistribution, IntDistribution, CategoricalDistribution),
 )
 """Classes whose objects are built without a call, from their attributes alone."""
 CONSTANTS = {ParameterSpec, FloatDistribution, IntDistribution, CategoricalDistribution}
 """Those of them whose objects never change."""
-TUPLES = _by_name(PathPosition, Choices, Features, Networks, Entry)
+TUPLES = _by_name(PathPosition, Choices, Features, Networks)
 """Subclasses of tuple."""
 STATES = _by_name(Explored)
 """Classes whose objects take their state by ``__setstate__``."""
@@ -95,6 +106,8 @@ def replaced(value: Any) -> dict[str, Any]:
     """Return the attributes that are stored in place of those of an object."""
     if isinstance(value, Agent):  # trials that are running begin anew
         return {"courses": dict.fromkeys(value.courses)}
+    if isinstance(value, ConfigurationMemory):  # collected again from the actions
+        return {"_without": (), "_n_without": 0, "_tried_without": set()}
     if isinstance(value, PriorKnowledge):  # a space is learned again when a trial enters it
         nothing = {"context": None, "_is_set": False, "space_samples": None}
         return nothing | {"_known": {}, "_descriptors": {}}

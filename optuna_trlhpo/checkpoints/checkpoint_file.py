@@ -21,7 +21,7 @@ from optuna_trlhpo.checkpoints.graph_reader import DamagedError
 from optuna_trlhpo.checkpoints.graph_writer import NUMBER_TYPES, Graph
 
 FORMAT = "optuna-trlhpo checkpoint"
-VERSION = "1"
+VERSION = "2"
 """Version of the format, which changes with what the graph of an agent contains."""
 _TENSORS = {"graph": "uint8", "trials": "int64"} | {kind: kind for kind in NUMBER_TYPES}
 

@@ -72,7 +72,8 @@ class StudyReader:
         """Discard everything, so that the next call reads the whole study again."""
         self._study: tuple[str, tuple[StudyDirection, ...]] | None = None
         self._read: dict[int, datetime | None] = {}  # number of a finished trial -> its start time
-        self._n_done = 0  # all trials of lower numbers have been read
+        self._n_seen = 0  # trials of lower numbers have been read, but for these:
+        self._unfinished: set[int] = set()
         self._running: dict[int, RunningTrial] = {}
         self._longest = timedelta()  # that a finished trial took
 
@@ -148,24 +149,37 @@ class StudyReader:
 
     def _news(self, study: Study) -> tuple[bool, list[FrozenTrial]]:
         """Return whether the study was replaced by one of the same name, and the newly finished trials."""
-        trials = study.get_trials(deepcopy=False)
-        if trials and trials[-1].number == len(trials) - 1:  # the whole study, not a bracket of Hyperband's
-            trials = trials[max(self._n_done - 1, 0) :]
+        trials, n_seen = self._unread(study)
         is_another = any(self._is_another(trial) for trial in trials)
         if is_another:
             self._begin(study)
-            trials = study.get_trials(deepcopy=False)
+            trials, n_seen = self._unread(study)
+        self._n_seen = n_seen
         finished = []
         for trial in trials:
-            if trial.number in self._read or not trial.state.is_finished():
+            if not trial.state.is_finished():
+                self._unfinished.add(trial.number)
+                continue
+            self._unfinished.discard(trial.number)
+            if trial.number in self._read:
                 continue
             self._running.pop(trial.number, None)
             self._read[trial.number] = trial.datetime_start
             self._longest = max(self._longest, trial.duration or timedelta())
             finished.append(trial)
-        while self._n_done in self._read:
-            self._n_done += 1
         return is_another, finished
+
+    def _unread(self, study: Study) -> tuple[list[FrozenTrial], int]:
+        """Return the trials that have not been read, with some others; and the first number not seen then.
+
+        The last trial that was read is among them: by it another study of the same name is recognised.
+        """
+        trials = study.get_trials(deepcopy=False)
+        if not trials or trials[-1].number != len(trials) - 1:  # a bracket of Hyperband's, which has gaps
+            return trials, self._n_seen
+        n = min(self._n_seen, len(trials))
+        unfinished = [trials[number] for number in sorted(self._unfinished) if number < n - 1]
+        return [*unfinished, *trials[max(n - 1, 0) :]], max(self._n_seen, len(trials))
 
     def _follow(self, trial: FrozenTrial, name: str | None) -> tuple[FrozenTrial, list[str]]:
         """Return the running ``trial`` with its parameters in order, and those that it got without asking.
@@ -205,11 +219,12 @@ class StudyReader:
             running.n_written = len(running.marks)
 
     def _others(self, study: Study, trial: FrozenTrial) -> list[FrozenTrial]:
-        states = (TrialState.RUNNING, TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
         trials = [
             other
-            for other in study.get_trials(deepcopy=False, states=states)
-            if other.number != trial.number and other.number not in self._read
+            for other in self._unread(study)[0]
+            if other.number != trial.number
+            and other.number not in self._read
+            and other.state != TrialState.WAITING
         ]
         n_running = sum(other.state == TrialState.RUNNING for other in trials)
         others = [other for other in trials if not self._is_abandoned(other, trial, n_running)]

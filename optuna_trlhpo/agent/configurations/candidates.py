@@ -5,6 +5,7 @@ Notation: N configurations with a value, M parents, C candidates, D columns.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -75,7 +76,9 @@ class Candidates:
         actions = memory.actions()
         order = np.argsort(-of_known[: len(known.trial)], kind="stable")
         trials = list(dict.fromkeys(t for t in known.trial[order].tolist() if t >= 0))
-        rest = sorted(set(range(len(actions))) - set(trials))[-_N_OTHERS:]
+        best_of = set(trials)
+        latest = (t for t in reversed(range(len(actions))) if t not in best_of)
+        rest = [*itertools.islice(latest, _N_OTHERS)][::-1]
         parents = padded([*padded(actions[[*trials, *rest]], D), *(row for rows in best for row in rows)], D)
         self._flat = model.flat is not None
         on_path = [columns.find(n, d) for n, d in zip(path.names, path.distributions, strict=True)]

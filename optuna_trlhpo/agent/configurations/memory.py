@@ -17,6 +17,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from optuna_trlhpo.agent.configurations.columns import Columns, padded
+from optuna_trlhpo.agent.configurations.entries import Entries
 from optuna_trlhpo.trials.durations import seconds_of
 from optuna_trlhpo.trials.episode import ReportMarks, read_episode
 from optuna_trlhpo.trials.outcome_transforms import (
@@ -97,17 +98,6 @@ class Known(NamedTuple):
     trial: np.ndarray  # [N] index of the trial; -1 for the running one
 
 
-class Entry(NamedTuple):
-    """Value that a trial brought."""
-
-    trial: int
-    n: int  # number of parameters
-    outcome: np.ndarray  # [K]
-    is_whole: bool  # whether these are all parameters of the trial
-    is_pruned: bool
-    repeats: bool  # whether the same parameters had the same value before
-
-
 class ConfigurationMemory:
     """Memory of records on shared columns.
 
@@ -124,11 +114,14 @@ class ConfigurationMemory:
         self._raw = np.zeros((0, 0))  # [T, D], with spare capacity
         self._position = np.zeros((0, 0), dtype=np.int32)  # [T, D] position of a parameter in its trial
         self._lengths: list[int] = []
-        self.entries: list[Entry] = []
+        self._entries = Entries(len(directions))
         self._valued: dict[bytes, np.ndarray] = {}
         self._reports: list[tuple[tuple[int, float], ...]] = []  # by trial
         self._seconds: list[float] = []  # by trial
         self._tried: set[bytes] = set()  # keys of the actions of whole trials
+        self._without: tuple[int, ...] = ()  # version and columns of `_tried_without`
+        self._n_without = 0
+        self._tried_without: set[bytes] = set()
         self._version = -1
         self._actions = np.zeros((0, 0))
         self._most_between = 0
@@ -193,7 +186,14 @@ class ConfigurationMemory:
             # A repeated value is news where the trial had reported something before.
             if not repeats or any(earlier < n for earlier, _ in record.reports):
                 is_whole = n == last and n == len(path)
-                self.entries.append(Entry(t, n, outcome, is_whole, record.pruned, repeats))
+                self._entries.add(
+                    trial=t,
+                    n=n,
+                    outcome=outcome,
+                    is_whole=is_whole,
+                    is_pruned=record.pruned,
+                    repeats=repeats,
+                )
         self._reports.append(record.reports)
         self._seconds.append(record.seconds)
 
@@ -240,12 +240,24 @@ class ConfigurationMemory:
         self._tried.update(key_of(row) for row in actions[self._n_keyed :])
         self._n_keyed = len(actions)
         if self.reports_are_values:
-            for t, n, *_ in self.entries[self._n_entries_keyed :]:
+            new = slice(self._n_entries_keyed, None)
+            for t, n in zip(self._entries.trial[new].tolist(), self._entries.n[new].tolist(), strict=True):
                 row = actions[t].copy()
                 row[self._position[t, : len(row)] >= n] = np.nan
                 self._valued_actions.add(key_of(row))
-            self._n_entries_keyed = len(self.entries)
+            self._n_entries_keyed = len(self._entries)
         return self._tried
+
+    def tried_without(self, columns: Sequence[int]) -> set[bytes]:
+        """Keys of the actions of all trials, as they are without these columns. Do not change the set."""
+        actions = self.actions()
+        if self._without != (self._version, *columns):
+            self._without, self._n_without, self._tried_without = (self._version, *columns), 0, set()
+        new = actions[self._n_without :].copy()
+        new[:, columns] = np.nan
+        self._tried_without.update(map(key_of, new))
+        self._n_without = len(actions)
+        return self._tried_without
 
     def known(
         self,
@@ -265,14 +277,12 @@ class ConfigurationMemory:
         """
         actions, D = self.actions(), len(self.columns)
         prefixes = self.reports_are_values
-        entries = [
-            entry for entry in self.entries if (prefixes or entry.is_whole) and (repeats or not entry.repeats)
-        ]
-        if not entries:
+        entries = self._entries
+        chosen = (entries.is_whole | prefixes) & (~entries.repeats | repeats)
+        if not chosen.any():
             return Known(np.zeros((0, D)), np.zeros((0, 0)), np.zeros(0), np.zeros(0, np.int64))
-        trial = np.array([entry.trial for entry in entries])
-        n = np.array([entry.n for entry in entries])
-        outcomes = self._capped(entries, prefixes)
+        trial, n = entries.trial[chosen].astype(np.int64), entries.n[chosen]
+        outcomes = self._capped(entries.outcome[chosen], entries.is_pruned[chosen], prefixes)
         values = self._score(outcomes, weights, unit)
         if len(values) > _BEST + _LATEST + _OTHERS:
             order = np.argsort(-values, kind="stable")
@@ -294,13 +304,13 @@ class ConfigurationMemory:
         there = np.flatnonzero(~np.isnan(seconds))[-_MOST_TIMED:]
         return self.actions()[there], seconds[there]
 
-    def _capped(self, entries: Sequence[Entry], prefixes: bool) -> np.ndarray:
+    def _capped(self, outcomes: np.ndarray, pruned: np.ndarray, prefixes: bool) -> np.ndarray:
         """Outcomes ``[N, K]``, with a limit for pruned trials.
 
         The last report of a pruned trial is no estimate of its value, unless reports are values.
         """
-        outcomes = np.array([entry.outcome for entry in entries])
-        pruned = np.array([entry.is_pruned and not (prefixes and self._n_sloping) for entry in entries])
+        if prefixes and self._n_sloping:
+            return outcomes
         if pruned.any() and not pruned.all():
             cap = np.quantile(outcomes[~pruned], _PRUNED_QUANTILE, axis=0, method="lower")
             outcomes[pruned] = np.minimum(outcomes[pruned], cap)
@@ -325,7 +335,7 @@ class ConfigurationMemory:
 
         None where no configuration has a value yet, and with several objectives, which a score combines.
         """
-        if len(self._signs) > 1 or not self.entries:
+        if len(self._signs) > 1 or not len(self._entries):
             return None
         if self.scores is not None:
             return self._signs[0] * self.scores.inverse(scores)

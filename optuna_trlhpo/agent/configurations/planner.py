@@ -283,11 +283,9 @@ class ConfigurationPlanner:
         counters = draw.counters
         if repeat or not counters:
             return rows
-        tried = self.memory.actions().copy()
-        tried[:, counters] = np.nan
+        keys = self.memory.tried_without(counters)
         without = rows.copy()
         without[:, counters] = np.nan
-        keys = set(map(key_of, tried))
         others = rows[[key_of(row) not in keys for row in without]]
         return others if len(others) else rows
 

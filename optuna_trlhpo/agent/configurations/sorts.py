@@ -49,12 +49,15 @@ def sorts_of(rows: np.ndarray, template: np.ndarray, *, exact: bool = False) -> 
     """
     D = rows.shape[1]
     member = np.arange(D) if exact else template[:D]
+    if not rows.size:
+        return [Sort(exact, frozenset())] * len(rows)
     there = ~np.isnan(rows)
-    found: dict[bytes, Sort] = {}
-    for row in there:
-        if (key := row.tobytes()) not in found:
-            found[key] = Sort(exact, frozenset(member[row].tolist()))
-    return [found[row.tobytes()] for row in there]
+    packed = np.packbits(there, axis=1)
+    _, first, of_row = np.unique(
+        packed.view(f"V{packed.shape[1]}")[:, 0], return_index=True, return_inverse=True
+    )
+    sorts = [Sort(exact, frozenset(member[there[k]].tolist())) for k in first.tolist()]
+    return [sorts[k] for k in of_row.tolist()]
 
 
 class Tried:
