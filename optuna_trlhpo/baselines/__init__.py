@@ -16,6 +16,7 @@ from optuna_trlhpo.baselines.local_search import LocalSearchSampler
 from optuna_trlhpo.baselines.q_learning.layerwise import LayerwiseQSampler
 from optuna_trlhpo.baselines.q_learning.metaqnn import MetaQNNSampler
 from optuna_trlhpo.baselines.q_learning.metaqnn_space import MetaQNNSpace
+from optuna_trlhpo.baselines.q_learning.multi_agent import MultiAgentSampler
 from optuna_trlhpo.baselines.smac import SMACSampler
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ __all__ = [
     "LocalSearchSampler",
     "MetaQNNSampler",
     "MetaQNNSpace",
+    "MultiAgentSampler",
     "RegularizedEvolutionSampler",
     "SMACSampler",
 ]

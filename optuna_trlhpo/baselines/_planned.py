@@ -234,6 +234,9 @@ _PARTS: dict[str, Callable[[Any], bool]] = {
     "grows": _is_pair,
     "seen": lambda value: isinstance(value, list) and all(map(_is_pair, value)),
     "cut": lambda value: value is True,
+    "turn": _is_count,
+    "agent": lambda value: isinstance(value, str),
+    "from": _is_count,
 }
 """Parts of a note, each with its validity check."""
 

@@ -9,6 +9,7 @@ from optuna_trlhpo.baselines import (
     LayerwiseQSampler,
     LocalSearchSampler,
     MetaQNNSampler,
+    MultiAgentSampler,
     RegularizedEvolutionSampler,
 )
 
@@ -24,6 +25,7 @@ MAKERS = {
         n_startup_trials=1, whole_neighbourhood=True, **more
     ),
     "metaqnn": lambda **more: MetaQNNSampler(n_trials=20, n_replays=8, **more),
+    "multi-agent": lambda **more: MultiAgentSampler(n_startup_trials=2, **more),
 }
 
 SEVERAL_OBJECTIVES = ("layerwise-q",)

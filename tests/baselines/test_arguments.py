@@ -9,6 +9,7 @@ from optuna_trlhpo.baselines import (
     LayerwiseQSampler,
     LocalSearchSampler,
     MetaQNNSampler,
+    MultiAgentSampler,
     RegularizedEvolutionSampler,
 )
 
@@ -28,6 +29,9 @@ from optuna_trlhpo.baselines import (
         (LocalSearchSampler, "n_numeric_neighbours", 1),
         (MetaQNNSampler, "n_replays", 1),
         (MetaQNNSampler, "n_bins", 1),
+        (MultiAgentSampler, "n_startup_trials", 1),
+        (MultiAgentSampler, "n_tries", 1),
+        (MultiAgentSampler, "n_bins", 1),
         (RegularizedEvolutionSampler, "population_size", 1),
         (RegularizedEvolutionSampler, "tournament_size", 1),
     ],

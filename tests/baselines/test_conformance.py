@@ -18,6 +18,7 @@ from optuna_trlhpo.baselines import (
     LayerwiseQSampler,
     LocalSearchSampler,
     MetaQNNSampler,
+    MultiAgentSampler,
     RegularizedEvolutionSampler,
     SMACSampler,
 )
@@ -57,6 +58,12 @@ class TestMetaQNN(BasicSamplerTestCase, SingleOnlySamplerTestCase):
     @pytest.fixture
     def sampler(self) -> Callable[[], BaseSampler]:
         return lambda: MetaQNNSampler(n_trials=4)
+
+
+class TestMultiAgent(BasicSamplerTestCase, SingleOnlySamplerTestCase):
+    @pytest.fixture
+    def sampler(self) -> Callable[[], BaseSampler]:
+        return lambda: MultiAgentSampler(n_startup_trials=1)
 
 
 class TestRegularizedEvolution(BasicSamplerTestCase, SingleOnlySamplerTestCase):

@@ -6,7 +6,7 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from optuna_trlhpo import LayerSpace
-from optuna_trlhpo.baselines import LayerwiseQSampler, MetaQNNSampler
+from optuna_trlhpo.baselines import LayerwiseQSampler, MetaQNNSampler, MultiAgentSampler
 from optuna_trlhpo.baselines.q_learning.actions import action_of, actions_of, value_of
 from optuna_trlhpo.baselines.q_learning.position import TrialPosition
 from optuna_trlhpo.baselines.q_learning.q_sampler import EpsilonSchedule
@@ -16,6 +16,7 @@ from optuna_trlhpo.baselines.q_learning.rewards import accuracies_or_ranks, glob
 MAKERS = {
     "layerwise-q": lambda **more: LayerwiseQSampler(n_trials=20, n_replays=8, **more),
     "metaqnn": lambda **more: MetaQNNSampler(n_trials=20, n_replays=8, **more),
+    "multi-agent": lambda **more: MultiAgentSampler(n_startup_trials=2, **more),
 }
 
 
@@ -185,6 +186,7 @@ def test_trials_are_learned_in_the_order_in_which_they_finished(make):
     assert [kind(study.ask()) for _ in range(12)] == [kind(copied.ask()) for _ in range(12)]
 
 
+@pytest.mark.parametrize("make", [MAKERS["layerwise-q"], MAKERS["metaqnn"]])
 def test_a_storage_that_loses_the_order_of_parameters_is_told_of_it(make, monkeypatch):
     from optuna_trlhpo.baselines.q_learning import q_sampler
     from optuna_trlhpo.trials.order import noted_order

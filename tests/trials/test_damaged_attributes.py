@@ -444,7 +444,7 @@ def test_a_study_is_drawn_and_published_whatever_it_holds(
 def test_rivals_play_whatever_the_others_noted(data: st.DataObject) -> None:
     place = "system", "baselines:note"
     note = _damaged(copy.deepcopy(right_value(place)), data.draw)
-    for name in ("BeamGrowthSampler", "LocalSearchSampler"):
+    for name in ("BeamGrowthSampler", "LocalSearchSampler", "MultiAgentSampler"):
         study = make(place, note, getattr(baselines, name)(seed=0))
         study.optimize(grow, n_trials=1)
         assert study.trials[-1].state != TrialState.FAIL

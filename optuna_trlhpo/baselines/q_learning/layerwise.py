@@ -15,7 +15,7 @@ from optuna_trlhpo.baselines.q_learning.position import TrialPosition
 from optuna_trlhpo.baselines.q_learning.q_sampler import (
     EpsilonSchedule,
     Generators,
-    Learner,
+    PolicyLearner,
     QSampler,
     check_learning_rate,
 )
@@ -121,7 +121,7 @@ class LayerwiseQSampler(QSampler):
             objectives = "objective" if n == 1 else "objectives"
             raise ValueError(f"weights has {len(self._weights)} numbers; the study has {n} {objectives}")
 
-    def _make_learner(self, study: Study) -> Learner:
+    def _make_learner(self, study: Study) -> PolicyLearner:
         directions = list(study.directions)
         return LayerwiseLearner(
             LinkedTables(self._learning_rate),
@@ -158,7 +158,7 @@ class LinkedTables:
         self._own: dict[Hashable, Row] = {}
         self._linked: dict[Hashable, Row] = {}
 
-    def cell(self, own: Hashable, before: Hashable, action: int, actions: tuple[int, ...]) -> Cell:
+    def cell(self, own: Hashable, before: Hashable, action: int, actions: tuple[int, ...]) -> TableCell:
         """Return the place of a choice in both tables.
 
         Args:
@@ -168,14 +168,14 @@ class LinkedTables:
             actions: All choices in this state.
         """
         own_row = self._own.setdefault(own, {})
-        return Cell(own_row, self._linked.setdefault((own, before), {}), action, actions)
+        return TableCell(own_row, self._linked.setdefault((own, before), {}), action, actions)
 
-    def values(self, cell: Cell) -> list[float]:
+    def values(self, cell: TableCell) -> list[float]:
         """Return the value of each of the actions in the state of a choice."""
         linked, own = cell.linked, cell.own
         return [linked[a] if a in linked else own.get(a, _INITIAL) for a in cell.actions]
 
-    def update(self, cell: Cell, target: float) -> None:
+    def update(self, cell: TableCell, target: float) -> None:
         """Move the value of a choice towards its target, in both tables.
 
         A value of the linked table starts as that of the own one.
@@ -186,7 +186,7 @@ class LinkedTables:
         cell.own[cell.action] = own + self._learning_rate * (target - own)
 
 
-class Cell(NamedTuple):
+class TableCell(NamedTuple):
     """The place of a choice in the tables: its row in each, the action, and all actions of its state."""
 
     own: Row
@@ -195,7 +195,7 @@ class Cell(NamedTuple):
     actions: tuple[int, ...]
 
 
-def replay_choices(tables: LinkedTables, choices: Sequence[Cell], reward: float, link: float) -> None:
+def replay_choices(tables: LinkedTables, choices: Sequence[TableCell], reward: float, link: float) -> None:
     """Update the values of all choices of a trial, the last one first.
 
     Args:
@@ -217,7 +217,7 @@ def replay_choices(tables: LinkedTables, choices: Sequence[Cell], reward: float,
         target = (1 - link) * reward + link * max(tables.values(cell))
 
 
-class LayerwiseLearner(Learner):
+class LayerwiseLearner(PolicyLearner):
     """Tables and replay memory of one study.
 
     Args:
@@ -246,7 +246,7 @@ class LayerwiseLearner(Learner):
         self._link = link
         self._n_replays = n_replays
         self._n_bins = n_bins
-        self._memory: list[list[Cell]] = []
+        self._memory: list[list[TableCell]] = []
         self._outcomes: list[np.ndarray] = []
         self._constraints: list[dict[str, float]] = []
 
@@ -273,9 +273,9 @@ class LayerwiseLearner(Learner):
         for i in (newest, *rng.integers(len(self._memory), size=self._n_replays).tolist()):
             replay_choices(self._tables, self._memory[i], rewards[i], self._link)
 
-    def _choices(self, trial: FrozenTrial) -> list[Cell]:
+    def _choices(self, trial: FrozenTrial) -> list[TableCell]:
         position = TrialPosition(self._n_bins)
-        choices: list[Cell] = []
+        choices: list[TableCell] = []
         for name, value in trial.params.items():
             distribution = trial.distributions[name]
             own = unmasked(name), position.step_so_far(name)

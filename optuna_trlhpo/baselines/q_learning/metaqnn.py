@@ -15,7 +15,7 @@ from optuna_trlhpo.baselines.q_learning.position import TrialPosition
 from optuna_trlhpo.baselines.q_learning.q_sampler import (
     EpsilonSchedule,
     Generators,
-    Learner,
+    PolicyLearner,
     QSampler,
     check_learning_rate,
 )
@@ -116,7 +116,7 @@ class MetaQNNSampler(QSampler):
         self._n_replays = n_replays
         self._initial_value = float(initial_value)
 
-    def _make_learner(self, study: Study) -> Learner:
+    def _make_learner(self, study: Study) -> PolicyLearner:
         return MetaQNNLearner(
             QTable(initial=self._initial_value, learning_rate=self._learning_rate),
             direction=study.direction,
@@ -137,7 +137,7 @@ class Transition(NamedTuple):
     actions: tuple[int, ...]
 
 
-class MetaQNNLearner(Learner):
+class MetaQNNLearner(PolicyLearner):
     """Q-table and replay memory of one study.
 
     Args:

@@ -9,10 +9,10 @@ same tables.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import optuna
@@ -35,6 +35,7 @@ _KEPT_LEARNERS = 16
 """Limit on the learners: one for each study, or bracket of `HyperbandPruner`, that is played in turn."""
 _LAST = datetime.max
 
+AnyLearner = TypeVar("AnyLearner", bound="Learner")
 Generators = Callable[..., np.random.Generator]
 """Makes a random generator that depends only on the seed and on its arguments."""
 Identity = tuple[str, int, datetime | None]
@@ -50,7 +51,11 @@ class Learner(ABC):
 
     def __init__(self) -> None:
         self.learned: list[Identity] = []
-        self._models: set[tuple[Any, ...]] = set()
+        self._models: set[Hashable] = set()
+
+    def knows(self, params: Mapping[str, Any]) -> bool:
+        """Return whether a trial has had this configuration."""
+        return model_key(params) in self._models
 
     @property
     def n_models(self) -> int:
@@ -61,12 +66,16 @@ class Learner(ABC):
         """Learn from the trial that finished next."""
         self.learned.append(identity)
         if trial.params:
-            self._models.add(tuple((name, value_key(value)) for name, value in trial.params.items()))
+            self._models.add(model_key(trial.params))
         self._learn(trial, generators)
 
     @abstractmethod
     def _learn(self, trial: FrozenTrial, generators: Generators) -> None:
         """Update the tables."""
+
+
+class PolicyLearner(Learner):
+    """Learner with a greedy policy for every choice of a trial."""
 
     @abstractmethod
     def choose(
@@ -75,19 +84,22 @@ class Learner(ABC):
         """Return the greedy action for a parameter."""
 
 
+def model_key(params: Mapping[str, Any]) -> Hashable:
+    """Return a key that is equal for equal configurations, in whatever order their parameters are."""
+    return frozenset((name, value_key(value)) for name, value in params.items())
+
+
 @dataclass
 class QPlan(RivalPlan):
     """Plan of a trial that follows the policy of a learner."""
 
-    learner: Learner | None = None
+    learner: PolicyLearner | None = None
     position: TrialPosition = field(default_factory=lambda: TrialPosition(1))
     epsilon: float = 0.0
 
 
-class QSampler(PlannedSampler):
-    """Epsilon-greedy sampler: each step of a trial is random with a probability, and greedy otherwise.
-
-    A subclass makes the learner of a study and knows the probability.
+class LearningSampler(PlannedSampler, Generic[AnyLearner]):
+    """Sampler with a learner for each study, which a subclass makes.
 
     Args:
         n_bins: Largest number of actions of a number.
@@ -98,10 +110,35 @@ class QSampler(PlannedSampler):
         super().__init__(seed=seed)
         check_integer("n_bins", n_bins, least=1)
         self._n_bins = n_bins
-        self._learners: list[Learner] = []
+        self._learners: list[AnyLearner] = []
 
-    def _make_learner(self, study: Study) -> Learner:
+    def _make_learner(self, study: Study) -> AnyLearner:
         raise NotImplementedError
+
+    def _learner_of(self, study: Study) -> AnyLearner:
+        """Return the learner that has learned from all finished trials of the study."""
+        finished = [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
+        finished.sort(key=lambda trial: (trial.datetime_complete or _LAST, trial.number))
+        identities = [(study.study_name, trial.number, trial.datetime_start) for trial in finished]
+        known = [it for it in self._learners if it.learned == identities[: len(it.learned)]]
+        learner = max(known, key=lambda it: len(it.learned), default=None)
+        if learner is None:
+            learner = self._make_learner(study)
+        for trial, identity in zip(
+            finished[len(learner.learned) :], identities[len(learner.learned) :], strict=True
+        ):
+            learner.learn(in_order(trial), identity, self._generator)
+        if learner.learned:  # without trials it might be taken for the learner of another study
+            self._learners = [it for it in self._learners if it is not learner][-_KEPT_LEARNERS + 1 :]
+            self._learners.append(learner)
+        return learner
+
+
+class QSampler(LearningSampler[PolicyLearner]):
+    """Epsilon-greedy sampler: each step of a trial is random with a probability, and greedy otherwise.
+
+    A subclass makes the learner of a study and knows the probability.
+    """
 
     def _epsilon(self, n_models: int) -> float:
         """Probability of a random step after a number of different configurations."""
@@ -141,24 +178,6 @@ class QSampler(PlannedSampler):
                         f"The order of the parameters of trial {trial.number} was not stored: {error!r}"
                     )
             super().after_trial(study, trial, state, values)
-
-    def _learner_of(self, study: Study) -> Learner:
-        """Return the learner that has learned from all finished trials of the study."""
-        finished = [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
-        finished.sort(key=lambda trial: (trial.datetime_complete or _LAST, trial.number))
-        identities = [(study.study_name, trial.number, trial.datetime_start) for trial in finished]
-        known = [it for it in self._learners if it.learned == identities[: len(it.learned)]]
-        learner = max(known, key=lambda it: len(it.learned), default=None)
-        if learner is None:
-            learner = self._make_learner(study)
-        for trial, identity in zip(
-            finished[len(learner.learned) :], identities[len(learner.learned) :], strict=True
-        ):
-            learner.learn(in_order(trial), identity, self._generator)
-        if learner.learned:  # without trials it might be taken for the learner of another study
-            self._learners = [it for it in self._learners if it is not learner][-_KEPT_LEARNERS + 1 :]
-            self._learners.append(learner)
-        return learner
 
 
 class EpsilonSchedule:

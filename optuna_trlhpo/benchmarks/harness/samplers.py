@@ -136,6 +136,7 @@ BASELINES: dict[str, SamplerFactory] = {
     "smac": _smac,
     "layerwise-q": functools.partial(_scheduled, "LayerwiseQSampler"),
     "metaqnn": functools.partial(_scheduled, "MetaQNNSampler"),
+    "multi-agent": functools.partial(_baseline, "MultiAgentSampler"),
 }
 # hierarchical_tpe is missing: with Optuna 5.0.0 it cannot be created (docs/benchmarks.md).
 HUB_SAMPLERS: dict[str, SamplerFactory] = {
