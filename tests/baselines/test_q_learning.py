@@ -3,7 +3,12 @@
 import numpy as np
 import optuna
 import pytest
-from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
 
 from optuna_trlhpo import LayerSpace
 from optuna_trlhpo.baselines import LayerwiseQSampler, MetaQNNSampler, MultiAgentSampler
@@ -116,7 +121,10 @@ def test_a_schedule_is_scaled_or_stands_as_it_is():
     assert [EpsilonSchedule(phases, 40)(n) for n in (0, 29, 30, 9999)] == [1.0, 1.0, 0.5, 0.5]
 
 
-@pytest.mark.parametrize("phases", [(), ((1.5, 3),), ((0.5, 0),), ((0.5,),), 0.5, (("a", 1),), ((True, 1),)])
+@pytest.mark.parametrize(
+    "phases",
+    [(), ((1.5, 3),), ((0.5, 0),), ((0.5, np.inf),), ((0.5,),), 0.5, (("a", 1),), ((True, 1),)],
+)
 def test_a_bad_schedule_is_named(phases):
     with pytest.raises(ValueError, match="epsilon_schedule is .*; it must be pairs of a probability"):
         EpsilonSchedule(phases, None)
@@ -126,6 +134,25 @@ def test_ties_are_drawn_at_random():
     rng = np.random.default_rng(0)
     assert {greedy_action([0.5, 0.7, 0.7], (3, 5, 7), rng) for _ in range(20)} == {5, 7}
     assert {greedy_action([0.8, 0.7, 0.7], (3, 5, 7), rng) for _ in range(20)} == {3}
+
+
+@pytest.mark.parametrize("sampler", [MetaQNNSampler, LayerwiseQSampler])
+def test_epsilon_decides_for_a_whole_layer(sampler):
+    """Half of the layers are greedy in all their parameters, the others in none, but by chance."""
+    names = [f"layer{k}_{part}" for k in (1, 2, 3) for part in ("kind_of_a_b", "size", "rate")]
+    half = sampler(epsilon_schedule=((0.5, 1),), seed=0)
+    study = optuna.create_study(direction="maximize", sampler=half)
+    choices: dict[str, BaseDistribution] = {name: CategoricalDistribution(range(100)) for name in names}
+    for best, value in ((7, 1.0), (8, 0.0)):
+        params = dict.fromkeys(names, best)
+        study.add_trial(optuna.create_trial(params=params, distributions=choices, value=value))
+    greedy = []
+    for _ in range(40):
+        trial = study.ask()
+        chosen = [trial.suggest_categorical(name, range(100)) == 7 for name in names]
+        greedy.append(chosen[:3])  # behind another first layer the greedy choice is not known
+    n_greedy = [sum(it) for it in greedy]
+    assert set(n_greedy) <= {0, 1, 3} and 10 < n_greedy.count(3) < 30 and n_greedy.count(1) <= 3
 
 
 # What a study teaches ----------------------------------------------------------------------------------
@@ -151,13 +178,19 @@ def layers(trial):
     return float(SPACE.encode(network).mean())
 
 
-@pytest.mark.parametrize("played", [objective, layers])
-@pytest.mark.parametrize("url", [None, "sqlite"])
-def test_a_new_sampler_on_a_stored_study_goes_on_as_an_uninterrupted_one(make, played, url, tmp_path):
-    storage = f"sqlite:///{tmp_path}/study.db" if url else optuna.storages.InMemoryStorage()
+@pytest.mark.parametrize(
+    ("played", "parts", "url"),
+    [
+        (objective, (9, 1, 14), None),
+        (layers, (9, 1, 14), None),
+        (objective, (6, 1, 5), "sqlite:///{}/study.db"),
+    ],
+)
+def test_a_new_sampler_on_a_stored_study_goes_on_as_an_uninterrupted_one(make, played, parts, url, tmp_path):
+    storage = url.format(tmp_path) if url else optuna.storages.InMemoryStorage()
     whole = optuna.create_study(direction="maximize", sampler=make(seed=0))
-    whole.optimize(played, n_trials=24, catch=(ValueError,))
-    for n_trials in (9, 1, 14):
+    whole.optimize(played, n_trials=sum(parts), catch=(ValueError,))
+    for n_trials in parts:
         study = optuna.create_study(
             storage=storage, study_name="s", direction="maximize", sampler=make(seed=0), load_if_exists=True
         )
@@ -186,7 +219,6 @@ def test_trials_are_learned_in_the_order_in_which_they_finished(make):
     assert [kind(study.ask()) for _ in range(12)] == [kind(copied.ask()) for _ in range(12)]
 
 
-@pytest.mark.parametrize("make", [MAKERS["layerwise-q"], MAKERS["metaqnn"]])
 def test_a_storage_that_loses_the_order_of_parameters_is_told_of_it(make, monkeypatch):
     from optuna_trlhpo.baselines.q_learning import q_sampler
     from optuna_trlhpo.trials.order import noted_order

@@ -12,8 +12,10 @@ from optuna.trial import FrozenTrial, TrialState
 from optuna_trlhpo._checks import check_integer, is_number
 from optuna_trlhpo.baselines._planned import RivalPlan, note_of
 from optuna_trlhpo.baselines.q_learning.actions import action_of, actions_of, value_of
+from optuna_trlhpo.baselines.q_learning.position import TrialPosition
 from optuna_trlhpo.baselines.q_learning.q_sampler import (
     Generators,
+    LearnedPlan,
     Learner,
     LearningSampler,
     check_learning_rate,
@@ -126,6 +128,10 @@ class MultiAgentSampler(LearningSampler["MultiAgentLearner"]):
         )
 
     def _new_plan(self, study: Study, trial: FrozenTrial) -> RivalPlan:
+        plan = self._next_plan(study, trial)
+        return LearnedPlan(plan.values, plan.note, TrialPosition(self._n_bins))
+
+    def _next_plan(self, study: Study, trial: FrozenTrial) -> RivalPlan:
         learner = self._learner_of(study)
         running = [
             other

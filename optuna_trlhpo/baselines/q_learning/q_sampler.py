@@ -25,6 +25,7 @@ from optuna_trlhpo.baselines._planned import PlannedSampler, RivalPlan
 from optuna_trlhpo.baselines._values import random_value
 from optuna_trlhpo.baselines.q_learning.actions import value_of
 from optuna_trlhpo.baselines.q_learning.position import TrialPosition
+from optuna_trlhpo.layers import unmasked
 from optuna_trlhpo.trials.attributes import write_to_trial
 from optuna_trlhpo.trials.order import ORDER_ATTRIBUTE, in_order, keeps_order, order_note
 from optuna_trlhpo.trials.values import value_key
@@ -90,11 +91,17 @@ def model_key(params: Mapping[str, Any]) -> Hashable:
 
 
 @dataclass
-class QPlan(RivalPlan):
+class LearnedPlan(RivalPlan):
+    """Plan of a trial that knows the position in it."""
+
+    position: TrialPosition = field(default_factory=lambda: TrialPosition(1))
+
+
+@dataclass
+class QPlan(LearnedPlan):
     """Plan of a trial that follows the policy of a learner."""
 
     learner: PolicyLearner | None = None
-    position: TrialPosition = field(default_factory=lambda: TrialPosition(1))
     epsilon: float = 0.0
 
 
@@ -114,6 +121,29 @@ class LearningSampler(PlannedSampler, Generic[AnyLearner]):
 
     def _make_learner(self, study: Study) -> AnyLearner:
         raise NotImplementedError
+
+    def _answer(
+        self, study: Study, trial: FrozenTrial, plan: RivalPlan, name: str, distribution: BaseDistribution
+    ) -> Any:
+        assert isinstance(plan, LearnedPlan)
+        plan.position.catch_up(trial)
+        return super()._answer(study, trial, plan, name, distribution)
+
+    def after_trial(
+        self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
+    ) -> None:
+        with self._lock:
+            plan = self._plans.get((study.study_name, trial.number, trial.datetime_start))
+            if isinstance(plan, LearnedPlan) and not keeps_order(study):
+                plan.position.catch_up(trial)
+                note = order_note(list(plan.position.values))
+                try:  # an exception would end the study
+                    write_to_trial(study, trial, ORDER_ATTRIBUTE, note)
+                except Exception as error:
+                    _logger.warning(
+                        f"The order of the parameters of trial {trial.number} was not stored: {error!r}"
+                    )
+            super().after_trial(study, trial, state, values)
 
     def _learner_of(self, study: Study) -> AnyLearner:
         """Return the learner that has learned from all finished trials of the study."""
@@ -156,28 +186,12 @@ class QSampler(LearningSampler[PolicyLearner]):
         assert isinstance(plan, QPlan) and plan.learner is not None
         position = plan.position
         position.catch_up(trial)
-        step = name if position.is_new_step(name) else position.steps[-1].choices[0][0]
+        step = unmasked(name) if position.is_new_step(name) else position.steps[-1].choices[0][0]
         rng = self._generator("value", trial.number, name)
         if self._generator("explore", trial.number, step).random() < plan.epsilon:
             return random_value(distribution, rng)
         action = plan.learner.choose(position, name, distribution, rng)
         return value_of(name, distribution, action, self._n_bins, rng)
-
-    def after_trial(
-        self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
-    ) -> None:
-        with self._lock:
-            plan = self._plans.get((study.study_name, trial.number, trial.datetime_start))
-            if isinstance(plan, QPlan) and not keeps_order(study):
-                plan.position.catch_up(trial)
-                note = order_note(list(plan.position.values))
-                try:  # an exception would end the study
-                    write_to_trial(study, trial, ORDER_ATTRIBUTE, note)
-                except Exception as error:
-                    _logger.warning(
-                        f"The order of the parameters of trial {trial.number} was not stored: {error!r}"
-                    )
-            super().after_trial(study, trial, state, values)
 
 
 class EpsilonSchedule:
@@ -201,7 +215,7 @@ class EpsilonSchedule:
         are_pairs = isinstance(phases, Sequence) and all(
             isinstance(pair, Sequence) and len(pair) == 2 and all(map(is_number, pair)) for pair in phases
         )
-        if not are_pairs or not phases or not all(0 <= share <= 1 and n > 0 for share, n in phases):
+        if not are_pairs or not phases or not all(0 <= share <= 1 and 0 < n < np.inf for share, n in phases):
             raise ValueError(
                 f"epsilon_schedule is {phases!r}; it must be pairs of a probability from 0 to 1 and a "
                 "positive number of configurations, such as ((1.0, 60), (0.1, 40))"
