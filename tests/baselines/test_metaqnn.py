@@ -15,6 +15,7 @@ from optuna_trlhpo.baselines.q_learning.position import TrialPosition
 from optuna_trlhpo.baselines.q_learning.q_sampler import EpsilonSchedule
 from optuna_trlhpo.baselines.q_learning.q_table import QTable
 from optuna_trlhpo.baselines.q_learning.representation import Representation, representation_of
+from optuna_trlhpo.layers import MaxPool
 from tests.helpers import value_of
 
 GREEDY = ((0.0, 1),)
@@ -177,6 +178,21 @@ def test_it_learns_on_its_own_space():
     }
     values = [value_of(trial) for trial in study.trials]
     assert np.mean(values[250:300]) > np.mean(values[:30]) + 0.2
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_it_learns_on_table_1(seed):
+    """Pooling layers are right, and the late networks have more of them than the first ones."""
+    space = LayerSpace(max_layers=4)
+
+    def accuracy(trial):
+        network = space.suggest(trial)
+        return 0.5 + sum(isinstance(layer, MaxPool) for layer in network) / 8
+
+    study = optuna.create_study(direction="maximize", sampler=MetaQNNSampler(n_trials=100, seed=seed))
+    study.optimize(accuracy, n_trials=150)
+    values = [value_of(trial) for trial in study.trials]
+    assert np.mean(values[120:]) > np.mean(values[:50]) + 0.03
 
 
 def test_failures_are_learned():

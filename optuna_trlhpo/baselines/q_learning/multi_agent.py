@@ -53,14 +53,14 @@ class MultiAgentSampler(LearningSampler["MultiAgentLearner"]):
     agent has tried everything around the master's configuration, trials are random until one is better.
 
     Sources: Neary, "Automatic Hyperparameter Tuning in Deep Convolutional Neural Networks Using Asynchronous
-    Reinforcement Learning", IEEE ICCC, 2018; its successor Neary and Allan, "Plug and Play Deep Convolutional
-    Neural Networks", ICAART, 2019; and what Shaer et al. (arXiv 2403.12237) write of the former. The text of
-    the former is not public. Published are: an agent for each hyper-parameter, that agents learn
-    asynchronously, a master that synchronises them and finds the best combination, and the hyper-parameters:
-    filter sizes and numbers of filters of the convolutions, then fully connected layers. The states, actions,
-    rewards and the update of the agents, the turns, how the master combines, and all numbers are ours. The
-    successor begins with one convolution and appends others; here the number of layers is a hyper-parameter
-    like any other.
+    Reinforcement Learning", IEEE ICCC, 2018, whose text is not public; its successor Neary and Allan, "Plug
+    and Play Deep Convolutional Neural Networks", SciTePress, 2019, which is public in part; and what Shaer et
+    al. (arXiv 2403.12237) write of the former. Published are: an agent for each hyper-parameter; that agents
+    learn asynchronously; a master that synchronises them and finds the best combination; and the
+    hyper-parameters: filter sizes and numbers of filters of the convolutions, then fully connected layers.
+    The states, actions, rewards and the update of the agents, the turns, how the master combines, and all
+    numbers are ours. The successor begins with one convolution and appends others; here the number of layers
+    is a hyper-parameter like any other.
 
     Failed and infeasible trials rank last; pruned ones count with their last report, or as failed if they
     have none.
