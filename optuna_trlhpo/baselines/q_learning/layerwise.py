@@ -79,16 +79,16 @@ class LayerwiseQSampler(QSampler):
     Examples:
         >>> import optuna
         >>> def accuracy_and_bytes(trial):
-        ...     filters = [trial.suggest_categorical(f"layer{k}_filters", [8, 16, 32]) for k in (1, 2, 3)]
-        ...     trial.set_constraint("bytes", sum(filters) - 60)
+        ...     filters = [trial.suggest_categorical(f"layer{k}_filters", [8, 16, 32]) for k in (1, 2)]
+        ...     trial.set_constraint("bytes", sum(filters) - 40)
         ...     return min(filters) / 32, sum(filters)
         >>> sampler = LayerwiseQSampler(n_trials=60, weights=[4, 1], seed=0)
         >>> study = optuna.create_study(directions=["maximize", "minimize"], sampler=sampler)
         >>> study.optimize(accuracy_and_bytes, n_trials=60)
-        >>> study.sampler = LayerwiseQSampler(weights=[4, 1], epsilon_schedule=((0.0, 1),))  # its policy
+        >>> study.sampler = LayerwiseQSampler(weights=[4, 1], epsilon_schedule=((0.0, 1),), seed=0)  # greedy
         >>> study.optimize(accuracy_and_bytes, n_trials=1)
         >>> study.trials[-1].params
-        {'layer1_filters': 16, 'layer2_filters': 16, 'layer3_filters': 16}
+        {'layer1_filters': 16, 'layer2_filters': 16}
     """
 
     def __init__(

@@ -89,7 +89,7 @@ class MetaQNNSampler(QSampler):
         ...     return kinds.count("b") / 3
         >>> study = optuna.create_study(direction="maximize", sampler=MetaQNNSampler(n_trials=40, seed=0))
         >>> study.optimize(accuracy, n_trials=40)
-        >>> study.sampler = MetaQNNSampler(epsilon_schedule=((0.0, 1),))  # what it has learned
+        >>> study.sampler = MetaQNNSampler(epsilon_schedule=((0.0, 1),), seed=0)  # its greedy policy
         >>> study.optimize(accuracy, n_trials=1)
         >>> study.trials[-1].params
         {'layer1': 'b', 'layer2': 'b', 'layer3': 'b'}
