@@ -47,7 +47,7 @@ IMPORTED := import os, optuna, optuna_trlhpo as it; assert it.__file__.startswit
 	study.optimize(lambda trial: float(len(space.suggest(trial))), n_trials=3); assert study.trials[0].user_attrs == {}
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long test-all test-lowest install install-lowest dist test-smac test-workers soak-workers test-browser lint format docs bench bench-full bench-foreign ablate transfer real confirm pareto bench-engine train-less engine-search small repeats reports seconds stopping parallel policy table2 table2-night idioms overhead workers-cost soak fuzz clean
+.PHONY: help demo test test-long test-all test-lowest install install-lowest dist test-smac test-workers soak-workers test-browser lint format docs bench bench-full bench-foreign ablate transfer real confirm pareto bench-engine train-less engine-search small compress repeats reports seconds stopping parallel policy table2 table2-night idioms overhead workers-cost soak fuzz clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -143,6 +143,9 @@ engine-search: $(INSTALLED) ## whole searches with and without what spares train
 
 small: $(INSTALLED) ## the best networks for small devices that five searches find, also in int8; a night
 	$(BENCHMARKS) small --jobs $(JOBS) --out $(ROWS)/small
+
+compress: $(INSTALLED) ## VGG-11, GoogLeNet and a U-Net made smaller without loss of accuracy; an hour
+	$(BENCHMARKS) compress --jobs $(JOBS) --out $(ROWS)/compression
 
 repeats: $(INSTALLED) ## how often samplers propose what has been tried, on twenty pipelines; an hour
 	$(BENCHMARKS) repeats --jobs $(JOBS) --out $(ROWS)/repeats

@@ -30,6 +30,7 @@ _COMMANDS: tuple[tuple[str, Callable[[argparse.ArgumentParser], None], str], ...
     ("train-less", training.add_train_less, "measure savings and costs of reduced training"),
     ("engine-search", training.add_engine_search, "compare whole searches with and without reduced training"),
     ("small", training.add_small, "search networks for small devices, and test them as floats and as int8"),
+    ("compress", training.add_compress, "make known networks smaller and faster without loss of accuracy"),
     ("repeats", search.add_repeats, "count repeated configurations"),
     ("reports", search.add_reports, "measure whether reports inform later choices of the same trial"),
     ("seconds", search.add_seconds, "measure what a budget in seconds is worth"),

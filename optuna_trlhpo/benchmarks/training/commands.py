@@ -129,3 +129,39 @@ def _small(arguments: argparse.Namespace) -> int:
     from optuna_trlhpo.benchmarks.training import small_networks
 
     return small_networks.handle(arguments)
+
+
+def add_compress(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``compress``."""
+    parser.add_argument(
+        "--network",
+        nargs="+",
+        default=list(defaults.COMPRESSED_NETWORKS),
+        choices=defaults.COMPRESSED_NETWORKS,
+        metavar="NAME",
+        help=f"networks to compress (default: {' '.join(defaults.COMPRESSED_NETWORKS)})",
+    )
+    parser.add_argument("--sampler", default="trlhpo", metavar="NAME", help="default: %(default)s")
+    for name, default, what in (
+        ("searches", 1, "number of searches per network"),
+        ("first-seed", 0, "random seed of the first search; the others follow"),
+        ("repeats", 2, "number of retrainings for the choice, and for the test"),
+    ):
+        parser.add_argument(
+            f"--{name}", type=int, default=default, metavar="N", help=f"{what} (default: %(default)s)"
+        )
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        default=defaults.COMPRESSION_MINUTES,
+        metavar="M",
+        help="duration of a search, without the trainings before and after it (default: %(default)s)",
+    )
+    add_common_arguments(parser, out="benchmark-rows/compression", holds="MNIST")
+    parser.set_defaults(handle=_compress)
+
+
+def _compress(arguments: argparse.Namespace) -> int:
+    from optuna_trlhpo.benchmarks.training import compression
+
+    return compression.handle(arguments)

@@ -12,7 +12,7 @@ from optuna_trlhpo.cnn.data import digits_on_canvas, segmentation_data
 from optuna_trlhpo.cnn.data.fitting import fitted
 from optuna_trlhpo.cnn.data.segmentation import DIGITS, INK, NOISE
 
-SIZES = {"train_size": 30, "validation_size": 20, "test_size": 10, "device": "cpu"}
+SIZES: dict[str, Any] = {"train_size": 30, "validation_size": 20, "test_size": 10, "device": "cpu"}
 
 
 def test_canvases_are_what_they_are_said_to_be() -> None:
