@@ -111,3 +111,11 @@ def test_paper_figures(tmp_path: Path) -> None:
     assert written == {f"{name}.{kind}" for name in names for kind in ("html", "svg")}
     again = run("paper_figures.py", *options, cwd=tmp_path)
     assert again == output  # nothing is searched twice, and the studies say the same
+
+
+@pytest.mark.slow
+def test_compress_compares_with_the_original(tmp_path: Path) -> None:
+    output = run("compress.py", "--trials", "2", "--epochs", "1", "--canvases", "40", cwd=tmp_path)
+    lines = output.splitlines()
+    assert lines[0].startswith("Trial ") and "down.0.0.channels" in lines[0]
+    assert [line.split()[0] for line in lines[-2:]] == ["original", "trial"] and "100.0 %" in lines[-2]
