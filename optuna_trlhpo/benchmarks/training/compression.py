@@ -220,8 +220,8 @@ def report(rows: Iterable[Row], names: Sequence[str] = COMPRESSED_NETWORKS) -> s
     return (
         "## Compressed networks\n\n"
         "Mean test accuracies (of `unet` the mean IoU) of repeated trainings. The result is the smallest "
-        "network that kept the accuracy of the original on the validation images. Times are relative to "
-        "those of the original. The abstract of Iranfar, Zapater and Atienza (2021, "
+        "network that kept the accuracy of the original, less one standard error, on the validation images. "
+        "Times are relative to those of the original. The abstract of Iranfar, Zapater and Atienza (2021, "
         f"10.1109/TCAD.2021.3077193) has, at most and on other data: {PUBLISHED}.\n\n"
         f"{table(heads, lines)}\n\n"
         + "".join(f"- {form}\n" for form in forms)

@@ -14,6 +14,7 @@ from torch import nn
 from optuna_trlhpo._checks import check_positive_integer, is_number
 from optuna_trlhpo.cnn.compress.costs import count_bytes, count_costs
 from optuna_trlhpo.cnn.compress.results import RELATIVE, CompressionTest, tested_network
+from optuna_trlhpo.cnn.compress.scores import standard_error
 from optuna_trlhpo.cnn.timing_lock import TIMING_LOCK
 
 if TYPE_CHECKING:
@@ -33,11 +34,14 @@ def smallest(
 ) -> FrozenTrial:
     """Return the trial with the cheapest network that loses at most ``max_loss`` on the validation images.
 
-    A search that picks the cheapest network that was accurate once picks a lucky one. So the candidates, the
-    cheapest of those whose trial lost at most ``max_loss``, are trained again with new seeds, and
-    so is the original network. The cheapest candidate whose mean accuracy then is at most ``max_loss`` below
-    that of the original is the result, and if there is none, the most accurate one. The test images are not
-    read.
+    A search that picks the cheapest network that was accurate once picks a lucky one. So the cheapest
+    networks that were accurate enough in their trials are candidates: they are trained again with new seeds,
+    and so is the original network. The cheapest candidate whose mean accuracy is enough then is the result,
+    and if there is none, the most accurate one. The test images are not read.
+
+    Enough is the accuracy of the original, less ``max_loss`` and less one standard error, since the
+    validation images do not tell closer ones apart (the one-standard-error rule; Hastie, Tibshirani and
+    Friedman, 2009, "The elements of statistical learning", section 7.10).
 
     Args:
         objective: Objective of the study.
@@ -67,13 +71,14 @@ def smallest(
             f"study {study.study_name!r} has no complete trial of this network, data and training"
         )
     trials = sorted(found.values(), key=lambda it: it.user_attrs[cost])
-    least = objective.original.accuracy - max_loss
+    allowed = max_loss + standard_error(objective.trainer.validate(objective.original.network))
+    least = objective.original.accuracy - allowed
     able = [trial for trial in trials if trial.user_attrs["accuracy"] >= least]
     if not able:
         able = sorted(trials, key=lambda it: -it.user_attrs["accuracy"])
 
     originals = _originals(objective, repeats, "validation")
-    least = float(np.mean([objective.validated(network) for network, _ in originals])) - max_loss
+    least = float(np.mean([objective.validated(network) for network, _ in originals])) - allowed
     means: list[tuple[float, FrozenTrial]] = []
     for trial in able[:candidates]:
         scores = []

@@ -106,6 +106,21 @@ def interval(
     return float(low), float(high)
 
 
+def standard_error(table: np.ndarray) -> float:
+    """Return the standard error of the score of one training for the choice of the images, by bootstrap.
+
+    Examples:
+        >>> table = np.ones((100, 2, 1))
+        >>> table[:20, 0] = 0
+        >>> round(standard_error(table), 2)  # (0.8 * 0.2 / 100) ** 0.5
+        0.04
+    """
+    rng = np.random.default_rng(0)
+    n = len(table)
+    weights = rng.multinomial(n, np.full(n, 1 / n), size=RESAMPLES).astype(np.float64)
+    return float(_resampled([table], weights, rng).std())
+
+
 def _resampled(tables: Sequence[np.ndarray], weights: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Return the mean score of the trainings for each resample."""
     scores = [

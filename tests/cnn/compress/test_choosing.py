@@ -13,6 +13,7 @@ from optuna.trial import create_trial
 from torch import nn
 
 from optuna_trlhpo.cnn import CompressObjective
+from optuna_trlhpo.cnn.compress import choosing
 from optuna_trlhpo.cnn.compress.scores import interval, score_of, score_table
 from tests.cnn.compress.test_objective import make, run
 
@@ -82,7 +83,8 @@ def test_the_smallest_network_that_keeps_its_accuracy_is_chosen(
     objective, study = searched
     by_size = sorted(study.trials, key=lambda it: it.user_attrs["parameters"])
     seen: list[tuple[int, str]] = []
-    accurate = {trial.number: 0.7 for trial in by_size[1:]} | {by_size[0].number: 0.68}
+    accurate = {trial.number: 0.685 for trial in by_size[1:]} | {by_size[0].number: 0.67}
+    monkeypatch.setattr(choosing, "standard_error", lambda table: 0.02)
 
     def train_again(self: Any, values: Any, repeat: str, original: nn.Module) -> Any:
         number = next(it.number for it in study.trials if it.params == values)
