@@ -78,22 +78,40 @@ def test_a_progressive_study_pays_for_every_prefix(run, trained):
     assert all(value == max(value, 0.6) for value, _ in row["models"])
 
 
-def test_an_interrupted_study_goes_on(run, trained, monkeypatch):
+@pytest.fixture
+def interrupt(run, monkeypatch):
+    """Runs a study that is interrupted before a training, and runs it again."""
     validate = Trainer.validate
 
-    def interrupted(self, layers, **others):
-        if len(trained) == 7:
-            raise KeyboardInterrupt
-        return validate(self, layers, **others)
+    def call(samplers, *, before, networks):
+        def interrupted(self, layers, **others):
+            if len(networks) == before:
+                raise KeyboardInterrupt
+            return validate(self, layers, **others)
 
-    monkeypatch.setattr(Trainer, "validate", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        run()
-    monkeypatch.setattr(Trainer, "validate", validate)
-    (row,) = run()
+        monkeypatch.setattr(Trainer, "validate", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(samplers)
+        monkeypatch.setattr(Trainer, "validate", validate)
+        (row,) = run(samplers)
+        return row
+
+    return call
+
+
+def test_an_interrupted_study_goes_on(interrupt, trained):
+    row = interrupt(["random"], before=7, networks=trained)
     assert row["trainings"] == len(trained) == 12  # the seven before count, and are not trained again
     assert len(set(trained)) == 12
     assert row["hits"] <= 2  # Optuna's sampler did not begin again
+
+
+def test_an_interrupted_agent_goes_on_as_if_it_had_not_been(interrupt, trained, tmp_path):
+    (whole,) = table2.run("tiny", ["trlhpo-paper"], seeds=[0], problem="digits", out=tmp_path / "whole")
+    trained.clear()
+    row = interrupt(["trlhpo-paper"], before=8, networks=trained)
+    for name in ("curve", "architecture", "trainings", "trials", "hits"):
+        assert row[name] == whole[name], name
 
 
 def test_a_study_that_fails_is_told_and_goes_on(run, trained):
