@@ -28,7 +28,9 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(module.SETTINGS, "unet", brief)
 
 
-@pytest.mark.parametrize("sampler", ["trlhpo", "tpe", "nsga2"])
+@pytest.mark.parametrize(
+    "sampler", ["trlhpo", *(pytest.param(it, marks=pytest.mark.slow) for it in ("tpe", "nsga2"))]
+)
 def test_row_and_report(sampler: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["compress", "--network", "unet", "--sampler", sampler, "--minutes", "0.03"]
     arguments += ["--repeats", "1", "--first-seed", "2000", "--out", str(tmp_path)]
@@ -45,6 +47,7 @@ def test_row_and_report(sampler: str, tmp_path: Path, capsys: pytest.CaptureFixt
     assert main(arguments) == 0 and len(read_rows(tmp_path)) == 1
 
 
+@pytest.mark.slow
 def test_search_goes_on_after_an_interruption(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     how: dict[str, Any] = dict(seeds=[2000], minutes=0.02, repeats=1, sampler="random", out=tmp_path)
 
