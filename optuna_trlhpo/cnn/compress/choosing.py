@@ -37,7 +37,7 @@ def smallest(
     A search that picks the cheapest network that was accurate once picks a lucky one. So the cheapest
     networks that were accurate enough in their trials are candidates: they are trained again with new seeds,
     and so is the original network. The cheapest candidate whose mean accuracy is enough then is the result,
-    and if there is none, the most accurate one. The test images are not read.
+    and if there is none, the most accurate one, with a warning in the log. The test images are not read.
 
     Enough is the accuracy of the original, less ``max_loss`` and less one standard error, since the
     validation images do not tell closer ones apart (the one-standard-error rule; Hastie, Tibshirani and
@@ -94,7 +94,12 @@ def smallest(
         # Rounded, so that floating-point errors of a mean do not decide.
         if round(means[-1][0] - least, 9) >= 0:
             return trial
-    return max(means, key=lambda it: it[0])[1]
+    best, trial = max(means, key=lambda it: it[0])
+    _logger.warning(
+        f"No candidate has the accuracy of the original, at least {least:.4f}; trial {trial.number}, the "
+        f"most accurate one with {best:.4f}, is the result."
+    )
+    return trial
 
 
 def compare(

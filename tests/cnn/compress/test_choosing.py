@@ -79,7 +79,9 @@ def test_a_difference_on_the_same_images_is_known_more_exactly() -> None:
 
 
 def test_the_smallest_network_that_keeps_its_accuracy_is_chosen(
-    searched: tuple[CompressObjective, optuna.Study], monkeypatch: pytest.MonkeyPatch
+    searched: tuple[CompressObjective, optuna.Study],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     objective, study = searched
     by_size = sorted(study.trials, key=lambda it: it.user_attrs["parameters"])
@@ -103,7 +105,9 @@ def test_the_smallest_network_that_keeps_its_accuracy_is_chosen(
     wanted = [(trial.number, f"validation {k}") for trial in by_size[:2] for k in range(2)]
     assert seen == wanted
     assert objective.smallest(study, max_loss=0.02).number == by_size[0].number
+    assert "No candidate has the accuracy" not in caplog.text
     assert objective.smallest(study, candidates=1).number == by_size[0].number  # the best of those tried
+    assert "No candidate has the accuracy of the original, at least 0.6800" in caplog.text
     fastest = min(study.trials, key=lambda it: it.user_attrs["inference_seconds"])
     chosen = objective.smallest(study, max_loss=0.1, cost="inference_seconds")
     assert chosen.number == fastest.number
