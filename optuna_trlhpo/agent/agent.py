@@ -24,6 +24,7 @@ from optuna_trlhpo.agent.configurations.planner import ConfigurationPlanner
 from optuna_trlhpo.agent.configurations.running import PlannedTrial
 from optuna_trlhpo.agent.course import Course, Proposal
 from optuna_trlhpo.agent.explain import with_path_plan
+from optuna_trlhpo.agent.freed_memory import return_free_memory
 from optuna_trlhpo.agent.generators import make_generator
 from optuna_trlhpo.agent.layer_prior import LayerPrior
 from optuna_trlhpo.agent.network_agent import NetworkAgent
@@ -43,6 +44,8 @@ _logger = optuna.logging.get_logger("optuna.trlhpo.sampler")
 
 _MANY_TRIALS = 20
 """Number of trials above which learning from them one by one is announced."""
+_TRIM_INTERVAL = 500
+"""Number of trials after which freed memory is returned to the operating system."""
 _STARTUP_VALUES = 1.5
 """Networks with a value per startup trial, on average, that make further startup trials unnecessary."""
 
@@ -117,9 +120,12 @@ class Agent:
         if reading.finished is not None:
             if len(reading.finished) > _MANY_TRIALS:
                 _logger.info(f"Learning from {len(reading.finished)} trials, one after the other.")
+            before = self._n_observed
             for trials in [[trial] for trial in reading.finished] or [[]]:
                 self.observe(trials, keeps_order=reading.keeps_order)
                 self.learn()
+            if before // _TRIM_INTERVAL != self._n_observed // _TRIM_INTERVAL:
+                return_free_memory()
         running = reading.running
         course = self.courses.get(running.number)
         if course is None:

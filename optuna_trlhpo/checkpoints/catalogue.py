@@ -23,6 +23,7 @@ from optuna_trlhpo.agent.configurations.given import GivenValues
 from optuna_trlhpo.agent.configurations.layout import Layout
 from optuna_trlhpo.agent.configurations.memory import ConfigurationMemory
 from optuna_trlhpo.agent.configurations.planner import ConfigurationPlanner
+from optuna_trlhpo.agent.configurations.sorts import SortHistory
 from optuna_trlhpo.agent.configurations.state_critics import StateCritics
 from optuna_trlhpo.agent.configurations.transfer import ConfigurationSource
 from optuna_trlhpo.agent.ddpg import DDPG
@@ -78,6 +79,7 @@ OBJECTS = _by_name(
         StateCritics,
         Columns,
         Entries,
+        SortHistory,
         Layout,
         GivenValues,
         SpaceModel,
@@ -108,6 +110,8 @@ def replaced(value: Any) -> dict[str, Any]:
         return {"courses": dict.fromkeys(value.courses)}
     if isinstance(value, ConfigurationMemory):  # collected again from the actions
         return {"_without": (), "_n_without": 0, "_tried_without": set()}
+    if isinstance(value, SortHistory):
+        return vars(SortHistory())
     if isinstance(value, PriorKnowledge):  # a space is learned again when a trial enters it
         nothing = {"context": None, "_is_set": False, "space_samples": None}
         return nothing | {"_known": {}, "_descriptors": {}}

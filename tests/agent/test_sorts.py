@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 
-from optuna_trlhpo.agent.configurations.sorts import Tried, sorts_of
+from optuna_trlhpo.agent.configurations.sorts import SortHistory, Tried, sorts_of
 
 TEMPLATE = np.array([0, 1, 1, 2])  # a choice, two places of one parameter, and one of another
 N = np.nan
@@ -13,7 +15,11 @@ _, _, other = sorts_of(np.array([ONE, TWO, OTHER]), TEMPLATE)
 
 
 def tried(rows, values):
-    return Tried(np.array(rows), list(range(len(rows))), np.array(values, dtype=float), TEMPLATE)
+    rows = np.array(rows)
+    history = SortHistory()
+    for n in range(1, len(rows) + 1):
+        history.update(rows[:n], TEMPLATE)
+    return Tried(history, rows, list(range(len(rows))), np.array(values, dtype=float), TEMPLATE)
 
 
 def test_places_of_one_parameter_are_of_one_sort_and_exactly_of_two():
@@ -47,3 +53,13 @@ def test_where_nothing_is_gained_other_sizes_are_looked_at_too():
     assert stuck.is_time_for_another()
     (two,) = sorts_of(np.array([TWO]), TEMPLATE, exact=True)
     assert stuck.another(np.array([ONE, TWO, OTHER])) == two
+
+
+def test_a_history_is_as_if_computed_at_once():
+    rows = np.array([ONE, TWO, OTHER, ONE, TWO])
+    history = SortHistory().update(rows[:2], TEMPLATE, version=1)
+    for version in (1, 2):
+        history.update(rows, TEMPLATE, version=version)
+        assert history.sorts == sorts_of(rows, TEMPLATE)
+        assert history.visits == Counter(sorts_of(rows, TEMPLATE))
+        assert history.exact_visits == Counter(sorts_of(rows, TEMPLATE, exact=True))

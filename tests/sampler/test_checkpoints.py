@@ -260,7 +260,7 @@ def test_an_agent_that_fails_learns_anew(saved: Any) -> None:
     assert [t.params for t in study.trials] == [t.params for t in expected.trials]
 
 
-LAYOUTS = {"2": "700a741c50223ef9"}
+LAYOUTS = {"2": "5b00262500a1716e"}
 """Digests of the attributes of the stored classes, by the version of the format."""
 
 

@@ -30,7 +30,7 @@ from optuna_trlhpo.agent.configurations.costs import ConfigurationCosts
 from optuna_trlhpo.agent.configurations.critic import ConfigurationCritic
 from optuna_trlhpo.agent.configurations.memory import ConfigurationMemory, Known, Record, key_of, row_of
 from optuna_trlhpo.agent.configurations.plan import ConfigurationPlan
-from optuna_trlhpo.agent.configurations.sorts import Sort, Tried, sorts_of
+from optuna_trlhpo.agent.configurations.sorts import Sort, SortHistory, Tried, sorts_of
 from optuna_trlhpo.agent.configurations.state_critics import StateCritics
 from optuna_trlhpo.agent.configurations.transfer import ConfigurationSource
 from optuna_trlhpo.agent.learning import Occasions
@@ -92,6 +92,7 @@ class ConfigurationPlanner:
         of_costs = ConfigurationCritic(AgentConfig(), seed, self.columns, ())
         self.costs = ConfigurationCosts(of_costs, self.memory, budget)
         self._occasions = Occasions()
+        self._sorts = SortHistory()
 
     # Learning -----------------------------------------------------------------------------------------
 
@@ -326,7 +327,9 @@ class ConfigurationPlanner:
         if not self.branches or not self._config.random_interval or len(weights) > 1 or not len(known.trial):
             return None
         template = self.columns.places.template
-        tried = Tried(self.memory.actions(), known.trial.tolist(), known.values, template)
+        actions = self.memory.actions()
+        history = self._sorts.update(actions, template, self.columns.version)
+        tried = Tried(history, actions, known.trial.tolist(), known.values, template)
         return tried.another(rows) if tried.is_time_for_another() else None
 
     def _prefixes(self, path: Path, lengths: Sequence[int]) -> list[np.ndarray]:

@@ -60,10 +60,45 @@ def sorts_of(rows: np.ndarray, template: np.ndarray, *, exact: bool = False) -> 
     return [sorts[k] for k in of_row.tolist()]
 
 
+class SortHistory:
+    """Sorts of all trials in their order, computed once for each trial.
+
+    Attributes:
+        sorts: Sort of each trial.
+        visits: Number of trials of each sort.
+        exact_visits: The same for sorts that are sets of parameters.
+    """
+
+    def __init__(self) -> None:
+        self._version = -1
+        self.sorts: list[Sort] = []
+        self.visits: Counter[Sort] = Counter()
+        self.exact_visits: Counter[Sort] = Counter()
+
+    def update(self, configurations: np.ndarray, template: np.ndarray, version: int = 0) -> SortHistory:
+        """Add the trials that are new among all ``[T, D]``, and return the history.
+
+        Args:
+            configurations: Configurations of all trials.
+            template: Numbers of templates, as for `sorts_of`.
+            version: Version of the columns; with another one all is computed again.
+        """
+        if version != self._version or len(configurations) < len(self.sorts):
+            self._version, self.sorts = version, []
+            self.visits, self.exact_visits = Counter(), Counter()
+        new = configurations[len(self.sorts) :]
+        latest = sorts_of(new, template)
+        self.sorts += latest
+        self.visits.update(latest)
+        self.exact_visits.update(sorts_of(new, template, exact=True))
+        return self
+
+
 class Tried:
     """Statistics of the sorts that were tried.
 
     Args:
+        history: Sorts of all trials.
         configurations: ``[T, D]`` configurations of all trials.
         trial: ``[N]`` trials that have a value.
         values: ``[N]`` values of these trials.
@@ -71,10 +106,15 @@ class Tried:
     """
 
     def __init__(
-        self, configurations: np.ndarray, trial: Sequence[int], values: np.ndarray, template: np.ndarray
+        self,
+        history: SortHistory,
+        configurations: np.ndarray,
+        trial: Sequence[int],
+        values: np.ndarray,
+        template: np.ndarray,
     ) -> None:
-        self._configurations, self._template = configurations, template
-        self._sorts = sorts_of(configurations, template)
+        self._history, self._configurations, self._template = history, configurations, template
+        self._sorts = history.sorts
         self._first = trial[int(np.argmax(values))]
         self._leading = self._sorts[self._first]
         self._usual = float(np.median(values))
@@ -92,9 +132,9 @@ class Tried:
         """Return whether the next trial should be of another sort than the best."""
         if self._by_size:
             return True
-        latest = reversed(self._sorts)
-        since = next((n for n, sort in enumerate(latest) if sort != self._leading), len(self._sorts))
-        return since >= (_STAGNANT_WAIT if self._stagnant else _WAIT)
+        wait = _STAGNANT_WAIT if self._stagnant else _WAIT
+        latest = self._sorts[-wait:]
+        return len(latest) == wait and all(sort == self._leading for sort in latest)
 
     def another(self, rows: np.ndarray) -> Sort | None:
         """Choose another sort than the best among candidates ``[C, D]``; None if none promises more.
@@ -107,7 +147,7 @@ class Tried:
         offered = sorts_of(rows, self._template)
         if self._by_size and (chosen := self._of_another_size(rows, offered)) is not None:
             return chosen
-        visits = Counter(self._sorts)
+        visits = self._history.visits
         sizes = (~np.isnan(rows)).sum(axis=1).tolist()
         credit = {
             sort: self._best.get(sort, self._usual) + _CREDIT * math.sqrt(size / (visits[sort] + 0.5))
@@ -124,7 +164,7 @@ class Tried:
     def _of_another_size(self, rows: np.ndarray, offered: Sequence[Sort]) -> Sort | None:
         """Sort with the best one's templates but other parameters: the least tried, then the smallest."""
         exact = sorts_of(rows, self._template, exact=True)
-        visits = Counter(sorts_of(self._configurations, self._template, exact=True))
+        visits = self._history.exact_visits
         (best,) = sorts_of(self._configurations[self._first : self._first + 1], self._template, exact=True)
         alike = [one for one, sort in zip(exact, offered, strict=True) if sort == self._leading]
         others = [sort for sort in dict.fromkeys(alike) if sort != best]
