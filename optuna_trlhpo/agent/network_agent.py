@@ -362,9 +362,9 @@ class NetworkAgent:
         """
         if context.draws_whole and course.random is None:
             rng = make_generator(self._seed, "draw", trial.number)
-            course.random = draw_untried(trial.params, name, rng, self.replay, self.knowledge, workers)
-        drawn = course.random or {}
-        if name in drawn and still_holds(distribution, drawn[name]):
+            memory = self.replay, self.knowledge, workers
+            course.random = draw_untried(context, trial.params, name, rng, *memory)
+        if name in (drawn := course.random or {}) and still_holds(distribution, drawn[name]):
             return Proposal(drawn[name])
         return Proposal(None, is_decided=False)
 

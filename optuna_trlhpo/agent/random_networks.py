@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from optuna_trlhpo.agent.prior_knowledge import DEPTH, PriorKnowledge
+from optuna_trlhpo.agent.prior_knowledge import DEPTH, GrowthContext, PriorKnowledge
 from optuna_trlhpo.agent.replay import Replay
 from optuna_trlhpo.agent.workers import Workers
 from optuna_trlhpo.layers import Network
@@ -44,6 +44,7 @@ def untried_networks(
 
 
 def draw_untried(
+    context: GrowthContext,
     params: Mapping[str, Any],
     name: str,
     rng: np.random.Generator,
@@ -58,18 +59,18 @@ def draw_untried(
     network, or it has values that random networks hardly have.
 
     Args:
+        context: Space from which the trial grows layers.
         params: What the trial has already. The network agrees with it.
         name: Name of the parameter that the trial asks for. The network has it.
         rng: Random generator.
         replay: Memory of finished trials.
-        knowledge: Knowledge, in the space of the trial.
+        knowledge: Knowledge, which enters the space.
         workers: Other running trials.
     """
-    assert knowledge.context is not None
-    space = knowledge.context.space
+    knowledge.enter(context)
     taken = {plan.key for plan in workers.plans()}
     for network, actions in untried_networks(rng, replay, knowledge, taken):
-        drawn = {DEPTH.base_name: len(network), **space.to_params(network)}
+        drawn = {DEPTH.base_name: len(network), **context.space.to_params(network)}
         agrees = all(drawn[known] == params[known] for known in drawn.keys() & params.keys())
         if agrees and name in drawn and workers.claim(actions):
             return drawn

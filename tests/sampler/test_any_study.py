@@ -221,10 +221,8 @@ def values_of_prefixes(study):
     """What the agent has learned of each trial: parameters, and their outcomes."""
     trial = study.ask()
     trial.suggest_int("units_0", 1, 4)
-    return [
-        (n, float(outcome[0]))
-        for _, n, outcome, *_ in study.sampler.agent.configurations.search.memory.entries
-    ]
+    entries = study.sampler.agent.configurations.search.memory.entries
+    return [*zip(entries.n.tolist(), entries.outcome[:, 0].tolist(), strict=True)]
 
 
 def test_names_tell_what_an_enqueued_trial_has_reported():

@@ -140,6 +140,15 @@ def test_random_networks_do_not_repeat_either(n_workers: int) -> None:
     assert len(set(networks)) == len(networks)
 
 
+def test_nor_do_those_before_the_papers_agent_takes_over() -> None:
+    study = optuna.create_study(
+        direction="maximize", sampler=TRLHPOSampler.paper(seed=1, n_startup_trials=40)
+    )
+    space = LayerSpace(max_layers=1, max_parameters=60_000, min_accuracy=None, min_improvement=None)
+    study.optimize(lambda trial: accuracy_of(space.suggest(trial)), n_trials=40)
+    assert len({describe(network_in(trial.params)) for trial in study.trials}) == 40
+
+
 def test_a_sampler_of_ones_own_draws_its_networks_itself() -> None:
     (study,) = workers(
         1, layer_prior=False, n_startup_trials=100, independent_sampler=optuna.samplers.RandomSampler(seed=5)

@@ -114,7 +114,7 @@ class ConfigurationMemory:
         self._raw = np.zeros((0, 0))  # [T, D], with spare capacity
         self._position = np.zeros((0, 0), dtype=np.int32)  # [T, D] position of a parameter in its trial
         self._lengths: list[int] = []
-        self._entries = Entries(len(directions))
+        self.entries = Entries(len(directions))
         self._valued: dict[bytes, np.ndarray] = {}
         self._reports: list[tuple[tuple[int, float], ...]] = []  # by trial
         self._seconds: list[float] = []  # by trial
@@ -186,7 +186,7 @@ class ConfigurationMemory:
             # A repeated value is news where the trial had reported something before.
             if not repeats or any(earlier < n for earlier, _ in record.reports):
                 is_whole = n == last and n == len(path)
-                self._entries.add(
+                self.entries.add(
                     trial=t,
                     n=n,
                     outcome=outcome,
@@ -241,11 +241,11 @@ class ConfigurationMemory:
         self._n_keyed = len(actions)
         if self.reports_are_values:
             new = slice(self._n_entries_keyed, None)
-            for t, n in zip(self._entries.trial[new].tolist(), self._entries.n[new].tolist(), strict=True):
+            for t, n in zip(self.entries.trial[new].tolist(), self.entries.n[new].tolist(), strict=True):
                 row = actions[t].copy()
                 row[self._position[t, : len(row)] >= n] = np.nan
                 self._valued_actions.add(key_of(row))
-            self._n_entries_keyed = len(self._entries)
+            self._n_entries_keyed = len(self.entries)
         return self._tried
 
     def tried_without(self, columns: Sequence[int]) -> set[bytes]:
@@ -277,7 +277,7 @@ class ConfigurationMemory:
         """
         actions, D = self.actions(), len(self.columns)
         prefixes = self.reports_are_values
-        entries = self._entries
+        entries = self.entries
         chosen = (entries.is_whole | prefixes) & (~entries.repeats | repeats)
         if not chosen.any():
             return Known(np.zeros((0, D)), np.zeros((0, 0)), np.zeros(0), np.zeros(0, np.int64))
@@ -335,7 +335,7 @@ class ConfigurationMemory:
 
         None where no configuration has a value yet, and with several objectives, which a score combines.
         """
-        if len(self._signs) > 1 or not len(self._entries):
+        if len(self._signs) > 1 or not len(self.entries):
             return None
         if self.scores is not None:
             return self._signs[0] * self.scores.inverse(scores)
