@@ -61,7 +61,7 @@ test: $(INSTALLED) ## tests and doctests, but for the long ones; minutes on two 
 test-all: $(INSTALLED) ## the long ones too, with all their cases
 	TRLHPO_ALL_CASES=1 $(PYTEST) $(PARALLEL) -m "not (smac or browser or workers)" $(ARGS)
 
-test-long: $(INSTALLED) ## the long ones alone, a quarter of their cases, and those that need data
+test-long: $(INSTALLED) ## the long ones alone, an eighth of their cases, and those that need data
 	$(PYTEST) $(PARALLEL) -m "(slow or data) and not (smac or browser or workers)" $(ARGS)
 
 test-lowest: ## a part, in an environment with the lowest versions of all that is needed (tests/lowest.txt)
@@ -83,7 +83,7 @@ soak-workers: $(INSTALLED) ## the same with 8 processes of 50 trials, 200 deaths
 	TRLHPO_WORKERS=8 TRLHPO_WORKER_TRIALS=50 TRLHPO_DEATHS=200 TRLHPO_SOAK=10000 $(PYTEST) -m workers tests/workers $(ARGS)
 
 test-browser: $(INSTALLED) ## the dashboard and the report in a headless Chromium, which must be installed
-	$(PYTEST) -m browser tests/browser $(ARGS)
+	$(PYTEST) -n 2 --dist loadfile -m browser tests/browser $(ARGS)
 
 dist: $(INSTALLED) ## sdist and wheel in dist/, checked, and the wheel imported from a folder of its own
 	rm -rf dist

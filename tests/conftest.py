@@ -22,17 +22,23 @@ settings.register_profile(
 settings.load_profile("here")
 
 
-ONE_IN = 4
+ONE_IN = 8
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Of the cases of a long test, run one in four; all with ``TRLHPO_ALL_CASES``, or of ``every_case``."""
+    """Of the cases of a long test, run one in eight; all with ``TRLHPO_ALL_CASES``, or of ``every_case``.
+
+    Those that are ``rare`` run only with ``TRLHPO_ALL_CASES``.
+    """
     if os.environ.get("TRLHPO_ALL_CASES"):
         return
     cases: Counter[str] = Counter()  # by test: its long cases so far
     left_out = set()
     for item in items:
         test, _, case = item.nodeid.partition("[")
+        if item.get_closest_marker("rare") is not None:
+            left_out.add(item)
+            continue
         if item.get_closest_marker("every_case") is not None:
             continue
         if case and item.get_closest_marker("slow") is not None:

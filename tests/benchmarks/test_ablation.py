@@ -24,7 +24,7 @@ def made(name):
     "name",
     [
         # It trains an actor, on shuffled values.
-        pytest.param(name, marks=pytest.mark.slow) if name == "shuffled-actor" else name
+        pytest.param(name, marks=pytest.mark.rare) if name == "shuffled-actor" else name
         for name in ablation.VARIANTS
     ],
 )

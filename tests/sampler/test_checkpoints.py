@@ -294,7 +294,9 @@ while True:
 """
 
 
-@pytest.mark.parametrize("n_kills", [2, pytest.param(25, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "n_kills", [2, pytest.param(6, marks=pytest.mark.slow), pytest.param(100, marks=pytest.mark.rare)]
+)
 def test_one_is_never_half_written(n_kills: int, tmp_path: Path) -> None:
     draw = random.Random(n_kills)
     study = optuna.create_study(study_name="s", storage=f"sqlite:///{tmp_path}/s.db")
