@@ -260,7 +260,7 @@ def test_an_agent_that_fails_learns_anew(saved: Any) -> None:
     assert [t.params for t in study.trials] == [t.params for t in expected.trials]
 
 
-LAYOUTS = {"2": "5b00262500a1716e"}
+LAYOUTS = {"2": "80c09340eb400015"}
 """Digests of the attributes of the stored classes, by the version of the format."""
 
 
