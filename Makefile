@@ -180,7 +180,7 @@ overhead: $(INSTALLED) ## time the sampler takes per trial
 workers-cost: $(INSTALLED) ## calls, bytes and seconds a trial for up to 64 workers, simulated; a quarter of an hour
 	$(BENCHMARKS) workers-cost --out $(ROWS)/workers-cost
 
-soak: $(INSTALLED) ## many more random objectives than `make test` plays, longer studies of them, workers that take turns; an hour
+soak: $(INSTALLED) ## many more random objectives than `make test` plays, longer studies of them, workers that take turns; two hours
 	TRLHPO_PROGRAMS=500 TRLHPO_SESSIONS=2000 $(PYTEST) $(PARALLEL) -m "not (smac or browser or workers)" tests/properties/test_programs.py tests/properties/test_interleaving.py $(ARGS)
 
 fuzz: $(INSTALLED) ## damaged checkpoints, pickles, studies, notes and networks, FUZZ times as many as the tests have

@@ -208,7 +208,7 @@ class Planner:
                 and not (self._excluded and digest_of_key(k) in self._excluded)
             ]
             if not candidates:
-                candidates = self._left(point, excluded, rng) or list(unique.values())
+                candidates = self._untried_of_space(point, excluded, rng) or list(unique.values())
             if not candidates:
                 break
             described = self.knowledge.with_prior_features(as_networks(candidates, context))
@@ -288,8 +288,10 @@ class Planner:
         """Networks of earlier studies and of the space, which are candidates unchanged."""
         return parents[:_BEST_OF_GENERATION] if self.knowledge.has_prior(self.knowledge.context) else []
 
-    def _left(self, point: DecisionPoint, excluded: set[bytes], rng: np.random.Generator) -> list[Candidate]:
-        """A network of the space that is left where all variations of the networks known have been tried."""
+    def _untried_of_space(
+        self, point: DecisionPoint, excluded: set[bytes], rng: np.random.Generator
+    ) -> list[Candidate]:
+        """A random untried network of the space, where all variations of the known ones have been tried."""
         if self.knowledge.context is None:
             return []
         for _, actions in untried_networks(rng, self._replay, self.knowledge, excluded):

@@ -66,7 +66,7 @@ class NetworkSpace(Protocol):
         """A random network."""
 
     def every_network(self, rng: np.random.Generator) -> Iterator[Network]:
-        """The networks of the space in random order, some of them more than once."""
+        """The networks of the space in random order, some of them more than once; empty ones are none."""
 
     def encode(self, layers: Network) -> np.ndarray:
         """Actions ``[S, 4]`` of a network."""

@@ -36,7 +36,7 @@ def untried_networks(
     drawn = (space.draw(rng) for _ in range(_DRAWS))
     others = itertools.islice(space.every_network(rng), replay.n_values + len(taken) + _DRAWS)
     with contextlib.suppress(ValueError):  # networks almost never meet all limits of the space together
-        for network in itertools.chain(drawn, others):
+        for network in filter(None, itertools.chain(drawn, others)):
             actions = space.encode(network)
             key = knowledge.key_of_layers(actions)
             if key is None or (key not in taken and not replay.has_value(key)):

@@ -270,7 +270,8 @@ class Grammar:
     def every_network(self, rng: np.random.Generator) -> Iterator[Network]:
         """Yield the networks of the space in random order; some come more than once.
 
-        Those of one depth follow one another. The first of all is distributed as by `draw`.
+        Those of one depth follow one another. Layers beyond a limit, which no further layer can mend, yield
+        an empty network, so that a caller can stop after many.
 
         Examples:
             >>> grammar = Grammar(max_layers=1, max_parameters=30_000)
@@ -284,8 +285,8 @@ class Grammar:
         """Yield the networks that begin with ``layers`` and have ``depth`` layers, as far as they fit."""
         fits = bool(layers) and self.fits(layers)
         kinds = () if fits and len(layers) >= depth else self.kinds(layers)
-        if not kinds and fits:
-            yield layers
+        if not kinds:
+            yield layers if fits else ()
         for k in rng.permutation(len(kinds)).tolist():
             for layer in self._every_layer(layers, kinds[k], (), rng):
                 yield from self._every_network((*layers, layer), depth, rng)

@@ -119,8 +119,9 @@ class LearningSampler(PlannedSampler, Generic[AnyLearner]):
         self._n_bins = n_bins
         self._learners: list[AnyLearner] = []
 
+    @abstractmethod
     def _make_learner(self, study: Study) -> AnyLearner:
-        raise NotImplementedError
+        """Learner for a study, which has learned nothing yet."""
 
     def _answer(
         self, study: Study, trial: FrozenTrial, plan: RivalPlan, name: str, distribution: BaseDistribution
@@ -170,9 +171,9 @@ class QSampler(LearningSampler[PolicyLearner]):
     A subclass makes the learner of a study and knows the probability.
     """
 
+    @abstractmethod
     def _epsilon(self, n_models: int) -> float:
         """Probability of a random step after a number of different configurations."""
-        raise NotImplementedError
 
     def _new_plan(self, study: Study, trial: FrozenTrial) -> RivalPlan:
         learner = self._learner_of(study)

@@ -109,20 +109,30 @@ def add_small(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help=f"data and limits (default: {' '.join(defaults.SMALL_SETTINGS)})",
     )
-    parser.add_argument("--sampler", default="trlhpo", metavar="NAME", help="default: %(default)s")
-    for name, default, what in (
+    _add_searches(
+        parser,
         ("searches", 5, "number of searches per setting"),
-        ("first-seed", 0, "random seed of the first search; the others follow"),
         ("refits", 5, "number of retrainings of each result, each tested once"),
-    ):
-        parser.add_argument(
-            f"--{name}", type=int, default=default, metavar="N", help=f"{what} (default: %(default)s)"
-        )
-    parser.add_argument(
-        "--minutes", type=float, default=60, metavar="M", help="duration of a search (default: %(default)s)"
+        minutes=60,
+        what="duration of a search",
     )
     add_common_arguments(parser, out="benchmark-rows/small", holds="MNIST")
     parser.set_defaults(handle=_small)
+
+
+def _add_searches(
+    parser: argparse.ArgumentParser, *numbers: tuple[str, int, str], minutes: float, what: str
+) -> None:
+    """Add the arguments of searches that take minutes: the sampler, numbers, seed and duration."""
+    parser.add_argument("--sampler", default="trlhpo", metavar="NAME", help="default: %(default)s")
+    seed = ("first-seed", 0, "random seed of the first search; the others follow")
+    for name, default, meaning in (*numbers, seed):
+        parser.add_argument(
+            f"--{name}", type=int, default=default, metavar="N", help=f"{meaning} (default: %(default)s)"
+        )
+    parser.add_argument(
+        "--minutes", type=float, default=minutes, metavar="M", help=f"{what} (default: %(default)s)"
+    )
 
 
 def _small(arguments: argparse.Namespace) -> int:
@@ -141,21 +151,12 @@ def add_compress(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help=f"networks to compress (default: {' '.join(defaults.COMPRESSED_NETWORKS)})",
     )
-    parser.add_argument("--sampler", default="trlhpo", metavar="NAME", help="default: %(default)s")
-    for name, default, what in (
+    _add_searches(
+        parser,
         ("searches", 1, "number of searches per network"),
-        ("first-seed", 0, "random seed of the first search; the others follow"),
         ("repeats", 2, "number of retrainings for the choice, and for the test"),
-    ):
-        parser.add_argument(
-            f"--{name}", type=int, default=default, metavar="N", help=f"{what} (default: %(default)s)"
-        )
-    parser.add_argument(
-        "--minutes",
-        type=float,
-        default=defaults.COMPRESSION_MINUTES,
-        metavar="M",
-        help="duration of a search, without the trainings before and after it (default: %(default)s)",
+        minutes=defaults.COMPRESSION_MINUTES,
+        what="duration of a search, without the trainings before and after it",
     )
     add_common_arguments(parser, out="benchmark-rows/compression", holds="MNIST")
     parser.set_defaults(handle=_compress)
